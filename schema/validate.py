@@ -1,0 +1,175 @@
+"""Strict checks of decoded messages: protobuf itself knows no required field, no range and no finite number.
+
+Each check returns nothing, or raises `Invalid` that names the field. They say what may
+travel between processes; what a client may ask for is narrower, and the gateway's business.
+"""
+
+import math
+import re
+from collections.abc import Iterable
+
+from schema import limits, pb
+
+
+class Invalid(ValueError):
+    """A field of a message is missing, of the wrong kind or out of range."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field} {reason}")
+        self.field = field
+        self.reason = reason
+
+
+_ID = re.compile(rf"[A-Za-z0-9_.:-]{{1,{limits.MAX_ID_CHARS}}}")
+_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@/-]{0,127}")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
+
+def identifier(field: str, value: str) -> None:
+    """An id of ours: 1 to 64 of letters, digits and `_.:-`, safe in keys, paths and logs."""
+    if not _ID.fullmatch(value):
+        raise Invalid(field, "is not an identifier")
+
+
+def whole(field: str, value: int, low: int, high: int) -> None:
+    """An integer in [low, high]. betterproto leaves unknown enum values as plain ints, so enums pass here too."""
+    if not low <= int(value) <= high:
+        raise Invalid(field, f"must be between {low} and {high}")
+
+
+def text(field: str, value: str, longest: int, *, empty: bool = False) -> None:
+    """Text of at most `longest` characters without control characters save tab and newlines."""
+    if not empty and not value.strip():
+        raise Invalid(field, "must not be empty")
+    if len(value) > longest:
+        raise Invalid(field, f"may have at most {longest} characters")
+    if _CONTROL.search(value):
+        raise Invalid(field, "must not hold control characters")
+
+
+def finite(field: str, value: float, low: float, high: float) -> None:
+    """A finite number in [low, high]."""
+    if not math.isfinite(value) or not low <= value <= high:
+        raise Invalid(field, f"must be a finite number between {low:g} and {high:g}")
+
+
+def side(field: str, value: int) -> None:
+    """A width or height in pixels: within limits and a multiple of eight."""
+    whole(field, value, limits.MIN_SIDE_PX, limits.MAX_SIDE_PX)
+    if value % limits.SIDE_MULTIPLE_PX:
+        raise Invalid(field, f"must be a multiple of {limits.SIDE_MULTIPLE_PX}")
+
+
+def spec(value: pb.GenerationSpec) -> None:
+    """A whole specification, defaults filled in."""
+    if not _MODEL.fullmatch(value.model):
+        raise Invalid("model", "is not a model name")
+    side("width", value.width)
+    side("height", value.height)
+    whole("num_inference_steps", value.num_inference_steps, 1, limits.MAX_STEPS)
+    finite("guidance_scale", value.guidance_scale, 0.0, limits.MAX_GUIDANCE)
+    whole("seed", value.seed, 0, limits.SEED_MODULUS - 1)
+    whole("n", value.n, 1, limits.MAX_IMAGES)
+    whole("output_format", value.output_format, 1, 3)
+    if value.scheduler:
+        identifier("scheduler", value.scheduler)
+
+
+def prompts(value: pb.Prompts) -> None:
+    """Both prompts."""
+    text("prompt", value.prompt, limits.MAX_PROMPT_CHARS)
+    text("negative_prompt", value.negative_prompt, limits.MAX_PROMPT_CHARS, empty=True)
+
+
+def image(value: pb.ImageRef) -> None:
+    """Which image: a generation's id and an index."""
+    identifier("image.generation_id", value.generation_id)
+    whole("image.index", value.index, 0, limits.MAX_IMAGES - 1)
+
+
+def submit_item(value: pb.SubmitItem) -> None:
+    """One submission, before core decides it."""
+    identifier("generation_id", value.generation_id)
+    identifier("tenant", value.tenant)
+    text("idempotency_key", value.idempotency_key, limits.MAX_IDEMPOTENCY_KEY_CHARS, empty=True)
+    if value.idempotency_key and len(value.body_sha256) != 32:
+        raise Invalid("body_sha256", "must have 32 bytes beside an idempotency key")
+    spec(value.spec)
+    prompts(value.prompts)
+    whole("priority", value.priority, limits.MIN_PRIORITY, limits.MAX_PRIORITY)
+    whole("ttl_s", value.ttl_s, 0, limits.MAX_TTL_S)
+    _trace(value.trace)
+
+
+def image_job(value: pb.ImageJob) -> None:
+    """A job on the queue."""
+    image(value.image)
+    whole("dispatch", value.dispatch, 1, 2**31)
+    spec(value.spec)
+    prompts(value.prompts)
+    whole("image_seed", value.image_seed, 0, limits.SEED_MODULUS - 1)
+    whole("priority", value.priority, limits.MIN_PRIORITY, limits.MAX_PRIORITY)
+    if value.image.index >= value.spec.n:
+        raise Invalid("image.index", "must be below spec.n")
+    _trace(value.trace)
+
+
+def image_started(value: pb.ImageStarted) -> None:
+    """A worker's word that it begins."""
+    _attempt(value)
+    identifier("batch_id", value.batch_id)
+    whole("batch_size", value.batch_size, 1, 4096)
+
+
+def image_rendered(value: pb.ImageRendered) -> None:
+    """A worker's word that a picture lies in the temporary bucket."""
+    _attempt(value)
+    if value.temp_key != f"temp/{value.image.generation_id}/{value.image.index}/{value.attempt_id}":
+        raise Invalid("temp_key", "does not name this attempt's object")
+    if len(value.sha256) != 32:
+        raise Invalid("sha256", "must have 32 bytes")
+    whole("size_bytes", value.size_bytes, 1, limits.MAX_OBJECT_BYTES)
+    side("width", value.width)
+    side("height", value.height)
+    whole("format", value.format, 1, 3)
+    _timings(value.timings)
+    _facts(value.facts)
+
+
+def image_attempt_failed(value: pb.ImageAttemptFailed) -> None:
+    """A worker's word that an attempt gave no picture. Object loss is core's finding, not a worker's."""
+    _attempt(value)
+    whole("failure", value.failure, 1, 7)
+    if int(value.failure) == pb.AttemptFailure.OBJECT_LOST:
+        raise Invalid("failure", "is not a worker's to report")
+    text("detail", value.detail, limits.MAX_DETAIL_CHARS, empty=True)
+
+
+def _attempt(value: pb.ImageStarted | pb.ImageRendered | pb.ImageAttemptFailed) -> None:
+    image(value.image)
+    identifier("attempt_id", value.attempt_id)
+    identifier("worker_id", value.worker_id)
+    whole("dispatch", value.dispatch, 1, 2**31)
+
+
+def _timings(value: pb.AttemptTimings) -> None:
+    for field in ("wait_ms", "gpu_ms", "batch_gpu_ms", "decode_ms", "encode_ms", "upload_ms"):
+        finite(f"timings.{field}", getattr(value, field), 0.0, 1e9)
+    text("timings.wait_reason", value.wait_reason, 40, empty=True)
+
+
+def _facts(value: pb.RenderFacts) -> None:
+    short: Iterable[str] = ("engine", "model", "model_revision", "scheduler", "dtype", "device", "libraries")
+    for field in short:
+        text(f"facts.{field}", getattr(value, field), limits.MAX_DETAIL_CHARS, empty=True)
+    identifier("facts.batch_id", value.batch_id)
+    if len(value.batch_members) > 4096:
+        raise Invalid("facts.batch_members", "are too many")
+    for member in value.batch_members:
+        image(member)
+    whole("facts.seed", value.seed, 0, limits.SEED_MODULUS - 1)
+
+
+def _trace(value: pb.TraceContext) -> None:
+    text("trace.traceparent", value.traceparent, 64, empty=True)
+    text("trace.tracestate", value.tracestate, 512, empty=True)
