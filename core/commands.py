@@ -1,0 +1,125 @@
+"""What somebody wants to happen to one generation. `decide` answers with events, or refuses."""
+
+from dataclasses import dataclass
+
+from core.events import Failure, RenderFacts, Spec, Timings, Trace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Accept a new generation."""
+
+    tenant: str
+    spec: Spec
+    priority: int
+    ttl_s: int
+    prompt_hmac: bytes
+    trace: Trace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dispatch:
+    """Record that the image was put on the jobs queue; it may be tried again after `recheck_after_ms`."""
+
+    index: int
+    recheck_after_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GiveUp:
+    """Fail the image if it may not be dispatched again: its third solo start brought no result."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordStarted:
+    """A worker says that it begins."""
+
+    index: int
+    attempt_id: str
+    dispatch: int
+    worker_id: str
+    solo: bool
+    batch_id: str
+    batch_size: int
+    recheck_after_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordRendered:
+    """A worker says that a picture lies in the temporary bucket. `public_token` is fresh and random."""
+
+    index: int
+    attempt_id: str
+    worker_id: str
+    temp_key: str
+    sha256: bytes
+    size_bytes: int
+    width: int
+    height: int
+    format: int
+    public_token: str
+    timings: Timings
+    facts: RenderFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordAttemptFailed:
+    """A worker says that an attempt gave no picture."""
+
+    index: int
+    attempt_id: str
+    dispatch: int
+    worker_id: str
+    failure: Failure
+    solo: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordObjectLost:
+    """The publisher found the decided attempt's temporary object gone or altered."""
+
+    index: int
+    attempt_id: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordPublished:
+    """The publisher has put the decided attempt's picture into the public bucket."""
+
+    index: int
+    attempt_id: str
+    public_key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancel:
+    """The client no longer wants it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expire:
+    """Its time may have run out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erase:
+    """Forget the prompt and the pictures of an ended generation."""
+
+
+Command = (
+    Request
+    | Dispatch
+    | GiveUp
+    | RecordStarted
+    | RecordRendered
+    | RecordAttemptFailed
+    | RecordObjectLost
+    | RecordPublished
+    | Cancel
+    | Expire
+    | Erase
+)

@@ -1,0 +1,24 @@
+"""What can go wrong in core, and who is told.
+
+Exception
+├── infra.retry.Retryable            try again later: gRPC UNAVAILABLE
+│   └── LogFull                      no room on disk; nothing was written
+├── infra.retry.Permanent
+│   ├── LogBroken                    the log's state is unknown or damaged: core stops at once
+│   └── VersionConflict              somebody else wrote this stream: two cores on one log; core stops
+└── core.decide.Refused              the command does not fit the state: told to the caller
+"""
+
+from infra.retry import Permanent, Retryable
+
+
+class LogFull(Retryable):
+    """The disk is full; the transaction was rolled back and nothing was written."""
+
+
+class LogBroken(Permanent):
+    """A write or sync failed in a way that leaves the outcome unknown, or stored bytes do not verify."""
+
+
+class VersionConflict(Permanent):
+    """The stream has grown by another hand: two cores share one log."""
