@@ -78,7 +78,8 @@ class Projection(Protocol):
 
     async def page(self, tenant: str, *, before: int, limit: int, status: int) -> tuple[Sequence[Rows], int]:
         """Up to `limit` generations of a tenant, newest first, begun before log position `before` (0: from the
-        newest), with this status (0: any); and the position to go on from (0: no more)."""
+        newest), with this status (0: any); and the position to go on from (0: no more).
+        """
 
     async def prompts(self, generation_ids: Sequence[str]) -> Mapping[str, PromptRow]:
         """The prompts of those generations that exist and are not erased."""

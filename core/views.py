@@ -69,7 +69,7 @@ _ENDED = {
 }
 
 
-def status_of(state: Generation) -> pb.GenerationStatus:
+def status_of(state: Generation) -> int:
     """The public status. It never goes back: queued, then running from the first start on, then how it ended."""
     if state.ending in _ENDED:
         return _ENDED[state.ending]
@@ -119,7 +119,7 @@ def _image_row(state: Generation, image: Image) -> ImageRow:
     )
 
 
-def _image_status(state: Generation, image: Image) -> pb.ImageStatus:
+def _image_status(state: Generation, image: Image) -> int:
     if image.phase is Phase.PUBLISHED:
         return pb.ImageStatus.PUBLISHED
     if image.phase is Phase.FAILED:
