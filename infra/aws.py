@@ -1,0 +1,129 @@
+"""The SQS and S3 clients, set up once per process, and the translation of their errors.
+
+Everything is configured by the standard `AWS_*` variables, which botocore reads itself: endpoint, region,
+credentials. No botocore or aiohttp error leaves `infra`: callers see Retryable and Permanent only.
+"""
+
+import os
+from asyncio import timeout
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import aiohttp
+from aiobotocore.config import AioConfig
+from aiobotocore.session import get_session
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    NoRegionError,
+    ParamValidationError,
+    PartialCredentialsError,
+)
+
+from infra.lifecycle import ConfigError
+from infra.retry import Permanent, Retryable
+
+if TYPE_CHECKING:
+    from types_aiobotocore_s3.client import S3Client
+    from types_aiobotocore_sqs.client import SQSClient
+
+CALL_DEADLINE_S = 30.0
+_MISCONFIGURED = (NoCredentialsError, PartialCredentialsError, NoRegionError)
+# Refusals that time does change: throttling, a queue or bucket that core has yet to make, a signature that aged
+# while this process was stopped, a source that changed under a conditional copy.
+_RETRYABLE_CODES = frozenset(
+    {
+        *("Throttling", "ThrottlingException", "RequestThrottled", "TooManyRequestsException", "SlowDown"),
+        *("InternalError", "InternalFailure", "ServiceUnavailable", "RequestTimeout", "OperationAborted"),
+        *("RequestExpired", "RequestTimeTooSkewed", "OverLimit", "PreconditionFailed"),
+        *("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "NoSuchBucket"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clients:
+    """`links` signs the links that clients follow; it differs from `s3` where they reach the store by another name."""
+
+    sqs: "SQSClient"
+    s3: "S3Client"
+    links: "S3Client"
+
+
+@asynccontextmanager
+async def clients(*, max_connections: int = 50, link_endpoint_url: str = "") -> AsyncIterator[Clients]:
+    """The clients, closed at exit. Connects to nothing. Raises ConfigError when region or credentials are missing.
+
+    `max_connections`, per client, must cover the long polls and the uploads that run at once.
+    """
+    session = get_session()
+    try:
+        if await session.get_credentials() is None:
+            raise NoCredentialsError
+        async with AsyncExitStack() as stack:
+            sqs = await stack.enter_async_context(session.create_client("sqs", config=_config(max_connections)))
+            s3 = await stack.enter_async_context(session.create_client("s3", config=_config(max_connections)))
+            links = s3
+            if link_endpoint_url:
+                config = _config(1, path_style=True)
+                client = session.create_client("s3", endpoint_url=link_endpoint_url, config=config)
+                links = await stack.enter_async_context(client)
+            yield Clients(sqs=sqs, s3=s3, links=links)
+    except _MISCONFIGURED as error:
+        raise ConfigError(f"{error} Set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_DEFAULT_REGION") from None
+
+
+def _config(max_connections: int, *, path_style: bool | None = None) -> AioConfig:
+    if path_style is None:  # a store of one's own rarely has a host name per bucket
+        path_style = bool(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"))
+    return AioConfig(
+        signature_version="s3v4",  # links are SigV2 otherwise
+        max_pool_connections=max_connections,
+        connect_timeout=5,
+        read_timeout=25,  # a long poll lasts up to 20 s
+        retries={"mode": "standard", "total_max_attempts": 2},  # the patience is infra.retry's
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        s3={"addressing_style": "path" if path_style else "auto"},
+        parameter_validation=False,
+    )
+
+
+@asynccontextmanager
+async def calling(action: str, *, deadline_s: float = CALL_DEADLINE_S) -> AsyncIterator[None]:
+    """Bounds the calls inside and turns their errors into Retryable and Permanent, whose texts hold no content."""
+    with translated(action):
+        async with timeout(deadline_s):
+            yield
+
+
+@contextmanager
+def translated(action: str) -> Iterator[None]:
+    """Turns the errors raised inside into Retryable and Permanent."""
+    try:
+        yield
+    except ClientError as error:
+        kind = Retryable if is_retryable(error) else Permanent
+        raise kind(f"{action}: {code(error)}") from error
+    except (ParamValidationError, *_MISCONFIGURED) as error:
+        raise Permanent(f"{action}: {type(error).__name__}") from error
+    except (BotoCoreError, aiohttp.ClientError, OSError, TimeoutError) as error:
+        raise Retryable(f"{action}: {type(error).__name__}") from error
+
+
+def code(error: ClientError) -> str:
+    """The service's name for the error, such as NoSuchKey."""
+    return str(error.response.get("Error", {}).get("Code", "Unknown"))
+
+
+def status(error: ClientError) -> int:
+    """The HTTP status of the answer; 200 for a copy that failed inside a 200."""
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def is_retryable(error: ClientError) -> bool:
+    """Whether the refusal may pass by itself."""
+    return status(error) >= 500 or status(error) == 429 or code(error) in _RETRYABLE_CODES

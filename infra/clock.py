@@ -1,0 +1,8 @@
+"""Wall time. Only composition roots call this; the rest is given `wall_ms`, and takes intervals from the loop."""
+
+import time
+
+
+def wall_ms() -> int:
+    """Milliseconds since 1970-01-01 UTC."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,80 @@
+"""From process start to process exit: signals, two-stage stop, and what becomes of an error nobody caught.
+
+Each service's `__main__` calls `run(main)`. The first SIGTERM or SIGINT sets `Shutdown.draining`, and the
+service drains by its own deadline; the second one has its default effect: the kernel ends the process at once,
+even if the event loop is stuck.
+"""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+
+import structlog
+
+_log = structlog.get_logger()
+EXIT_CRASHED = 1
+EXIT_MISCONFIGURED = 2
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class ConfigError(Exception):
+    """The settings or the surroundings are wrong. The text is one line that says what to do."""
+
+
+class Shutdown:
+    """Tells when to stop taking work in."""
+
+    def __init__(self) -> None:
+        self.draining = asyncio.Event()
+
+    async def wait(self) -> None:
+        """Returns once the first signal has come."""
+        await self.draining.wait()
+
+    def trigger(self) -> None:
+        """What the first signal does; for tests and for services that end by themselves."""
+        self.draining.set()
+
+
+def run(main: Callable[[Shutdown], Awaitable[None]]) -> int:
+    """Runs `main` to its end and returns the exit code: 0, 1 after an unexpected error, 2 after a ConfigError."""
+    try:
+        asyncio.run(_with_signals(main))
+    except Exception as error:  # noqa: BLE001  (the last resort of the process)
+        wrong = next(_config_errors(error), None)
+        if wrong is None:
+            _log.critical("process.crashed", exc_info=error)
+            return EXIT_CRASHED
+        print_config_error(wrong)
+        return EXIT_MISCONFIGURED
+    return 0
+
+
+def print_config_error(error: ConfigError) -> None:
+    """The one line on stderr that a misconfigured process leaves."""
+    print("darkroom: " + " ".join(str(error).split()), file=sys.stderr, flush=True)  # noqa: T201
+
+
+async def _with_signals(main: Callable[[Shutdown], Awaitable[None]]) -> None:
+    shutdown = Shutdown()
+    loop = asyncio.get_running_loop()
+
+    def first(number: int) -> None:
+        for each in _SIGNALS:
+            loop.remove_signal_handler(each)
+            signal.signal(each, signal.SIG_DFL)
+        _log.info("process.draining", signal=signal.Signals(number).name)
+        shutdown.trigger()
+
+    for each in _SIGNALS:
+        loop.add_signal_handler(each, first, each)
+    await main(shutdown)
+
+
+def _config_errors(error: BaseException) -> Iterator[ConfigError]:
+    if isinstance(error, ConfigError):
+        yield error
+    elif isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _config_errors(inner)

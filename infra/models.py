@@ -1,0 +1,95 @@
+"""The models file: which models are served, from where, with which defaults and bounds.
+
+Read by the gateway (to validate and document requests) and by the worker (to load them). The gateway runs
+without the weights, so `load` checks the text only; the worker also calls `require_sources`.
+"""
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from infra.lifecycle import ConfigError
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+class ModelEntry(BaseModel):
+    """One model. Sizes in pixels; width, height, num_inference_steps and guidance_scale are a request's defaults."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$", description="What clients call it")
+    engine: Literal["pipeline", "emulated"] = "pipeline"
+    source: str = Field("", description="Folder of a diffusers pipeline, or hub id")
+    revision: str = Field("", description="Pinned commit; required for a hub id")
+    width: int = Field(512, ge=64, le=2048, multiple_of=8)
+    height: int = Field(512, ge=64, le=2048, multiple_of=8)
+    num_inference_steps: int = Field(30, ge=1, le=150)
+    guidance_scale: float = Field(5.0, ge=0, le=30)
+    max_width: int = Field(1024, ge=64, le=2048, multiple_of=8)
+    max_height: int = Field(1024, ge=64, le=2048, multiple_of=8)
+    max_batch: int = Field(8, ge=1, le=256, description="Images in one forward pass")
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    step_ms: float = Field(20.0, gt=0, description="emulated: one step of a batch of one")
+    alpha: float = Field(0.3, ge=0, le=1, description="emulated: t(b) = t(1)·(1-α+αb); 1: batching gains nothing")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ModelEntry":
+        if self.engine == "pipeline" and not self.source:
+            raise ValueError("engine pipeline needs a source")
+        if self.width > self.max_width or self.height > self.max_height:
+            raise ValueError("the default size is larger than max_width or max_height")
+        return self
+
+
+def load(path: Path) -> tuple[ModelEntry, ...]:
+    """The models in the file, the default first, relative folders made absolute. Raises ConfigError."""
+    try:
+        tables = tomllib.loads(path.read_text("utf-8")).get("models", [])
+    except OSError as error:
+        raise ConfigError(f"models file {path}: {error.strerror}; set DARKROOM_MODELS_FILE") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"models file {path}: {error}") from None
+    if not isinstance(tables, list) or not tables:
+        raise ConfigError(f"models file {path}: holds no [[models]] table")
+    entries = tuple(_entry(path, number, table) for number, table in enumerate(tables, 1))
+    names = [entry.name for entry in entries]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"models file {path}: a name stands twice")
+    return entries
+
+
+def require_sources(entries: Sequence[ModelEntry]) -> None:
+    """Raises ConfigError for a pipeline whose source is neither an existing folder nor a hub id with a revision."""
+    for entry in entries:
+        if entry.engine == "pipeline" and not Path(entry.source).is_dir() and not _pinned_hub_id(entry):
+            raise ConfigError(
+                f"model {entry.name!r}: {entry.source} is no folder; give a folder, or a hub id with its revision"
+            )
+
+
+def _pinned_hub_id(entry: ModelEntry) -> bool:
+    return bool(entry.revision) and entry.source.count("/") == 1 and not entry.source.startswith((".", "/"))
+
+
+def _entry(path: Path, number: int, table: object) -> ModelEntry:
+    try:
+        entry = ModelEntry.model_validate(table)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in each['loc']) or 'entry'}: {each['msg']}" for each in error.errors()
+        )
+        raise ConfigError(f"models file {path}, model {number}: {problems}") from None
+    return entry.model_copy(update={"source": _resolve(path, entry.source)})
+
+
+def _resolve(path: Path, source: str) -> str:
+    """`source` as an absolute folder where one exists: from here, from the code's root, from beside the file."""
+    for base in (Path.cwd(), _ROOT, path.resolve().parent):
+        if source and (base / source).is_dir():
+            return str((base / source).resolve())
+    return source

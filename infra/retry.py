@@ -1,0 +1,59 @@
+"""The two kinds of failure that every adapter speaks of, and the one retry loop. Imports nothing heavy.
+
+Errors::
+
+    Exception
+    ├── Retryable   unreachable, throttled, answered 5xx, timed out, not there yet: the same call may succeed later
+    └── Permanent   refused for a reason that time does not change
+
+Anybody may import this module; adapters translate their library's errors into these two.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Retryable(Exception):
+    """The same call may succeed later. The text names no host, key or content."""
+
+
+class Permanent(Exception):
+    """The same call will fail again."""
+
+
+def backoff_s(attempt: int, *, first_s: float, cap_s: float, draw: float) -> float:
+    """Full jitter: a share `draw` (0 to 1) of min(cap, first * 2**attempt); attempt counts from 0.
+
+    https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+    """
+    return draw * min(cap_s, first_s * 2.0 ** min(attempt, 60))
+
+
+async def retry(
+    call: Callable[[], Awaitable[T]],
+    *,
+    attempts: int | None,
+    first_s: float = 0.2,
+    cap_s: float = 10.0,
+    rng: Callable[[], float],
+    on_retry: Callable[[int, Retryable], None] | None = None,
+) -> T:
+    """The result of `call`, repeated after Retryable with full-jitter back-off.
+
+    `attempts` bounds the number of calls, None repeats until cancelled; the last Retryable is raised.
+    `rng` gives numbers from 0 to 1. `on_retry` is told the number of calls made and the error.
+    """
+    made = 0
+    while True:
+        try:
+            return await call()
+        except Retryable as error:
+            made += 1
+            if attempts is not None and made >= attempts:
+                raise
+            if on_retry is not None:
+                on_retry(made, error)
+        await asyncio.sleep(backoff_s(made - 1, first_s=first_s, cap_s=cap_s, draw=rng()))

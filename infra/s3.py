@@ -1,0 +1,180 @@
+"""One S3 bucket: bytes under keys, nothing of what they mean.
+
+Services see this class through Protocols of their own. Each object carries its SHA-256 twice: as the checksum that
+the store verifies on upload, and as metadata for stores that keep no checksum.
+"""
+
+import base64
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from infra.aws import calling, code, status, translated
+from infra.retry import Permanent, Retryable
+
+if TYPE_CHECKING:
+    from types_aiobotocore_s3.client import S3Client
+
+_SHA256 = "sha256"
+_MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
+_MAX_DELETE = 1_000
+_PAGE = 1_000
+_CACHE = "private, max-age=31536000, immutable"  # keys are content-addressed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredObject:
+    """What the store says of an object. `sha256` is None for an object that somebody else put without one."""
+
+    key: str
+    size_bytes: int
+    sha256: bytes | None
+    content_type: str
+
+
+class S3Bucket:
+    """A bucket by its name. `links` signs links where clients reach the store under another name."""
+
+    def __init__(self, client: "S3Client", name: str, *, links: "S3Client | None" = None) -> None:
+        self._client = client
+        self._links = links if links is not None else client
+        self._name = name
+
+    async def put(self, key: str, data: bytes, *, content_type: str, sha256: bytes) -> None:
+        """Stores `data`, or raises Permanent where the store finds that its SHA-256 is another."""
+        async with calling(f"put {self._name}"):
+            await self._client.put_object(
+                Bucket=self._name,
+                Key=key,
+                Body=data,
+                ContentType=content_type,
+                ChecksumSHA256=base64.b64encode(sha256).decode("ascii"),
+                Metadata={_SHA256: sha256.hex()},
+            )
+
+    async def get(self, key: str) -> bytes | None:
+        """The object's bytes, None where there is none."""
+        async with calling(f"get {self._name}"):
+            try:
+                answer = await self._client.get_object(Bucket=self._name, Key=key)
+            except ClientError as error:
+                if code(error) in _MISSING:
+                    return None
+                raise
+            async with answer["Body"] as stream:
+                return await stream.read()
+
+    async def head(self, key: str) -> StoredObject | None:
+        """What the store knows of the object, None where there is none."""
+        async with calling(f"head {self._name}"):
+            answer = await self._head(key)
+        return None if answer is None else _stored(key, answer)
+
+    async def copy_from(self, source: "S3Bucket", source_key: str, key: str, *, content_type: str) -> bool:
+        """Copies inside the store; False where the source is missing. Returns once the whole copy is there."""
+        async with calling(f"copy to {self._name}"):
+            found = await source._head(source_key)  # noqa: SLF001  (of the same class)
+            if found is None:
+                return False
+            try:
+                answer = await self._client.copy_object(
+                    Bucket=self._name,
+                    Key=key,
+                    CopySource={"Bucket": source._name, "Key": source_key},  # noqa: SLF001
+                    CopySourceIfMatch=found["ETag"],
+                    MetadataDirective="REPLACE",
+                    Metadata=found.get("Metadata", {}),
+                    ContentType=content_type,
+                    CacheControl=_CACHE,
+                    ChecksumAlgorithm="SHA256",
+                )
+            except ClientError as error:
+                if code(error) in _MISSING:  # deleted since
+                    return False
+                if status(error) == 200:  # a copy may fail inside a 200
+                    raise Retryable(f"copy to {self._name}: {code(error)}") from error
+                raise
+        if not answer.get("CopyObjectResult", {}).get("ETag"):
+            raise Retryable(f"copy to {self._name}: the answer names no object")
+        return True
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Deletes those of `keys` that exist. Raises Retryable where the store kept one."""
+        for start in range(0, len(keys), _MAX_DELETE):
+            objects: list[Any] = [{"Key": key} for key in keys[start : start + _MAX_DELETE]]
+            async with calling(f"delete {self._name}"):
+                answer = await self._client.delete_objects(
+                    Bucket=self._name, Delete={"Objects": objects, "Quiet": True}
+                )
+            if answer.get("Errors"):
+                raise Retryable(f"delete {self._name}: {answer['Errors'][0].get('Code', 'Unknown')}")
+
+    async def link(self, key: str, *, expires_s: int) -> str:
+        """A link that anybody may GET for `expires_s`. Signed here; the store is not asked. Never log it."""
+        with translated(f"link {self._name}"):
+            return await self._links.generate_presigned_url(
+                "get_object", Params={"Bucket": self._name, "Key": key}, ExpiresIn=expires_s
+            )
+
+    async def keys(self, prefix: str) -> AsyncIterator[str]:
+        """The keys that begin with `prefix`, in order."""
+        more: dict[str, Any] = {}
+        while True:
+            async with calling(f"list {self._name}"):
+                page = await self._client.list_objects_v2(Bucket=self._name, Prefix=prefix, MaxKeys=_PAGE, **more)
+            for each in page.get("Contents", []):
+                yield each["Key"]
+            if not page.get("IsTruncated"):
+                return
+            more = {"ContinuationToken": page["NextContinuationToken"]}
+
+    async def ensure(self) -> None:
+        """Makes the bucket where it is missing. An existing one stays as it is."""
+        async with calling(f"ensure {self._name}"):
+            try:
+                await self._client.head_bucket(Bucket=self._name)
+            except ClientError as error:
+                if code(error) not in {*_MISSING, "NoSuchBucket"}:
+                    raise
+            else:
+                return
+            await self._create()
+
+    async def _create(self) -> None:
+        region = self._client.meta.region_name
+        extra: Any = {}
+        if region != "us-east-1":  # which S3 refuses to be named
+            extra = {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        try:
+            await self._client.create_bucket(Bucket=self._name, **extra)
+        except ClientError as error:
+            if code(error) == "BucketAlreadyExists":
+                raise Permanent(f"bucket name {self._name} belongs to somebody else") from error
+            if code(error) != "BucketAlreadyOwnedByYou":
+                raise
+
+    async def _head(self, key: str) -> Any:
+        """head_object's answer, None where there is no object."""
+        try:
+            return await self._client.head_object(Bucket=self._name, Key=key, ChecksumMode="ENABLED")
+        except ClientError as error:
+            if code(error) in _MISSING:
+                return None
+            raise
+
+
+def _stored(key: str, answer: Any) -> StoredObject:
+    checksum, written = answer.get("ChecksumSHA256", ""), answer.get("Metadata", {}).get(_SHA256, "")
+    sha256 = None
+    if checksum and "-" not in checksum:  # "-" marks the composite checksum of a multipart upload
+        sha256 = base64.b64decode(checksum)
+    elif written:
+        sha256 = bytes.fromhex(written)
+    return StoredObject(
+        key=key,
+        size_bytes=answer["ContentLength"],
+        sha256=sha256,
+        content_type=answer.get("ContentType", "application/octet-stream"),
+    )
