@@ -37,6 +37,7 @@ class AttemptFailure(betterproto.Enum):
     HUNG = 5
     OBJECT_LOST = 6
     DRAINED = 7
+    WORKER_LOST = 8
 
 
 class GenerationStatus(betterproto.Enum):
