@@ -1,0 +1,67 @@
+"""The admin port of a service: metrics, liveness and readiness, on loopback unless told otherwise.
+
+`/metrics` in Prometheus's text format; `/healthz` answers while the event loop turns; `/readyz` answers 503 with the
+reasons while there are any.
+"""
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from infra.lifecycle import ConfigError
+
+
+class AdminServer:
+    """An async context manager; `readiness` names what is missing, empty for nothing."""
+
+    def __init__(
+        self, host: str, port: int, registry: CollectorRegistry, readiness: Callable[[], Sequence[str]]
+    ) -> None:
+        self._host, self._port = host, port
+        self._registry = registry
+        self._readiness = readiness
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that is really bound; 0 was an order for any free one."""
+        assert self._runner is not None, "the server has not been entered"  # noqa: S101
+        return int(self._runner.addresses[0][1])
+
+    async def __aenter__(self) -> Self:
+        app = web.Application(client_max_size=1024)
+        app.add_routes(
+            [
+                web.get("/metrics", self._metrics),
+                web.get("/healthz", self._healthz),
+                web.get("/readyz", self._readyz),
+            ]
+        )
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, self._host, self._port, shutdown_timeout=1).start()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise ConfigError(f"admin port {self._port} on {self._host}: {error.strerror or error}") from None
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        reasons = list(self._readiness())
+        body = {"status": "not ready", "reasons": reasons} if reasons else {"status": "ready"}
+        return web.json_response(body, status=503 if reasons else 200)

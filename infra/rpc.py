@@ -1,0 +1,168 @@
+"""What core's gRPC server and its two clients share: tokens, trace context, spans, a size cap, and errors.
+
+grpclib itself buffers messages of up to 4 GiB and knows no authentication, so `guard` refuses a call by its token
+before its message is read, and by its announced size before its message is buffered.
+"""
+
+import hmac
+from asyncio import timeout
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final, cast
+
+from grpclib import GRPCError, Status
+from grpclib.client import Channel
+from grpclib.events import RecvRequest, SendRequest, listen
+from grpclib.exceptions import ProtocolError, StreamTerminatedError
+from grpclib.server import Server
+from grpclib.server import Stream as ServerStream
+from opentelemetry import propagate, trace
+from opentelemetry.trace import Span, SpanKind, StatusCode
+
+from infra.lifecycle import ConfigError
+from infra.retry import Permanent, Retryable
+from infra.settings import is_loopback
+
+_tracer = trace.get_tracer(__name__)
+_OPEN: Final = "/grpc.health."  # health checks need no token
+_PERMANENT: Final = frozenset(
+    {
+        *(Status.INVALID_ARGUMENT, Status.NOT_FOUND, Status.ALREADY_EXISTS, Status.PERMISSION_DENIED),
+        *(Status.FAILED_PRECONDITION, Status.OUT_OF_RANGE, Status.UNIMPLEMENTED, Status.UNAUTHENTICATED),
+    }
+)
+_Handler = Callable[[ServerStream[Any, Any]], Awaitable[None]]
+
+
+def require_token(host: str, token: str) -> None:
+    """Raises ConfigError for a server that others could reach without a token."""
+    if not token and not is_loopback(host):
+        raise ConfigError(f"core's API would be open on {host}: set DARKROOM_INTERNAL_TOKEN, or listen on 127.0.0.1")
+
+
+def open_channel(target: str, *, token: str) -> Channel:
+    """A channel to `host:port` or `unix:PATH` that connects at the first call, and again whenever it is cut.
+
+    Needs a running event loop. Each call carries the token and the current trace context.
+    """
+    if target.startswith("unix:"):
+        channel = Channel(path=target.removeprefix("unix:"))
+    else:
+        host, _, port = target.rpartition(":")
+        if not host or not port.isdecimal():
+            raise ConfigError(f"DARKROOM_CORE_TARGET: {target!r} is neither host:port nor unix:PATH")
+        channel = Channel(host.strip("[]"), int(port))
+    attach(channel, token=token)
+    return channel
+
+
+def attach(channel: Channel, *, token: str) -> None:
+    """Makes every call of `channel` carry the token and the current trace context."""
+
+    async def on_send(event: SendRequest) -> None:
+        if token:
+            event.metadata["authorization"] = f"Bearer {token}"
+        carrier: dict[str, str] = {}
+        propagate.inject(carrier)
+        for name, value in carrier.items():
+            event.metadata[name] = value
+
+    listen(channel, SendRequest, on_send)
+
+
+@asynccontextmanager
+async def calling(method: str, *, deadline_s: float) -> AsyncIterator[Span]:
+    """Around one unary call of a client: its span, its deadline, and its errors as Retryable or Permanent.
+
+    `method` is "package.Service/Method". A GRPCError of status NOT_FOUND and the like is the cause of Permanent.
+    """
+    attributes = {"rpc.system.name": "grpc", "rpc.method": method}
+    with _tracer.start_as_current_span(
+        method, kind=SpanKind.CLIENT, attributes=attributes, record_exception=False, set_status_on_exception=False
+    ) as span:
+        status = Status.OK
+        try:
+            async with timeout(deadline_s):
+                yield span
+        except GRPCError as error:
+            status = error.status
+            kind = Permanent if status in _PERMANENT else Retryable
+            raise kind(f"{method}: {status.name}") from error
+        except TimeoutError as error:
+            status = Status.DEADLINE_EXCEEDED
+            raise Retryable(f"{method}: {status.name}") from error
+        except (OSError, ProtocolError, StreamTerminatedError) as error:
+            status = Status.UNAVAILABLE
+            raise Retryable(f"{method}: {type(error).__name__}") from error
+        finally:
+            _finish(span, status)
+
+
+def guard(server: Server, *, token: str, max_bytes: int) -> None:
+    """Makes `server` check the token, cap messages at `max_bytes`, and serve each call in its caller's trace."""
+
+    async def on_request(event: RecvRequest) -> None:
+        if event.method_name.startswith(_OPEN):
+            return
+        if token and not _same(event.metadata.get("authorization"), f"Bearer {token}"):
+            raise GRPCError(Status.UNAUTHENTICATED, "wrong or missing token")
+        carrier = {name: value for name, value in event.metadata.items() if isinstance(value, str)}
+        event.method_func = _served(
+            cast("_Handler", event.method_func), event.method_name.lstrip("/"), carrier, max_bytes
+        )
+
+    listen(server, RecvRequest, on_request)
+
+
+def _same(given: object, expected: str) -> bool:
+    return isinstance(given, str) and hmac.compare_digest(given.encode(), expected.encode())
+
+
+def _served(handler: _Handler, method: str, carrier: dict[str, str], max_bytes: int) -> Any:
+    async def serve(stream: ServerStream[Any, Any]) -> None:
+        _cap(stream, max_bytes)
+        attributes = {"rpc.system.name": "grpc", "rpc.method": method}
+        with _tracer.start_as_current_span(
+            method,
+            context=propagate.extract(carrier),
+            kind=SpanKind.SERVER,
+            attributes=attributes,
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+            status = Status.UNKNOWN
+            try:
+                await handler(stream)
+                status = Status.OK
+            except GRPCError as error:
+                status = error.status
+                raise
+            finally:
+                _finish(span, status)
+
+    return serve
+
+
+def _cap(stream: ServerStream[Any, Any], max_bytes: int) -> None:
+    """Refuses a message longer than `max_bytes` when its length is known and its bytes are not.
+
+    The one place that reaches into grpclib 0.4.9: it reads every message as `recv_data(5)`, then
+    `recv_data(length)`, and flow control keeps the sender from pushing more than a window before that.
+    """
+    raw: Any = stream._stream  # noqa: SLF001
+    receive = raw.recv_data
+
+    async def recv_data(size: int) -> bytes:
+        if size > max_bytes:
+            raise GRPCError(Status.RESOURCE_EXHAUSTED, f"a message may have at most {max_bytes} bytes")
+        data: bytes = await receive(size)
+        return data
+
+    raw.recv_data = recv_data
+
+
+def _finish(span: Span, status: Status) -> None:
+    span.set_attribute("rpc.response.status_code", status.name)
+    if status is not Status.OK:
+        span.set_attribute("error.type", status.name)
+        span.set_status(StatusCode.ERROR)
