@@ -66,8 +66,21 @@ class EventLog(Protocol):
     def open_streams(self) -> AsyncIterator[Sequence[Recorded]]:
         """The streams that have no terminal event, one by one, in the order of their first events."""
 
+
+class Upkeep(Protocol):
+    """What the log keeps beside its events. These may be called while an append is running."""
+
+    async def running_ms(self) -> int:
+        """The running time last persisted; 0 for a new log."""
+
     async def save_running_ms(self, running_ms: int) -> None:
-        """Persist core's running time; called every second."""
+        """Persist core's running time; called every second. Raises LogFull or LogBroken."""
+
+    async def forget_keys(self, running_ms: int) -> int:
+        """Delete some idempotency keys (at most a thousand) that had expired by then, and say how many."""
+
+    async def checkpoint(self) -> None:
+        """Fold the write-ahead log into the database file; called now and then when idle."""
 
 
 class Projection(Protocol):
@@ -107,3 +120,53 @@ class Received(Protocol):
     def attributes(self) -> Mapping[str, str]: ...
     @property
     def receive_count(self) -> int: ...
+
+
+class JobQueue(Protocol):
+    """Where images wait for workers; also the queue of the dead letters."""
+
+    async def send(self, messages: Sequence[Outgoing]) -> list[bool]:
+        """True where the queue accepted the message. Raises Retryable when nothing can be said."""
+
+
+class ReplyQueue(Protocol):
+    """Where workers answer."""
+
+    async def receive(self, *, limit: int, wait_s: int, visibility_s: int) -> Sequence[Received]:
+        """Up to `limit` (at most 10) messages, waiting up to `wait_s` for the first. Raises Retryable."""
+
+    async def delete(self, receipts: Sequence[str]) -> list[bool]:
+        """True where the message is gone. Raises Retryable."""
+
+
+class Stored(Protocol):
+    """What a store says of an object. `sha256` is None where it does not know."""
+
+    @property
+    def size_bytes(self) -> int: ...
+    @property
+    def sha256(self) -> bytes | None: ...
+
+
+class Drafts(Protocol):
+    """The temporary bucket, where workers put pictures. Each raises Retryable while the store cannot be reached."""
+
+    async def head(self, key: str) -> Stored | None: ...
+    async def get(self, key: str) -> bytes | None: ...
+    async def delete(self, keys: Sequence[str]) -> None: ...
+
+
+class Gallery(Protocol):
+    """The public bucket. Each raises Retryable while the store cannot be reached."""
+
+    async def copy_draft(self, draft_key: str, key: str, *, content_type: str) -> bool:
+        """Copy within the store; False when there is no such draft."""
+
+    async def head(self, key: str) -> Stored | None: ...
+    async def delete(self, keys: Sequence[str]) -> None: ...
+
+
+class Failpoints(Protocol):
+    """Named places where a test may kill or delay the process."""
+
+    async def reach(self, name: str) -> None: ...
