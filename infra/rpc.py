@@ -154,7 +154,7 @@ def _cap(stream: ServerStream[Any, Any], max_bytes: int) -> None:
 
     async def recv_data(size: int) -> bytes:
         if size > max_bytes:
-            raise GRPCError(Status.RESOURCE_EXHAUSTED, f"a message may have at most {max_bytes} bytes")
+            raise GRPCError(Status.INVALID_ARGUMENT, f"a message may have at most {max_bytes} bytes")
         data: bytes = await receive(size)
         return data
 

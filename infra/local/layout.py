@@ -1,0 +1,202 @@
+"""Where a local stack keeps what, on which ports it listens, and the environment its processes run in.
+
+Pure but for reading the environment it is given; tests use it to start single processes by themselves.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from infra.lifecycle import ConfigError
+
+HOST = "127.0.0.1"
+_DEFAULT_PORTS = {
+    "DARKROOM_GATEWAY_PORT": 8080,
+    "DARKROOM_GATEWAY_ADMIN_PORT": 9101,
+    "DARKROOM_CORE_PORT": 50051,
+    "DARKROOM_CORE_ADMIN_PORT": 9102,
+    "DARKROOM_WORKER_ADMIN_PORT": 9103,
+    "DARKROOM_EMULATOR_PORT": 4566,
+}
+_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local-secret"}
+_COPY_STRIDE = 10  # the second copy's admin port is the first one's plus ten, and so on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """The ports of a stack's first copies, all on loopback."""
+
+    gateway: int
+    gateway_admin: int
+    core: int
+    core_admin: int
+    worker_admin: int
+    emulator: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """One process of the stack: `own` is what its environment adds to the stack's."""
+
+    name: str
+    module: tuple[str, ...]
+    own: Mapping[str, str] = field(default_factory=dict)
+    ready_url: str = ""
+
+    @property
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", *self.module]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """A stack, running or not."""
+
+    data_dir: Path
+    ports: Ports
+    workers: int = 1
+    gateways: int = 1
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str], *, data_dir: Path = Path("var")) -> "Stack":
+        """The stack that `DARKROOM_DATA_DIR`, `DARKROOM_*_PORT` and `DARKROOM_LOCAL_*` describe. Raises ConfigError."""
+        ports = {name: _number(environ, name, default, 65_535) for name, default in _DEFAULT_PORTS.items()}
+        return cls(
+            data_dir=Path(environ.get("DARKROOM_DATA_DIR") or data_dir).absolute(),
+            ports=Ports(**{_field(name): port for name, port in ports.items()}),
+            workers=_number(environ, "DARKROOM_LOCAL_WORKERS", 1, 64),
+            gateways=_number(environ, "DARKROOM_LOCAL_GATEWAYS", 1, 64),
+        )
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.ports.gateway}"
+
+    @property
+    def emulator_url(self) -> str:
+        return f"http://{HOST}:{self.ports.emulator}"
+
+    @property
+    def logs(self) -> Path:
+        return self.data_dir / "logs"
+
+    @property
+    def api_key_file(self) -> Path:
+        return self.data_dir / "api-key"
+
+    @property
+    def internal_token_file(self) -> Path:
+        return self.data_dir / "internal-token"
+
+    @property
+    def state_file(self) -> Path:
+        """Says on which ports the stack was started."""
+        return self.data_dir / "local" / "stack.json"
+
+    @property
+    def pid_file(self) -> Path:
+        return self.data_dir / "local" / "supervisord.pid"
+
+    @property
+    def supervisor_file(self) -> Path:
+        return self.data_dir / "local" / "supervisord.conf"
+
+    def programs(self) -> list[Program]:
+        """All processes, in the order of their start."""
+        return [
+            Program(
+                name="emulator", module=("ministack",), own=emulator_environment(self.data_dir, self.ports.emulator)
+            ),
+            Program(name="core", module=("core", "serve"), ready_url=_ready(self.ports.core_admin)),
+            *(self._worker(number) for number in range(self.workers)),
+            *(self._gateway(number) for number in range(self.gateways)),
+        ]
+
+    def used_ports(self) -> list[tuple[int, str]]:
+        """Every port with the variable that moves it."""
+        used = [(port, f"DARKROOM_{name.upper()}_PORT") for name, port in asdict(self.ports).items()]
+        for program in self.programs():
+            used += [(int(value), name) for name, value in program.own.items() if name in _DEFAULT_PORTS]
+        return sorted(set(used))
+
+    def _worker(self, number: int) -> Program:
+        admin = self.ports.worker_admin + number * _COPY_STRIDE
+        own = {"DARKROOM_WORKER_ADMIN_PORT": str(admin)} if number else {}
+        return Program(name=_copy("worker", number), module=("worker",), own=own, ready_url=_ready(admin))
+
+    def _gateway(self, number: int) -> Program:
+        port, admin = self.ports.gateway + number, self.ports.gateway_admin + number * _COPY_STRIDE
+        own = {"DARKROOM_GATEWAY_PORT": str(port), "DARKROOM_GATEWAY_ADMIN_PORT": str(admin)} if number else {}
+        return Program(name=_copy("gateway", number), module=("gateway",), own=own, ready_url=_ready(admin))
+
+
+def service_environment(
+    stack: Stack, *, internal_token: str = "", inherited: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The environment of gateway, core and worker: `inherited` (this process's by default), the stack's on top.
+
+    No AWS_* variable of the caller passes: a local stack never touches a real account.
+    """
+    base = os.environ if inherited is None else inherited
+    clean = {name: value for name, value in base.items() if not name.startswith("AWS_")}
+    ports = {f"DARKROOM_{name.upper()}_PORT": str(port) for name, port in asdict(stack.ports).items()}
+    return {
+        **clean,
+        **ports,
+        **aws_environment(stack.emulator_url),
+        "DARKROOM_DATA_DIR": str(stack.data_dir),
+        "DARKROOM_CORE_TARGET": f"{HOST}:{stack.ports.core}",
+        "DARKROOM_INTERNAL_TOKEN": internal_token,
+        "NO_PROXY": f"{HOST},localhost",
+        "no_proxy": f"{HOST},localhost",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def aws_environment(endpoint_url: str) -> dict[str, str]:
+    """What points botocore at an emulator."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint_url,
+        **_CREDENTIALS,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+def emulator_environment(data_dir: Path, port: int) -> dict[str, str]:
+    """What ministack needs to stay on loopback and keep its data on disk."""
+    home = data_dir / "emulator"
+    return {
+        "BIND_HOST": HOST,  # every interface otherwise
+        "GATEWAY_PORT": str(port),
+        "SERVICES": "s3,sqs",
+        "PERSIST_STATE": "1",
+        "STATE_DIR": str(home / "state"),
+        "S3_PERSIST": "1",
+        "S3_DATA_DIR": str(home / "s3"),
+        "TMPDIR": str(home / "tmp"),  # holds its pid file
+        "DOCKER_HOST": f"unix://{home}/no-docker",  # it would remove containers of other copies of itself
+        "LOG_LEVEL": "WARNING",
+        **_CREDENTIALS,  # it checks the signatures of links against its own
+    }
+
+
+def _field(variable: str) -> str:
+    return variable.removeprefix("DARKROOM_").removesuffix("_PORT").lower()
+
+
+def _copy(name: str, number: int) -> str:
+    return f"{name}-{number + 1}" if number else name
+
+
+def _ready(port: int) -> str:
+    return f"http://{HOST}:{port}/readyz"
+
+
+def _number(environ: Mapping[str, str], name: str, default: int, most: int) -> int:
+    text = environ.get(name) or str(default)
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        raise ConfigError(f"{name} must be a number from 1 to {most}")
+    return int(text)
