@@ -5,7 +5,8 @@ Exception
 │   └── LogFull                      no room on disk; nothing was written
 ├── infra.retry.Permanent
 │   ├── LogBroken                    the log's state is unknown or damaged: core stops at once
-│   └── VersionConflict              somebody else wrote this stream: two cores on one log; core stops
+│   ├── VersionConflict              somebody else wrote this stream: two cores on one log; core stops
+│   └── LogUnusable                  cannot be opened as things are; `app` makes it a ConfigError
 └── core.decide.Refused              the command does not fit the state: told to the caller
 """
 
@@ -22,3 +23,7 @@ class LogBroken(Permanent):
 
 class VersionConflict(Permanent):
     """The stream has grown by another hand: two cores share one log."""
+
+
+class LogUnusable(Permanent):
+    """The log cannot be opened as things are. The text is one line that says what to do."""

@@ -98,7 +98,7 @@ def submit_item(value: pb.SubmitItem) -> None:
     prompts(value.prompts)
     whole("priority", value.priority, limits.MIN_PRIORITY, limits.MAX_PRIORITY)
     whole("ttl_s", value.ttl_s, 0, limits.MAX_TTL_S)
-    _trace(value.trace)
+    trace(value.trace)
 
 
 def image_job(value: pb.ImageJob) -> None:
@@ -111,7 +111,7 @@ def image_job(value: pb.ImageJob) -> None:
     whole("priority", value.priority, limits.MIN_PRIORITY, limits.MAX_PRIORITY)
     if value.image.index >= value.spec.n:
         raise Invalid("image.index", "must be below spec.n")
-    _trace(value.trace)
+    trace(value.trace)
 
 
 def image_started(value: pb.ImageStarted) -> None:
@@ -132,8 +132,8 @@ def image_rendered(value: pb.ImageRendered) -> None:
     side("width", value.width)
     side("height", value.height)
     whole("format", value.format, 1, 3)
-    _timings(value.timings)
-    _facts(value.facts)
+    timings(value.timings)
+    facts(value.facts)
 
 
 def image_attempt_failed(value: pb.ImageAttemptFailed) -> None:
@@ -152,13 +152,15 @@ def _attempt(value: pb.ImageStarted | pb.ImageRendered | pb.ImageAttemptFailed) 
     whole("dispatch", value.dispatch, 1, 2**31)
 
 
-def _timings(value: pb.AttemptTimings) -> None:
+def timings(value: pb.AttemptTimings) -> None:
+    """Where an attempt's time went."""
     for field in ("wait_ms", "gpu_ms", "batch_gpu_ms", "decode_ms", "encode_ms", "upload_ms"):
         finite(f"timings.{field}", getattr(value, field), 0.0, 1e9)
     text("timings.wait_reason", value.wait_reason, 40, empty=True)
 
 
-def _facts(value: pb.RenderFacts) -> None:
+def facts(value: pb.RenderFacts) -> None:
+    """What explains a picture."""
     short: Iterable[str] = ("engine", "model", "model_revision", "scheduler", "dtype", "device", "libraries")
     for field in short:
         text(f"facts.{field}", getattr(value, field), limits.MAX_DETAIL_CHARS, empty=True)
@@ -170,6 +172,7 @@ def _facts(value: pb.RenderFacts) -> None:
     whole("facts.seed", value.seed, 0, limits.SEED_MODULUS - 1)
 
 
-def _trace(value: pb.TraceContext) -> None:
+def trace(value: pb.TraceContext) -> None:
+    """A trace context; empty when untraced."""
     text("trace.traceparent", value.traceparent, 64, empty=True)
     text("trace.tracestate", value.tracestate, 512, empty=True)

@@ -1,0 +1,87 @@
+"""The one SQLite library that core uses, how a connection to the log is made, and what its errors mean.
+
+The interpreter's own SQLite may be one with the WAL-reset bug (https://sqlite.org/wal.html#walresetbug),
+so the log is opened by pysqlite3, which brings a fixed one. Other modules take `sqlite3` from here and never
+import it by themselves: one file must not be opened by two copies of SQLite in one process.
+"""
+
+import functools
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from core.errors import LogBroken, LogFull, LogUnusable, VersionConflict
+from infra.retry import Retryable
+
+if TYPE_CHECKING:
+    import sqlite3
+else:
+    import pysqlite3 as sqlite3
+
+__all__ = ["assert_version", "connect", "connect_read_only", "sqlite3", "statements", "translated"]
+
+_FIXED_IN: Final = (3, 51, 3)
+_BACK_PORTS: Final = ((3, 50, 7), (3, 44, 6))
+
+
+def assert_version(version: tuple[int, int, int] = sqlite3.sqlite_version_info) -> None:
+    """Raises LogUnusable for a release with the WAL-reset bug: it can lose committed transactions."""
+    back_port = any(version[:2] == fixed[:2] and version >= fixed for fixed in _BACK_PORTS)
+    if version < _FIXED_IN and not back_port:
+        found = ".".join(str(part) for part in version)
+        raise LogUnusable(f"SQLite {found} can lose commits; install pysqlite3==0.6.1, which brings 3.53.4")
+
+
+def connect(path: Path) -> "sqlite3.Connection":
+    """A connection that may write. Transactions are begun and ended by hand; any thread may use it, one at a time."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    for statement in statements("connection"):
+        connection.execute(statement)
+    return connection
+
+
+def connect_read_only(path: Path) -> "sqlite3.Connection":
+    """A connection that cannot write; works beside a running core."""
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA busy_timeout = 2000")
+    return connection
+
+
+@functools.cache
+def statements(name: str) -> tuple[str, ...]:
+    """The statements of `core/sql/{name}.sql`, in order."""
+    text = resources.files("core").joinpath("sql", f"{name}.sql").read_text("utf-8")
+    return tuple(_split(text))
+
+
+def _split(text: str) -> Iterator[str]:
+    statement = ""
+    for line in text.splitlines(keepends=True):
+        code = line.split("--", 1)[0].rstrip()
+        if not code and not statement:
+            continue
+        statement += line
+        if code.endswith(";") and sqlite3.complete_statement(statement):
+            yield statement.strip()
+            statement = ""
+
+
+_CONFLICTS: Final = frozenset({"SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"})
+_HELD: Final = ("SQLITE_BUSY", "SQLITE_LOCKED")
+
+
+def translated(error: "sqlite3.Error") -> Retryable | LogBroken | VersionConflict:
+    """What a failed statement means for core. Only a full disk and a foreign lock are known to be harmless.
+
+    Everything else is in doubt, a failed COMMIT above all: the row may be there after reopening.
+    """
+    name = getattr(error, "sqlite_errorname", None) or type(error).__name__
+    if name == "SQLITE_FULL":
+        return LogFull("the disk is full")
+    if name.startswith(_HELD):
+        return Retryable("another process holds the event log's database")
+    if name in _CONFLICTS:
+        return VersionConflict(str(error))
+    return LogBroken(f"{name}: {error}")

@@ -1,0 +1,150 @@
+"""The event log and its projection on SQLite: the adapter behind `ports.EventLog` and `ports.Projection`.
+
+`app.py` opens it with `async with`; nobody else knows it. A writing and a reading connection, each on aiosqlite's
+thread of its own, so that a read never waits for a sync. Whole transactions run as one function on that thread,
+so that a cancelled caller can leave nothing half done: what has begun is finished.
+"""
+
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+from core import sqlite_open, sqlite_read, sqlite_write
+from core.errors import LogUnusable
+from core.events import Recorded
+from core.ports import KeyRow, PromptRow, Transaction
+from core.sqlite_base import assert_version, connect, sqlite3, translated
+from core.sqlite_files import LogFiles
+from core.views import Rows
+
+# aiosqlite takes the module named sqlite3, whichever it is, once, at its import: it gets ours, nobody else does.
+_interpreters = sys.modules.get("sqlite3")
+sys.modules["sqlite3"] = sqlite3
+import aiosqlite  # noqa: E402
+
+if _interpreters is None:
+    del sys.modules["sqlite3"]
+else:
+    sys.modules["sqlite3"] = _interpreters
+
+T = TypeVar("T")
+
+STREAMS_PER_READ: Final = 200
+
+
+def _nowhere(_: str) -> None:
+    pass
+
+
+class SqliteLog:
+    """One log in one file. `reach` is told the failpoints core.before_commit and core.after_commit, on the thread."""
+
+    def __init__(self, path: Path, *, reach: Callable[[str], None] = _nowhere) -> None:
+        self._files = LogFiles(path)
+        self._reach = reach
+        self._stack = AsyncExitStack()
+        self._writing: aiosqlite.Connection
+        self._reading: aiosqlite.Connection
+        self._writer: sqlite_write.LogWriter
+        self.running_ms = 0
+        """Core's running time as it was known last, once the log is open: the clock goes on from there."""
+
+    async def __aenter__(self) -> Self:
+        """Opens the log, or begins it. Raises LogUnusable when that cannot be done as things are."""
+        assert_version()
+        if getattr(aiosqlite.core, "sqlite3", None) is not sqlite3:
+            raise LogUnusable("aiosqlite was imported before core.sqlite_log, with another SQLite: import core first")
+        async with AsyncExitStack() as stack:
+            self._files.claim()
+            stack.callback(self._files.release)
+            self._files.assert_present()
+            self._writing = await _connect(self._files.database, stack)
+            self._writer = await _run(
+                self._writing, lambda connection: sqlite_open.prepare(connection, self._files, self._reach)
+            )
+            self.running_ms = await _run(self._writing, sqlite_open.running_ms)
+            self._reading = await _connect(self._files.database, stack)
+            await _run(self._reading, lambda connection: connection.execute("PRAGMA query_only = ON"))
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Waits for what runs on the threads and closes; the last connection empties the WAL file."""
+        await self._stack.aclose()
+
+    async def append(self, transaction: Transaction) -> None:
+        """As `ports.EventLog.append`; Retryable (nothing written) if a foreign process holds the database."""
+        await _run(self._writing, lambda _: self._writer.append(transaction))
+
+    async def save_running_ms(self, running_ms: int) -> None:
+        """As `ports.EventLog.save_running_ms`. Also sweeps expired keys and empties the WAL file when idle."""
+        await _run(self._writing, lambda _: self._writer.save_running_ms(running_ms))
+
+    async def stream(self, generation_id: str) -> Sequence[Recorded]:
+        """As `ports.EventLog.stream`."""
+        return await _run(self._reading, lambda connection: sqlite_read.stream(connection, generation_id))
+
+    async def open_streams(self) -> AsyncIterator[Sequence[Recorded]]:
+        """As `ports.EventLog.open_streams`."""
+        after = 0
+        while True:
+            streams, after = await self._open_streams(after)
+            for each in streams:
+                yield each
+            if len(streams) < STREAMS_PER_READ:
+                return
+
+    async def _open_streams(self, after: int) -> tuple[Sequence[Sequence[Recorded]], int]:
+        return await _run(self._reading, lambda c: sqlite_read.open_streams(c, after, STREAMS_PER_READ))
+
+    async def rows(self, generation_ids: Sequence[str]) -> Mapping[str, Rows]:
+        """As `ports.Projection.rows`."""
+        return await _run(self._reading, lambda connection: sqlite_read.rows(connection, generation_ids))
+
+    async def page(self, tenant: str, *, before: int, limit: int, status: int) -> tuple[Sequence[Rows], int]:
+        """As `ports.Projection.page`."""
+        return await _run(
+            self._reading, lambda c: sqlite_read.page(c, tenant, before=before, limit=limit, status=status)
+        )
+
+    async def prompts(self, generation_ids: Sequence[str]) -> Mapping[str, PromptRow]:
+        """As `ports.Projection.prompts`."""
+        return await _run(self._reading, lambda connection: sqlite_read.prompts(connection, generation_ids))
+
+    async def keys(self, wanted: Sequence[tuple[str, str]], running_ms: int) -> Mapping[tuple[str, str], KeyRow]:
+        """As `ports.Projection.keys`."""
+        return await _run(self._reading, lambda connection: sqlite_read.keys(connection, wanted, running_ms))
+
+
+async def _connect(path: Path, stack: AsyncExitStack) -> aiosqlite.Connection:
+    def opened() -> "sqlite3.Connection":
+        try:
+            return connect(path)
+        except sqlite3.Error as error:
+            raise LogUnusable(sqlite_open.cannot_open(path, error)) from None
+
+    connection = await aiosqlite.Connection(opened, iter_chunk_size=64)
+    stack.push_async_callback(connection.close)
+    return connection
+
+
+async def _run(connection: aiosqlite.Connection, function: "Callable[[sqlite3.Connection], T]") -> T:
+    """`function` on the connection's thread, as one piece. The one use of aiosqlite's private `_execute`:
+
+    its public methods run a single statement each, and a caller cancelled between two would leave the transaction
+    open. Pinned to aiosqlite 0.22.1; tests/integration/test_sqlite_log.py cancels callers.
+    """
+
+    def whole() -> T:
+        try:
+            return function(connection._conn)  # noqa: SLF001
+        except sqlite3.Error as error:
+            raise translated(error) from error
+
+    result: T = await connection._execute(whole)  # type: ignore[no-untyped-call]  # noqa: SLF001
+    return result

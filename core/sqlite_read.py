@@ -1,0 +1,137 @@
+"""The reading half of the SQLite log: each question is one function on one connection, answered whole.
+
+`sqlite_log` calls this on its reading thread; the offline commands call it directly. Lists of ids travel as
+one JSON parameter, so that every statement has one form.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Final
+
+from core.codec import BadEvent, decode, type_of
+from core.errors import LogBroken
+from core.events import Recorded
+from core.ports import KeyRow, PromptRow
+from core.sqlite_base import sqlite3
+from core.sqlite_write import GENERATION_COLUMNS, IMAGE_COLUMNS
+from core.views import GenerationRow, ImageRow, Rows
+from schema import pb
+
+NEWEST: Final = 2**62
+_GENERATIONS = ", ".join(GENERATION_COLUMNS)
+_IMAGES = ", ".join(f'"{column}"' for column in IMAGE_COLUMNS)
+EVENT_COLUMNS: Final = "position, stream, version, type, at_ms, running_ms, data"
+_GIVEN = "(SELECT value FROM json_each(?))"
+
+# ruff: noqa: S608  (every inserted piece is a constant of this module)
+
+
+def recorded(row: tuple[Any, ...]) -> Recorded:
+    """An event from its table row (EVENT_COLUMNS). Raises LogBroken for damaged bytes."""
+    position, stream, version, kind, at_ms, running_ms, data = row
+    try:
+        event = decode(data)
+    except BadEvent as error:
+        raise LogBroken(f"event {position} of {stream}: {error}") from None
+    if type_of(event) != kind:
+        raise LogBroken(f"event {position} of {stream}: says {kind!r}, holds {type_of(event)!r}")
+    return Recorded(
+        position=position, generation_id=stream, version=version, at_ms=at_ms, running_ms=running_ms, event=event
+    )
+
+
+def stream(connection: "sqlite3.Connection", generation_id: str) -> Sequence[Recorded]:
+    """As `ports.EventLog.stream`."""
+    query = f"SELECT {EVENT_COLUMNS} FROM events WHERE stream = ? ORDER BY version"
+    return _gapless(generation_id, [recorded(row) for row in connection.execute(query, (generation_id,))])
+
+
+def open_streams(connection: "sqlite3.Connection", after: int, limit: int) -> tuple[Sequence[Sequence[Recorded]], int]:
+    """Up to `limit` streams without an end, begun after position `after`; and the last one's first position."""
+    chosen = "SELECT id, position FROM generations WHERE status IN (1, 2) AND position > ? ORDER BY position LIMIT ?"
+    query = (
+        f"SELECT g.position, {EVENT_COLUMNS.replace('position', 'e.position').replace('version', 'e.version')} "
+        f"FROM ({chosen}) AS g JOIN events AS e ON e.stream = g.id ORDER BY g.position, e.version"
+    )
+    found = connection.execute(query, (after, limit)).fetchall()
+    groups = [(first, [recorded(row[1:]) for row in rows]) for first, rows in groupby(found, key=itemgetter(0))]
+    streams = [_gapless(events[0].generation_id, events) for _, events in groups]
+    return streams, groups[-1][0] if groups else after
+
+
+def _gapless(generation_id: str, events: Sequence[Recorded]) -> Sequence[Recorded]:
+    for wanted, event in enumerate(events, 1):
+        if event.version != wanted:
+            raise LogBroken(
+                f"event {event.position} of {generation_id}: version {event.version} where {wanted} belongs"
+            )
+    return events
+
+
+def rows(connection: "sqlite3.Connection", generation_ids: Sequence[str]) -> Mapping[str, Rows]:
+    """As `ports.Projection.rows`."""
+    query = f"SELECT {_GENERATIONS} FROM generations WHERE id IN {_GIVEN}"
+    generations = [_generation(row) for row in connection.execute(query, (json.dumps(list(generation_ids)),))]
+    return {each.generation.id: each for each in _with_images(connection, generations)}
+
+
+def page(
+    connection: "sqlite3.Connection", tenant: str, *, before: int, limit: int, status: int
+) -> tuple[Sequence[Rows], int]:
+    """As `ports.Projection.page`."""
+    query = (
+        f"SELECT position, {_GENERATIONS} FROM generations WHERE tenant = ? AND position < ? "
+        "AND (? = 0 OR status = ?) ORDER BY position DESC LIMIT ?"
+    )
+    found = connection.execute(query, (tenant, before or NEWEST, status, status, limit + 1)).fetchall()
+    shown = found[:limit]
+    generations = [_generation(row[1:]) for row in shown]
+    return list(_with_images(connection, generations)), shown[-1][0] if len(found) > limit else 0
+
+
+def prompts(connection: "sqlite3.Connection", generation_ids: Sequence[str]) -> Mapping[str, PromptRow]:
+    """As `ports.Projection.prompts`."""
+    query = f"SELECT generation_id, salt, prompt, negative_prompt FROM prompts WHERE generation_id IN {_GIVEN}"
+    found = connection.execute(query, (json.dumps(list(generation_ids)),))
+    return {
+        generation_id: PromptRow(
+            generation_id=generation_id, salt=salt, prompts=pb.Prompts(prompt=prompt, negative_prompt=negative)
+        )
+        for generation_id, salt, prompt, negative in found
+    }
+
+
+def keys(
+    connection: "sqlite3.Connection", wanted: Sequence[tuple[str, str]], running_ms: int
+) -> Mapping[tuple[str, str], KeyRow]:
+    """As `ports.Projection.keys`."""
+    query = (
+        "SELECT k.tenant, k.key, k.generation_id, k.body_sha256, k.expires_at_running_ms "
+        "FROM json_each(?) AS w CROSS JOIN keys AS k ON k.tenant = json_extract(w.value, '$[0]') "
+        "AND k.key = json_extract(w.value, '$[1]') WHERE k.expires_at_running_ms > ?"
+    )
+    found = connection.execute(query, (json.dumps([list(pair) for pair in wanted]), running_ms))
+    return {
+        (tenant, key): KeyRow(
+            tenant=tenant, key=key, generation_id=generation_id, body_sha256=body, expires_at_running_ms=expires
+        )
+        for tenant, key, generation_id, body, expires in found
+    }
+
+
+def _with_images(connection: "sqlite3.Connection", generations: Iterable[GenerationRow]) -> Iterator[Rows]:
+    wanted = list(generations)
+    query = f'SELECT {_IMAGES} FROM images WHERE generation_id IN {_GIVEN} ORDER BY generation_id, "index"'
+    found = connection.execute(query, (json.dumps([each.id for each in wanted]),))
+    images = {
+        generation_id: tuple(ImageRow(**dict(zip(IMAGE_COLUMNS, row, strict=True))) for row in group)
+        for generation_id, group in groupby(found, key=itemgetter(0))
+    }
+    for each in wanted:
+        yield Rows(generation=each, images=images.get(each.id, ()))
+
+
+def _generation(row: tuple[Any, ...]) -> GenerationRow:
+    return GenerationRow(**dict(zip(GENERATION_COLUMNS, row, strict=True)))

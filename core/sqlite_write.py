@@ -1,0 +1,247 @@
+"""The writing half of the SQLite log: one transaction as one function, on whatever thread calls it.
+
+`sqlite_log` calls this on the log's own thread; the offline commands and the benchmark call it directly.
+Each event is chained to the one before by a hash, so that a later reader can prove that the log only grew.
+"""
+
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from hashlib import blake2b
+from itertools import repeat
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
+
+from core.codec import encode, type_of
+from core.errors import LogBroken, LogUnusable, VersionConflict
+from core.ports import Entry, Transaction
+from core.sqlite_base import sqlite3, statements, translated
+from core.views import GenerationRow, ImageRow
+
+# ruff: noqa: S608  (every inserted piece is a constant of this module)
+
+SCHEMA_VERSION: Final = 1
+CHAIN_START: Final = bytes(32)
+KEYS_PER_SWEEP: Final = 1_000
+SAVES_UNTIL_IDLE: Final = 2
+"""Savings of the running time (one a second) without an append between, after which the WAL file is emptied."""
+
+_HEAD = struct.Struct(">QQQQH")
+GENERATION_COLUMNS: Final = tuple(field.name for field in fields(GenerationRow))
+IMAGE_COLUMNS: Final = tuple(field.name for field in fields(ImageRow))
+_CHANGING: Final = ("status", "version", "started_at_ms", "finished_at_ms", "detail", "erased")
+_IMAGE_CHANGING: Final = IMAGE_COLUMNS[2:]
+
+
+def _quoted(columns: Sequence[str]) -> str:
+    return ", ".join(f'"{column}"' for column in columns)
+
+
+def _marks(count: int) -> str:
+    return ", ".join(repeat("?", count))
+
+
+INSERT_EVENT: Final = f"INSERT INTO events VALUES ({_marks(8)})"
+INSERT_GENERATION: Final = (
+    f"INSERT INTO generations (position, {_quoted(GENERATION_COLUMNS)}) VALUES ({_marks(1 + len(GENERATION_COLUMNS))})"
+)
+UPDATE_GENERATION: Final = f"UPDATE generations SET {', '.join(f'{name} = ?' for name in _CHANGING)} WHERE id = ?"
+INSERT_IMAGE: Final = f"INSERT INTO images ({_quoted(IMAGE_COLUMNS)}) VALUES ({_marks(len(IMAGE_COLUMNS))})"
+UPDATE_IMAGE: Final = (
+    f"UPDATE images SET ({_quoted(_IMAGE_CHANGING)}) = ({_marks(len(_IMAGE_CHANGING))}) "
+    f'WHERE generation_id = ? AND "index" = ? AND ({_quoted(_IMAGE_CHANGING)}) IS NOT ({_marks(len(_IMAGE_CHANGING))})'
+)
+INSERT_PROMPT: Final = "INSERT INTO prompts VALUES (?, ?, ?, ?)"
+INSERT_KEY: Final = (
+    "INSERT INTO keys VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET generation_id = excluded.generation_id, "
+    "body_sha256 = excluded.body_sha256, expires_at_running_ms = excluded.expires_at_running_ms "
+    "WHERE keys.expires_at_running_ms <= ?"
+)
+DELETE_PROMPT: Final = "DELETE FROM prompts WHERE generation_id = ?"
+
+generation_values = attrgetter(*GENERATION_COLUMNS)
+_changing_values = attrgetter(*_CHANGING, "id")
+image_values = attrgetter(*IMAGE_COLUMNS)
+_image_changing = attrgetter(*_IMAGE_CHANGING)
+_prompt_values = attrgetter("generation_id", "salt", "prompts.prompt", "prompts.negative_prompt")
+_key_values = attrgetter("tenant", "key", "generation_id", "body_sha256", "expires_at_running_ms")
+
+
+class Head(NamedTuple):
+    """The last event's place and hash, and the running time it was written at; zero for an empty log."""
+
+    position: int
+    chain: bytes
+    running_ms: int
+
+
+Row = tuple[Any, ...]
+
+
+def link(chain: bytes, row: Row) -> bytes:
+    """The hash of an event row (position, stream, version, type, at_ms, running_ms, data) after `chain`."""
+    position, stream, version, kind, at_ms, running_ms, data = row
+    name = f"{stream}\n{kind}".encode()
+    digest = blake2b(chain, digest_size=32)
+    digest.update(_HEAD.pack(position, version, at_ms, running_ms, len(name)))
+    digest.update(name)
+    digest.update(data)
+    return digest.digest()
+
+
+def rows_of(entries: Sequence[Entry], head: Head) -> tuple[list[Row], Head]:
+    """The table rows of new events after `head`, and the head after them."""
+    rows = []
+    position, chain, running_ms = head
+    for entry in entries:
+        position += 1
+        running_ms = entry.running_ms
+        event = entry.event
+        row = (position, entry.generation_id, entry.version, type_of(event), entry.at_ms, running_ms, encode(event))
+        chain = link(chain, row)
+        rows.append((*row, chain))
+    return rows, Head(position, chain, running_ms)
+
+
+def create(connection: "sqlite3.Connection") -> None:
+    """The tables, in one transaction, if this is an empty database. Raises LogUnusable for a foreign one."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+        if not tables:
+            for statement in (*statements("log"), *statements("projection")):
+                connection.execute(statement)
+            seeds = [("schema_version", SCHEMA_VERSION), ("running_ms", 0)]
+            connection.executemany("INSERT INTO meta VALUES (?, ?)", seeds)
+        elif not {"meta", "events"} <= tables:
+            raise LogUnusable("the database is not an event log of darkroom")
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    found = read_meta(connection)["schema_version"]
+    if found != SCHEMA_VERSION:
+        raise LogUnusable(f"the event log has version {found}, this core reads {SCHEMA_VERSION}: install its release")
+
+
+def read_meta(connection: "sqlite3.Connection") -> Mapping[str, int]:
+    """The rows of `meta`."""
+    return dict(connection.execute("SELECT key, value FROM meta"))
+
+
+def read_head(connection: "sqlite3.Connection") -> Head:
+    """The end of the log."""
+    query = "SELECT position, chain, running_ms FROM events ORDER BY position DESC LIMIT 1"
+    row = connection.execute(query).fetchone()
+    return Head(*row) if row else Head(0, CHAIN_START, 0)
+
+
+def _nowhere(_: str) -> None:
+    pass
+
+
+class LogWriter:
+    """Appends to one open database. Knows the head, so that a foreign write is noticed by the next append."""
+
+    def __init__(self, connection: "sqlite3.Connection", reach: Callable[[str], None] = _nowhere) -> None:
+        self._connection = connection
+        self._reach = reach
+        self._broken = ""
+        self._saves_since_append = 0
+        self.head = read_head(connection)
+
+    def append(self, transaction: Transaction) -> None:
+        """Writes all of it and syncs, or nothing. Raises as `ports.EventLog.append`, and Invalid for a bad event."""
+        rows, head = rows_of(transaction.entries, self.head)
+        new = {row[1]: row[0] for row in rows if row[2] == 1}
+        self._commit(lambda: self._write(transaction, rows, new))
+        self.head = head
+        self._saves_since_append = 0
+        self._reach("core.after_commit")
+
+    def save_running_ms(self, running_ms: int) -> None:
+        """Keeps the time, forgets expired keys, and empties the WAL file after a second without appends."""
+        self._commit(lambda: self._save(running_ms))
+        self._saves_since_append += 1
+        if self._saves_since_append == SAVES_UNTIL_IDLE:
+            self._empty_wal()
+
+    def _empty_wal(self) -> None:
+        """Also takes erased prompts out of the file system: until then the WAL file holds them as they were."""
+        try:
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.Error as error:
+            problem = translated(error)
+            if isinstance(problem, LogBroken):
+                self._broken = str(problem)
+                raise problem from error
+
+    def _commit(self, write: Callable[[], None]) -> None:
+        if self._broken:
+            raise LogBroken(self._broken)
+        connection = self._connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            write()
+            self._reach("core.before_commit")
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            problem = translated(error)
+            self._roll_back(problem)
+            raise problem from error
+        except BaseException:
+            self._roll_back(None)
+            raise
+
+    def _roll_back(self, problem: Exception | None) -> None:
+        """After this either nothing was written, for certain, or the log is broken."""
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            same = read_head(self._connection) == self.head
+        except sqlite3.Error as error:
+            same, problem = False, LogBroken(f"cannot roll back: {error}")
+        if isinstance(problem, LogBroken):
+            self._broken = str(problem)
+            raise problem
+        if not same and not isinstance(problem, VersionConflict):
+            self._broken = "the log has grown by another hand, or a failed transaction was written"
+            raise LogBroken(self._broken)
+
+    def _write(self, transaction: Transaction, rows: Sequence[Row], new: Mapping[str, int]) -> None:
+        many = self._connection.executemany
+        many(INSERT_EVENT, rows)
+        latest = {each.generation.id: each for each in transaction.rows}.values()
+        begun = [each for each in latest if each.generation.id in new]
+        grown = [each for each in latest if each.generation.id not in new]
+        many(INSERT_GENERATION, [(new[e.generation.id], *generation_values(e.generation)) for e in begun])
+        many(INSERT_IMAGE, [image_values(image) for each in begun for image in each.images])
+        if grown:
+            found = many(UPDATE_GENERATION, [_changing_values(each.generation) for each in grown]).rowcount
+            if found != len(grown):
+                raise VersionConflict("rows of a generation that the log does not hold")
+            many(UPDATE_IMAGE, [_image_update(image) for each in grown for image in each.images])
+        many(INSERT_PROMPT, [_prompt_values(prompt) for prompt in transaction.prompts])
+        self._write_keys(transaction)
+        many(DELETE_PROMPT, [(generation_id,) for generation_id in transaction.erased])
+
+    def _write_keys(self, transaction: Transaction) -> None:
+        if not transaction.keys:
+            return
+        now = max((entry.running_ms for entry in transaction.entries), default=0)
+        values = [(*_key_values(key), now) for key in transaction.keys]
+        if self._connection.executemany(INSERT_KEY, values).rowcount != len(values):
+            raise VersionConflict("an idempotency key that still holds was given again")
+
+    def _save(self, running_ms: int) -> None:
+        self._connection.execute("UPDATE meta SET value = ? WHERE key = 'running_ms'", (running_ms,))
+        expired = "SELECT tenant, key FROM keys WHERE expires_at_running_ms <= ? LIMIT ?"
+        self._connection.execute(
+            f"DELETE FROM keys WHERE (tenant, key) IN ({expired})",
+            (running_ms, KEYS_PER_SWEEP),
+        )
+
+
+def _image_update(image: ImageRow) -> Row:
+    values = _image_changing(image)
+    return (*values, image.generation_id, image.index, *values)
