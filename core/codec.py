@@ -70,7 +70,7 @@ def _writable(cls: type[betterproto.Message]) -> type[betterproto.Message]:
     pinned release; a test compares the bytes with those of the plain class for every event type and both codecs.
     """
     plain = object.__getattribute__
-    fast = {"__getattribute__": plain, "_Message__raw_get": plain, "_betterproto": cast("Any", cls)._betterproto}
+    fast = {"__getattribute__": plain, "_Message__raw_get": plain, "_betterproto": cast("Any", cls)._betterproto}  # noqa: SLF001
     return type(cls.__name__, (cls,), fast)
 
 

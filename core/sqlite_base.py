@@ -68,7 +68,7 @@ def _split(text: str) -> Iterator[str]:
             statement = ""
 
 
-_CONFLICTS: Final = frozenset({"SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"})
+_TAKEN: Final = "UNIQUE constraint failed"  # primary keys too; this library gives no extended codes
 _HELD: Final = ("SQLITE_BUSY", "SQLITE_LOCKED")
 
 
@@ -82,6 +82,6 @@ def translated(error: "sqlite3.Error") -> Retryable | LogBroken | VersionConflic
         return LogFull("the disk is full")
     if name.startswith(_HELD):
         return Retryable("another process holds the event log's database")
-    if name in _CONFLICTS:
+    if name.startswith("SQLITE_CONSTRAINT") and str(error).startswith(_TAKEN):
         return VersionConflict(str(error))
     return LogBroken(f"{name}: {error}")

@@ -21,7 +21,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "botocore": ("infra/",),
     "grpclib": ("infra/rpc.py", "core/grpc_api.py", "core/app.py", "gateway/core_client.py", "worker/core_client.py"),
     "aiohttp": ("gateway/", "infra/admin.py", "infra/aws.py", "infra/local", "worker/engines/"),
-    "sqlite3": ("core/sqlite_log.py",),
+    "sqlite3": ("core/sqlite_base.py",),
     "pysqlite3": ("core/",),
 }
 

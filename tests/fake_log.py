@@ -1,0 +1,129 @@
+"""An event log and its projection in memory, with the faces of core.sqlite_log.SqliteLog.
+
+Passes the conformance suite in tests/conformance/test_event_log.py. Events go through the real codec, so that what
+this log takes the real one takes too. Faults are switched by attributes.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from core.codec import decode, encode, type_of
+from core.errors import LogBroken, LogFull, VersionConflict
+from core.events import TERMINAL_TYPES, Recorded
+from core.ports import KeyRow, PromptRow, Transaction
+from core.views import Rows
+from infra.retry import Retryable
+
+
+@dataclass
+class FakeLog:
+    """`full`: appends raise LogFull. `held`: appends raise Retryable. `broken`: appends raise LogBroken.
+
+    `gate`: appends wait until it is set.
+    """
+
+    events: list[tuple[Recorded, bytes]] = field(default_factory=list)
+    running_ms: int = 0
+    full: bool = False
+    held: bool = False
+    broken: bool = False
+    appends: int = 0
+    gate: asyncio.Event | None = None
+    _streams: dict[str, list[int]] = field(default_factory=dict)
+    _ended: set[str] = field(default_factory=set)
+    _rows: dict[str, Rows] = field(default_factory=dict)
+    _prompts: dict[str, PromptRow] = field(default_factory=dict)
+    _keys: dict[tuple[str, str], KeyRow] = field(default_factory=dict)
+
+    async def append(self, transaction: Transaction) -> None:
+        if self.gate is not None:
+            await self.gate.wait()
+        self._raise_faults()
+        sealed = [encode(entry.event) for entry in transaction.entries]
+        self._assert_fits(transaction)
+        for entry, data in zip(transaction.entries, sealed, strict=True):
+            place = len(self.events) + 1
+            event = Recorded(
+                position=place,
+                generation_id=entry.generation_id,
+                version=entry.version,
+                at_ms=entry.at_ms,
+                running_ms=entry.running_ms,
+                event=entry.event,
+            )
+            self.events.append((event, data))
+            self._streams.setdefault(entry.generation_id, []).append(place)
+            if type_of(entry.event) in TERMINAL_TYPES:
+                self._ended.add(entry.generation_id)
+        self._rows.update({rows.generation.id: rows for rows in transaction.rows})
+        self._prompts.update({row.generation_id: row for row in transaction.prompts})
+        self._keys.update({(row.tenant, row.key): row for row in transaction.keys})
+        for generation_id in transaction.erased:
+            self._prompts.pop(generation_id, None)
+        self.appends += 1
+
+    def _raise_faults(self) -> None:
+        if self.broken:
+            raise LogBroken("broken by the test")
+        if self.full:
+            raise LogFull("full by the test")
+        if self.held:
+            raise Retryable("held by the test")
+
+    def _assert_fits(self, transaction: Transaction) -> None:
+        versions = {generation_id: len(places) for generation_id, places in self._streams.items()}
+        ended = set(self._ended)
+        for entry in transaction.entries:
+            if entry.version <= versions.get(entry.generation_id, 0):
+                raise VersionConflict(f"{entry.generation_id} has version {entry.version} already")
+            versions[entry.generation_id] = entry.version
+            if type_of(entry.event) in TERMINAL_TYPES:
+                if entry.generation_id in ended:
+                    raise VersionConflict(f"{entry.generation_id} has ended already")
+                ended.add(entry.generation_id)
+        now = max((entry.running_ms for entry in transaction.entries), default=0)
+        for key in transaction.keys:
+            held = self._keys.get((key.tenant, key.key))
+            if held is not None and held.expires_at_running_ms > now:
+                raise VersionConflict("an idempotency key that still holds was given again")
+        if any(rows.generation.id not in versions for rows in transaction.rows):
+            raise VersionConflict("rows of a generation that the log does not hold")
+
+    async def stream(self, generation_id: str) -> Sequence[Recorded]:
+        return [self._recorded(place) for place in self._streams.get(generation_id, [])]
+
+    def _recorded(self, place: int) -> Recorded:
+        event, data = self.events[place - 1]
+        assert decode(data) == event.event
+        return event
+
+    async def open_streams(self) -> AsyncIterator[Sequence[Recorded]]:
+        for generation_id in list(self._streams):
+            if generation_id not in self._ended:
+                yield await self.stream(generation_id)
+
+    async def save_running_ms(self, running_ms: int) -> None:
+        self._raise_faults()
+        self.running_ms = running_ms
+        self._keys = {k: row for k, row in self._keys.items() if row.expires_at_running_ms > running_ms}
+
+    async def rows(self, generation_ids: Sequence[str]) -> Mapping[str, Rows]:
+        return {each: self._rows[each] for each in generation_ids if each in self._rows}
+
+    async def page(self, tenant: str, *, before: int, limit: int, status: int) -> tuple[Sequence[Rows], int]:
+        found = []
+        for generation_id, places in reversed(self._streams.items()):
+            rows = self._rows[generation_id]
+            fits = rows.generation.tenant == tenant and status in (0, rows.generation.status)
+            if fits and (not before or places[0] < before):
+                found.append((rows, places[0]))
+        shown = found[:limit]
+        return [rows for rows, _ in shown], shown[-1][1] if len(found) > limit else 0
+
+    async def prompts(self, generation_ids: Sequence[str]) -> Mapping[str, PromptRow]:
+        return {each: self._prompts[each] for each in generation_ids if each in self._prompts}
+
+    async def keys(self, wanted: Sequence[tuple[str, str]], running_ms: int) -> Mapping[tuple[str, str], KeyRow]:
+        held = {pair: self._keys[pair] for pair in wanted if pair in self._keys}
+        return {pair: row for pair, row in held.items() if row.expires_at_running_ms > running_ms}
