@@ -22,8 +22,8 @@ _SHAPES = ("circle", "square", "triangle", "star")
 _SEED_MODULUS = 2**32
 
 Body = Mapping[str, Any]
-ReadDrawn = Callable[[Image.Image], tuple[str, int, int]]
-"""Reads (generation id, index, seed) out of a picture that the emulated GPU drew."""
+ReadDrawn = Callable[[bytes], tuple[str, int, int]]
+"""Reads (generation id, index, seed) out of the file of a picture that the emulated GPU drew, or raises ValueError."""
 
 
 class Wrong(Exception):
@@ -117,7 +117,7 @@ def picture(generation: Accepted, index: int, content: bytes, read_drawn: ReadDr
     if read_drawn is None:
         return
     try:
-        drawn = read_drawn(image)
+        drawn = read_drawn(content)
     except ValueError as error:
         raise Wrong(f"the drawn picture cannot be read: {error}") from None
     wanted = (generation.id, index, (asked["seed"] + index) % _SEED_MODULUS)

@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 host, key, emulated = options.host, options.key, options.emulated
             else:
                 gpu = stacks.Emulated(step_ms=options.step_ms, alpha=options.alpha, max_batch=options.max_batch)
-                stack = leaving.enter_context(stacks.running(stacks.prepare(folder, gpu), workers=options.workers))
+                stack = leaving.enter_context(stacks.running(stacks.prepare(folder, gpu, workers=options.workers)))
                 host, key, emulated = stack.url, stack.create_key("load"), True
             code = _locust(options, folder, host=host, key=key, emulated=emulated)
     except stacks.StackError as error:
@@ -115,7 +115,7 @@ def _conclude(options: argparse.Namespace, folder: Path, code: int) -> int:
     failed = code != 0 or summary.failures > 0 or summary.accepted == 0
     print(summary.text(users=options.users, report=folder / "report.html"))
     if not failed and not options.keep:
-        for name in ("data", "aws"):
+        for name in ("data",):
             shutil.rmtree(folder / name, ignore_errors=True)
     print(json.dumps({**summary.line(), "ok": not failed}))
     return 1 if failed else 0

@@ -14,11 +14,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from urllib.parse import urlsplit
+
+from infra.local import layout
 
 ROOT = Path(__file__).resolve().parent.parent
-HOST = "127.0.0.1"
+HOST = layout.HOST
 START_S = 60.0
 STOP_S = 30.0
 
@@ -50,14 +53,14 @@ class Stack:
     """The processes that were started, in their order, and where to reach them."""
 
     folder: Path
+    plan: layout.Stack
     environment: Mapping[str, str]
-    ports: Mapping[str, int]
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
         """The gateway's address."""
-        return f"http://{HOST}:{self.ports['gateway']}"
+        return self.plan.url
 
     def start(self, name: str, command: Sequence[str], extra: Mapping[str, str] | None = None) -> None:
         """Start one process; its output goes to `logs/{name}.log`."""
@@ -119,73 +122,45 @@ class Stack:
         return troubles
 
 
-def prepare(folder: Path, gpu: Emulated, extra: Mapping[str, str] | None = None) -> Stack:
+def prepare(folder: Path, gpu: Emulated, extra: Mapping[str, str] | None = None, *, workers: int = 1) -> Stack:
     """A stack with folders, ports, models file and environment chosen, nothing started."""
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     models = folder / "models.toml"
     models.write_text(gpu.models_toml())
-    names = ("gateway", "gateway_admin", "core", "core_admin", "worker_admin", "aws")
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    names = [each.name for each in fields(layout.Ports)]
+    ports = layout.Ports(**dict(zip(names, free_ports(len(names)), strict=True)))
+    plan = layout.Stack(data_dir=folder / "data", ports=ports, workers=workers)
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DARKROOM_", "OTEL_"))}
     environment = {
-        **{key: value for key, value in os.environ.items() if not key.startswith(("DARKROOM_", "OTEL_", "AWS_"))},
-        "PYTHONUNBUFFERED": "1",
-        "DARKROOM_DATA_DIR": str(folder / "data"),
+        **layout.service_environment(plan, inherited=inherited),
         "DARKROOM_MODELS_FILE": str(models),
         "DARKROOM_LOG_FORMAT": "json",
-        "DARKROOM_CORE_PORT": str(ports["core"]),
-        "DARKROOM_CORE_ADMIN_PORT": str(ports["core_admin"]),
-        "DARKROOM_CORE_TARGET": f"{HOST}:{ports['core']}",
-        "DARKROOM_GATEWAY_PORT": str(ports["gateway"]),
-        "DARKROOM_GATEWAY_ADMIN_PORT": str(ports["gateway_admin"]),
-        "DARKROOM_WORKER_ADMIN_PORT": str(ports["worker_admin"]),
-        "AWS_ENDPOINT_URL": f"http://{HOST}:{ports['aws']}",
-        "AWS_ACCESS_KEY_ID": "local",
-        "AWS_SECRET_ACCESS_KEY": "local",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
         **(extra or {}),
     }
-    return Stack(folder=folder, environment=environment, ports=ports)
+    return Stack(folder=folder, plan=plan, environment=environment)
 
 
 @contextmanager
-def running(stack: Stack, *, workers: int = 1) -> Iterator[Stack]:
-    """The emulator, core, `workers` workers and the gateway, up and ready; all ended on leaving."""
+def running(stack: Stack) -> Iterator[Stack]:
+    """The whole stack, up and ready; all ended on leaving. Raises StackError also for what ended badly."""
+    troubles: list[str] = []
     try:
-        start_aws(stack)
-        start_service(stack, "core", stack.ports["core_admin"])
-        for number in range(workers):
-            admin = stack.ports["worker_admin"] if number == 0 else free_ports(1)[0]
-            start_service(stack, "worker", admin, name=f"worker-{number}")
-        start_service(stack, "gateway", stack.ports["gateway_admin"])
+        for program in stack.plan.programs():
+            start_program(stack, program)
         yield stack
     finally:
-        stack.stop()
+        troubles = stack.stop()
+    if troubles:
+        raise StackError("; ".join(troubles))
 
 
-def start_aws(stack: Stack) -> None:
-    """The local SQS and S3, with its data in the stack's folder."""
-    state = stack.folder / "aws"
-    settings = {
-        "BIND_HOST": HOST,
-        "SERVICES": "s3,sqs",
-        "GATEWAY_PORT": str(stack.ports["aws"]),
-        "PERSIST_STATE": "1",
-        "STATE_DIR": str(state / "state"),
-        "S3_PERSIST": "1",
-        "S3_DATA_DIR": str(state / "s3"),
-    }
-    stack.start("aws", [sys.executable, "-m", "ministack"], settings)
-    stack.until("aws", lambda: answers(stack.ports["aws"], "/") is not None, "listening")
-
-
-def start_service(stack: Stack, module: str, admin_port: int, *, name: str = "") -> None:
-    """One service, waited for until its `/readyz` says 200."""
-    name = name or module
-    extra = {"DARKROOM_WORKER_ADMIN_PORT": str(admin_port)} if module == "worker" else {}
-    command = [sys.executable, "-m", module, *(["serve"] if module == "core" else [])]
-    stack.start(name, command, extra)
-    stack.until(name, lambda: answers(admin_port, "/readyz") == 200, "ready")
+def start_program(stack: Stack, program: layout.Program, *, until_ready: bool = True) -> None:
+    """One of the plan's processes, waited for until it says that it is ready."""
+    stack.start(program.name, program.command, program.own)
+    if until_ready:
+        url = urlsplit(program.ready_url or f"{stack.plan.emulator_url}/_ministack/health")
+        port = url.port or 0
+        stack.until(program.name, lambda: answers(port, url.path) == 200, "ready")
 
 
 def answers(port: int, path: str) -> int | None:

@@ -126,13 +126,14 @@ def _start(stack: stacks.Stack, *, with_dispatch: bool) -> tuple[Target, Target]
     """Start everything; the probe that proved the gateway accepting is the log's first generation."""
     echo_port = stacks.free_ports(1)[0]
     stack.start("echo", [sys.executable, "-m", "loadtests.bench.echo", "--port", str(echo_port)])
+    programs = {each.name: each for each in stack.plan.programs()}
     if with_dispatch:
-        stacks.start_aws(stack)
-    stack.start("core", [sys.executable, "-m", "core", "serve"])
+        stacks.start_program(stack, programs["emulator"])
     keys = [stack.create_key(f"tenant-{number}") for number in range(TENANTS)]
-    stack.start("gateway", [sys.executable, "-m", "gateway"])
+    for name in ("core", "gateway"):
+        stacks.start_program(stack, programs[name], until_ready=False)  # without a queue core is never ready
     probe = json.loads(BODY.replace("#" * 10, str(FIRST_NUMBER)))
-    port = stack.ports["gateway"]
+    port = stack.plan.ports.gateway
     stack.until("gateway", lambda: stacks.post(port, "/v1/generations", probe, keys[0])[0] == 202, "accepting")
     stack.until("echo", lambda: stacks.post(echo_port, "/echo", probe, "")[0] == 200, "answering")
     body = BODY.encode()

@@ -94,7 +94,7 @@ def test_a_wrong_picture_is_told_apart(content: bytes, drawn: tuple[str, int, in
 
 
 def test_what_the_drawing_cannot_tell_is_wrong_too() -> None:
-    def unreadable(_: Image.Image) -> tuple[str, int, int]:
+    def unreadable(_: bytes) -> tuple[str, int, int]:
         raise ValueError("no marks")
 
     with pytest.raises(Wrong, match="no marks"):
