@@ -1,0 +1,108 @@
+"""The composition root: the worker's ports made of real queues, stores, threads and engines. `serve` is the service."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+import structlog
+
+from infra import aws, models
+from infra.admin import AdminServer
+from infra.failpoints import Failpoints
+from infra.ids import new_id
+from infra.lifecycle import Shutdown
+from infra.rpc import open_channel
+from infra.s3 import S3Bucket
+from infra.sqs import Outgoing, SqsQueue
+from worker.config import WorkerSettings
+from worker.core_client import CoreClient
+from worker.engines.build import build
+from worker.ports import JobQueue, ObjectStore, Reply, ReplyQueue, StillWanted
+from worker.service import LANES, Ports, Tuning, Worker
+from worker.threads import WorkerThreads
+
+_log = structlog.get_logger()
+
+
+class Replies:
+    """`ports.ReplyQueue` over infra's queue."""
+
+    def __init__(self, queue: SqsQueue) -> None:
+        self._queue = queue
+
+    async def send(self, messages: Sequence[Reply]) -> Sequence[bool]:
+        """True where the queue has accepted."""
+        return await self._queue.send([Outgoing(body=each.body, attributes=each.attributes) for each in messages])
+
+
+async def serve(settings: WorkerSettings, shutdown: Shutdown) -> None:
+    """The worker until it has drained. Raises infra.lifecycle.ConfigError, errors.Hung or errors.EngineLost."""
+    async with AsyncExitStack() as stack:
+        ports = await open_ports(settings, stack)
+        worker = Worker(ports, tuning(settings))
+        admin = AdminServer(
+            settings.worker_admin_host, settings.worker_admin_port, worker.metrics.registry, worker.health.reasons
+        )
+        await stack.enter_async_context(admin)
+        _log.info("worker.serving", worker=settings.worker_id, admin_port=admin.port, models=list(ports.engines))
+        await worker.run(shutdown.wait)
+
+
+async def open_ports(settings: WorkerSettings, stack: AsyncExitStack) -> Ports:
+    """The real ports; `stack` closes them. Raises ConfigError for a missing model folder."""
+    entries = models.load(settings.models_file)
+    models.require_sources(entries)
+    clients = await stack.enter_async_context(aws.clients(max_connections=settings.worker_uploads + 4 * LANES + 4))
+    gpu_thread = WorkerThreads("gpu")
+    stack.callback(gpu_thread.close)
+    encode_threads = WorkerThreads("encode", settings.worker_encode_threads)
+    stack.callback(encode_threads.close)
+    jobs: JobQueue = SqsQueue(clients.sqs, settings.jobs_queue)
+    replies: ReplyQueue = Replies(SqsQueue(clients.sqs, settings.replies_queue))
+    store: ObjectStore = S3Bucket(clients.s3, settings.temp_bucket)
+    return Ports(
+        jobs=jobs,
+        replies=replies,
+        dead=Replies(SqsQueue(clients.sqs, settings.dead_queue)),
+        store=store,
+        wanted=_core(settings, stack),
+        engines={entry.name: build(entry, torch_threads=settings.worker_torch_threads) for entry in entries},
+        gpu_thread=gpu_thread,
+        encode_threads=encode_threads,
+        failpoints=Failpoints.from_env(settings.failpoints),
+        clock=asyncio.get_running_loop().time,
+        new_id=new_id,
+        rng=random.random,
+    )
+
+
+def tuning(settings: WorkerSettings) -> Tuning:
+    """The settings in the worker's own words."""
+    return Tuning(
+        worker_id=settings.worker_id,
+        jobs_queue=settings.jobs_queue,
+        replies_queue=settings.replies_queue,
+        temp_bucket=settings.temp_bucket,
+        visibility_s=settings.visibility_s,
+        drain_s=settings.drain_s,
+        window_images=settings.worker_window_images,
+        receive_wait_s=settings.worker_receive_wait_s,
+        suspect_receives=settings.worker_suspect_receives,
+        encoders=settings.worker_encode_threads,
+        uploads=settings.worker_uploads,
+        line_images=settings.worker_line_images,
+        upload_deadline_s=settings.worker_upload_deadline_s,
+        wanted_every_s=settings.worker_wanted_every_s,
+        hang_s=settings.worker_hang_s,
+        models_loaded=settings.worker_models_loaded,
+        preload=settings.worker_preload,
+    )
+
+
+def _core(settings: WorkerSettings, stack: AsyncExitStack) -> StillWanted | None:
+    if not settings.core_target:
+        return None
+    channel = open_channel(settings.core_target, token=settings.internal_token.get_secret_value())
+    stack.callback(channel.close)
+    return CoreClient(channel)

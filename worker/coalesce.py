@@ -1,0 +1,90 @@
+"""Many small calls become few large ones: what arrives while a call is under way goes out together with the next.
+
+No timer: a lone item leaves at once. Used for replies and for deletions, in batches of ten.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+import structlog
+
+from infra.retry import Permanent, Retryable, backoff_s
+from worker.health import Health
+from worker.metrics import Metrics
+from worker.ports import Rng
+
+T = TypeVar("T")
+_log = structlog.get_logger()
+_Entry = tuple[T, "asyncio.Future[None]"]
+
+
+class Coalescer(Generic[T]):
+    """`flush` answers per item whether it is done; what is not is tried again, for ever, with full jitter."""
+
+    def __init__(
+        self,
+        name: str,
+        flush: Callable[[Sequence[T]], Awaitable[Sequence[bool]]],
+        *,
+        rng: Rng,
+        metrics: Metrics,
+        health: Health,
+        limit: int = 10,
+        bound: int = 256,
+        deadline_s: float = 20.0,
+    ) -> None:
+        self._name = name
+        self._flush = flush
+        self._rng = rng
+        self._metrics = metrics
+        self._health = health
+        self._limit = limit
+        self._deadline_s = deadline_s
+        self._queue: asyncio.Queue[_Entry[T]] = asyncio.Queue(bound)
+
+    def depth(self) -> int:
+        """Items not yet on their way."""
+        return self._queue.qsize()
+
+    async def submit_all(self, items: Sequence[T]) -> None:
+        """Returns once all are done."""
+        loop = asyncio.get_running_loop()
+        entries: list[_Entry[T]] = [(item, loop.create_future()) for item in items]
+        for entry in entries:
+            await self._queue.put(entry)
+        for _, future in entries:
+            await future
+
+    async def run(self) -> None:
+        """For ever; run two of these, so that one call may be under way while the next gathers."""
+        while True:
+            entries = [await self._queue.get()]
+            while len(entries) < self._limit and not self._queue.empty():
+                entries.append(self._queue.get_nowait())
+            await self._until_done(entries)
+
+    async def _until_done(self, entries: list[_Entry[T]]) -> None:
+        attempt = 0
+        while entries := await self._once(entries):
+            await asyncio.sleep(backoff_s(attempt, first_s=0.2, cap_s=10.0, draw=self._rng()))
+            attempt += 1
+
+    async def _once(self, entries: list[_Entry[T]]) -> list[_Entry[T]]:
+        """One call; what is left to do."""
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                done = await self._flush([item for item, _ in entries])
+        except (Retryable, Permanent, TimeoutError) as error:
+            self._metrics.call_failures.labels(call=self._name).inc()
+            self._health.hinder(self._name, f"{self._name}: {type(error).__name__}")
+            _log.warning("call.failed", call=self._name, items=len(entries), error=type(error).__name__)
+            return entries
+        self._health.clear(self._name)
+        left = []
+        for entry, ok in zip(entries, done, strict=True):
+            if not ok:
+                left.append(entry)
+            elif not entry[1].done():
+                entry[1].set_result(None)
+        return left

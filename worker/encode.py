@@ -1,0 +1,38 @@
+"""Pixels to files, on threads: Pillow releases the interpreter lock while it compresses.
+
+PNG at compression level 1: on 256 px pictures about four times faster than the default for some per cent of size.
+"""
+
+from hashlib import sha256
+from io import BytesIO
+from typing import Final
+
+from PIL import Image
+
+from schema import pb
+from worker.engines.contract import Picture
+from worker.errors import BadOutput
+
+_FORMATS: Final[dict[int, tuple[str, str, dict[str, int]]]] = {
+    int(pb.OutputFormat.PNG): ("PNG", "image/png", {"compress_level": 1}),
+    int(pb.OutputFormat.WEBP): ("WEBP", "image/webp", {"quality": 90, "method": 2}),
+    int(pb.OutputFormat.JPEG): ("JPEG", "image/jpeg", {"quality": 92, "subsampling": 0}),
+}
+
+
+def content_type(output_format: pb.OutputFormat) -> str:
+    """The media type of a format."""
+    return _FORMATS[int(output_format)][1]
+
+
+def encode(picture: Picture, output_format: pb.OutputFormat) -> tuple[bytes, bytes]:
+    """The file and its SHA-256. Raises BadOutput when the pixels are no picture of this format."""
+    name, _, options = _FORMATS[int(output_format)]
+    try:
+        image = Image.frombytes("RGB", (picture.width, picture.height), picture.rgb)
+        buffer = BytesIO()
+        image.save(buffer, name, **options)
+    except (ValueError, OSError) as error:
+        raise BadOutput(f"cannot be encoded as {name} ({type(error).__name__})") from None
+    data = buffer.getvalue()
+    return data, sha256(data).digest()

@@ -1,0 +1,1 @@
+"""Ways to reach a model, all behind `contract.Engine`. Importing this package imports no model library."""

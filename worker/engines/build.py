@@ -1,0 +1,62 @@
+"""Engines from entries of the models file. A kind's library is imported when its engine loads, not before."""
+
+from typing import Protocol
+
+from worker.engines.contract import Engine
+from worker.engines.emulated import EmulatedEngine
+from worker.engines.pipeline import PipelineEngine
+
+
+class ModelEntry(Protocol):
+    """What the models file says of one model; infra.models.ModelEntry fits."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def engine(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def revision(self) -> str: ...
+    @property
+    def max_width(self) -> int: ...
+    @property
+    def max_height(self) -> int: ...
+    @property
+    def max_batch(self) -> int: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def step_ms(self) -> float: ...
+    @property
+    def alpha(self) -> float: ...
+
+
+def build(entry: ModelEntry, *, torch_threads: int) -> Engine:
+    """The engine of one model, not loaded yet. Raises ValueError for a kind that nobody knows."""
+    match entry.engine:
+        case "emulated":
+            return EmulatedEngine(
+                model=entry.name,
+                step_s=entry.step_ms / 1000,
+                alpha=entry.alpha,
+                max_batch=entry.max_batch,
+                max_width=entry.max_width,
+                max_height=entry.max_height,
+            )
+        case "pipeline":
+            return PipelineEngine(
+                model=entry.name,
+                source=entry.source,
+                revision=entry.revision,
+                dtype=entry.dtype,
+                device=entry.device,
+                max_batch=entry.max_batch,
+                max_width=entry.max_width,
+                max_height=entry.max_height,
+                torch_threads=torch_threads,
+            )
+        case _:
+            raise ValueError(f"unknown engine {entry.engine!r}")

@@ -1,0 +1,74 @@
+"""Where torch computes: device, dtype, threads, and what its errors mean. Imports torch only when used."""
+
+import gc
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """What the settings wish for; `name` is auto, cpu or cuda. `threads` is for CPUs, 0 leaves torch's own choice."""
+
+    name: str
+    dtype: str
+    threads: int
+
+    def open(self) -> str:
+        """The device to compute on. Raises RuntimeError when there is no such device."""
+        import torch  # noqa: PLC0415  (heavy)
+
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        there = torch.cuda.is_available()
+        if self.name == "cuda" and not there:
+            raise RuntimeError("no CUDA device is visible; set device to cpu or auto")
+        return "cuda" if there and self.name != "cpu" else "cpu"
+
+    def torch_dtype(self) -> Any:
+        """As torch's object."""
+        import torch  # noqa: PLC0415  (heavy)
+
+        return getattr(torch, self.dtype)
+
+    @staticmethod
+    def describe(device: str) -> str:
+        """For the record of a picture."""
+        import torch  # noqa: PLC0415  (heavy)
+
+        return torch.cuda.get_device_name(0) if device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+
+    @staticmethod
+    def libraries() -> str:
+        """For the record of a picture."""
+        import diffusers  # noqa: PLC0415  (heavy)
+        import torch  # noqa: PLC0415  (heavy)
+
+        return f"torch {torch.__version__}, diffusers {diffusers.__version__}"
+
+    @staticmethod
+    def free() -> None:
+        """Give cached memory back. Call it outside of except blocks: a traceback holds tensors."""
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_initialized():
+            gc.collect()
+            torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether less work might fit."""
+    import torch  # noqa: PLC0415  (heavy)
+
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether the CUDA context is beyond repair: such errors stick, and every later call fails too."""
+    import torch  # noqa: PLC0415  (heavy)
+
+    accelerator = getattr(torch, "AcceleratorError", ())
+    if isinstance(error, torch.OutOfMemoryError):
+        return False
+    return isinstance(error, accelerator) or (isinstance(error, RuntimeError) and "CUDA error" in str(error))

@@ -1,0 +1,43 @@
+"""What can go wrong in the worker, and what it does about it.
+
+Exception
+├── infra.retry.Retryable     queue, store or core out of reach: tried again
+├── infra.retry.Permanent     refused: logged, readiness off, tried again at the longest interval
+├── EngineError
+│   ├── Unsupported           this worker will never render it: reported, the message deleted
+│   ├── OutOfMemory           the batch is halved and the cap remembered; alone: reported
+│   ├── BadOutput             NaN, wrong size, cannot be encoded: reported for that image alone
+│   ├── LoadFailed            three times in a row: readiness off, nothing more is received
+│   └── EngineLost            the device is beyond repair in this process: reported, the process ends
+└── Hung                      no step within the deadline: reported, the process ends
+
+Anything else out of an engine is a model error: the batch is bisected, and what fails alone is reported.
+"""
+
+
+class EngineError(Exception):
+    """An engine's own word on what went wrong. Texts hold no prompt."""
+
+
+class Unsupported(EngineError):
+    """Unknown model, size or option."""
+
+
+class OutOfMemory(EngineError):
+    """The device or the machine has no room for this batch."""
+
+
+class BadOutput(EngineError):
+    """The picture is not one."""
+
+
+class LoadFailed(EngineError):
+    """The model could not be loaded."""
+
+
+class EngineLost(EngineError):
+    """A sticky device error: only a new process helps."""
+
+
+class Hung(Exception):
+    """The GPU thread has not made a step for too long."""

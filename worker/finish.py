@@ -1,0 +1,81 @@
+"""The last steps of an image: its reply, and only when that is accepted the deletion of its message."""
+
+from collections.abc import Sequence
+
+import structlog
+
+from worker import replies, tracing
+from worker.coalesce import Coalescer
+from worker.metrics import Metrics
+from worker.ports import Failpoints, Reply
+from worker.types import Batch, Failed, Held, Uploaded
+from worker.window import Window
+
+_log = structlog.get_logger()
+
+
+class Finisher:
+    """Speaks to the reply queue for everybody: started, rendered, failed."""
+
+    def __init__(
+        self,
+        window: Window,
+        outbox: Coalescer[Reply],
+        deletions: Coalescer[str],
+        *,
+        worker_id: str,
+        queue: str,
+        metrics: Metrics,
+        failpoints: Failpoints,
+    ) -> None:
+        self._window = window
+        self._outbox = outbox
+        self._deletions = deletions
+        self._worker_id = worker_id
+        self._queue = queue
+        self._metrics = metrics
+        self._failpoints = failpoints
+
+    async def started(self, batch: Batch) -> None:
+        """Returns once the reply queue has accepted a `started` for every member."""
+        bodies = [(held, replies.started(batch, held, self._worker_id)) for held in batch.members]
+        await self._send(bodies, "started")
+
+    async def finish(self, item: Uploaded | Failed | Held) -> None:
+        """Reply, delete, let go. A bare Held needs no reply: nobody waits for it."""
+        held = self._held(item)
+        if isinstance(item, Uploaded):
+            await self._send([(held, replies.rendered(item, self._worker_id))], "rendered")
+            facts = item.encoded.finished.facts
+            self._metrics.rendered.labels(engine=facts.engine, model=facts.model).inc()
+        elif isinstance(item, Failed):
+            await self._send([(held, replies.attempt_failed(item, self._worker_id))], "attempt_failed")
+            self._metrics.failed.labels(failure=item.failure.name.lower()).inc()
+            _log.warning("attempt.failed", image=held.id, failure=item.failure.name, detail=item.detail)
+        await self._failpoints.reach("worker.reply_sent")
+        await self._deletions.submit_all(list(held.receipts.values()))
+        await self._failpoints.reach("worker.deleted")
+        tracing.end(held.span, item.detail if isinstance(item, Failed) else "")
+        self._window.settle(held)
+
+    @staticmethod
+    def _held(item: Uploaded | Failed | Held) -> Held:
+        match item:
+            case Uploaded():
+                return item.encoded.finished.held
+            case Failed():
+                return item.held
+            case Held():
+                return item
+
+    async def _send(self, bodies: Sequence[tuple[Held, bytes]], kind: str) -> None:
+        spans = [tracing.send(held, self._queue, kind) for held, _ in bodies]
+        outgoing = [
+            Reply(body=body, attributes=tracing.carrier(span, held.job.trace))
+            for (held, body), span in zip(bodies, spans, strict=True)
+        ]
+        try:
+            await self._outbox.submit_all(outgoing)
+        finally:
+            for span in spans:
+                tracing.end(span)

@@ -1,0 +1,111 @@
+"""How the worker goes: drained by a signal, or driven out by a hung or broken device.
+
+Drain: no more receiving, what waits is given back at once, what runs is finished, uploaded, reported and deleted;
+what is not done by the deadline is reported as drained, which convicts nobody.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from worker.gpu import Gpu
+from worker.health import Health
+from worker.pipeline import Line
+from worker.ports import Failpoints
+from worker.receive import Receiver
+from worker.types import Failed, Failure, State
+from worker.window import Window
+
+_log = structlog.get_logger()
+LAST_WORDS_S = 2.0
+"""For the last replies and releases, kept from the deadline."""
+
+LINE_S = 5.0
+"""A lost device: pictures already on their way get this long."""
+
+
+class Leaving:
+    """Called by the service at a signal, and by the GPU loop and the watchdog before they give up the process."""
+
+    def __init__(
+        self,
+        window: Window,
+        receiver: Receiver,
+        line: Line,
+        gpu: Callable[[], Gpu],
+        *,
+        health: Health,
+        failpoints: Failpoints,
+    ) -> None:
+        self._window = window
+        self._receiver = receiver
+        self._line = line
+        self._gpu = gpu
+        self._health = health
+        self._failpoints = failpoints
+
+    async def drain(self, deadline_s: float) -> None:
+        """Returns when nothing is held any more."""
+        self._close("draining")
+        await self._failpoints.reach("worker.drain")
+        await self._release_waiting()
+        if not await self._until_empty(max(0.0, deadline_s - LAST_WORDS_S)):
+            _log.warning("drain.deadline", held=len(self._window.held()))
+            await self._report(Failure.DRAINED, "the worker stopped before it could finish")
+        _log.info("worker.drained")
+
+    async def broken(self, failure: Failure, detail: str) -> None:
+        """The device is lost: say so for what ran on it, let finished pictures go out, give back the rest."""
+        self._close(detail)
+        await self._release_waiting()
+        running = [held for held in self._window.busy() if held.state is State.RUNNING]
+        announced = [held for held in self._window.busy() if held.state is State.STARTED]
+        for held in running:
+            await self._line.fail(Failed(held=held, failure=failure, detail=detail))
+        for held in announced:
+            await self._line.fail(Failed(held=held, failure=Failure.DRAINED, detail=detail))
+        if not await self._until_empty(LINE_S):
+            await self._release_all()
+
+    async def give_back(self) -> None:
+        """Nothing that waits can be rendered here: let others have it."""
+        await self._release_waiting()
+
+    def _close(self, reason: str) -> None:
+        self._health.hinder("leaving", reason)
+        self._receiver.close()
+        self._gpu().close()
+
+    async def _release_waiting(self) -> None:
+        waiting = self._window.waiting()
+        receipts = [receipt for held in waiting for receipt in held.receipts.values()]
+        for held in waiting:
+            self._window.release(held)
+        await self._receiver.release(receipts)
+        if receipts:
+            _log.info("window.released", messages=len(receipts))
+
+    async def _release_all(self) -> None:
+        await self._receiver.release([receipt for _, _, receipt in self._window.receipts()])
+
+    async def _report(self, failure: Failure, detail: str) -> None:
+        """Last words for whatever is still held; what cannot be said is left to be delivered again."""
+        try:
+            async with asyncio.timeout(LAST_WORDS_S / 2):
+                for held in self._window.busy():
+                    if held.attempt_id:
+                        await self._line.fail(Failed(held=held, failure=failure, detail=detail))
+                while self._window.held():
+                    await self._window.changed()
+        except TimeoutError:
+            await self._release_all()
+
+    async def _until_empty(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                while self._window.held():
+                    await self._window.changed()
+        except TimeoutError:
+            return False
+        return True

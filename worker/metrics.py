@@ -1,0 +1,54 @@
+"""The worker's figures for Prometheus: one registry per instance, no prompt and no id in any label."""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+
+
+class Metrics:
+    """Counters that the parts of the worker count into."""
+
+    def __init__(self) -> None:
+        registry = CollectorRegistry()
+        self.registry = registry
+        self.received = _counter(registry, "received", "Job messages received")
+        self.redelivered = _counter(registry, "redelivered", "Job messages received that had been received before")
+        self.duplicates = _counter(registry, "duplicates", "Messages for an image that is held or settled", "kind")
+        self.quarantined = _counter(registry, "quarantined", "Messages that are no valid job")
+        self.dropped = _counter(registry, "dropped", "Images dropped because nobody wants them any more", "state")
+        self.rendered = _counter(registry, "images_rendered", "Pictures reported as rendered", "engine", "model")
+        self.failed = _counter(registry, "images_failed", "Attempts reported as failed", "failure")
+        self.batches = _counter(registry, "batches", "Batches begun on the GPU thread", "engine", "model")
+        self.batch_size = Histogram(
+            "darkroom_worker_batch_size",
+            "Images per batch",
+            registry=registry,
+            buckets=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64),
+        )
+        self.bisected = _counter(registry, "batches_halved", "Batches halved", "reason")
+        self.gpu_busy = _counter(registry, "gpu_busy_seconds", "Seconds that the GPU thread rendered or decoded")
+        self.gpu_backpressure = _counter(registry, "gpu_backpressure_seconds", "Seconds the GPU waited for the line")
+        self.gpu_loading = _counter(registry, "gpu_loading_seconds", "Seconds the GPU thread loaded models")
+        self.heartbeats = _counter(registry, "heartbeats", "Visibility heartbeats", "outcome")
+        self.receipts_lost = _counter(registry, "receipts_lost", "Messages that another worker has taken over")
+        self.upload_failures = _counter(registry, "upload_failures", "Uploads that failed and are tried again")
+        self.call_failures = _counter(registry, "call_failures", "Failed queue and core calls", "call")
+        self.load_failures = _counter(registry, "model_load_failures", "Failed loads", "model")
+        self.encode_seconds = _seconds(registry, "encode", "Encoding one picture")
+        self.upload_seconds = _seconds(registry, "upload", "Uploading one picture, retries included")
+        self.wait_seconds = _seconds(registry, "wait", "From receipt to admission")
+        self._depth = Gauge("darkroom_worker_depth", "Images in each part of the worker", ("part",), registry=registry)
+
+    def watch_depth(self, part: str, depth: Callable[[], int]) -> None:
+        """Show `depth()` as the depth of `part` whenever somebody looks."""
+        self._depth.labels(part=part).set_function(depth)
+
+
+def _counter(registry: CollectorRegistry, name: str, text: str, *labels: str) -> Counter:
+    return Counter(f"darkroom_worker_{name}", text, labels, registry=registry)
+
+
+def _seconds(registry: CollectorRegistry, name: str, text: str) -> Histogram:
+    return Histogram(f"darkroom_worker_{name}_seconds", text, registry=registry, buckets=_SECONDS)

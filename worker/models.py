@@ -1,0 +1,110 @@
+"""Which engine renders which model, and which of them are loaded. Loading happens on the GPU thread, on demand."""
+
+import asyncio
+from collections.abc import Mapping
+
+import structlog
+
+from infra.retry import backoff_s
+from worker.engines.contract import BatchKey, Engine, RenderJob
+from worker.errors import Unsupported
+from worker.health import Health
+from worker.metrics import Metrics
+from worker.ports import Rng, Threads
+from worker.timing import Caps, Waits
+
+_log = structlog.get_logger()
+MAX_LOADS = 3
+
+
+class Models:
+    """Every model of the models file. `broken` once one has failed to load three times in a row."""
+
+    def __init__(
+        self,
+        engines: Mapping[str, Engine],
+        thread: Threads,
+        *,
+        keep_loaded: int,
+        caps: Caps,
+        waits: Waits,
+        rng: Rng,
+        metrics: Metrics,
+        health: Health,
+    ) -> None:
+        self._engines = dict(engines)
+        self._thread = thread
+        self._keep_loaded = keep_loaded
+        self._caps = caps
+        self._waits = waits
+        self._rng = rng
+        self._metrics = metrics
+        self._health = health
+        self._used: list[Engine] = []
+        self.broken = False
+
+    @property
+    def default(self) -> Engine:
+        """The first model's engine."""
+        return next(iter(self._engines.values()))
+
+    def engine(self, model: str) -> Engine:
+        """Raises Unsupported for a model that is not served here."""
+        try:
+            return self._engines[model]
+        except KeyError:
+            raise Unsupported("this worker does not serve the model") from None
+
+    def key(self, job: RenderJob) -> BatchKey:
+        """The job's batch key. Raises Unsupported."""
+        return self.engine(job.model).key(job)
+
+    def limit(self, job: RenderJob) -> int:
+        """How many may share a batch with this job."""
+        declared = self.engine(job.model).capabilities.max_batch
+        return self._caps.limit(job.model, job.width, job.height, declared)
+
+    def largest_batch(self) -> int:
+        """The most that any model takes at once."""
+        return max(engine.capabilities.max_batch for engine in self._engines.values())
+
+    async def load(self, engine: Engine) -> bool:
+        """Make `engine` ready. False after three failures: this worker is of no use any more."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            await self._make_room(engine)
+            for attempt in range(MAX_LOADS):
+                if await self._load_once(engine):
+                    return True
+                await asyncio.sleep(backoff_s(attempt, first_s=0.5, cap_s=5.0, draw=self._rng()))
+        finally:
+            self._waits.loading_until_s = loop.time()
+            self._metrics.gpu_loading.inc(loop.time() - began)
+        self.broken = True
+        self._health.hinder("model", f"model {engine.facts.model} failed to load {MAX_LOADS} times")
+        return False
+
+    def touch(self, engine: Engine) -> None:
+        """It has been used just now."""
+        if engine in self._used:
+            self._used.remove(engine)
+        self._used.append(engine)
+
+    async def _make_room(self, engine: Engine) -> None:
+        others = [each for each in self._used if each.loaded and each is not engine]
+        for victim in others[: max(0, len(others) + 1 - self._keep_loaded)]:
+            await self._thread.run(victim.unload)
+            _log.info("model.unloaded", model=victim.facts.model)
+
+    async def _load_once(self, engine: Engine) -> bool:
+        model = engine.facts.model
+        try:
+            await self._thread.run(engine.load)
+        except Exception as error:  # noqa: BLE001  (whatever a model's files make its library raise)
+            self._metrics.load_failures.labels(model=model).inc()
+            _log.error("model.load_failed", model=model, error=type(error).__name__, detail=str(error)[:300])
+            return False
+        self.touch(engine)
+        _log.info("model.loaded", model=model, device=engine.facts.device, dtype=engine.facts.dtype)
+        return True

@@ -1,0 +1,96 @@
+"""What the worker needs from the world, in its own words. Adapters fit structurally; `app.py` joins them.
+
+Every call may raise infra.retry.Retryable or infra.retry.Permanent, and nothing else but cancellation.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+NewId = Callable[[str], str]
+"""Mints an id with this prefix."""
+
+Rng = Callable[[], float]
+"""Numbers from 0 to 1, for jitter."""
+
+
+class Received(Protocol):
+    """A message as it came from the queue."""
+
+    @property
+    def message_id(self) -> str: ...
+    @property
+    def receipt(self) -> str: ...
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def attributes(self) -> Mapping[str, str]: ...
+    @property
+    def receive_count(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A message to be sent: sealed bytes and text attributes (trace context)."""
+
+    body: bytes
+    attributes: Mapping[str, str]
+
+
+class JobQueue(Protocol):
+    """Where jobs come from. Answers are in the order of the receipts."""
+
+    async def receive(self, *, limit: int, wait_s: int, visibility_s: int) -> Sequence[Received]:
+        """Up to `limit` (at most 10) messages, hidden from others for `visibility_s`."""
+
+    async def extend(self, receipts: Sequence[str], visibility_s: int) -> Sequence[bool]:
+        """Hide them for that long from now; 0 gives them back. False: the receipt is no longer valid."""
+
+    async def delete(self, receipts: Sequence[str]) -> Sequence[bool]:
+        """True: gone."""
+
+
+class ReplyQueue(Protocol):
+    """Where replies and quarantined messages go."""
+
+    async def send(self, messages: Sequence[Reply]) -> Sequence[bool]:
+        """True where the queue has accepted."""
+
+
+class ObjectStore(Protocol):
+    """Where pictures go."""
+
+    async def put(self, key: str, data: bytes, *, content_type: str, sha256: bytes) -> None:
+        """Store; returns once the store has verified the digest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """What the worker says of one image it holds."""
+
+    generation_id: str
+    index: int
+    running: bool
+    step: int
+
+
+class StillWanted(Protocol):
+    """Optional: somebody who knows which images are cancelled or expired, and likes to hear of progress."""
+
+    async def ask(self, worker_id: str, held: Sequence[Holding]) -> Sequence[bool]:
+        """False: drop it. In the order of `held`."""
+
+
+class Threads(Protocol):
+    """One thread or several, outside the event loop."""
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """The result of `work`, made on a thread. Cancelling gives up the result, not the work."""
+
+
+class Failpoints(Protocol):
+    """Named places where tests kill the process."""
+
+    async def reach(self, name: str) -> None: ...
+    def reach_now(self, name: str) -> None: ...

@@ -1,0 +1,181 @@
+"""Receives ahead of the GPU into the window, and sorts out what is no valid job. One task of the service.
+
+A corrupt or foreign message is quarantined: counted, logged without content, sent to the dead-letter queue as it
+is, and deleted once that queue has accepted it. Whatever comes, the consumer goes on.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+
+from infra.retry import Permanent, Retryable, backoff_s
+from schema.messages import BadMessage
+from worker import jobs
+from worker.engines.contract import BatchKey
+from worker.errors import Unsupported
+from worker.health import Health
+from worker.metrics import Metrics
+from worker.models import Models
+from worker.pipeline import Line
+from worker.ports import Failpoints, JobQueue, NewId, Received, Reply, ReplyQueue, Rng
+from worker.timing import Measured
+from worker.types import Failed, Failure, Job, State
+from worker.window import Offer, Window
+
+_log = structlog.get_logger()
+CALL_DEADLINE_S = 10.0
+RECEIVE_KIND = ("receive",)
+
+
+class Receiver:
+    """Polls while there is room. After `close` the poll under way ends by itself and what it brings is given back:
+    a poll cut short can leave messages with nobody until their visibility timeout.
+    """
+
+    def __init__(
+        self,
+        window: Window,
+        queue: JobQueue,
+        dead: ReplyQueue,
+        line: Line,
+        models: Models,
+        *,
+        room: Callable[[], int],
+        wait_s: int,
+        visibility_s: int,
+        suspect_receives: int,
+        new_id: NewId,
+        rng: Rng,
+        measured: Measured,
+        metrics: Metrics,
+        health: Health,
+        failpoints: Failpoints,
+    ) -> None:
+        self._window = window
+        self._queue = queue
+        self._dead = dead
+        self._line = line
+        self._models = models
+        self._room = room
+        self._wait_s = wait_s
+        self._visibility_s = visibility_s
+        self._suspect_receives = suspect_receives
+        self._new_id = new_id
+        self._rng = rng
+        self._measured = measured
+        self._metrics = metrics
+        self._health = health
+        self._failpoints = failpoints
+        self._closed = asyncio.Event()
+
+    def close(self) -> None:
+        """Receive nothing more."""
+        self._closed.set()
+        self._window.touch()
+
+    async def run(self) -> None:
+        """Until `close`."""
+        failures = 0
+        while not self._closed.is_set():
+            room = self._room()
+            if room <= 0:
+                await self._window.changed()
+                continue
+            received = await self._poll(min(10, room))
+            if received is None:
+                failures += 1
+                await self._pause(backoff_s(failures, first_s=0.2, cap_s=10.0, draw=self._rng()))
+                continue
+            failures = 0
+            await self._take_all(received)
+
+    async def release(self, receipts: Sequence[str]) -> None:
+        """Give messages back to the queue now. Best effort: the visibility timeout does it otherwise."""
+        if receipts:
+            await self._call("release", lambda: self._queue.extend(receipts, 0))
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closed.wait()
+
+    async def _poll(self, limit: int) -> Sequence[Received] | None:
+        began = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(self._wait_s + CALL_DEADLINE_S):
+                received = await self._queue.receive(limit=limit, wait_s=self._wait_s, visibility_s=self._visibility_s)
+        except (Retryable, Permanent, TimeoutError) as error:
+            self._metrics.call_failures.labels(call="receive").inc()
+            self._health.hinder("jobs", f"jobs queue: {type(error).__name__}")
+            _log.warning("receive.failed", error=type(error).__name__)
+            return None
+        self._health.clear("jobs")
+        if received:
+            self._measured.observe(RECEIVE_KIND, asyncio.get_running_loop().time() - began)
+        return received
+
+    async def _take_all(self, received: Sequence[Received]) -> None:
+        self._metrics.received.inc(len(received))
+        done: list[str] = []
+        for message in received:
+            await self._failpoints.reach("worker.received")
+            if self._closed.is_set():
+                continue
+            if await self._take(message):
+                done.append(message.receipt)
+        if done:
+            await self._call("delete", lambda: self._queue.delete(done))
+        if self._closed.is_set():
+            held = {receipt for _, _, receipt in self._window.receipts()} | set(done)
+            await self.release([message.receipt for message in received if message.receipt not in held])
+
+    async def _take(self, message: Received) -> bool:
+        """True when the message may be deleted."""
+        if message.receive_count > 1:
+            self._metrics.redelivered.inc()
+        try:
+            job = jobs.parse(message.body, message.attributes, suspect=message.receive_count >= self._suspect_receives)
+        except BadMessage as error:
+            return await self._quarantine(message, str(error))
+        await self._failpoints.reach("worker.validated")
+        try:
+            key = self._models.key(job.render)
+        except Unsupported as error:
+            return await self._refuse(message, job, str(error))
+        return self._offer(message, job, key) is Offer.SETTLED
+
+    def _offer(self, message: Received, job: Job, key: BatchKey) -> Offer:
+        now_s = asyncio.get_running_loop().time()
+        offer = self._window.offer(job, key, message_id=message.message_id, receipt=message.receipt, now_s=now_s)
+        if offer is not Offer.HELD:
+            self._metrics.duplicates.labels(kind=offer.value).inc()
+        return offer
+
+    async def _refuse(self, message: Received, job: Job, reason: str) -> bool:
+        """It will never be rendered here: core hears of it, and the message goes once it has."""
+        offer = self._offer(message, job, ())
+        held = self._window.get(job.render.id)
+        if offer is Offer.HELD and held is not None:
+            held.attempt_id = self._new_id("att")
+            self._window.move(held, State.FINISHING)
+            await self._line.fail(Failed(held=held, failure=Failure.UNSUPPORTED, detail=reason))
+        return offer is Offer.SETTLED
+
+    async def _quarantine(self, message: Received, reason: str) -> bool:
+        self._metrics.quarantined.inc()
+        _log.warning("message.quarantined", message_id=message.message_id, bytes=len(message.body), reason=reason)
+        copy = Reply(body=message.body, attributes=message.attributes)
+        accepted = await self._call("quarantine", lambda: self._dead.send([copy]))
+        return bool(accepted and accepted[0])
+
+    async def _call(self, name: str, call: Callable[[], Awaitable[Sequence[bool]]]) -> Sequence[bool] | None:
+        """The answer, or None after a failure that costs nothing but a redelivery."""
+        try:
+            async with asyncio.timeout(CALL_DEADLINE_S):
+                return await call()
+        except (Retryable, Permanent, TimeoutError) as error:
+            self._metrics.call_failures.labels(call=name).inc()
+            _log.warning("call.failed", call=name, error=type(error).__name__)
+            return None

@@ -1,0 +1,93 @@
+"""The three messages the worker sends to core, from what it knows. Pure."""
+
+from schema import limits, messages, pb
+from worker.types import Batch, Failed, Held, Uploaded
+
+
+def temp_key(held: Held) -> str:
+    """Where this attempt's picture goes: apart from those of other attempts."""
+    image = held.job.image
+    return f"temp/{image.generation_id}/{image.index}/{held.attempt_id}"
+
+
+def started(batch: Batch, held: Held, worker_id: str) -> bytes:
+    """The image is about to be admitted."""
+    return messages.encode(
+        pb.ImageStarted(
+            image=held.job.image.ref(),
+            attempt_id=held.attempt_id,
+            dispatch=held.job.dispatch,
+            worker_id=worker_id,
+            solo=held.job.solo,
+            batch_id=batch.id,
+            batch_size=len(batch.members),
+        )
+    )
+
+
+def rendered(uploaded: Uploaded, worker_id: str) -> bytes:
+    """The picture lies in the temporary bucket."""
+    finished = uploaded.encoded.finished
+    held = finished.held
+    return messages.encode(
+        pb.ImageRendered(
+            image=held.job.image.ref(),
+            attempt_id=held.attempt_id,
+            dispatch=held.job.dispatch,
+            worker_id=worker_id,
+            temp_key=uploaded.key,
+            sha256=uploaded.encoded.sha256,
+            size_bytes=len(uploaded.encoded.data),
+            width=finished.picture.width,
+            height=finished.picture.height,
+            format=held.job.output_format,
+            timings=_timings(uploaded),
+            facts=_facts(uploaded),
+        )
+    )
+
+
+def attempt_failed(failed: Failed, worker_id: str) -> bytes:
+    """The attempt gave no picture."""
+    held = failed.held
+    return messages.encode(
+        pb.ImageAttemptFailed(
+            image=held.job.image.ref(),
+            attempt_id=held.attempt_id,
+            dispatch=held.job.dispatch,
+            worker_id=worker_id,
+            failure=pb.AttemptFailure(failed.failure),
+            solo=held.job.solo,
+            detail=failed.detail[: limits.MAX_DETAIL_CHARS],
+        )
+    )
+
+
+def _timings(uploaded: Uploaded) -> pb.AttemptTimings:
+    finished = uploaded.encoded.finished
+    return pb.AttemptTimings(
+        wait_ms=finished.held.wait_s * 1000,
+        gpu_ms=finished.held.gpu_s * 1000,
+        batch_gpu_ms=finished.batch_gpu_s * 1000,
+        decode_ms=finished.decode_s * 1000,
+        encode_ms=uploaded.encoded.encode_s * 1000,
+        upload_ms=uploaded.upload_s * 1000,
+        wait_reason=finished.held.wait_reason,
+    )
+
+
+def _facts(uploaded: Uploaded) -> pb.RenderFacts:
+    finished = uploaded.encoded.finished
+    facts = finished.facts
+    return pb.RenderFacts(
+        engine=facts.engine,
+        model=facts.model,
+        model_revision=facts.model_revision,
+        scheduler=finished.picture.scheduler,
+        dtype=facts.dtype,
+        device=facts.device,
+        libraries=facts.libraries,
+        batch_id=finished.batch_id,
+        batch_members=[member.ref() for member in finished.batch_members],
+        seed=finished.held.job.render.seed,
+    )

@@ -1,0 +1,274 @@
+"""The worker put together from its ports: no I/O of its own, so the same objects run in tests and simulations.
+
+`app.py` fills the ports with real queues, stores and threads.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from worker.coalesce import Coalescer
+from worker.engines.contract import Engine
+from worker.finish import Finisher
+from worker.gpu import Gpu, Room
+from worker.health import Health
+from worker.heartbeat import Heartbeat
+from worker.leaving import Leaving
+from worker.metrics import Metrics
+from worker.models import Models
+from worker.pipeline import Line, Sizes
+from worker.ports import Failpoints, JobQueue, NewId, ObjectStore, ReplyQueue, Rng, StillWanted, Threads
+from worker.receive import Receiver
+from worker.render import Renderer
+from worker.timing import Caps, Measured, Waits
+from worker.types import Failure, Held, State
+from worker.upload import Uploader
+from worker.wanted import Inquiry
+from worker.watchdog import Pulse, Watchdog
+from worker.window import Window
+
+T = TypeVar("T")
+LANES = 2
+"""Calls of one kind under way at a time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """Everything outside the worker. `clock` is the loop's time and may be read from threads."""
+
+    jobs: JobQueue
+    replies: ReplyQueue
+    dead: ReplyQueue
+    store: ObjectStore
+    wanted: StillWanted | None
+    engines: Mapping[str, Engine]
+    gpu_thread: Threads
+    encode_threads: Threads
+    failpoints: Failpoints
+    clock: Callable[[], float]
+    new_id: NewId
+    rng: Rng
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """Names, sizes and times. Each is described in `config.py`."""
+
+    worker_id: str
+    jobs_queue: str = "darkroom-jobs"
+    replies_queue: str = "darkroom-replies"
+    temp_bucket: str = "darkroom-temp"
+    visibility_s: int = 60
+    drain_s: float = 20.0
+    window_images: int = 64
+    receive_wait_s: int = 3
+    suspect_receives: int = 3
+    encoders: int = 2
+    uploads: int = 8
+    line_images: int = 16
+    upload_deadline_s: float = 30.0
+    wanted_every_s: float = 1.0
+    hang_s: float = 30.0
+    models_loaded: int = 1
+    preload: bool = True
+
+
+class _Shared:
+    """What the parts of one worker have in common."""
+
+    def __init__(self) -> None:
+        self.metrics = Metrics()
+        self.health = Health(jobs="jobs queue: not reached yet")
+        self.window = Window()
+        self.measured = Measured()
+        self.waits = Waits()
+        self.caps = Caps()
+
+
+class Worker:
+    """`run` serves until told to drain."""
+
+    def __init__(self, ports: Ports, tuning: Tuning) -> None:
+        shared = _Shared()
+        self._ports, self._tuning, self._shared = ports, tuning, shared
+        self.metrics, self.health, self.window = shared.metrics, shared.health, shared.window
+        self._outbox = self._coalescer("replies", ports.replies.send)
+        self._deletions = self._coalescer("delete", ports.jobs.delete)
+        self._finisher = self._build_finisher()
+        self._line = self._build_line()
+        self._models = self._build_models()
+        self._receiver = self._build_receiver()
+        self._leaving = Leaving(
+            shared.window,
+            self._receiver,
+            self._line,
+            lambda: self._gpu,
+            health=shared.health,
+            failpoints=ports.failpoints,
+        )
+        self._inquiry = Inquiry(
+            shared.window,
+            self._line,
+            ports.wanted,
+            worker_id=tuning.worker_id,
+            every_s=tuning.wanted_every_s,
+            evict=self._evict,
+            metrics=shared.metrics,
+        )
+        pulse = Pulse(shared.measured, floor_s=tuning.hang_s)
+        self._watchdog = Watchdog(pulse, tick_s=min(1.0, tuning.hang_s / 5), leave=self._hung)
+        self._gpu = self._build_gpu(pulse)
+        self._heartbeat = Heartbeat(
+            shared.window,
+            ports.jobs,
+            visibility_s=tuning.visibility_s,
+            metrics=shared.metrics,
+            failpoints=ports.failpoints,
+        )
+        self._watch_depths()
+
+    async def run(self, draining: Callable[[], Awaitable[object]]) -> None:
+        """Until `draining()` returns and everything held is settled or given back. Raises Hung or EngineLost."""
+        async with asyncio.TaskGroup() as group:
+            gpu = group.create_task(self._gpu_loop(), name="worker.gpu")
+            receiver = group.create_task(self._receiver.run(), name="worker.receive")
+            endless = [group.create_task(each, name=f"worker.{name}") for name, each in self._endless()]
+            await draining()
+            await self._leaving.drain(self._tuning.drain_s)
+            await asyncio.wait({gpu, receiver}, timeout=self._tuning.receive_wait_s + 1)
+            for task in (gpu, receiver, *endless):
+                task.cancel()
+
+    def _endless(self) -> list[tuple[str, Coroutine[None, None, None]]]:
+        loops = [
+            ("heartbeat", self._heartbeat.run()),
+            ("wanted", self._inquiry.run()),
+            ("watchdog", self._watchdog.run()),
+        ]
+        for number in range(LANES):
+            loops += [(f"replies.{number}", self._outbox.run()), (f"delete.{number}", self._deletions.run())]
+        for stage in self._line.stages:
+            loops += [(f"{stage.name}.{number}", stage.run()) for number in range(stage.workers)]
+        return loops
+
+    async def _gpu_loop(self) -> None:
+        if self._tuning.preload and not await self._models.load(self._models.default):
+            await self._leaving.give_back()
+        await self._gpu.run()
+
+    async def _hung(self, detail: str) -> None:
+        await self._leaving.broken(Failure.HUNG, detail)
+
+    async def _lost(self, detail: str) -> None:
+        await self._leaving.broken(Failure.MODEL_ERROR, detail)
+
+    def _evict(self, held: Held) -> None:
+        self._models.engine(held.job.render.model).evict(held.id)
+
+    def _coalescer(self, name: str, flush: Callable[[Sequence[T]], Awaitable[Sequence[bool]]]) -> Coalescer[T]:
+        return Coalescer(name, flush, rng=self._ports.rng, metrics=self._shared.metrics, health=self._shared.health)
+
+    def _build_finisher(self) -> Finisher:
+        return Finisher(
+            self._shared.window,
+            self._outbox,
+            self._deletions,
+            worker_id=self._tuning.worker_id,
+            queue=self._tuning.replies_queue,
+            metrics=self._shared.metrics,
+            failpoints=self._ports.failpoints,
+        )
+
+    def _build_line(self) -> Line:
+        ports, tuning, shared = self._ports, self._tuning, self._shared
+        uploader = Uploader(
+            ports.store,
+            bucket=tuning.temp_bucket,
+            deadline_s=tuning.upload_deadline_s,
+            rng=ports.rng,
+            metrics=shared.metrics,
+            health=shared.health,
+            failpoints=ports.failpoints,
+        )
+        return Line(
+            shared.window,
+            ports.encode_threads,
+            uploader,
+            self._finisher,
+            sizes=Sizes(encoders=tuning.encoders, uploads=tuning.uploads, queued=tuning.line_images),
+            metrics=shared.metrics,
+            failpoints=ports.failpoints,
+        )
+
+    def _build_models(self) -> Models:
+        return Models(
+            self._ports.engines,
+            self._ports.gpu_thread,
+            keep_loaded=self._tuning.models_loaded,
+            caps=self._shared.caps,
+            waits=self._shared.waits,
+            rng=self._ports.rng,
+            metrics=self._shared.metrics,
+            health=self._shared.health,
+        )
+
+    def _build_receiver(self) -> Receiver:
+        ports, tuning, shared = self._ports, self._tuning, self._shared
+        return Receiver(
+            shared.window,
+            ports.jobs,
+            ports.dead,
+            self._line,
+            self._models,
+            room=Room(shared.window, self._models, shared.measured, limit=tuning.window_images),
+            wait_s=tuning.receive_wait_s,
+            visibility_s=tuning.visibility_s,
+            suspect_receives=tuning.suspect_receives,
+            new_id=ports.new_id,
+            rng=ports.rng,
+            measured=shared.measured,
+            metrics=shared.metrics,
+            health=shared.health,
+            failpoints=ports.failpoints,
+        )
+
+    def _build_gpu(self, pulse: Pulse) -> Gpu:
+        ports, tuning, shared = self._ports, self._tuning, self._shared
+        renderer = Renderer(
+            ports.gpu_thread,
+            self._line,
+            clock=ports.clock,
+            caps=shared.caps,
+            measured=shared.measured,
+            waits=shared.waits,
+            pulse=pulse,
+            worker_id=tuning.worker_id,
+            jobs_queue=tuning.jobs_queue,
+            new_id=ports.new_id,
+            metrics=shared.metrics,
+            failpoints=ports.failpoints,
+        )
+        return Gpu(
+            shared.window,
+            self._models,
+            self._inquiry,
+            self._finisher,
+            self._line,
+            renderer,
+            lost=self._lost,
+            give_back=self._leaving.give_back,
+            measured=shared.measured,
+            new_id=ports.new_id,
+            failpoints=ports.failpoints,
+        )
+
+    def _watch_depths(self) -> None:
+        window = self._shared.window
+        self.metrics.watch_depth("waiting", window.waiting_count)
+        self.metrics.watch_depth("held", lambda: len(window.held()))
+        self.metrics.watch_depth("running", lambda: sum(held.state is State.RUNNING for held in window.held()))
+        self.metrics.watch_depth("replies", self._outbox.depth)
+        self.metrics.watch_depth("delete", self._deletions.depth)
+        for stage in self._line.stages:
+            self.metrics.watch_depth(stage.name, stage.depth)

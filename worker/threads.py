@@ -1,0 +1,65 @@
+"""Real threads behind `ports.Threads`. All are daemons: a hung model must not keep the process from ending."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+_Work = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", Callable[[], Any]]
+
+
+class WorkerThreads:
+    """`count` named threads that take work in order. The threads start with the first work.
+
+    Bounded by its users: each awaits its own result.
+    """
+
+    def __init__(self, name: str, count: int = 1) -> None:
+        self._name = name
+        self._count = count
+        self._work: SimpleQueue[_Work | None] = SimpleQueue()
+        self._started = False
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """The result of `work`, or what it raised."""
+        if not self._started:
+            self._started = True
+            for number in range(self._count):
+                threading.Thread(target=self._serve, name=f"{self._name}-{number}", daemon=True).start()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._work.put((loop, future, work))
+        return await future
+
+    def close(self) -> None:
+        """Ends the threads once they have done what they were given; does not wait for them."""
+        for _ in range(self._count):
+            self._work.put(None)
+
+    def _serve(self) -> None:
+        while (item := self._work.get()) is not None:
+            self._do(*item)
+            del item  # or this thread would hold the last result until the next work comes
+
+    @staticmethod
+    def _do(loop: asyncio.AbstractEventLoop, future: "asyncio.Future[Any]", work: Callable[[], Any]) -> None:
+        result: Any = None
+        error: BaseException | None = None
+        try:
+            result = work()
+        except BaseException as caught:  # noqa: BLE001  (handed to the awaiting task)
+            error = caught
+
+        def settle() -> None:
+            if future.done():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
+            loop.call_soon_threadsafe(settle)

@@ -1,0 +1,142 @@
+"""What travels through the worker: jobs as received, the mutable place each holds in the window, batches, results.
+
+Only `Held` changes; the window and the GPU loop change it, on the event loop's thread.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+
+from opentelemetry.trace import INVALID_SPAN, Span
+
+from schema import pb
+from worker.engines.contract import BatchKey, Engine, EngineFacts, Picture, RenderJob
+
+MAX_RECEIPTS = 8
+"""Copies of one message that are held together; later ones are left to come again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageId:
+    """Which image of which generation."""
+
+    generation_id: str
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.generation_id}/{self.index}"
+
+    def ref(self) -> pb.ImageRef:
+        """As the messages say it."""
+        return pb.ImageRef(generation_id=self.generation_id, index=self.index)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One valid job message. `trace` is the carrier of the context that its process span becomes a child of."""
+
+    image: ImageId
+    dispatch: int
+    render: RenderJob
+    output_format: pb.OutputFormat
+    priority: int = 0
+    solo: bool = False
+    trace: Mapping[str, str] = field(default_factory=dict)
+
+
+class Failure(IntEnum):
+    """Why an attempt gave no picture: schema's AttemptFailure, as far as workers report it."""
+
+    MODEL_ERROR = 1
+    OUT_OF_MEMORY = 2
+    BAD_OUTPUT = 3
+    UNSUPPORTED = 4
+    HUNG = 5
+    DRAINED = 7
+
+
+class State(Enum):
+    """How far a held job is. Only WAITING ones may be given back to the queue without a word."""
+
+    WAITING = "waiting"
+    STARTED = "started"
+    RUNNING = "running"
+    FINISHING = "finishing"
+    GONE = "gone"
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Held:
+    """A job in the window, from receipt to deletion. `receipts`: message id to receipt, the copies included."""
+
+    job: Job
+    key: BatchKey
+    receipts: dict[str, str]
+    received_s: float
+    order: int
+    state: State = State.WAITING
+    attempt_id: str = ""
+    step: int = 0
+    unwanted: bool = False
+    gpu_s: float = 0.0
+    wait_s: float = 0.0
+    wait_reason: str = ""
+    span: Span = INVALID_SPAN
+
+    @property
+    def id(self) -> str:
+        """The job's id within the worker."""
+        return self.job.render.id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Images that go through the model together; `solo`: one that has the worker to itself."""
+
+    id: str
+    engine: Engine = field(repr=False)
+    key: BatchKey
+    members: tuple[Held, ...]
+    solo: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A picture on its way out, and what explains it. Times in seconds."""
+
+    held: Held
+    picture: Picture = field(repr=False)
+    facts: EngineFacts
+    batch_id: str
+    batch_members: tuple[ImageId, ...]
+    batch_gpu_s: float
+    decode_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoded:
+    """A picture as a file."""
+
+    finished: Finished
+    data: bytes = field(repr=False)
+    sha256: bytes
+    content_type: str
+    encode_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uploaded:
+    """A picture that lies in the temporary bucket under `key`."""
+
+    encoded: Encoded
+    key: str
+    upload_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """An attempt that gave no picture. `detail` is generic: no prompt, at most 200 characters."""
+
+    held: Held
+    failure: Failure
+    detail: str

@@ -1,0 +1,70 @@
+"""Puts encoded pictures into the temporary bucket, several at a time, until the store takes them.
+
+A store that is down costs time only: the bounded queues fill, the GPU waits, and nothing is thrown away.
+"""
+
+import asyncio
+
+import structlog
+
+from infra.retry import Permanent, Retryable, retry
+from worker import replies, tracing
+from worker.health import Health
+from worker.metrics import Metrics
+from worker.ports import Failpoints, ObjectStore, Rng
+from worker.types import Encoded, Uploaded
+
+_log = structlog.get_logger()
+
+
+class Uploader:
+    """One upload at a time per call; the line calls it from as many tasks as uploads may overlap."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        *,
+        bucket: str,
+        deadline_s: float,
+        rng: Rng,
+        metrics: Metrics,
+        health: Health,
+        failpoints: Failpoints,
+    ) -> None:
+        self._store = store
+        self._bucket = bucket
+        self._deadline_s = deadline_s
+        self._rng = rng
+        self._metrics = metrics
+        self._health = health
+        self._failpoints = failpoints
+
+    async def upload(self, encoded: Encoded) -> Uploaded:
+        """Returns once the store has verified the digest; tries for ever."""
+        loop = asyncio.get_running_loop()
+        held = encoded.finished.held
+        key = replies.temp_key(held)
+        began = loop.time()
+        span = tracing.upload(held, self._bucket, len(encoded.data))
+        try:
+            await retry(lambda: self._put(key, encoded), attempts=None, rng=self._rng, on_retry=self._failed)
+        finally:
+            tracing.end(span)
+        self._health.clear("store")
+        await self._failpoints.reach("worker.uploaded")
+        took = loop.time() - began
+        self._metrics.upload_seconds.observe(took)
+        return Uploaded(encoded=encoded, key=key, upload_s=took)
+
+    async def _put(self, key: str, encoded: Encoded) -> None:
+        await self._failpoints.reach("worker.upload_mid")
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                await self._store.put(key, encoded.data, content_type=encoded.content_type, sha256=encoded.sha256)
+        except (Permanent, TimeoutError) as error:  # a refused upload is the operator's to mend, not the image's fault
+            raise Retryable(type(error).__name__) from error
+
+    def _failed(self, made: int, error: Retryable) -> None:
+        self._metrics.upload_failures.inc()
+        self._health.hinder("store", "store: uploads fail")
+        _log.warning("upload.failed", tries=made, error=str(error))

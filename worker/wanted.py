@@ -1,0 +1,93 @@
+"""Asks which of the held images are still wanted, and tells how far they are. Optional, batched, fails open.
+
+Asked before every batch and about once a second for everything held. When the answerer is out of reach, batches
+are not held up by asking again for a while: an unwanted picture costs GPU time and nothing else.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from infra.retry import Permanent, Retryable
+from schema import limits
+from worker.metrics import Metrics
+from worker.pipeline import Line
+from worker.ports import Holding, StillWanted
+from worker.types import Held, State
+from worker.window import Window
+
+_log = structlog.get_logger()
+DEADLINE_S = 1.0
+SHUN_S = 5.0
+"""After a failed call, batches are formed without asking for this long."""
+
+
+class Inquiry:
+    """`port` is None when there is nobody to ask."""
+
+    def __init__(
+        self,
+        window: Window,
+        line: Line,
+        port: StillWanted | None,
+        *,
+        worker_id: str,
+        every_s: float,
+        evict: Callable[[Held], None],
+        metrics: Metrics,
+    ) -> None:
+        self._window = window
+        self._line = line
+        self._port = port
+        self._worker_id = worker_id
+        self._every_s = every_s
+        self._evict = evict
+        self._metrics = metrics
+        self._shunned_until_s = 0.0
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            await asyncio.sleep(self._every_s)
+            await self.sift([held for held in self._window.held() if held.state is not State.FINISHING])
+
+    async def before_batch(self, members: Sequence[Held]) -> None:
+        """Drops those of `members` that nobody wants."""
+        if asyncio.get_running_loop().time() >= self._shunned_until_s:
+            await self.sift(members)
+
+    async def sift(self, members: Sequence[Held]) -> None:
+        """Asks, and acts on the answer."""
+        if self._port is None or not members:
+            return
+        members = members[: limits.MAX_STILL_WANTED]
+        holdings = [
+            Holding(
+                generation_id=held.job.image.generation_id,
+                index=held.job.image.index,
+                running=held.state is State.RUNNING,
+                step=held.step,
+            )
+            for held in members
+        ]
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                wanted = await self._port.ask(self._worker_id, holdings)
+        except (Retryable, Permanent, TimeoutError) as error:
+            self._shunned_until_s = asyncio.get_running_loop().time() + SHUN_S
+            self._metrics.call_failures.labels(call="still_wanted").inc()
+            _log.debug("still_wanted.failed", error=type(error).__name__)
+            return
+        for held, keep in zip(members, wanted, strict=False):
+            if not keep:
+                await self._drop(held)
+
+    async def _drop(self, held: Held) -> None:
+        if held.state is State.WAITING:
+            await self._line.drop(held)
+        elif held.state in (State.STARTED, State.RUNNING):
+            held.unwanted = True
+            self._evict(held)
+        elif held.state is State.FINISHING:
+            held.unwanted = True

@@ -1,0 +1,79 @@
+"""Tells a hung engine from a slow one. A hung GPU thread cannot be stopped: the process has to end."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from worker.engines.contract import BatchKey
+from worker.errors import Hung
+from worker.timing import Measured, hang_deadline_s, step_kind
+
+_log = structlog.get_logger()
+
+
+class Pulse:
+    """Signs of life of the GPU thread while it works; also where step times are learned."""
+
+    def __init__(self, measured: Measured, *, floor_s: float) -> None:
+        self._measured = measured
+        self._floor_s = floor_s
+        self._kind: tuple[object, ...] = ()
+        self._last_s = 0.0
+        self._longest_s = 0.0
+        self.beats = 0
+        self.working = False
+
+    def begin(self, key: BatchKey, size: int, now_s: float) -> None:
+        """The thread has been given work."""
+        self._kind = step_kind(key, size)
+        self._last_s = now_s
+        self._longest_s = 0.0
+        self.beats += 1
+        self.working = True
+
+    def beat(self, now_s: float) -> None:
+        """A step is done."""
+        self._longest_s = max(self._longest_s, now_s - self._last_s)
+        self._last_s = now_s
+        self.beats += 1
+
+    def end(self, now_s: float) -> None:
+        """The work is done. The longest silence is what is learned: it covers encoding prompts and decoding."""
+        self.beat(now_s)
+        self.working = False
+        self._measured.observe(self._kind, min(self._longest_s, self._floor_s))
+
+    def fail(self) -> None:
+        """The work ended in an error: nothing is learned."""
+        self.beats += 1
+        self.working = False
+
+    def deadline_s(self) -> float:
+        """How long the silence may be."""
+        return hang_deadline_s(floor_s=self._floor_s, learned_s=self._measured.seconds(self._kind))
+
+
+class Watchdog:
+    """One task of the service. Counts its own ticks, so that a stopped and continued process is not taken for hung."""
+
+    def __init__(self, pulse: Pulse, *, tick_s: float, leave: Callable[[str], Awaitable[None]]) -> None:
+        self._pulse = pulse
+        self._tick_s = tick_s
+        self._leave = leave
+
+    async def run(self) -> None:
+        """For ever; raises Hung after having reported the images that ran."""
+        loop = asyncio.get_running_loop()
+        seen, silent_s = -1, 0.0
+        while True:
+            before = loop.time()
+            await asyncio.sleep(self._tick_s)
+            if not self._pulse.working or self._pulse.beats != seen:
+                seen, silent_s = self._pulse.beats, 0.0
+                continue
+            silent_s += min(loop.time() - before, 2 * self._tick_s)
+            if silent_s > self._pulse.deadline_s():
+                _log.error("gpu.hung", silent_s=round(silent_s, 1))
+                await self._leave("no step within the deadline")
+                raise Hung(f"no step for {silent_s:.0f} s")

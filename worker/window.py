@@ -1,0 +1,122 @@
+"""What the worker holds: every job from its receipt to the deletion of its message. All on the event loop's thread.
+
+The receiver offers, the GPU loop takes, the finishing line lets go; whoever waits for a change awaits `changed`.
+
+**Duplicates.** A message for an image that is held already is *attached*: its receipt is kept, its visibility is
+extended and it is deleted together with the first one, so no copy goes before a reply is accepted, and nothing
+depends on anybody sending it again. A newer dispatch takes the place of one that still waits (it may say solo).
+A message of a dispatch that this worker has settled (its reply was accepted) is deleted at once.
+"""
+
+import asyncio
+from collections import OrderedDict
+from enum import Enum
+
+from worker.engines.contract import BatchKey
+from worker.types import MAX_RECEIPTS, Held, Job, State
+
+REMEMBERED = 4_096
+"""Settled (image, dispatch) pairs that are remembered, to know late copies by."""
+
+
+class Offer(Enum):
+    """What becomes of an offered message."""
+
+    HELD = "held"
+    ATTACHED = "attached"
+    SETTLED = "settled"
+    SURPLUS = "surplus"
+
+
+class Window:
+    """Bounded by the receiver, which asks `waiting_count` before it receives."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Held] = {}
+        self._settled: OrderedDict[tuple[str, int], None] = OrderedDict()
+        self._order = 0
+        self._change = asyncio.Event()
+
+    async def changed(self) -> None:
+        """Returns at the next change. Look first, then await this, with no other await between."""
+        await self._change.wait()
+
+    def touch(self) -> None:
+        """Wake everybody who waits for a change."""
+        self._change.set()
+        self._change = asyncio.Event()
+
+    def offer(self, job: Job, key: BatchKey, *, message_id: str, receipt: str, now_s: float) -> Offer:
+        """Take a message in, or say what else it is."""
+        if (job.render.id, job.dispatch) in self._settled:
+            return Offer.SETTLED
+        held = self._held.get(job.render.id)
+        if held is not None:
+            return self._attach(held, job, message_id, receipt)
+        self.hold(job, key, message_id=message_id, receipt=receipt, now_s=now_s)
+        return Offer.HELD
+
+    def hold(self, job: Job, key: BatchKey, *, message_id: str, receipt: str, now_s: float) -> Held:
+        """Take a job in that is not held."""
+        self._order += 1
+        held = Held(job=job, key=key, receipts={message_id: receipt}, received_s=now_s, order=self._order)
+        self._held[held.id] = held
+        self.touch()
+        return held
+
+    def _attach(self, held: Held, job: Job, message_id: str, receipt: str) -> Offer:
+        if message_id not in held.receipts and len(held.receipts) >= MAX_RECEIPTS:
+            return Offer.SURPLUS
+        held.receipts[message_id] = receipt
+        if held.state is State.WAITING and job.dispatch > held.job.dispatch:
+            held.job = job
+            self.touch()
+        return Offer.ATTACHED
+
+    def get(self, job_id: str) -> Held | None:
+        """The held job of this id."""
+        return self._held.get(job_id)
+
+    def held(self) -> list[Held]:
+        """All, in order of receipt."""
+        return list(self._held.values())
+
+    def waiting(self) -> list[Held]:
+        """Those not announced yet."""
+        return [held for held in self._held.values() if held.state is State.WAITING]
+
+    def waiting_count(self) -> int:
+        """How many are not announced yet."""
+        return sum(held.state is State.WAITING for held in self._held.values())
+
+    def busy(self) -> list[Held]:
+        """Those announced and not settled."""
+        return [held for held in self._held.values() if held.state is not State.WAITING]
+
+    def move(self, held: Held, state: State) -> None:
+        """The job is further now."""
+        held.state = state
+        self.touch()
+
+    def release(self, held: Held) -> None:
+        """Let go without a reply: given back, dropped as unwanted, or taken by another worker."""
+        self._held.pop(held.id, None)
+        self.move(held, State.GONE)
+
+    def settle(self, held: Held) -> None:
+        """Let go after its reply was accepted; its late copies will be known."""
+        self._settled[held.id, held.job.dispatch] = None
+        if len(self._settled) > REMEMBERED:
+            self._settled.popitem(last=False)
+        self.release(held)
+
+    def receipts(self) -> list[tuple[Held, str, str]]:
+        """(job, message id, receipt) of everything whose visibility must be extended."""
+        return [(held, *pair) for held in self._held.values() for pair in held.receipts.items()]
+
+    def lost(self, held: Held, message_id: str, receipt: str) -> None:
+        """The receipt is void: the message belongs to somebody else. A waiting job goes with its last receipt."""
+        if held.receipts.get(message_id) == receipt:
+            del held.receipts[message_id]
+        if not held.receipts and held.state is State.WAITING:
+            self.release(held)
