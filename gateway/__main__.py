@@ -1,0 +1,70 @@
+"""`python -m gateway` serves; `python -m gateway keys create TENANT | list | revoke ID` handles API keys."""
+
+import argparse
+import gc
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from gateway.app import serve
+from gateway.config import GatewaySettings
+from gateway.keys import KeyFile, KeysFileError
+from infra import lifecycle, settings, telemetry
+from infra.clock import wall_ms
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The process. Returns the exit code."""
+    asked = _parser().parse_args(arguments)
+    try:
+        config = settings.load(GatewaySettings)
+        if asked.command == "keys":
+            return _keys(KeyFile(config.keys_path), asked)
+    except lifecycle.ConfigError as error:
+        lifecycle.print_config_error(error)
+        return lifecycle.EXIT_MISCONFIGURED
+    except KeysFileError as error:
+        lifecycle.print_config_error(lifecycle.ConfigError(f"keys file {error}"))
+        return lifecycle.EXIT_MISCONFIGURED
+    flush = telemetry.set_up("darkroom-gateway", config)
+    gc.freeze()  # what was imported stays; each collection would walk over it
+    try:
+        return lifecycle.run(lambda shutdown: serve(config, shutdown))
+    finally:
+        flush()
+
+
+def _keys(file: KeyFile, asked: argparse.Namespace) -> int:
+    match asked.action:
+        case "create":
+            try:
+                key = file.create(asked.tenant, now_ms=wall_ms())
+            except ValueError as error:
+                raise lifecycle.ConfigError(str(error)) from None
+            print("This key is shown once and stored hashed:", file=sys.stderr)
+            print(key)
+        case "revoke":
+            if not file.revoke(asked.id, now_ms=wall_ms()):
+                raise lifecycle.ConfigError("there is no valid key with this id; `keys list` shows all")
+        case _:
+            for record in file.read():
+                created = datetime.fromtimestamp(record.created_at_ms / 1000, UTC).isoformat(timespec="seconds")
+                print(f"{record.id}  {'revoked' if record.revoked_at_ms else 'valid  '}  {created}  {record.tenant}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m gateway", description="darkroom's public API")
+    commands = parser.add_subparsers(dest="command")
+    commands.add_parser("serve", help="serve until SIGTERM (the default)")
+    keys = commands.add_parser("keys", help="create, list and revoke API keys").add_subparsers(
+        dest="action", required=True
+    )
+    keys.add_parser("create", help="print a new key").add_argument("tenant")
+    keys.add_parser("list", help="ids, states and tenants; secrets are not kept")
+    keys.add_parser("revoke", help="end a key within seconds").add_argument("id")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

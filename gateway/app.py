@@ -1,0 +1,231 @@
+"""The gateway's composition root: the only place that builds adapters and starts tasks."""
+
+import asyncio
+import errno
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Self
+
+import structlog
+from aiohttp import web
+from opentelemetry import trace
+
+from gateway import boundary, documents, openapi
+from gateway.body import MAX_BODY_BYTES
+from gateway.config import GatewaySettings
+from gateway.context import Context
+from gateway.core_client import SENDERS, CoreClient, Deadlines
+from gateway.keys import KeyFile, KeyRing, KeysFileError
+from gateway.limits import Limits, Rule, RulesFileError, load_rules
+from gateway.metrics import Metrics
+from gateway.ports import Links, Model
+from gateway.routes import OPERATIONS
+from gateway.tracing import HttpTracer
+from infra import aws, models, rpc
+from infra.admin import AdminServer
+from infra.clock import wall_ms
+from infra.failpoints import Failpoints
+from infra.ids import new_id
+from infra.lifecycle import ConfigError, Shutdown
+from infra.s3 import S3Bucket
+from infra.settings import is_loopback, variable
+from schema import limits
+
+_log = structlog.get_logger()
+_KEYS_EVERY_S = 1.0
+_random = secrets.SystemRandom()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overrides:
+    """What tests and simulations put in the place of the real thing."""
+
+    links: Links | None = None
+    now_ms: Callable[[], int] = wall_ms
+    new_id: Callable[[], str] = lambda: new_id("gen")
+    new_seed: Callable[[], int] = lambda: _random.randrange(limits.SEED_MODULUS)
+    rng: Callable[[], float] = _random.random
+    on_listening: Callable[[int, int], None] = lambda _port, _admin_port: None
+
+
+async def serve(settings: GatewaySettings, shutdown: Shutdown, overrides: Overrides | None = None) -> None:
+    """Serves until `shutdown`, then finishes what is under way. Raises ConfigError."""
+    use = overrides or Overrides()
+    metrics = Metrics()
+    keys = _keys(settings, metrics)
+    async with AsyncExitStack() as stack:
+        channel = rpc.open_channel(settings.core_target, token=settings.internal_token.get_secret_value())
+        stack.callback(channel.close)
+        core = CoreClient(
+            channel,
+            rpc.calling,
+            deadlines=Deadlines(submit_s=settings.gateway_submit_timeout_s, call_s=settings.gateway_call_timeout_s),
+            failpoints=Failpoints.from_env(settings.failpoints),
+            rng=use.rng,
+            on_batch=metrics.batch_items.observe,
+            max_waiting=settings.gateway_max_waiting,
+        )
+        metrics.observe(lambda: core.waiting, lambda: not core.problem)
+
+        def readiness() -> Sequence[str]:
+            stopping = "stopping" if shutdown.draining.is_set() else ""
+            return [reason for reason in (stopping, core.problem, keys.problem) if reason]
+
+        context = _context(settings, shutdown, use, metrics, keys, core, await _links(settings, use, stack), readiness)
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        tasks: list[asyncio.Task[None]] = [
+            *(group.create_task(core.run(), name=f"submit {number}") for number in range(SENDERS)),
+            group.create_task(core.watch(), name="watch core"),
+            group.create_task(_watch_keys(keys), name="watch keys"),
+        ]
+        admin = AdminServer(settings.gateway_admin_host, settings.gateway_admin_port, metrics.registry, readiness)
+        async with admin, _Listener(settings, context) as listener:
+            _log.info("gateway.listening", host=settings.gateway_host, port=listener.port, admin_port=admin.port)
+            use.on_listening(listener.port, admin.port)
+            await shutdown.wait()
+        for task in tasks:
+            task.cancel()
+
+
+def application(context: Context) -> web.Application:
+    """The aiohttp application around `context`."""
+    definitions, middleware = boundary.routes(context, OPERATIONS)
+    app = web.Application(middlewares=[middleware], client_max_size=MAX_BODY_BYTES)
+    app.add_routes(definitions)
+    return app
+
+
+def description(names: Sequence[str]) -> dict[str, object]:
+    """The OpenAPI document for models of these names."""
+    return openapi.document(OPERATIONS, version=metadata.version("darkroom-serve"), models=names)
+
+
+def _context(
+    settings: GatewaySettings,
+    shutdown: Shutdown,
+    use: Overrides,
+    metrics: Metrics,
+    keys: KeyRing,
+    core: CoreClient,
+    links: Links,
+    readiness: Callable[[], Sequence[str]],
+) -> Context:
+    served: dict[str, Model] = {entry.name: entry for entry in models.load(settings.models_file)}
+    loop = asyncio.get_running_loop()
+    return Context(
+        core=core,
+        links=links,
+        keys=keys,
+        limits=Limits(_rules(settings), now=loop.time, on_refusal=metrics.refused),
+        metrics=metrics,
+        tracer=HttpTracer(enabled=_tracing_is_on()),
+        models=served,
+        documents=documents.load(description(list(served))),
+        readiness=readiness,
+        draining=shutdown.draining,
+        new_id=use.new_id,
+        new_seed=use.new_seed,
+        now=loop.time,
+        started_ms=use.now_ms(),
+        base_url=settings.gateway_public_url,
+        link_s=settings.gateway_link_s,
+        body_timeout_s=settings.gateway_body_timeout_s,
+    )
+
+
+def _keys(settings: GatewaySettings, metrics: Metrics) -> KeyRing:
+    """The keys, loaded. Raises ConfigError if anybody could call, or nobody."""
+    loopback = is_loopback(settings.gateway_host)
+    keys = KeyRing(KeyFile(settings.keys_path), anonymous_allowed=loopback, on_change=metrics.keys.set)
+    try:
+        keys.load()
+    except KeysFileError as error:
+        raise ConfigError(f"keys file {error}; set {variable('gateway_keys_file')}") from None
+    if not keys.usable and not loopback:
+        raise ConfigError(
+            f"there is no valid API key in {settings.keys_path}, and {settings.gateway_host} can be reached by others: "
+            "create one with `python -m gateway keys create TENANT`, or listen on 127.0.0.1"
+        )
+    return keys
+
+
+def _rules(settings: GatewaySettings) -> tuple[Rule, ...]:
+    if settings.gateway_rules_file is None:
+        return ()
+    try:
+        return load_rules(settings.gateway_rules_file, [each.id for each in OPERATIONS if each.secured])
+    except RulesFileError as error:
+        raise ConfigError(f"rules file {error}; see gateway/README.md") from None
+
+
+async def _links(settings: GatewaySettings, use: Overrides, stack: AsyncExitStack) -> Links:
+    if use.links is not None:
+        return use.links
+    clients = await stack.enter_async_context(aws.clients(link_endpoint_url=settings.gateway_link_endpoint_url))
+    return S3Bucket(clients.s3, settings.public_bucket, links=clients.links)
+
+
+async def _watch_keys(keys: KeyRing) -> None:
+    """A look at the file's stamp is a system call or two; its few kilobytes are read when it has changed."""
+    while True:
+        await asyncio.sleep(_KEYS_EVERY_S)
+        keys.refresh()
+
+
+def _tracing_is_on() -> bool:
+    return trace.get_tracer(__name__).start_span("start").is_recording()
+
+
+class _Listener:
+    """The public port: an async context manager that, at its end, waits for the requests under way."""
+
+    def __init__(self, settings: GatewaySettings, context: Context) -> None:
+        self._host, self._port = settings.gateway_host, settings.gateway_port
+        self._drain_s = settings.drain_s
+        self._runner = web.AppRunner(
+            application(context),
+            access_log=None,
+            logger=_quiet_logger(),
+            auto_decompress=False,
+            keepalive_timeout=settings.gateway_idle_timeout_s,
+            lingering_time=2.0,
+            shutdown_timeout=settings.drain_s,
+        )
+
+    @property
+    def port(self) -> int:
+        return int(self._runner.addresses[0][1])
+
+    async def __aenter__(self) -> Self:
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, self._host, self._port, backlog=1024).start()
+        except OSError as error:
+            await self._runner.cleanup()
+            reason = "is in use" if error.errno == errno.EADDRINUSE else error.strerror or "cannot be bound"
+            name = variable("gateway_port")
+            raise ConfigError(f"port {self._port} on {self._host} {reason}; set {name}") from None
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._runner.cleanup()
+
+
+class _WithoutContent(logging.Filter):
+    """aiohttp logs what it could not parse, which may be somebody's key or prompt."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args, record.exc_info = "request could not be parsed", (), None
+        return True
+
+
+def _quiet_logger() -> logging.Logger:
+    logger = logging.getLogger("gateway.http")
+    logger.setLevel(logging.WARNING)
+    if not logger.filters:
+        logger.addFilter(_WithoutContent())
+    return logger

@@ -1,0 +1,43 @@
+"""What every request handler is given. Built once, by `app.py`."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from gateway.keys import KeyRing
+from gateway.limits import Limits
+from gateway.metrics import Metrics
+from gateway.ports import Core, Links, Model
+from gateway.tracing import HttpTracer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A file that is served from memory."""
+
+    content: bytes
+    content_type: str
+    etag: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """Ports, tables and settings of one gateway. `models` by name, the default first; `now` in seconds of the loop."""
+
+    core: Core
+    links: Links
+    keys: KeyRing
+    limits: Limits
+    metrics: Metrics
+    tracer: HttpTracer
+    models: Mapping[str, Model]
+    documents: Mapping[str, Document]
+    readiness: Callable[[], Sequence[str]]
+    draining: asyncio.Event
+    new_id: Callable[[], str]
+    new_seed: Callable[[], int]
+    now: Callable[[], float]
+    started_ms: int
+    base_url: str
+    link_s: int
+    body_timeout_s: float

@@ -1,0 +1,169 @@
+"""Core's gRPC API as the port `Core`: coalesced submissions, deadlines, repeats, and errors in the gateway's words.
+
+The only module that knows grpclib here. Channel and `calling` (spans, deadlines, errors) are infra's, handed in by
+`app.py`. Messages are those of `schema/fast.py`, of which the types are `schema.pb`'s.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+
+from google.protobuf.message import DecodeError
+from grpclib import GRPCError, Status
+from grpclib.client import Channel, UnaryUnaryMethod
+from grpclib.health.v1.health_grpc import HealthStub
+from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from opentelemetry import trace
+from opentelemetry.trace import Span
+
+from gateway import tracing
+from gateway.coalescer import Coalescer
+from gateway.errors import Broken, InvalidFields, NotFound, Unavailable
+from gateway.ports import CancelOutcome, Failpoints, Page
+from infra.retry import Permanent, Retryable, retry
+from schema import fast, limits, pb
+
+SENDERS = 2
+"""Submit calls under way at once: one on the wire while core commits the other."""
+_SUBMIT_ATTEMPTS = 3
+_SERVICE = "darkroom.v1.Core"
+_WAIT_MARGIN_S = 5.0
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deadlines:
+    """Seconds. `submit_s` is from the arrival of a submission to its answer, all repeats included."""
+
+    submit_s: float = 10.0
+    call_s: float = 5.0
+    probe_s: float = 1.0
+
+
+class CoreClient:
+    """Fits `gateway.ports.Core`. `run` and `watch` are its tasks; nothing is sent before they run."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        calling: Callable[..., AbstractAsyncContextManager[Span]],
+        *,
+        deadlines: Deadlines,
+        failpoints: Failpoints,
+        rng: Callable[[], float],
+        on_batch: Callable[[int], None],
+        max_waiting: int,
+    ) -> None:
+        self._calling = calling
+        self._deadlines = deadlines
+        self._failpoints = failpoints
+        self._rng = rng
+        self._on_batch = on_batch
+        self._health = HealthStub(channel)
+        self._submit = _method(channel, "Submit", fast.SubmitRequest, fast.SubmitReply)
+        self._get = _method(channel, "Get", fast.GetRequest, fast.GetReply)
+        self._list = _method(channel, "List", fast.ListRequest, fast.ListReply)
+        self._cancel = _method(channel, "Cancel", fast.CancelRequest, fast.CancelReply)
+        self._submissions: Coalescer[tuple[pb.SubmitItem, Span], pb.SubmitResult] = Coalescer(
+            self._send, max_items=limits.MAX_SUBMIT_ITEMS, max_waiting=max_waiting, timeout_s=deadlines.submit_s
+        )
+        self.problem = "core has not answered yet"
+
+    async def run(self) -> NoReturn:
+        """Sends submissions; run `SENDERS` of it."""
+        await self._submissions.run()
+
+    @property
+    def waiting(self) -> int:
+        """Submissions that no call has taken yet."""
+        return self._submissions.waiting
+
+    async def watch(self) -> NoReturn:
+        """Keeps `problem` true by asking core how it is, every second."""
+        while True:
+            self.problem = await self._probe()
+            await asyncio.sleep(self._deadlines.probe_s)
+
+    async def submit(self, item: pb.SubmitItem) -> pb.SubmitResult:
+        """See the port."""
+        return await self._submissions.put((item, trace.get_current_span()))
+
+    async def get(self, tenant: str, generation_id: str, *, wait_s: float = 0.0) -> pb.GenerationView:
+        """See the port."""
+        request = fast.GetRequest(tenant=tenant, generation_id=generation_id, wait_ms=int(wait_s * 1000))
+        deadline_s = wait_s + _WAIT_MARGIN_S if wait_s else self._deadlines.call_s
+        reply: pb.GetReply = await self._call("Get", self._get, request, deadline_s)
+        return reply.generation
+
+    async def page(self, tenant: str, *, size: int, cursor: str, status: int) -> Page:
+        """See the port."""
+        request = fast.ListRequest(tenant=tenant, page_size=size, cursor=cursor, status=pb.GenerationStatus(status))
+        reply: pb.ListReply = await self._call("List", self._list, request, self._deadlines.call_s)
+        return Page(generations=reply.generations, next_cursor=reply.next_cursor)
+
+    async def cancel(self, tenant: str, generation_id: str) -> CancelOutcome:
+        """See the port."""
+        request = fast.CancelRequest(tenant=tenant, generation_id=generation_id)
+        reply: pb.CancelReply = await self._call("Cancel", self._cancel, request, self._deadlines.call_s)
+        return CancelOutcome(cancelled=reply.cancelled, generation=reply.generation)
+
+    async def _send(self, entries: Sequence[tuple[pb.SubmitItem, Span]], deadline: float) -> Sequence[pb.SubmitResult]:
+        """One Submit call, repeated if the connection breaks: core knows each item by its id."""
+        await self._failpoints.reach("gateway.before_submit")
+        self._on_batch(len(entries))
+        request = fast.SubmitRequest(items=[item for item, _ in entries])
+        loop = asyncio.get_running_loop()
+
+        async def attempt() -> pb.SubmitReply:
+            left_s = max(deadline - loop.time(), 0.05)
+            async with self._calling(f"{_SERVICE}/Submit", deadline_s=left_s):
+                reply: pb.SubmitReply = await self._submit(request)
+                return reply
+
+        recorded = [span for _, span in entries if span.is_recording()]
+        with tracing.batch("submit batch", recorded) if recorded else nullcontext():
+            try:
+                async with asyncio.timeout_at(deadline + 0.1):
+                    reply = await retry(attempt, attempts=_SUBMIT_ATTEMPTS, first_s=0.05, cap_s=1.0, rng=self._rng)
+            except (Retryable, TimeoutError):
+                raise Unavailable from None
+            except (Permanent, DecodeError) as error:
+                raise Broken(str(error)) from error
+        await self._failpoints.reach("gateway.after_submit")
+        return reply.results
+
+    async def _call(self, name: str, method: Callable[[Any], Any], request: Any, deadline_s: float) -> Any:
+        try:
+            async with self._calling(f"{_SERVICE}/{name}", deadline_s=deadline_s):
+                return await method(request)
+        except Retryable:
+            raise Unavailable from None
+        except DecodeError as error:
+            raise Broken(f"{name}: {error}") from error
+        except Permanent as error:
+            raise _translated(name, error) from error
+
+    async def _probe(self) -> str:
+        try:
+            async with asyncio.timeout(max(self._deadlines.probe_s, 1.0)):
+                answer = await self._health.Check(HealthCheckRequest())
+        except (GRPCError, OSError, TimeoutError):
+            return "core cannot be reached"
+        return "" if answer.status == HealthCheckResponse.SERVING else "core is not ready"
+
+
+def _method(channel: Channel, name: str, request: type[Any], reply: type[Any]) -> Callable[[Any], Any]:
+    return UnaryUnaryMethod(channel, f"/{_SERVICE}/{name}", request, reply)
+
+
+def _translated(name: str, error: Permanent) -> Exception:
+    """What core's refusal of a read or a cancel means to a client."""
+    cause = error.__cause__
+    status = cause.status if isinstance(cause, GRPCError) else None
+    if status is Status.NOT_FOUND:
+        return NotFound()
+    if status is Status.INVALID_ARGUMENT and name == "List":
+        return InvalidFields([("cursor", "is not a cursor of this list")])
+    return Broken(str(error))

@@ -1,0 +1,140 @@
+"""Everything that a request can end in besides success. `problems.py` turns these into HTTP, once.
+
+::
+
+    Exception
+    └── GatewayError
+        ├── UserFault                the client can do something about it
+        │   ├── BadSyntax            400  the body is no JSON, or not one that has a single meaning
+        │   ├── Unauthorized         401  no key, or none that is known
+        │   ├── NotFound             404  unknown id and another tenant's id alike
+        │   ├── MethodNotAllowed     405
+        │   ├── RequestTimedOut      408  the body did not arrive in time
+        │   ├── TooLate              409  cancel: the generation is decided already
+        │   ├── NotReady             409  the image is not published yet
+        │   ├── Gone                 410  the image will never be there (again)
+        │   ├── BodyTooLarge         413
+        │   ├── UnsupportedMedia     415  not JSON, or compressed
+        │   ├── InvalidFields        422  with a list of fields and what is wrong with each
+        │   ├── KeyConflict          422  the same Idempotency-Key came with another body
+        │   ├── RateLimited          429  a rule of the gateway
+        │   └── BacklogFull          429  core takes no more for now
+        ├── Unavailable              503  also infra.retry.Retryable: core cannot be reached or does not answer
+        └── Broken                   500  also infra.retry.Permanent: a fault of ours
+
+Texts are generic: they name no host, no internal part and no content of a request but field names.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from infra.retry import Permanent, Retryable
+
+
+class GatewayError(Exception):
+    """Base of the tree. `detail` is shown to the client; `param` names the field that is to blame, if one is."""
+
+    status: ClassVar[int] = 500
+    slug: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, detail: str = "", *, param: str | None = None, retry_after_s: int | None = None) -> None:
+        super().__init__(detail or self.title)
+        self.detail = detail or self.title
+        self.param = param
+        self.retry_after_s = retry_after_s
+        self.headers: Mapping[str, str] = {}
+
+
+class UserFault(GatewayError):
+    """The client can do something about it."""
+
+
+class BadSyntax(UserFault):
+    status, slug, title = 400, "malformed-request", "The request cannot be read"
+
+
+class Unauthorized(UserFault):
+    status, slug, title = 401, "unauthorized", "A valid API key is required"
+
+    def __init__(self) -> None:
+        super().__init__("Send `Authorization: Bearer dk_…` with a key that has not been revoked.")
+        self.headers = {"WWW-Authenticate": 'Bearer realm="darkroom"'}
+
+
+class NotFound(UserFault):
+    status, slug, title = 404, "not-found", "There is no such thing"
+
+
+class MethodNotAllowed(UserFault):
+    status, slug, title = 405, "method-not-allowed", "This path does not take this method"
+
+    def __init__(self, allowed: str) -> None:
+        super().__init__()
+        self.headers = {"Allow": allowed}
+
+
+class RequestTimedOut(UserFault):
+    status, slug, title = 408, "request-timeout", "The request's body did not arrive in time"
+
+
+class TooLate(UserFault):
+    """`state` is the status that the generation has."""
+
+    status, slug, title = 409, "too-late", "The generation can no longer be cancelled"
+
+    def __init__(self, state: str) -> None:
+        super().__init__(f"The generation is {state}, and each of its images is decided.")
+        self.state = state
+
+
+class NotReady(UserFault):
+    status, slug, title = 409, "image-not-ready", "The image is not there yet"
+
+
+class Gone(UserFault):
+    status, slug, title = 410, "image-gone", "The image is not available and will not be"
+
+
+class BodyTooLarge(UserFault):
+    status, slug, title = 413, "body-too-large", "The request's body is too large"
+
+
+class UnsupportedMedia(UserFault):
+    status, slug, title = 415, "unsupported-media-type", "The request's body is of a kind that is not taken"
+
+
+class InvalidFields(UserFault):
+    """`errors` are pairs of field and message."""
+
+    status, slug, title = 422, "invalid-fields", "The request has invalid fields"
+
+    def __init__(self, errors: Sequence[tuple[str, str]]) -> None:
+        first, message = errors[0]
+        super().__init__(f"{first}: {message}", param=first)
+        self.errors = tuple(errors)
+
+
+class KeyConflict(UserFault):
+    status, slug, title = 422, "idempotency-key-reused", "The Idempotency-Key was used with another body"
+
+
+class RateLimited(UserFault):
+    status, slug, title = 429, "rate-limited", "Too many requests"
+
+
+class BacklogFull(UserFault):
+    status, slug, title = 429, "backlog-full", "Too much work is waiting"
+
+
+class Unavailable(GatewayError, Retryable):
+    """Core cannot be reached or does not answer in time; the same request may succeed later."""
+
+    status, slug, title = 503, "unavailable", "The service is not available for the moment"
+
+    def __init__(self, detail: str = "", *, retry_after_s: int = 2) -> None:
+        super().__init__(detail, retry_after_s=retry_after_s)
+
+
+class Broken(GatewayError, Permanent):
+    """A fault of ours. Its detail is never shown."""

@@ -1,0 +1,155 @@
+"""What clients get. The hot path builds plain dictionaries (`views.py`); a test holds them against these models."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.models.requests import Status
+
+Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"}, examples=["2026-11-22T13:30:00.000Z"])]
+
+
+class Body(BaseModel):
+    """Base of all bodies that we send."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Failure(Body):
+    """Why there is no picture."""
+
+    code: str = Field(examples=["model_error"])
+    message: str
+
+
+class Progress(Body):
+    """Denoising steps done, and all there are, over the images of the generation."""
+
+    step: int
+    steps: int
+
+
+class Image(Body):
+    """One of the images of a generation."""
+
+    index: int
+    status: Literal["queued", "running", "published", "failed", "dropped"]
+    seed: int
+    url: str | None = Field(description="A link that stays the same and needs the API key; null until published.")
+    sha256: str | None = Field(description="Of the file, in hexadecimal digits.")
+    size_bytes: int | None
+    error: Failure | None
+
+
+class Links(Body):
+    """Where to go from here."""
+
+    self: str
+    cancel: str
+
+
+class Generation(Body):
+    """What was asked for, and how far it is. The status never goes back."""
+
+    id: str = Field(examples=["gen_01kan3x9v2f6q8r0t4w5y7zabc"])
+    object: Literal["generation"]
+    status: Status
+    version: int = Field(description="Grows with everything that happens to the generation.")
+    model: str
+    prompt: str = Field(description="Empty once erased.")
+    negative_prompt: str
+    width: int
+    height: int
+    num_inference_steps: int
+    guidance_scale: float
+    seed: int
+    n: int
+    output_format: Literal["png", "webp", "jpeg"]
+    priority: int
+    ttl_s: int
+    created_at: Timestamp
+    started_at: Timestamp | None
+    finished_at: Timestamp | None
+    backlog_position: int | None = Field(description="1: next in line; null: nothing of it waits in the backlog.")
+    progress: Progress | None
+    images: list[Image]
+    error: Failure | None
+    links: Links
+
+
+class GenerationList(Body):
+    """One page, newest first."""
+
+    object: Literal["list"]
+    data: list[Generation]
+    has_more: bool
+    next_cursor: str | None
+
+
+class ModelDefaults(Body):
+    """What a request that leaves fields out gets."""
+
+    width: int
+    height: int
+    num_inference_steps: int
+    guidance_scale: float
+
+
+class ModelLimits(Body):
+    """What a request may ask of this model at most."""
+
+    width: int
+    height: int
+
+
+class Model(Body):
+    """A model that is served, in the shape that OpenAI's clients know, and what else one wants to know of it."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    defaults: ModelDefaults
+    limits: ModelLimits
+
+
+class ModelList(Body):
+    """All models, the default first."""
+
+    object: Literal["list"]
+    data: list[Model]
+
+
+class FieldError(Body):
+    """One field and what is wrong with it."""
+
+    field: str
+    message: str
+
+
+class OpenAIError(Body):
+    """The same problem in the member that OpenAI's clients read."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class Problem(Body):
+    """An error, as RFC 9457 problem details."""
+
+    type: str = Field(examples=["urn:darkroom:problem:invalid-fields"])
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldError] | None = Field(None, description="For 422: each field that is wrong.")
+    state: Status | None = Field(None, description="For a cancel that came too late: the generation's status.")
+    error: OpenAIError
+
+
+class Health(Body):
+    """Whether the process lives and is ready."""
+
+    status: Literal["ok", "not ready"]
+    reasons: list[str] | None = Field(None, description="Why it is not ready.")

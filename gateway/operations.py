@@ -1,0 +1,62 @@
+"""One operation of the API: handler and description in one place, by a decorator, for the router and for OpenAPI."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+from pydantic import BaseModel
+
+from gateway.context import Context
+from gateway.keys import Caller
+
+Handler = Callable[[Context, web.Request, Caller], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """A path, query or header parameter that no model describes."""
+
+    name: str
+    where: str
+    description: str
+    schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A success, with the headers that matter. Without a model it has no JSON body."""
+
+    description: str
+    model: type[BaseModel] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content_type: str = "application/json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """A method of a path. `problems` are the statuses it may fail with, besides those that all may."""
+
+    id: str
+    method: str
+    path: str
+    tag: str
+    summary: str
+    handler: Handler
+    answers: Mapping[int, Answer]
+    description: str = ""
+    problems: tuple[int, ...] = ()
+    secured: bool = True
+    documented: bool = True
+    request: type[BaseModel] | None = None
+    query: type[BaseModel] | None = None
+    parameters: tuple[Parameter, ...] = ()
+
+
+def operation(**described: Any) -> Callable[[Handler], Operation]:
+    """Makes an Operation of the handler below it; takes the fields of Operation."""
+
+    def decorate(handler: Handler) -> Operation:
+        return Operation(handler=handler, **described)
+
+    return decorate

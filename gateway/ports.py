@@ -1,0 +1,75 @@
+"""What the gateway needs of the world, in its own words. `app.py` supplies the adapters, tests supply fakes.
+
+Views, items and results are the messages of `schema/fast.py`, whose types are those of `schema.pb`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from schema import pb
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """One page of a list, newest first. An empty cursor: no more."""
+
+    generations: Sequence[pb.GenerationView]
+    next_cursor: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelOutcome:
+    """What became of a cancel: whether it holds now, and the generation as it stands."""
+
+    cancelled: bool
+    generation: pb.GenerationView
+
+
+class Core(Protocol):
+    """The truth about generations. Calls raise Unavailable or Broken, and NotFound for a foreign or unknown id."""
+
+    async def submit(self, item: pb.SubmitItem) -> pb.SubmitResult:
+        """Decided and durable when this returns. Repeating an item is harmless."""
+
+    async def get(self, tenant: str, generation_id: str, *, wait_s: float = 0.0) -> pb.GenerationView:
+        """The generation; with `wait_s`, as soon as it has ended or that time is over."""
+
+    async def page(self, tenant: str, *, size: int, cursor: str, status: int) -> Page:
+        """A page of the tenant's generations. Raises InvalidFields for a cursor that is none."""
+
+    async def cancel(self, tenant: str, generation_id: str) -> CancelOutcome:
+        """Cancels, unless every image is decided."""
+
+
+class Links(Protocol):
+    """Makes links that a browser can follow to a published picture."""
+
+    async def link(self, key: str, *, expires_s: int) -> str:
+        """A fresh signed link to `key`. Raises infra.retry.Retryable."""
+
+
+class Failpoints(Protocol):
+    """Places where a test may stop this process."""
+
+    async def reach(self, name: str) -> None:
+        """Arrive at the place `name`."""
+
+
+class Model(Protocol):
+    """A model that is served: defaults of a request and the largest picture in pixels."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def num_inference_steps(self) -> int: ...
+    @property
+    def guidance_scale(self) -> float: ...
+    @property
+    def max_width(self) -> int: ...
+    @property
+    def max_height(self) -> int: ...

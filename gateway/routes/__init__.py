@@ -1,0 +1,18 @@
+"""The operations of the public API, in the order in which the documentation lists them."""
+
+from gateway.operations import Operation
+from gateway.routes import catalogue, docs, generations, health, images
+
+OPERATIONS: tuple[Operation, ...] = (
+    generations.create,
+    generations.list_page,
+    generations.get,
+    generations.cancel,
+    images.get,
+    catalogue.list_models,
+    health.healthz,
+    health.readyz,
+    docs.openapi,
+    docs.page,
+    docs.asset,
+)

@@ -1,0 +1,224 @@
+"""Generations: ask for one, look at it, wait for it, list, cancel."""
+
+import re
+from typing import Final
+
+from aiohttp import web
+from pydantic_core import to_json
+
+from gateway import body, errors, submissions, views
+from gateway.context import Context
+from gateway.keys import Caller
+from gateway.models import requests, responses
+from gateway.operations import Answer, Parameter, operation
+from schema import limits, pb
+
+_ID = re.compile(r"gen_[0-9a-z]{26}")
+_WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?([0-9]{1,9})\"?\s*(?=[,;]|$)", re.IGNORECASE)
+_ETAG = re.compile(r"(?:W/)?(\"[^\"]*\")")
+_MAX_WAIT_S = limits.MAX_WAIT_MS // 1000
+_WAIT_SLICE_S: Final = 5.0
+"""A wait asks core in slices, so that a stopping gateway ends it soon."""
+_POLL_S = 1
+"""What Retry-After advises after a submission."""
+
+_OUTCOMES = ("unknown", "accepted", "replayed", "key_conflict", "backlog_full", "invalid")
+_BY_STATUS = {name: number for number, name in enumerate(views.STATUSES)}
+
+ID_PARAMETER = Parameter(
+    name="id",
+    where="path",
+    description="The generation's id.",
+    schema={"type": "string", "pattern": "^gen_[0-9a-z]{26}$"},
+)
+_GENERATION_HEADERS = {"ETag": "Strong: changes with the body."}
+
+
+@operation(
+    id="createGeneration",
+    method="POST",
+    path="/v1/generations",
+    tag="generations",
+    summary="Ask for images",
+    description="Answers once the request is stored durably; the images follow. Poll the `Location`, or wait on it.",
+    request=requests.GenerationRequest,
+    answers={
+        202: Answer(
+            description="Accepted: it will reach an end, whatever fails in between.",
+            model=responses.Generation,
+            headers={
+                "Location": "Where the generation lives.",
+                "Retry-After": "Seconds until a look is worth while.",
+                "ETag": "As in GET.",
+                "Idempotent-Replayed": "`true`: the Idempotency-Key was known, and this is the first one's generation.",
+            },
+        )
+    },
+    problems=(400, 408, 413, 415, 422, 429, 503),
+    parameters=(
+        Parameter(
+            name="Idempotency-Key",
+            where="header",
+            description="A repeat with the same key and body, within 24 hours, is the same generation; "
+            "with another body it is refused (422).",
+            schema={"type": "string", "minLength": 1, "maxLength": limits.MAX_IDEMPOTENCY_KEY_CHARS},
+        ),
+    ),
+)
+async def create(context: Context, request: web.Request, caller: Caller) -> web.Response:
+    """POST /v1/generations."""
+    sent = body.parse(await body.read(request, timeout_s=context.body_timeout_s))
+    wanted = body.validated(requests.GenerationRequest, sent)
+    item = submissions.item(
+        wanted,
+        submissions.spec(wanted, context.models, context.new_seed()),
+        generation_id=context.new_id(),
+        tenant=caller.tenant,
+        idempotency=submissions.idempotency(request.headers.get("Idempotency-Key"), sent),
+        trace=context.tracer.outgoing(request),
+    )
+    result = await context.core.submit(item)
+    context.metrics.submitted(_OUTCOMES[result.outcome] if 0 <= result.outcome < len(_OUTCOMES) else _OUTCOMES[0])
+    return _accepted(context, result)
+
+
+def _accepted(context: Context, result: pb.SubmitResult) -> web.Response:
+    """The answer to what core decided. Raises what it refused."""
+    outcome = result.outcome
+    if outcome in (pb.SubmitOutcome.ACCEPTED, pb.SubmitOutcome.REPLAYED):
+        view = result.generation
+        headers = {
+            "Location": f"{context.base_url}/v1/generations/{view.generation_id}",
+            "Retry-After": str(_POLL_S),
+            "ETag": views.etag(view),
+        }
+        if outcome == pb.SubmitOutcome.REPLAYED:
+            headers["Idempotent-Replayed"] = "true"
+        return _answer(context, view, headers, status=202)
+    if outcome == pb.SubmitOutcome.KEY_CONFLICT:
+        raise errors.KeyConflict(
+            "The first request with this Idempotency-Key had another body.", param="Idempotency-Key"
+        )
+    if outcome == pb.SubmitOutcome.BACKLOG_FULL:
+        raise errors.BacklogFull(retry_after_s=max(1, result.retry_after_s))
+    if outcome == pb.SubmitOutcome.INVALID:
+        field = result.field.removeprefix("spec.").removeprefix("prompts.")
+        raise errors.InvalidFields([(field or "body", result.detail or "is not accepted")])
+    raise errors.Broken(f"outcome {int(outcome)}")
+
+
+@operation(
+    id="listGenerations",
+    method="GET",
+    path="/v1/generations",
+    tag="generations",
+    summary="List generations, newest first",
+    query=requests.ListQuery,
+    answers={200: Answer(description="One page.", model=responses.GenerationList)},
+    problems=(422, 429, 503),
+)
+async def list_page(context: Context, request: web.Request, caller: Caller) -> web.Response:
+    """GET /v1/generations."""
+    query = body.validated_query(requests.ListQuery, request)
+    status = _BY_STATUS[query.status] if query.status else 0
+    page = await context.core.page(caller.tenant, size=query.limit, cursor=query.cursor, status=status)
+    data = [views.body(view, context.base_url) for view in page.generations]
+    more = page.next_cursor or None
+    content = {"object": "list", "data": data, "has_more": more is not None, "next_cursor": more}
+    return web.Response(body=to_json(content), headers={"Cache-Control": "no-store"}, content_type="application/json")
+
+
+@operation(
+    id="getGeneration",
+    method="GET",
+    path="/v1/generations/{id}",
+    tag="generations",
+    summary="Look at a generation, or wait for its end",
+    answers={
+        200: Answer(
+            description="As it stands. With `Prefer: wait` after its end, or when the time is over.",
+            model=responses.Generation,
+            headers={**_GENERATION_HEADERS, "Preference-Applied": "The wait that was granted."},
+        ),
+        304: Answer(description="Still what `If-None-Match` names.", headers=_GENERATION_HEADERS),
+    },
+    problems=(404, 429, 503),
+    parameters=(
+        ID_PARAMETER,
+        Parameter(name="If-None-Match", where="header", description="ETags that the client holds."),
+        Parameter(
+            name="Prefer",
+            where="header",
+            description=f"`wait=N`: answer when the generation has ended, or after N seconds, at most {_MAX_WAIT_S}.",
+        ),
+    ),
+)
+async def get(context: Context, request: web.Request, caller: Caller) -> web.Response:
+    """GET /v1/generations/{id}."""
+    generation_id = known_form(request.match_info["id"])
+    headers = {}
+    wait_s = _wanted_wait_s(request.headers.get("Prefer"))
+    if wait_s is None:
+        view = await context.core.get(caller.tenant, generation_id)
+    else:
+        headers["Preference-Applied"] = f"wait={wait_s}"
+        view = await _waited(context, caller.tenant, generation_id, wait_s)
+    tag = headers["ETag"] = views.etag(view)
+    if _matches(request.headers.get("If-None-Match"), tag):
+        headers["Cache-Control"] = "private, no-cache"
+        return web.Response(status=304, headers=headers)
+    return _answer(context, view, headers)
+
+
+async def _waited(context: Context, tenant: str, generation_id: str, wait_s: int) -> pb.GenerationView:
+    end = context.now() + wait_s
+    while True:
+        left_s = max(0.0, end - context.now())
+        view = await context.core.get(tenant, generation_id, wait_s=min(left_s, _WAIT_SLICE_S))
+        if views.has_ended(view) or left_s <= _WAIT_SLICE_S or context.draining.is_set():
+            return view
+
+
+@operation(
+    id="cancelGeneration",
+    method="POST",
+    path="/v1/generations/{id}/cancel",
+    tag="generations",
+    summary="Cancel a generation",
+    description="Possible while any of its images is undecided. Cancelling a cancelled generation changes nothing.",
+    answers={200: Answer(description="It is cancelled.", model=responses.Generation, headers=_GENERATION_HEADERS)},
+    problems=(404, 409, 429, 503),
+    parameters=(ID_PARAMETER,),
+)
+async def cancel(context: Context, request: web.Request, caller: Caller) -> web.Response:
+    """POST /v1/generations/{id}/cancel."""
+    outcome = await context.core.cancel(caller.tenant, known_form(request.match_info["id"]))
+    view = outcome.generation
+    if not outcome.cancelled and view.status != pb.GenerationStatus.CANCELLED:
+        raise errors.TooLate(views.status_name(view))
+    return _answer(context, view, {"ETag": views.etag(view)})
+
+
+def known_form(generation_id: str) -> str:
+    """The id, if it can be one of ours. Raises NotFound, which looks the same as that of a foreign id."""
+    if not _ID.fullmatch(generation_id):
+        raise errors.NotFound
+    return generation_id
+
+
+def _answer(context: Context, view: pb.GenerationView, headers: dict[str, str], *, status: int = 200) -> web.Response:
+    headers["Cache-Control"] = "private, no-cache"
+    headers["Content-Type"] = "application/json"
+    return web.Response(status=status, body=to_json(views.body(view, context.base_url)), headers=headers)
+
+
+def _wanted_wait_s(prefer: str | None) -> int | None:
+    """The N of `Prefer: wait=N` (RFC 7240), capped; None without one."""
+    found = _WAIT.search(prefer) if prefer else None
+    return min(int(found[1]), _MAX_WAIT_S) if found else None
+
+
+def _matches(if_none_match: str | None, tag: str) -> bool:
+    if if_none_match is None:
+        return False
+    return if_none_match.strip() == "*" or tag in _ETAG.findall(if_none_match)

@@ -1,0 +1,87 @@
+"""The server span of each request and the trace context that goes with a submission.
+
+Spans are made by hand after the semantic conventions for HTTP (https://opentelemetry.io/docs/specs/semconv/http/).
+With tracing off nothing is made, but a client's `traceparent` still travels on, so that whoever traces finds it.
+Neither bodies, nor keys, nor query strings, nor headers become attributes.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from aiohttp import web
+from opentelemetry import propagate, trace
+from opentelemetry.trace import Link, Span, SpanKind, StatusCode
+
+_tracer = trace.get_tracer(__name__)
+_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_MAX_TRACESTATE_CHARS = 512
+
+
+class HttpTracer:
+    """Makes spans if `enabled`; else costs a truth test."""
+
+    def __init__(self, *, enabled: bool) -> None:
+        self.enabled = enabled
+
+    @contextmanager
+    def serving(self, request: web.Request, route: str) -> Iterator[Span]:
+        """The span around one request, child of the client's, and current inside."""
+        span_name = f"{request.method} {route}" if route else request.method
+        attributes = {
+            "http.request.method": request.method,
+            "url.path": request.path,
+            "url.scheme": request.scheme,
+            "network.protocol.version": f"{request.version.major}.{request.version.minor}",
+        }
+        if route:
+            attributes["http.route"] = route
+        with _tracer.start_as_current_span(
+            span_name,
+            context=propagate.extract(_incoming(request)),
+            kind=SpanKind.SERVER,
+            attributes=attributes,
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+            yield span
+
+    def outgoing(self, request: web.Request) -> tuple[str, str]:
+        """`traceparent` and `tracestate` to send on with a submission; empty when there is no trace."""
+        carrier: Mapping[str, str] = _incoming(request)
+        if self.enabled:
+            own: dict[str, str] = {}
+            propagate.inject(own)
+            carrier = own
+        return carrier.get("traceparent", ""), carrier.get("tracestate", "")
+
+
+def finish(span: Span, status: int) -> None:
+    """Notes the answer's status on the span of its request."""
+    span.set_attribute("http.response.status_code", status)
+    if status >= 500:
+        span.set_attribute("error.type", str(status))
+        span.set_status(StatusCode.ERROR)
+
+
+@contextmanager
+def batch(name: str, members: Sequence[Span]) -> Iterator[None]:
+    """The span of one call for many requests: it links to their spans, and they to it."""
+    links = [Link(span.get_span_context()) for span in members]
+    with _tracer.start_as_current_span(
+        name, context=trace.set_span_in_context(trace.INVALID_SPAN), links=links, attributes={"batch.size": len(links)}
+    ) as span:
+        for member in members:
+            member.add_link(span.get_span_context())
+        yield
+
+
+def _incoming(request: web.Request) -> dict[str, str]:
+    """The client's trace context, if it is well formed."""
+    traceparent = request.headers.get("traceparent")
+    if traceparent is None or not _TRACEPARENT.fullmatch(traceparent):
+        return {}
+    tracestate = ",".join(request.headers.getall("tracestate", ()))
+    if not tracestate or len(tracestate) > _MAX_TRACESTATE_CHARS or not tracestate.isprintable():
+        return {"traceparent": traceparent}
+    return {"traceparent": traceparent, "tracestate": tracestate}

@@ -1,0 +1,131 @@
+"""Core's view of a generation as the body and the ETag that a client gets. Pure.
+
+On the hot path, so plain dictionaries; `models/responses.py` says what they hold.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from schema import pb
+
+Json = dict[str, Any]
+
+STATUSES = ("unknown", "queued", "running", "succeeded", "failed", "cancelled", "expired")
+"""The public names of pb.GenerationStatus, by number."""
+FORMATS = ("unknown", "png", "webp", "jpeg")
+_IMAGE_STATUSES = ("unknown", "queued", "running", "published", "failed", "dropped")
+_QUEUED = int(pb.GenerationStatus.QUEUED)
+_FAILED = int(pb.GenerationStatus.FAILED)
+_WITHOUT_IMAGES = (int(pb.GenerationStatus.CANCELLED), int(pb.GenerationStatus.EXPIRED))
+_IMAGE_RUNNING = int(pb.ImageStatus.RUNNING)
+_IMAGE_PUBLISHED = int(pb.ImageStatus.PUBLISHED)
+_IMAGE_FAILED = int(pb.ImageStatus.FAILED)
+_FAILURES = (
+    ("unknown", "The image could not be made."),
+    ("model_error", "The model failed on this image."),
+    ("out_of_memory", "The image does not fit into the GPU's memory."),
+    ("bad_output", "The model gave no usable picture."),
+    ("unsupported", "No worker can make this image."),
+    ("hung", "The model made no progress."),
+    ("object_lost", "The finished picture was lost in storage."),
+    ("drained", "The worker stopped before the picture was finished."),
+)
+
+
+def etag(view: pb.GenerationView) -> str:
+    """Strong: two bodies with the same tag are the same bytes. The place in the backlog moves without an event."""
+    return f'"{view.version}.{view.progress_revision}.{view.backlog_position}"'
+
+
+def status_name(view: pb.GenerationView) -> str:
+    """The public name of its status."""
+    return _name(STATUSES, view.status)
+
+
+def has_ended(view: pb.GenerationView) -> bool:
+    """Whether nothing more will happen to it, but erasure."""
+    return view.status > pb.GenerationStatus.RUNNING
+
+
+def without_images(view: pb.GenerationView) -> bool:
+    """Whether its images are gone or will never be, whatever was published before."""
+    return view.erased or view.status in _WITHOUT_IMAGES
+
+
+def body(view: pb.GenerationView, base_url: str) -> Json:
+    """The JSON body of a generation. `base_url` goes before its links; empty: links are paths."""
+    spec, prompts, status = view.spec, view.prompts, view.status
+    here = f"{base_url}/v1/generations/{view.generation_id}"
+    link = None if without_images(view) else here
+    return {
+        "id": view.generation_id,
+        "object": "generation",
+        "status": _name(STATUSES, status),
+        "version": view.version,
+        "model": spec.model,
+        "prompt": prompts.prompt,
+        "negative_prompt": prompts.negative_prompt,
+        "width": spec.width,
+        "height": spec.height,
+        "num_inference_steps": spec.num_inference_steps,
+        "guidance_scale": spec.guidance_scale,
+        "seed": spec.seed,
+        "n": spec.n,
+        "output_format": _name(FORMATS, spec.output_format),
+        "priority": view.priority,
+        "ttl_s": view.ttl_s,
+        "created_at": _timestamp(view.requested_at_ms),
+        "started_at": _timestamp(view.started_at_ms),
+        "finished_at": _timestamp(view.finished_at_ms),
+        "backlog_position": view.backlog_position or None,
+        "progress": None if status == _QUEUED else _progress(view),
+        "images": [_image(image, link) for image in view.images],
+        "error": _error(view) if status == _FAILED else None,
+        "links": {"self": here, "cancel": here + "/cancel"},
+    }
+
+
+def _image(image: pb.ImageView, link: str | None) -> Json:
+    published = image.status == _IMAGE_PUBLISHED
+    return {
+        "index": image.index,
+        "status": _name(_IMAGE_STATUSES, image.status),
+        "seed": image.seed,
+        "url": f"{link}/images/{image.index}" if published and link else None,
+        "sha256": image.sha256.hex() if published else None,
+        "size_bytes": image.size_bytes if published else None,
+        "error": failure(image.failure) if image.status == _IMAGE_FAILED else None,
+    }
+
+
+def failure(number: int) -> Json:
+    """Why an image failed, for the client. A number that this version does not know is `unknown`."""
+    code, message = _FAILURES[number] if 0 <= number < len(_FAILURES) else _FAILURES[0]
+    return {"code": code, "message": message}
+
+
+def _error(view: pb.GenerationView) -> Json:
+    failed = sum(image.status == _IMAGE_FAILED for image in view.images)
+    return {"code": "generation_failed", "message": f"{failed} of {len(view.images)} images could not be made."}
+
+
+def _progress(view: pb.GenerationView) -> Json:
+    per_image = view.spec.num_inference_steps
+    step = 0
+    for image in view.images:
+        if image.status == _IMAGE_PUBLISHED:
+            step += per_image
+        elif image.status == _IMAGE_RUNNING:
+            step += min(image.progress_step, per_image)
+    return {"step": step, "steps": per_image * len(view.images)}
+
+
+def _name(names: tuple[str, ...], number: int) -> str:
+    return names[number] if 0 <= number < len(names) else names[0]
+
+
+def _timestamp(at_ms: int) -> str | None:
+    """RFC 3339 in UTC with milliseconds; None for 0."""
+    if not at_ms:
+        return None
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{at_ms % 1000:03d}Z"

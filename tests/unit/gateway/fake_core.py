@@ -1,0 +1,195 @@
+"""Core's API in memory, for tests of the gateway: a real gRPC server with the outcomes of the real one.
+
+It speaks betterproto on the wire where the gateway speaks upb. Generations stay queued until a test moves them.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from grpclib import GRPCError, Status
+from grpclib.health.service import Health
+from grpclib.server import Server
+
+from infra import rpc
+from schema import limits, pb
+
+NOW_MS = 1_763_818_000_123
+_PAGE_MARK = "after."
+
+
+@dataclass(slots=True, kw_only=True)
+class Stored:
+    """One generation, with what its submission said."""
+
+    tenant: str
+    item: pb.SubmitItem
+    view: pb.GenerationView
+
+
+@dataclass(slots=True, kw_only=True)
+class FakeCore:
+    """The service. Tests read and set its fields."""
+
+    backlog_cap: int = 1_000_000
+    stored: dict[str, Stored] = field(default_factory=dict)
+    keys: dict[tuple[str, str], str] = field(default_factory=dict)
+    batches: list[int] = field(default_factory=list)
+    metadata: list[dict[str, str]] = field(default_factory=list)
+    hold: asyncio.Event | None = None
+    refuse_with: Status | None = None
+    break_next: int = 0
+    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def submit(self, request: pb.SubmitRequest) -> pb.SubmitReply:
+        """Decides each item on its own."""
+        self.batches.append(len(request.items))
+        if self.hold is not None:
+            await self.hold.wait()
+        self._maybe_refuse()
+        return pb.SubmitReply(results=[self._decide(item) for item in request.items])
+
+    async def get(self, request: pb.GetRequest) -> pb.GetReply:
+        """Waits for an end, as long as asked."""
+        self._maybe_refuse()
+        stored = self._find(request.tenant, request.generation_id)
+        if request.wait_ms:
+            try:
+                async with asyncio.timeout(request.wait_ms / 1000), self.changed:
+                    await self.changed.wait_for(lambda: stored.view.status > pb.GenerationStatus.RUNNING)
+            except TimeoutError:
+                pass
+        return pb.GetReply(generation=stored.view)
+
+    async def list(self, request: pb.ListRequest) -> pb.ListReply:
+        """Newest first."""
+        self._maybe_refuse()
+        mine = [each for each in reversed(self.stored.values()) if each.tenant == request.tenant]
+        wanted = [each.view for each in mine if int(request.status) in (0, int(each.view.status))]
+        start = 0
+        if request.cursor:
+            if not request.cursor.removeprefix(_PAGE_MARK).isdecimal():
+                raise GRPCError(Status.INVALID_ARGUMENT, "cursor")
+            start = int(request.cursor.removeprefix(_PAGE_MARK))
+        end = start + request.page_size
+        more = f"{_PAGE_MARK}{end}" if end < len(wanted) else ""
+        return pb.ListReply(generations=wanted[start:end], next_cursor=more)
+
+    async def cancel(self, request: pb.CancelRequest) -> pb.CancelReply:
+        """Cancels what has not ended."""
+        self._maybe_refuse()
+        stored = self._find(request.tenant, request.generation_id)
+        cancelled = stored.view.status <= pb.GenerationStatus.RUNNING
+        if cancelled:
+            await self.move(stored.view.generation_id, pb.GenerationStatus.CANCELLED, pb.ImageStatus.DROPPED)
+        return pb.CancelReply(cancelled=cancelled, generation=stored.view)
+
+    async def still_wanted(self, request: pb.StillWantedRequest) -> pb.StillWantedReply:
+        """Not the gateway's."""
+        raise GRPCError(Status.UNIMPLEMENTED)
+
+    async def move(self, generation_id: str, status: int, images: int) -> pb.GenerationView:
+        """Puts a generation and all its images into a status."""
+        view = self.stored[generation_id].view
+        async with self.changed:
+            view.status = pb.GenerationStatus(status)
+            view.version += 1
+            view.backlog_position = 0
+            view.started_at_ms = NOW_MS + 10
+            if status > pb.GenerationStatus.RUNNING:
+                view.finished_at_ms = NOW_MS + 20
+            for image in view.images:
+                image.status = pb.ImageStatus(images)
+                if images == pb.ImageStatus.PUBLISHED:
+                    image.public_key, image.sha256, image.size_bytes = f"token/{image.index}.png", b"\x01" * 32, 1234
+                if images == pb.ImageStatus.FAILED:
+                    image.failure = pb.AttemptFailure.MODEL_ERROR  # type: ignore[assignment]
+            self.changed.notify_all()
+        return view
+
+    def _maybe_refuse(self) -> None:
+        if self.break_next:
+            self.break_next -= 1
+            raise GRPCError(Status.UNAVAILABLE)
+        if self.refuse_with is not None:
+            raise GRPCError(self.refuse_with, "an inner secret")
+
+    def _find(self, tenant: str, generation_id: str) -> Stored:
+        stored = self.stored.get(generation_id)
+        if stored is None or stored.tenant != tenant:
+            raise GRPCError(Status.NOT_FOUND, "no such generation")
+        return stored
+
+    def _decide(self, item: pb.SubmitItem) -> pb.SubmitResult:
+        known = self.keys.get((item.tenant, item.idempotency_key)) if item.idempotency_key else None
+        if known is not None and self.stored[known].item.body_sha256 != item.body_sha256:
+            return pb.SubmitResult(outcome=pb.SubmitOutcome.KEY_CONFLICT)  # type: ignore[arg-type]
+        known = known or (item.generation_id if item.generation_id in self.stored else None)
+        if known is not None:
+            return _result(pb.SubmitOutcome.REPLAYED, self.stored[known].view)
+        if len(self.stored) >= self.backlog_cap:
+            return pb.SubmitResult(outcome=pb.SubmitOutcome.BACKLOG_FULL, retry_after_s=7)  # type: ignore[arg-type]
+        if item.prompts.prompt == "core says no":
+            return pb.SubmitResult(outcome=pb.SubmitOutcome.INVALID, field="prompts.prompt", detail="is not liked")  # type: ignore[arg-type]
+        view = _view(item, len(self.stored) + 1)
+        self.stored[item.generation_id] = Stored(tenant=item.tenant, item=item, view=view)
+        if item.idempotency_key:
+            self.keys[item.tenant, item.idempotency_key] = item.generation_id
+        return _result(pb.SubmitOutcome.ACCEPTED, view)
+
+
+def _result(outcome: int, view: pb.GenerationView) -> pb.SubmitResult:
+    return pb.SubmitResult(outcome=pb.SubmitOutcome(outcome), generation=view)
+
+
+def _view(item: pb.SubmitItem, position: int) -> pb.GenerationView:
+    return pb.GenerationView(
+        generation_id=item.generation_id,
+        status=pb.GenerationStatus(1),
+        version=1,
+        spec=item.spec,
+        prompts=item.prompts,
+        priority=item.priority,
+        ttl_s=item.ttl_s,
+        requested_at_ms=NOW_MS,
+        images=[
+            pb.ImageView(index=index, status=pb.ImageStatus(1), seed=(item.spec.seed + index) % limits.SEED_MODULUS)
+            for index in range(item.spec.n)
+        ],
+        backlog_position=position,
+    )
+
+
+class _Service(pb.CoreBase):
+    """FakeCore under the names that the generated base wants."""
+
+    def __init__(self, core: FakeCore) -> None:
+        self._core = core
+
+    async def submit(self, submit_request: pb.SubmitRequest) -> pb.SubmitReply:
+        return await self._core.submit(submit_request)
+
+    async def get(self, get_request: pb.GetRequest) -> pb.GetReply:
+        return await self._core.get(get_request)
+
+    async def list(self, list_request: pb.ListRequest) -> pb.ListReply:
+        return await self._core.list(list_request)
+
+    async def cancel(self, cancel_request: pb.CancelRequest) -> pb.CancelReply:
+        return await self._core.cancel(cancel_request)
+
+
+@asynccontextmanager
+async def serving(core: FakeCore, *, token: str = "", port: int = 0) -> AsyncIterator[tuple[Server, int]]:
+    """Serves on a loopback port; gives the server and its port."""
+    server = Server([_Service(core), Health()])
+    rpc.guard(server, token=token, max_bytes=limits.MAX_RPC_BYTES)
+    await server.start("127.0.0.1", port)
+    listening: Any = server._server
+    try:
+        yield server, listening.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        await server.wait_closed()
