@@ -40,10 +40,10 @@ class AdminServer:
                 web.get("/readyz", self._readyz),
             ]
         )
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, self._host, self._port, shutdown_timeout=1).start()
+            await web.TCPSite(self._runner, self._host, self._port).start()
         except OSError as error:
             await self._runner.cleanup()
             raise ConfigError(f"admin port {self._port} on {self._host}: {error.strerror or error}") from None

@@ -1,0 +1,71 @@
+# darkroom's commands. `just` lists them; each makes what it needs first, with Python 3.11 and pip and nothing else.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+set positional-arguments := true
+
+python := ".venv/bin/python"
+proto_sources := "schema/darkroom/v1/*.proto"
+
+# List the recipes
+default:
+    @just --list --unsorted
+
+# Prompt in, picture out: start everything, render, save darkroom-<id>.png, stop what was started
+demo PROMPT: (venv "gateway,core,worker,local")
+    @{{ python }} -m infra.local demo -- "$1"
+
+# Start the stack and keep it running (supervisord restarts what dies)
+up: (venv "gateway,core,worker,local")
+    @{{ python }} -m infra.local up
+
+# Stop the stack
+down: (venv "gateway,core,worker,local")
+    @{{ python }} -m infra.local down
+
+# What runs, and what is ready
+status: (venv "gateway,core,worker,local")
+    @{{ python }} -m infra.local status
+
+# Make an API key for a tenant; it is shown once
+key TENANT: (venv "gateway,core,worker,local")
+    @{{ python }} -m gateway keys create "$1"
+
+# All tests, or those that pytest's ARGS choose
+test *ARGS: (venv "dev")
+    {{ python }} -m pytest -n 2 --dist loadgroup "$@"
+
+# Linting, types, generated code, import arrows; under 90 s
+check: (venv "dev")
+    {{ python }} -m ruff check .
+    {{ python }} -m ruff format --check .
+    {{ python }} -m mypy gateway core worker schema infra loadtests tests
+    {{ just_executable() }} --quiet _proto-into var/proto-check
+    diff -r -x __pycache__ schema/gen var/proto-check
+    {{ python }} -m pytest -q tests/test_architecture.py
+
+# Regenerate schema/gen from the .proto files
+proto: (venv "dev") (_proto-into "schema/gen")
+
+_proto-into FOLDER:
+    mkdir -p "$1/darkroom"
+    PATH="$PWD/.venv/bin:$PATH" {{ python }} -m grpc_tools.protoc -I schema --python_betterproto_out="$1" {{ proto_sources }}
+
+# A benchmark by its name (submit, log); the last line is JSON
+bench NAME *ARGS: (venv "dev")
+    {{ python }} -m loadtests.bench "$@"
+
+# Load by simulated users on the emulated GPU: just load --users 50 --time 60s
+load *ARGS: (venv "dev")
+    {{ python }} -m loadtests.load "$@"
+
+# Train the demo model from nothing (about an hour on two cores)
+model-train *ARGS: (venv "dev")
+    {{ python }} -m worker.demo_model.train "$@"
+
+# Measure how often the demo model's pictures show what was asked for
+model-eval *ARGS: (venv "dev")
+    {{ python }} -m worker.demo_model.evaluate "$@"
+
+# Make .venv and install the extras, pinned, when pyproject.toml or constraints.txt changed
+venv EXTRAS="dev":
+    @infra/venv.sh "$1"

@@ -1,0 +1,69 @@
+"""The models file."""
+
+from pathlib import Path
+
+import pytest
+
+from infra.lifecycle import ConfigError
+from infra.models import load, require_sources
+from infra.settings import SHIPPED_MODELS_FILE
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "models.toml"
+    path.write_text(text)
+    return path
+
+
+def test_the_shipped_file_serves_the_demo_model_first() -> None:
+    first, *_ = load(SHIPPED_MODELS_FILE)
+    assert (first.name, first.engine, first.width, first.num_inference_steps) == ("demo", "pipeline", 256, 8)
+
+
+def test_a_relative_folder_is_found_beside_the_file(tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    (entry,) = load(write(tmp_path, '[[models]]\nname = "a"\nsource = "weights"\n'))
+    assert entry.source == str((tmp_path / "weights").resolve())
+    require_sources([entry])
+
+
+def test_an_emulated_model_needs_no_source(tmp_path: Path) -> None:
+    entries = load(write(tmp_path, '[[models]]\nname = "a"\nengine = "emulated"\nstep_ms = 5.0\n'))
+    require_sources(entries)
+    assert entries[0].step_ms == 5.0
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "no .*models"),
+        ("models = 3", "no .*models"),
+        ("[[models]", "models.toml"),
+        ('[[models]]\nname = "a"\n', "needs a source"),
+        ('[[models]]\nname = "a"\nsource = "x"\nstepms = 1\n', "stepms"),
+        ('[[models]]\nname = "a"\nsource = "x"\nwidth = 100\n', "width"),
+        ('[[models]]\nname = "a"\nsource = "x"\nwidth = 1032\n', "max_width"),
+        ('[[models]]\nname = "a"\nsource = "x"\n[[models]]\nname = "a"\nsource = "y"\n', "twice"),
+    ],
+)
+def test_a_wrong_file_is_a_configuration_error(tmp_path: Path, text: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        load(write(tmp_path, text))
+
+
+def test_a_missing_file_names_the_variable(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="DARKROOM_MODELS_FILE"):
+        load(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("source", "revision", "fine"),
+    [("owner/model", "abc123", True), ("owner/model", "", False), ("weights/is/gone", "abc123", False)],
+)
+def test_a_source_is_a_folder_or_a_pinned_hub_id(tmp_path: Path, source: str, revision: str, fine: bool) -> None:
+    entries = load(write(tmp_path, f'[[models]]\nname = "a"\nsource = "{source}"\nrevision = "{revision}"\n'))
+    if fine:
+        require_sources(entries)
+    else:
+        with pytest.raises(ConfigError, match=source):
+            require_sources(entries)

@@ -1,0 +1,163 @@
+"""Tokens, size cap, trace context and errors between a real grpclib server and client."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+from grpclib import GRPCError, Status
+from grpclib.server import Server
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from infra import rpc
+from infra.lifecycle import ConfigError
+from infra.retry import Permanent, Retryable
+from schema import pb
+from tests.emulators import free_port
+
+METHOD = "darkroom.v1.Core/Get"
+
+
+class Core(pb.CoreBase):
+    """Answers with the trace it is in, or as `status` says."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.status: Status | None = None
+        self.hang = False
+
+    async def get(self, get_request: pb.GetRequest) -> pb.GetReply:
+        self.calls += 1
+        if self.hang:
+            await asyncio.Event().wait()
+        if self.status is not None:
+            raise GRPCError(self.status, "no")
+        trace_id = trace.format_trace_id(trace.get_current_span().get_span_context().trace_id)
+        return pb.GetReply(generation=pb.GenerationView(generation_id=trace_id))
+
+
+@asynccontextmanager
+async def served(core: Core, *, token: str = "right", max_bytes: int = 10_000) -> AsyncIterator[str]:
+    server = Server([core])
+    rpc.guard(server, token=token, max_bytes=max_bytes)
+    port = free_port()
+    await server.start("127.0.0.1", port)
+    yield f"127.0.0.1:{port}"
+    server.close()
+    await server.wait_closed()
+
+
+async def get(target: str, *, token: str = "right", size: int = 10, deadline_s: float = 5.0) -> str:
+    channel = rpc.open_channel(target, token=token)
+    try:
+        async with rpc.calling(METHOD, deadline_s=deadline_s):
+            reply = await pb.CoreStub(channel).get(pb.GetRequest(generation_id="x" * size))
+    finally:
+        channel.close()
+    return reply.generation.generation_id
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(rpc, "_tracer", provider.get_tracer("test"))
+    yield exporter
+    provider.shutdown()
+
+
+@pytest.mark.asyncio
+async def test_a_call_with_the_token_is_served() -> None:
+    core = Core()
+    async with served(core) as target:
+        await get(target)
+    assert core.calls == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("token", ["", "wrong", "right "])
+async def test_without_the_token_nothing_is_served(token: str) -> None:
+    core = Core()
+    async with served(core) as target:
+        with pytest.raises(Permanent, match="UNAUTHENTICATED"):
+            await get(target, token=token)
+    assert core.calls == 0
+
+
+@pytest.mark.asyncio
+async def test_a_message_above_the_cap_is_refused_and_the_next_call_served() -> None:
+    core = Core()
+    async with served(core) as target:
+        with pytest.raises(Permanent, match="INVALID_ARGUMENT"):
+            await get(target, size=20_000)
+        await get(target)
+    assert core.calls == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (Status.UNAVAILABLE, Retryable),
+        (Status.RESOURCE_EXHAUSTED, Retryable),
+        (Status.ABORTED, Retryable),
+        (Status.NOT_FOUND, Permanent),
+        (Status.INVALID_ARGUMENT, Permanent),
+        (Status.UNIMPLEMENTED, Permanent),
+    ],
+)
+async def test_statuses_become_retryable_or_permanent(status: Status, kind: type[Exception]) -> None:
+    core = Core()
+    core.status = status
+    async with served(core) as target:
+        with pytest.raises(kind, match=status.name) as caught:
+            await get(target)
+    assert isinstance(caught.value.__cause__, GRPCError)
+
+
+@pytest.mark.asyncio
+async def test_the_deadline_and_a_missing_server_are_retryable() -> None:
+    core = Core()
+    core.hang = True
+    async with served(core) as target:
+        with pytest.raises(Retryable, match="DEADLINE_EXCEEDED"):
+            await get(target, deadline_s=0.05)
+    with pytest.raises(Retryable):
+        await get(target)
+
+
+@pytest.mark.asyncio
+async def test_client_and_server_spans_are_one_trace(spans: InMemorySpanExporter) -> None:
+    async with served(Core()) as target:
+        seen = await get(target)
+    by_kind = {span.kind.name: span for span in spans.get_finished_spans()}
+    client, server = by_kind["CLIENT"], by_kind["SERVER"]
+    assert client.context is not None
+    assert server.parent is not None
+    assert server.parent.span_id == client.context.span_id
+    assert seen == trace.format_trace_id(client.context.trace_id)
+    for span in (client, server):
+        assert span.name == METHOD
+        assert dict(span.attributes or {}) == {
+            "rpc.system.name": "grpc",
+            "rpc.method": METHOD,
+            "rpc.response.status_code": "OK",
+        }
+
+
+def test_an_open_host_needs_a_token() -> None:
+    rpc.require_token("127.0.0.1", "")
+    rpc.require_token("0.0.0.0", "secret")
+    with pytest.raises(ConfigError, match="DARKROOM_INTERNAL_TOKEN"):
+        rpc.require_token("0.0.0.0", "")
+
+
+@pytest.mark.asyncio
+async def test_a_malformed_target_is_a_configuration_error() -> None:
+    for target in ("", "localhost", "host:port", ":1"):
+        with pytest.raises(ConfigError, match="DARKROOM_CORE_TARGET"):
+            rpc.open_channel(target, token="")
