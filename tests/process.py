@@ -1,0 +1,102 @@
+"""One real process under test: started, signalled, awaited, its output kept in a file."""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tests.eventually import until
+
+
+class Process:
+    """A command that can be started again after it ended. Each run appends to the same log file."""
+
+    def __init__(self, name: str, argv: Sequence[str], env: Mapping[str, str], folder: Path) -> None:
+        self.name = name
+        self.argv = list(argv)
+        self.env = dict(env)
+        self.folder = folder
+        self.log = folder / f"{name}.log"
+        self._running: subprocess.Popen[bytes] | None = None
+
+    def start(self, **env: str) -> None:
+        """Start it; `env` is added for this run only."""
+        assert not self.alive, f"{self.name} runs already"
+        with self.log.open("ab") as log:
+            self._running = subprocess.Popen(
+                self.argv,
+                env={**self.env, **env},
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def alive(self) -> bool:
+        return self._running is not None and self._running.poll() is None
+
+    @property
+    def pid(self) -> int:
+        assert self._running is not None, f"{self.name} was never started"
+        return self._running.pid
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._running is not None, f"{self.name} was never started"
+        self._running.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        if self.alive:
+            self.signal(signal.SIGKILL)
+            self.exit_code()
+
+    def exit_code(self, deadline_s: float = 20.0) -> int:
+        """Wait for its end. Negative: ended by that signal."""
+        running = self._running
+        assert running is not None, f"{self.name} was never started"
+        until(lambda: running.poll() is not None, deadline_s, what=f"{self.name} ends\n{self.tail()}")
+        return running.returncode
+
+    def stop(self, deadline_s: float = 25.0) -> None:
+        """SIGTERM and a clean end."""
+        if self.alive:
+            self.signal(signal.SIGTERM)
+            code = self.exit_code(deadline_s)
+            assert code == 0, f"{self.name} ended with {code} after SIGTERM\n{self.tail()}"
+
+    def died_by_kill(self, deadline_s: float = 30.0) -> None:
+        """Wait until a failpoint has killed it."""
+        code = self.exit_code(deadline_s)
+        assert code == -signal.SIGKILL, f"{self.name} ended with {code}, not by SIGKILL\n{self.tail()}"
+
+    def output(self) -> str:
+        return self.log.read_text("utf-8", "replace") if self.log.exists() else ""
+
+    def tail(self, lines: int = 15) -> str:
+        """The end of its log, for messages of failed tests."""
+        return "\n".join([f"--- {self.log}", *self.output().splitlines()[-lines:]])
+
+
+def module(name: str, *arguments: str) -> list[str]:
+    """The command line of `python -m name`."""
+    return [sys.executable, "-m", name, *arguments]
+
+
+def free_port() -> int:
+    """A loopback port that is free now, below the range the kernel gives to outgoing connections."""
+    numbers = random.Random(os.urandom(8))
+    for _ in range(100):
+        port = numbers.randrange(12_000, 30_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no free port on 127.0.0.1")
