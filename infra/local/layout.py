@@ -172,6 +172,8 @@ def emulator_environment(data_dir: Path, port: int) -> dict[str, str]:
         "BIND_HOST": HOST,  # every interface otherwise
         "GATEWAY_PORT": str(port),
         "SERVICES": "s3,sqs",
+        "IOT_MTLS_ENABLED": "0",  # it listens on every interface, port 8883, otherwise
+        "SFTP_ENABLED": "0",
         "PERSIST_STATE": "1",
         "STATE_DIR": str(home / "state"),
         "S3_PERSIST": "1",
