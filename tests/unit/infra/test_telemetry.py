@@ -45,7 +45,8 @@ def say_everything_secret() -> None:
     log = structlog.get_logger()
     log.info("image.rendered", prompt=CANARY, spec={"Negative_Prompt": CANARY, "deep": [{"api_key": CANARY}]})
     log.info("call", authorization=CANARY, link=LINK, headers={"Authorization": f"Bearer {CANARY}"})
-    log.warning(" ".join(("key", KEY, "was used with Bearer", CANARY, "for", LINK)))
+    message = f"key {KEY} was used with Bearer {CANARY} for {LINK}"
+    log.warning(message)
     logging.getLogger("some.library").error("token %s and %s", KEY, LINK)
     logging.getLogger("botocore.endpoint").debug("body %s", CANARY)
     try:
