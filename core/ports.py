@@ -58,7 +58,9 @@ class EventLog(Protocol):
     """
 
     async def append(self, transaction: Transaction) -> None:
-        """Make the transaction durable. Raises LogFull (nothing written), VersionConflict or LogBroken."""
+        """Make the transaction durable. Raises Retryable, such as LogFull (nothing was written), VersionConflict or
+        LogBroken.
+        """
 
     async def stream(self, generation_id: str) -> Sequence[Recorded]:
         """All events of one generation in order; empty when there is none. Raises LogBroken for damaged bytes."""
@@ -68,19 +70,16 @@ class EventLog(Protocol):
 
 
 class Upkeep(Protocol):
-    """What the log keeps beside its events. These may be called while an append is running."""
+    """What the log keeps beside its events. May be called while an append is running."""
 
-    async def running_ms(self) -> int:
-        """The running time last persisted; 0 for a new log."""
+    @property
+    def running_ms(self) -> int:
+        """Core's running time as it was persisted last, when the log was opened; 0 for a new log."""
 
     async def save_running_ms(self, running_ms: int) -> None:
-        """Persist core's running time; called every second. Raises LogFull or LogBroken."""
-
-    async def forget_keys(self, running_ms: int) -> int:
-        """Delete some idempotency keys (at most a thousand) that had expired by then, and say how many."""
-
-    async def checkpoint(self) -> None:
-        """Fold the write-ahead log into the database file; called now and then when idle."""
+        """Persist core's running time; called every second. Raises Retryable or LogBroken. A good moment for the
+        log to drop idempotency keys that had expired by then, and to fold up its write-ahead log when idle.
+        """
 
 
 class Projection(Protocol):

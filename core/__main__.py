@@ -1,0 +1,34 @@
+"""`python -m core` serves; `python -m core verify | rebuild | history ID` reads or mends the log offline."""
+
+import gc
+import sys
+from collections.abc import Sequence
+
+from core.app import serve
+from core.config import CoreSettings
+from infra import lifecycle, settings, telemetry
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The process. Returns the exit code."""
+    if arguments and arguments[0] != "serve":
+        from core.cli import run  # noqa: PLC0415  (nothing that serving needs)
+
+        return run(list(arguments))
+    try:
+        if len(arguments) > 1:
+            raise lifecycle.ConfigError("python -m core serve takes no arguments: settings are environment variables")
+        config = settings.load(CoreSettings)
+    except lifecycle.ConfigError as error:
+        lifecycle.print_config_error(error)
+        return lifecycle.EXIT_MISCONFIGURED
+    flush = telemetry.set_up("darkroom-core", config)
+    gc.freeze()  # what was imported stays; each collection would walk over it
+    try:
+        return lifecycle.run(lambda shutdown: serve(config, shutdown))
+    finally:
+        flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

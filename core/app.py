@@ -1,0 +1,166 @@
+"""The composition root: core's ports made of a real log, queues and buckets, and core served over gRPC.
+
+Stop: no more calls are taken in, what has been accepted is written, then everything is cancelled and closed in
+reverse. Nothing is lost by stopping at once either; draining only spares callers an error.
+"""
+
+import asyncio
+import random
+import secrets
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+import structlog
+from grpclib.health.service import Health
+from grpclib.server import Server
+
+from core.config import CoreSettings
+from core.errors import LogUnusable
+from core.grpc_api import CoreApi
+from core.parts import Core, Log, Ports, Tuning
+from core.ports import Outgoing
+from core.sqlite_log import SqliteLog
+from infra import aws, rpc, sqs
+from infra.admin import AdminServer
+from infra.clock import wall_ms
+from infra.failpoints import Failpoints
+from infra.lifecycle import ConfigError, Shutdown
+from infra.s3 import S3Bucket, StoredObject
+from schema import limits
+
+_log = structlog.get_logger()
+_TOKEN_BYTES = 24  # 192 bits
+_SALT_BYTES = 16
+
+
+class Senders:
+    """`ports.JobQueue` over infra's queue."""
+
+    def __init__(self, queue: sqs.SqsQueue) -> None:
+        self._queue = queue
+
+    async def send(self, messages: Sequence[Outgoing]) -> list[bool]:
+        """True where the queue has accepted."""
+        return await self._queue.send([sqs.Outgoing(body=each.body, attributes=each.attributes) for each in messages])
+
+
+class PublicBucket:
+    """`ports.Gallery` over infra's buckets."""
+
+    def __init__(self, public: S3Bucket, temp: S3Bucket) -> None:
+        self._public = public
+        self._temp = temp
+
+    async def copy_draft(self, draft_key: str, key: str, *, content_type: str) -> bool:
+        """Copies within the store."""
+        return await self._public.copy_from(self._temp, draft_key, key, content_type=content_type)
+
+    async def head(self, key: str) -> StoredObject | None:
+        """What the store says of it."""
+        return await self._public.head(key)
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Deletes those that exist."""
+        await self._public.delete(keys)
+
+
+async def serve(settings: CoreSettings, shutdown: Shutdown, ports: Ports | None = None) -> None:
+    """Core until it has drained. Raises ConfigError, or a group with LogBroken or VersionConflict."""
+    token = settings.internal_token.get_secret_value()
+    rpc.require_token(settings.core_host, token)
+    async with AsyncExitStack() as stack:
+        core = Core(ports or await open_ports(settings, stack), tuning(settings))
+        await core.load()
+        admin = AdminServer(settings.core_admin_host, settings.core_admin_port, core.metrics.registry, core.reasons)
+        await stack.enter_async_context(admin)
+        async with asyncio.TaskGroup() as group:
+            tasks = core.start(group)
+            server = await _listen(settings, core, token)
+            _log.info("core.serving", port=_port(server), admin_port=admin.port)
+            try:
+                await shutdown.wait()
+                await core.drain(settings.drain_s)
+            finally:
+                server.close()
+                await server.wait_closed()
+            for task in tasks:
+                task.cancel()
+        _log.info("core.stopped")
+
+
+async def open_ports(settings: CoreSettings, stack: AsyncExitStack) -> Ports:
+    """The real ports; `stack` closes them. Raises ConfigError when the log or the credentials are unusable."""
+    failpoints = Failpoints.from_env(settings.failpoints)
+    log = await _open_log(settings, failpoints, stack)
+    connections = settings.core_reply_consumers + settings.core_publishers + 20
+    clients = await stack.enter_async_context(aws.clients(max_connections=connections))
+    jobs = sqs.SqsQueue(clients.sqs, settings.jobs_queue)
+    replies = sqs.SqsQueue(clients.sqs, settings.replies_queue)
+    dead = sqs.SqsQueue(clients.sqs, settings.dead_queue)
+    temp = S3Bucket(clients.s3, settings.temp_bucket)
+    public = S3Bucket(clients.s3, settings.public_bucket)
+
+    async def make() -> None:
+        if settings.core_create_queues:
+            await jobs.ensure(visibility_s=settings.visibility_s, dead_letter=settings.dead_queue)
+            await dead.ensure(visibility_s=settings.visibility_s)
+            await replies.ensure(visibility_s=settings.core_reply_visibility_s)
+            await temp.ensure()
+            await public.ensure()
+
+    return Ports(
+        log=log,
+        jobs=Senders(jobs),
+        replies=replies,
+        dead=Senders(dead),
+        drafts=temp,
+        gallery=PublicBucket(public, temp),
+        make=make,
+        failpoints=failpoints,
+        wall_ms=wall_ms,
+        new_token=lambda: secrets.token_hex(_TOKEN_BYTES),
+        new_salt=lambda: secrets.token_bytes(_SALT_BYTES),
+        draw=random.random,
+    )
+
+
+def tuning(settings: CoreSettings) -> Tuning:
+    """The settings in core's own words."""
+    return Tuning(
+        jobs_queue=settings.jobs_queue,
+        replies_queue=settings.replies_queue,
+        visibility_s=settings.visibility_s,
+        backlog_cap=settings.core_backlog_cap,
+        runway=settings.core_runway,
+        recheck_cap_s=settings.core_recheck_cap_s,
+        overtaking_s=settings.core_overtaking_s,
+        reply_consumers=settings.core_reply_consumers,
+        reply_wait_s=settings.core_reply_wait_s,
+        reply_visibility_s=settings.core_reply_visibility_s,
+        publishers=settings.core_publishers,
+        max_waiters=settings.core_max_waiters,
+    )
+
+
+async def _open_log(settings: CoreSettings, failpoints: Failpoints, stack: AsyncExitStack) -> Log:
+    try:
+        return await stack.enter_async_context(SqliteLog(settings.log_path, reach=failpoints.reach_now))
+    except LogUnusable as error:
+        raise ConfigError(str(error)) from None
+
+
+async def _listen(settings: CoreSettings, core: Core, token: str) -> Server:
+    server = Server([CoreApi(core.service), Health()])
+    rpc.guard(server, token=token, max_bytes=limits.MAX_RPC_BYTES)
+    try:
+        await server.start(settings.core_host, settings.core_port)
+    except OSError as error:
+        where = f"{settings.core_host}:{settings.core_port}"
+        raise ConfigError(f"cannot listen on {where} ({error.strerror}): set DARKROOM_CORE_PORT") from None
+    return server
+
+
+def _port(server: Server) -> int:
+    listening = server._server  # noqa: SLF001  (grpclib does not tell which port 0 has become)
+    assert isinstance(listening, asyncio.Server)  # noqa: S101
+    return int(listening.sockets[0].getsockname()[1])

@@ -1,0 +1,31 @@
+"""Core's settings: environment variables `DARKROOM_CORE_…` beside the shared ones of `infra/settings.py`."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from infra.settings import Settings
+
+
+class CoreSettings(Settings):
+    """What `python -m core` reads."""
+
+    core_host: str = Field("127.0.0.1", description="Address to listen on; any but loopback needs a token")
+    core_port: int = Field(50051, ge=0, le=65535, description="Port of core's API; 0: any free one")
+    core_admin_host: str = Field("127.0.0.1", description="Address of metrics and readiness")
+    core_admin_port: int = Field(9102, ge=0, le=65535, description="Port of metrics and readiness; 0: any free one")
+    core_create_queues: bool = Field(True, description="Make queues and buckets that are missing (embedded stack)")
+    core_backlog_cap: int = Field(10_000, ge=1, description="Unfinished images beyond which submissions are refused")
+    core_runway: int = Field(0, ge=0, description="Images kept on the jobs queue; 0: by workers and pace")
+    core_recheck_cap_s: float = Field(900, gt=0, description="Longest silence before an image is sent again")
+    core_overtaking_s: float = Field(30.0, ge=0, description="GPU seconds that may overtake the longest waiting image")
+    core_reply_consumers: int = Field(2, ge=1, le=64, description="Long polls of the replies queue side by side")
+    core_reply_wait_s: int = Field(20, ge=0, le=20, description="Seconds of one long poll")
+    core_reply_visibility_s: int = Field(30, ge=1, le=43_200, description="Seconds a reply is hidden while recorded")
+    core_publishers: int = Field(16, ge=1, le=256, description="Pictures copied side by side")
+    core_max_waiters: int = Field(10_000, ge=0, description="Calls that wait for an end; beyond: answered at once")
+
+    @property
+    def log_path(self) -> Path:
+        """Where the event log is."""
+        return self.data_dir / "core" / "log.sqlite3"

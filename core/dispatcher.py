@@ -1,0 +1,303 @@
+"""Puts pending images on the jobs queue, and puts them there again when nobody was heard of them.
+
+It keeps no position: what is pending and what is out follows from the states of open generations, which the
+writer announces, so a start and a crash need no care. The order is: choose, send, record. A crash after sending
+sends again, and the worker's or the writer's inbox drops the copy; a crash before loses nothing. The queue is
+only an optimisation: past its recheck time an image is sent again, alone if it had been started, until it is
+decided. An unreachable queue stops nothing but dispatching.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from core import commands as c
+from core.decide import convicted, may_dispatch, runs_alone
+from core.draft import Change, Order
+from core.estimates import Estimates
+from core.jobs import Job, batch_key, outgoing
+from core.metrics import Metrics
+from core.ports import Failpoints, JobQueue
+from core.progress import Workers
+from core.prompts import Prompts
+from core.runway import Patience, Runway
+from core.schedule import Backlog, Pending, Ref
+from core.state import Generation, Image, Phase
+from core.writer import Writer
+from infra.retry import Permanent, Retryable, backoff_s, retry
+
+_log = structlog.get_logger()
+BATCH = 10
+"""What SQS takes in one call."""
+
+_ROUND = 50
+_IDLE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """`runway` 0: as many images as workers, dispatch rate and loop time ask for, 64 at least."""
+
+    queue: str
+    patience: Patience
+    runway: int = 0
+
+
+class Dispatcher:
+    """`heal` makes missing queues again, or raises Retryable; `draw` gives numbers from 0 to 1."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        queue: JobQueue,
+        prompts: Prompts,
+        *,
+        policy: Policy,
+        backlog: Backlog,
+        now_ms: Callable[[], int],
+        estimates: Estimates,
+        workers: Workers,
+        failpoints: Failpoints,
+        heal: Callable[[], Awaitable[None]],
+        draw: Callable[[], float],
+        metrics: Metrics,
+    ) -> None:
+        self._writer = writer
+        self._queue = queue
+        self._prompts = prompts
+        self._policy = policy
+        self._now_ms = now_ms
+        self._estimates = estimates
+        self._workers = workers
+        self._failpoints = failpoints
+        self._heal = heal
+        self._draw = draw
+        self._metrics = metrics
+        self._backlog = backlog
+        self._runway = Runway()
+        self._ages: dict[str, int] = {}
+        self._age = 0
+        self._stopping = False
+        self._sending: set[Ref] = set()
+        self._wake = asyncio.Event()
+        self._rounds: deque[tuple[float, float, int]] = deque(maxlen=100)
+        self.trouble = ""
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is between being chosen and being recorded."""
+        return not self._sending
+
+    def stop(self) -> None:
+        """Choose no more."""
+        self._stopping = True
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many images wait, are on the queue, and are on a GPU as far as is known."""
+        on_queue = self._runway.on_queue
+        return {"pending": len(self._backlog), "queued": on_queue, "started": len(self._runway) - on_queue}
+
+    def position(self, state: Generation) -> int:
+        """Images ahead of the generation's first pending one, plus 1; 0 when none is pending. Approximate."""
+        if not state.open:
+            return 0
+        for image in state.images:
+            if image.phase is Phase.PENDING:
+                return self._backlog.position((state.id, image.index)) or 1
+        return 0
+
+    def postpone(self, ref: Ref) -> None:
+        """A worker has the image in hand."""
+        self._runway.postpone(ref, self._now_ms() + self._policy.patience.after_report_ms())
+
+    def observe(self, changes: Sequence[Change]) -> None:
+        """Follow the writer."""
+        for before, after in changes:
+            if after.open:
+                self._ages.setdefault(after.id, self._age)
+                self._age += before is None
+                for image in after.images:
+                    if before is None or image is not before.images[image.index]:
+                        self._place(after, image)
+            else:
+                self._ages.pop(after.id, None)
+                for image in after.images:
+                    self._forget((after.id, image.index))
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Dispatch, for ever."""
+        failures = 0
+        while True:
+            self._wake.clear()
+            try:
+                more = await self._round()
+            except Retryable as error:
+                self.trouble = f"jobs queue: {error}"
+                _log.warning("dispatch.unreachable", reason=str(error))
+                await asyncio.sleep(backoff_s(failures, first_s=0.2, cap_s=5.0, draw=self._draw()))
+                failures += 1
+                await self._try_heal()
+                continue
+            failures, self.trouble = 0, ""
+            if not more:
+                await self._rest()
+
+    async def _rest(self) -> None:
+        """Until something changes or the next recheck is due."""
+        due_ms = self._runway.next_ms()
+        rest_s = _IDLE_S if due_ms is None else min(_IDLE_S, max(0.0, (due_ms - self._now_ms()) / 1000))
+        try:
+            async with asyncio.timeout(rest_s):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    async def _try_heal(self) -> None:
+        try:
+            await self._heal()
+        except (Retryable, Permanent) as error:
+            _log.warning("dispatch.queues_not_made", reason=str(error))
+
+    async def _round(self) -> bool:
+        """One pass; whether there may be more to do at once. Raises Retryable when the queue took nothing."""
+        if self._stopping:
+            return False
+        begun = asyncio.get_running_loop().time()
+        jobs, convicts = self._overdue()
+        rechecks = len(jobs)
+        jobs += self._chosen(_ROUND - len(jobs))
+        self._sending.update(job.ref for job in jobs)
+        if convicts:
+            await self._record([Order(ref[0], c.GiveUp(index=ref[1])) for ref in convicts])
+            for ref in convicts:
+                self._settle(ref)
+        if not jobs:
+            return bool(convicts)
+        batches = [jobs[start : start + BATCH] for start in range(0, len(jobs), BATCH)]
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._send(batch), name="dispatch.batch") for batch in batches]
+        errors = [error for task in tasks if (error := task.result()) is not None]
+        if errors:
+            raise errors[0]
+        self._metrics.rechecks.inc(rechecks)
+        ended = asyncio.get_running_loop().time()
+        self._rounds.append((ended, ended - begun, len(jobs)))
+        return True
+
+    def _overdue(self) -> tuple[list[Job], list[Ref]]:
+        now_ms = self._now_ms()
+        jobs: list[Job] = []
+        convicts: list[Ref] = []
+        for ref in self._runway.due(now_ms, _ROUND):
+            state = self._writer.open.get(ref[0])
+            image = state.images[ref[1]] if state else None
+            if state is None or image is None or image.decided:
+                self._runway.drop(ref)
+            elif convicted(image):
+                convicts.append(ref)
+            elif may_dispatch(image, now_ms):
+                jobs.append(Job(state, image, runs_alone(image, now_ms)))
+            else:
+                self._runway.again(ref, image.recheck_at_running_ms)
+        return jobs, convicts
+
+    def _chosen(self, limit: int) -> list[Job]:
+        target = self._target()
+        room = min(limit, target - self._runway.on_queue - len(self._sending))
+        self._metrics.runway.set(target)
+        if room <= 0 or room < min(BATCH, len(self._backlog), target):
+            return []  # a full batch of one key is worth a moment
+        jobs = []
+        for pending in self._backlog.choose(room, BATCH):
+            state = self._writer.open[pending.ref[0]]
+            image = state.images[pending.ref[1]]
+            jobs.append(Job(state, image, runs_alone(image, self._now_ms())))
+        return jobs
+
+    def _target(self) -> int:
+        if self._policy.runway:
+            return self._policy.runway
+        workers = 2 * sum(self._workers.batches())
+        reach = 0.0
+        if len(self._rounds) > 1:
+            span_s = max(self._rounds[-1][0] - self._rounds[0][0], 0.001)
+            rate = sum(count for _, _, count in self._rounds) / span_s
+            slowest = sorted(took for _, took, _ in self._rounds)[int(len(self._rounds) * 0.99)]
+            reach = rate * slowest
+        return max(64, workers, int(reach))
+
+    async def _send(self, batch: Sequence[Job]) -> Retryable | None:
+        """Send and record one batch of ten; what was not taken goes back. The error, when nothing can be said."""
+        await self._failpoints.reach("core.before_send")
+        prompts = await self._prompts.of_open([job.state.id for job in batch])
+        sealed = [outgoing(job, prompts, self._policy.queue) for job in batch]
+        try:
+            accepted = await self._queue.send(sealed)
+        except (Retryable, Permanent) as error:
+            self._put_back(batch)
+            return Retryable(str(error))
+        await self._failpoints.reach("core.after_send")
+        sent = [job for job, taken in zip(batch, accepted, strict=True) if taken]
+        wait_s = self._estimates.wait_s(self._runway.on_queue + len(self._sending), self._policy.patience.cap_s)
+        await self._record([self._dispatch(job, wait_s) for job in sent])
+        self._metrics.dispatched.inc(len(sent))
+        self._sending.difference_update(job.ref for job in sent)
+        for job in sent:
+            self._settle(job.ref)
+        refused = [job for job, taken in zip(batch, accepted, strict=True) if not taken]
+        self._put_back(refused)
+        return Retryable("some messages were refused") if refused else None
+
+    async def _record(self, orders: Sequence[Order]) -> None:
+        """What was done must be recorded, however long the disk is full."""
+        if orders:
+            await retry(lambda: self._writer.carry_out(orders), attempts=None, cap_s=2.0, rng=self._draw)
+
+    def _dispatch(self, job: Job, wait_s: float) -> Order:
+        after_ms = self._policy.patience.after_dispatch_ms(job.image.dispatches + 1, wait_s)
+        return Order(job.state.id, c.Dispatch(index=job.image.index, recheck_after_ms=after_ms))
+
+    def _put_back(self, jobs: Sequence[Job]) -> None:
+        self._metrics.send_failures.inc(len(jobs))
+        for job in jobs:
+            self._sending.discard(job.ref)
+            self._settle(job.ref)
+
+    def _settle(self, ref: Ref) -> None:
+        """Put an image that is not being sent any more where it belongs, whatever has happened meanwhile."""
+        state = self._writer.open.get(ref[0])
+        if state is not None:
+            self._place(state, state.images[ref[1]])
+
+    def _place(self, state: Generation, image: Image) -> None:
+        ref = (state.id, image.index)
+        if image.decided:
+            self._forget(ref)
+        elif image.phase is not Phase.PENDING:
+            self._backlog.remove(ref)
+            self._runway.put(ref, image.recheck_at_running_ms, on_queue=image.phase is Phase.DISPATCHED)
+        elif convicted(image):
+            self._runway.put(ref, 0, on_queue=False)
+        elif ref not in self._sending:
+            self._runway.drop(ref)
+            self._backlog.add(self._pending(state, image))
+
+    def _forget(self, ref: Ref) -> None:
+        self._backlog.remove(ref)
+        self._runway.drop(ref)
+
+    def _pending(self, state: Generation, image: Image) -> Pending:
+        ref = (state.id, image.index)
+        return Pending(
+            ref=ref,
+            tenant=state.tenant,
+            priority=state.priority,
+            age=self._ages.get(state.id, self._age),
+            key=ref if image.suspect else batch_key(state.spec),
+            work_s=self._estimates.work_s(state.spec),
+        )

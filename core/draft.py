@@ -1,0 +1,178 @@
+"""One transaction being decided: orders on top of each other, nothing written yet. Pure; the writer uses it.
+
+Adds to `decide` what concerns more than one generation: repeated submissions (by generation id, then by
+idempotency key and body) and the cap on the backlog.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from core import commands as c
+from core import events as e
+from core.decide import Now, Refused, decide
+from core.ports import Entry, KeyRow, PromptRow, Transaction
+from core.state import Generation, Phase, apply, begin
+from core.views import project
+
+KEY_KEPT_MS = 24 * 3600 * 1000
+
+
+class KeyConflict(Refused):
+    """The idempotency key was used with another body."""
+
+
+class BacklogFull(Refused):
+    """There is no room for so many more images."""
+
+
+class IdTaken(Refused):
+    """The generation id belongs to somebody else."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyClaim:
+    """An idempotency key and the digest of the body it came with."""
+
+    key: str
+    body_sha256: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A command for one generation. A Request comes with its prompts, and with a key where the client gave one."""
+
+    generation_id: str
+    command: c.Command
+    prompt: PromptRow | None = None
+    claim: KeyClaim | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of an order: the state after it (of the first generation, for a repeated request), or why not."""
+
+    state: Generation | None
+    changed: bool = False
+    refusal: Refused | None = None
+
+
+Change = tuple[Generation | None, Generation]
+"""A generation before (None: new) and after."""
+
+
+def unfinished(state: Generation | None) -> int:
+    """How many images still count against the backlog cap."""
+    if state is None or not state.open:
+        return 0
+    return sum(image.phase < Phase.PUBLISHED for image in state.images)
+
+
+@dataclass(slots=True)
+class Draft:
+    """The transaction so far. The writer puts in `before` and `keys` what the log already holds."""
+
+    now: Now
+    backlog: int
+    backlog_cap: int
+    before: dict[str, Generation | None] = field(default_factory=dict)
+    keys: dict[tuple[str, str], KeyRow] = field(default_factory=dict)
+    _after: dict[str, Generation] = field(default_factory=dict)
+    _entries: list[Entry] = field(default_factory=list)
+    _prompts: list[PromptRow] = field(default_factory=list)
+    _new_keys: list[KeyRow] = field(default_factory=list)
+    _erased: list[str] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """How many events it holds."""
+        return len(self._entries)
+
+    def decide(self, order: Order) -> Result:
+        """Decide one order on top of those before it."""
+        state = self._state(order.generation_id)
+        try:
+            if isinstance(order.command, c.Request):
+                first = self._repeated(order, order.command, state)
+                if first is not None:
+                    return Result(first)
+            events = decide(state, order.command, self.now)
+        except Refused as refusal:
+            return Result(state, refusal=refusal)
+        if not events:
+            return Result(state)
+        return Result(self._apply(order, state, events), changed=True)
+
+    def changes(self) -> list[Change]:
+        """Each generation that changed, once."""
+        return [(self.before[each], state) for each, state in self._after.items()]
+
+    def transaction(self) -> Transaction:
+        """What to write."""
+        return Transaction(
+            entries=self._entries,
+            rows=[project(state) for state in self._after.values()],
+            prompts=self._prompts,
+            keys=self._new_keys,
+            erased=self._erased,
+        )
+
+    def tally(self) -> Counter[type]:
+        """How many events of each class."""
+        return Counter(type(entry.event) for entry in self._entries)
+
+    def _state(self, generation_id: str) -> Generation | None:
+        return self._after.get(generation_id) or self.before[generation_id]
+
+    def _repeated(self, order: Order, request: c.Request, state: Generation | None) -> Generation | None:
+        """The generation that this request repeats, if any. Raises Refused when it cannot be accepted."""
+        if state is not None:
+            if state.tenant != request.tenant:
+                raise IdTaken
+            return state
+        row = self.keys.get((request.tenant, order.claim.key)) if order.claim else None
+        if order.claim is not None and row is not None:
+            if row.body_sha256 != order.claim.body_sha256:
+                raise KeyConflict
+            return self._state(row.generation_id)
+        if self.backlog + request.spec.n > self.backlog_cap:
+            raise BacklogFull
+        return None
+
+    def _apply(self, order: Order, state: Generation | None, events: Sequence[e.Event]) -> Generation:
+        now, after = self.now, state
+        for event in events:
+            if after is None:
+                assert isinstance(event, e.GenerationRequested)  # noqa: S101  (decide begins a stream so)
+                after = begin(order.generation_id, event)
+                self._note_request(order, event)
+            else:
+                after = apply(after, event, now.at_ms)
+            if isinstance(event, e.GenerationErased):
+                self._erased.append(after.id)
+            entry = Entry(
+                generation_id=after.id,
+                version=after.version,
+                at_ms=now.at_ms,
+                running_ms=now.running_ms,
+                event=event,
+            )
+            self._entries.append(entry)
+        assert after is not None  # noqa: S101
+        self.backlog += unfinished(after) - unfinished(state)
+        self._after[after.id] = after
+        return after
+
+    def _note_request(self, order: Order, event: e.GenerationRequested) -> None:
+        if order.prompt is not None:
+            self._prompts.append(order.prompt)
+        if order.claim is not None:
+            row = KeyRow(
+                tenant=event.tenant,
+                key=order.claim.key,
+                generation_id=order.generation_id,
+                body_sha256=order.claim.body_sha256,
+                expires_at_running_ms=self.now.running_ms + KEY_KEPT_MS,
+            )
+            self.keys[event.tenant, order.claim.key] = row
+            self._new_keys.append(row)

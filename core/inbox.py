@@ -1,0 +1,130 @@
+"""Replies as commands: what a worker's word means to core, and the span under which it is taken."""
+
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind
+
+from core import commands as c
+from core import tracing
+from core.events import Failure, RenderFacts, Spec, Timings
+from core.ports import Received
+from schema import pb
+
+_tracer = trace.get_tracer(__name__)
+Reply = pb.ImageStarted | pb.ImageRendered | pb.ImageAttemptFailed
+
+
+class Processing:
+    """The CONSUMER span of one reply, a child of the worker's PRODUCER span; not made current."""
+
+    def __init__(self, queue: str, reply: Reply, source: Received) -> None:
+        self._span = _tracer.start_span(
+            f"process {queue}",
+            context=tracing.context_of(source.attributes),
+            kind=SpanKind.CONSUMER,
+            attributes={
+                "messaging.system": "aws_sqs",
+                "messaging.operation.name": "process",
+                "messaging.operation.type": "process",
+                "messaging.destination.name": queue,
+                "messaging.message.conversation_id": reply.image.generation_id,
+                "darkroom.reply": kind(reply),
+                "darkroom.image.index": reply.image.index,
+            },
+        )
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self._span.end()
+
+
+def kind(reply: Reply) -> str:
+    """Its name in metrics and spans."""
+    match reply:
+        case pb.ImageStarted():
+            return "started"
+        case pb.ImageRendered():
+            return "rendered"
+        case _:
+            return "attempt_failed"
+
+
+def started(reply: pb.ImageStarted, recheck_after_ms: int) -> c.RecordStarted:
+    """The command for a worker's word that it begins."""
+    return c.RecordStarted(
+        index=reply.image.index,
+        attempt_id=reply.attempt_id,
+        dispatch=reply.dispatch,
+        worker_id=reply.worker_id,
+        solo=reply.solo,
+        batch_id=reply.batch_id,
+        batch_size=reply.batch_size,
+        recheck_after_ms=recheck_after_ms,
+    )
+
+
+def rendered(reply: pb.ImageRendered, public_token: str) -> c.RecordRendered:
+    """The command for a worker's word that a picture lies in the temporary bucket. `public_token` is fresh."""
+    times, facts = reply.timings, reply.facts
+    return c.RecordRendered(
+        index=reply.image.index,
+        attempt_id=reply.attempt_id,
+        worker_id=reply.worker_id,
+        temp_key=reply.temp_key,
+        sha256=reply.sha256,
+        size_bytes=reply.size_bytes,
+        width=reply.width,
+        height=reply.height,
+        format=int(reply.format),
+        public_token=public_token,
+        timings=Timings(
+            wait_ms=times.wait_ms,
+            gpu_ms=times.gpu_ms,
+            batch_gpu_ms=times.batch_gpu_ms,
+            decode_ms=times.decode_ms,
+            encode_ms=times.encode_ms,
+            upload_ms=times.upload_ms,
+            wait_reason=times.wait_reason,
+        ),
+        facts=RenderFacts(
+            engine=facts.engine,
+            model=facts.model,
+            model_revision=facts.model_revision,
+            scheduler=facts.scheduler,
+            dtype=facts.dtype,
+            device=facts.device,
+            libraries=facts.libraries,
+            batch_id=facts.batch_id,
+            batch_members=tuple((member.generation_id, member.index) for member in facts.batch_members),
+            seed=facts.seed,
+        ),
+    )
+
+
+def attempt_failed(reply: pb.ImageAttemptFailed) -> c.RecordAttemptFailed:
+    """The command for a worker's word that an attempt gave no picture."""
+    return c.RecordAttemptFailed(
+        index=reply.image.index,
+        attempt_id=reply.attempt_id,
+        dispatch=reply.dispatch,
+        worker_id=reply.worker_id,
+        failure=Failure(int(reply.failure)),
+        solo=reply.solo,
+        detail=reply.detail,
+    )
+
+
+def misfit(reply: pb.ImageRendered, spec: Spec) -> c.RecordAttemptFailed | None:
+    """The failure that a picture of another size or format than the asked one is."""
+    if (reply.width, reply.height, int(reply.format)) == (spec.width, spec.height, spec.output_format):
+        return None
+    return c.RecordAttemptFailed(
+        index=reply.image.index,
+        attempt_id=reply.attempt_id,
+        dispatch=reply.dispatch,
+        worker_id=reply.worker_id,
+        failure=Failure.BAD_OUTPUT,
+        solo=False,
+        detail="the picture has another size or format than asked for",
+    )

@@ -1,0 +1,39 @@
+"""What core counts, under the names that `/metrics` shows. Every part of core increments; only `app.py` exports."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+class Metrics:
+    """Counters, gauges and histograms in a registry of their own, so that tests run side by side."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        r = self.registry
+        self.events = Counter("darkroom_core_events", "Events appended", ["type"], registry=r)
+        self.commits = Histogram(
+            "darkroom_core_commit_events",
+            "Events per transaction",
+            buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500),
+            registry=r,
+        )
+        self.commit_s = Histogram(
+            "darkroom_core_commit_seconds",
+            "Time of one append",
+            buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5),
+            registry=r,
+        )
+        self.log_refusals = Counter("darkroom_core_log_refusals", "Transactions refused, nothing written", registry=r)
+        self.submissions = Counter("darkroom_core_submissions", "Submitted items", ["outcome"], registry=r)
+        self.backlog = Gauge("darkroom_core_backlog_images", "Images of open generations", ["state"], registry=r)
+        self.dispatched = Counter("darkroom_core_dispatched", "Images put on the jobs queue", registry=r)
+        self.rechecks = Counter("darkroom_core_rechecks", "Images dispatched again past their recheck", registry=r)
+        self.send_failures = Counter("darkroom_core_send_failures", "Images the queue did not take", registry=r)
+        self.runway = Gauge("darkroom_core_runway_images", "Images that core wants on the jobs queue", registry=r)
+        self.replies = Counter("darkroom_core_replies", "Replies", ["kind", "outcome"], registry=r)
+        self.quarantined = Counter("darkroom_core_quarantined", "Replies that were no message of ours", registry=r)
+        self.published = Counter("darkroom_core_published", "Images published", registry=r)
+        self.objects_lost = Counter("darkroom_core_objects_lost", "Temporary objects gone or altered", registry=r)
+        self.expired = Counter("darkroom_core_expired", "Generations expired", registry=r)
+        self.running_s = Gauge("darkroom_core_running_seconds", "Core's running time over all its lives", registry=r)
+        self.workers = Gauge("darkroom_core_workers_seen", "Workers heard of in the last minute", registry=r)
+        self.waiters = Gauge("darkroom_core_waiting_calls", "Get calls that wait for an end", registry=r)

@@ -1,0 +1,211 @@
+"""All parts of core, joined: what `app` serves and a simulation drives. Knows ports and figures, no adapter.
+
+Life: `await load()` once, then `start(group)`; `drain()` before the tasks are cancelled.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import structlog
+
+from core.admission import Admission
+from core.decide import Now
+from core.dispatcher import Dispatcher, Policy
+from core.estimates import Estimates
+from core.expiry import Expiry
+from core.leftovers import Leftovers
+from core.metrics import Metrics
+from core.ports import Drafts, EventLog, Failpoints, Gallery, JobQueue, Projection, ReplyQueue, Upkeep
+from core.progress import Progress, Workers
+from core.prompts import Prompts
+from core.publisher import Publisher
+from core.replies import Polling, Replies
+from core.running_clock import RunningClock
+from core.runway import Patience
+from core.schedule import Backlog
+from core.service import Service
+from core.surroundings import Surroundings
+from core.writer import Writer
+
+_log = structlog.get_logger()
+_DRAIN_LOOK_S = 0.02
+
+
+class Log(EventLog, Projection, Upkeep, Protocol):
+    """One log, seen from every side."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """The world. `make` creates queues and buckets that are missing; `new_token` gives 128 random bits or more,
+    `new_salt` 16 random bytes, `draw` numbers from 0 to 1.
+    """
+
+    log: Log
+    jobs: JobQueue
+    replies: ReplyQueue
+    dead: JobQueue
+    drafts: Drafts
+    gallery: Gallery
+    make: Callable[[], Awaitable[None]]
+    failpoints: Failpoints
+    wall_ms: Callable[[], int]
+    new_token: Callable[[], str]
+    new_salt: Callable[[], bytes]
+    draw: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """The figures; `config.CoreSettings` says what each means."""
+
+    jobs_queue: str
+    replies_queue: str
+    visibility_s: float
+    backlog_cap: int = 10_000
+    runway: int = 0
+    recheck_cap_s: float = 900.0
+    overtaking_s: float = 30.0
+    reply_consumers: int = 2
+    reply_wait_s: int = 20
+    reply_visibility_s: int = 30
+    publishers: int = 16
+    max_waiters: int = 10_000
+
+
+class Core:
+    """Built without I/O."""
+
+    def __init__(self, ports: Ports, tuning: Tuning) -> None:
+        self._ports = ports
+        self._tuning = tuning
+        self.metrics = Metrics()
+        self.clock = RunningClock()
+        self.writer = Writer(ports.log, ports.log, now=self._now, metrics=self.metrics, backlog_cap=tuning.backlog_cap)
+        self._workers = Workers()
+        self._estimates = Estimates()
+        self._prompts = Prompts(ports.log, kept=tuning.backlog_cap)
+        self._progress = Progress(self.writer.open, self._workers)
+        self._expiry = Expiry(self.writer, now_ms=self.clock.now_ms, metrics=self.metrics)
+        self._lost_drafts = Leftovers(ports.drafts)
+        self._lost_copies = Leftovers(ports.gallery)
+        self._surroundings = Surroundings(ports.make, ports.drafts, draw=ports.draw)
+        patience = Patience(visibility_s=tuning.visibility_s, cap_s=tuning.recheck_cap_s)
+        self._dispatcher = self._build_dispatcher(patience)
+        self._replies = self._build_replies(patience)
+        self._publisher = Publisher(
+            self.writer,
+            ports.drafts,
+            ports.gallery,
+            lost_drafts=self._lost_drafts,
+            lost_copies=self._lost_copies,
+            failpoints=ports.failpoints,
+            draw=ports.draw,
+            metrics=self.metrics,
+        )
+        self.service = Service(
+            self.writer,
+            ports.log,
+            admission=Admission(new_salt=ports.new_salt),
+            prompts=self._prompts,
+            progress=self._progress,
+            dispatcher=self._dispatcher,
+            metrics=self.metrics,
+            max_waiters=tuning.max_waiters,
+        )
+        self._join()
+
+    async def load(self) -> None:
+        """Take up the open generations and the running time where the last life left them. Raises LogBroken."""
+        latest_ms = await self.writer.load()
+        self.clock.start(max(latest_ms, self._ports.log.running_ms))
+        self.writer.announce_loaded()
+        _log.info("core.loaded", open=len(self.writer.open), running_ms=self.clock.now_ms())
+
+    def start(self, group: asyncio.TaskGroup) -> "list[asyncio.Task[None]]":
+        """Start every loop in `group`. None returns; one that raises ends the service."""
+        loops: list[tuple[str, Coroutine[Any, Any, None]]] = [
+            ("writer", self.writer.run()),
+            ("clock", self.clock.persist(self._ports.log)),
+            ("surroundings", self._surroundings.run()),
+            ("dispatcher", self._dispatcher.run()),
+            ("expiry", self._expiry.run()),
+            ("leftovers.drafts", self._lost_drafts.run()),
+            ("leftovers.copies", self._lost_copies.run()),
+        ]
+        loops += [(f"replies.{number}", self._replies.run()) for number in range(self._tuning.reply_consumers)]
+        loops += [(f"publisher.{number}", self._publisher.run()) for number in range(self._tuning.publishers)]
+        return [group.create_task(loop, name=f"core.{name}") for name, loop in loops]
+
+    def reasons(self) -> Sequence[str]:
+        """Why core is not ready; empty when it is."""
+        parts = (self.writer, self._surroundings, self._dispatcher, self._replies, self._publisher)
+        return list(dict.fromkeys(part.trouble for part in parts if part.trouble))
+
+    async def drain(self, deadline_s: float) -> None:
+        """Refuse new calls, and let what has been taken in become durable."""
+        self.service.stop()
+        self._dispatcher.stop()
+        try:
+            async with asyncio.timeout(deadline_s):
+                while not (self.writer.idle and self._dispatcher.idle):  # noqa: ASYNC110  (two parts, each busy at times)
+                    await asyncio.sleep(_DRAIN_LOOK_S)
+        except TimeoutError:
+            _log.warning("core.drain_cut_short")
+
+    def _now(self) -> Now:
+        return Now(at_ms=self._ports.wall_ms(), running_ms=self.clock.now_ms())
+
+    def _build_dispatcher(self, patience: Patience) -> Dispatcher:
+        return Dispatcher(
+            self.writer,
+            self._ports.jobs,
+            self._prompts,
+            policy=Policy(queue=self._tuning.jobs_queue, patience=patience, runway=self._tuning.runway),
+            backlog=Backlog(overtaking_s=self._tuning.overtaking_s),
+            now_ms=self.clock.now_ms,
+            estimates=self._estimates,
+            workers=self._workers,
+            failpoints=self._ports.failpoints,
+            heal=self._surroundings.heal,
+            draw=self._ports.draw,
+            metrics=self.metrics,
+        )
+
+    def _build_replies(self, patience: Patience) -> Replies:
+        tuning = self._tuning
+        return Replies(
+            self.writer,
+            self._ports.replies,
+            self._ports.dead,
+            polling=Polling(
+                queue=tuning.replies_queue, wait_s=tuning.reply_wait_s, visibility_s=tuning.reply_visibility_s
+            ),
+            patience=patience,
+            estimates=self._estimates,
+            progress=self._progress,
+            workers=self._workers,
+            leftovers=self._lost_drafts,
+            new_token=self._ports.new_token,
+            failpoints=self._ports.failpoints,
+            heal=self._surroundings.heal,
+            draw=self._ports.draw,
+            metrics=self.metrics,
+        )
+
+    def _join(self) -> None:
+        """Who hears of changes, in this order: what is known first, then who acts on it."""
+        for listener in (self._estimates, self._prompts, self._progress, self._expiry, self._dispatcher):
+            self.writer.listen(listener.observe)
+        self.writer.listen(self._publisher.observe)
+        self.writer.listen(self.service.observe)
+        counts = self.metrics.backlog
+        counts.labels("pending").set_function(lambda: self._dispatcher.counts["pending"])
+        counts.labels("queued").set_function(lambda: self._dispatcher.counts["queued"])
+        counts.labels("started").set_function(lambda: self._dispatcher.counts["started"])
+        counts.labels("unpublished").set_function(lambda: self._publisher.waiting)
+        counts.labels("unfinished").set_function(lambda: self.writer.backlog_images)
+        self.metrics.running_s.set_function(lambda: self.clock.now_ms() / 1000)
+        self.metrics.workers.set_function(lambda: len(self._workers.batches()))

@@ -1,0 +1,122 @@
+"""What only a running core knows: which workers are alive, what they hold, and how far they are.
+
+Lossy by design: kept in memory, bounded, gone after a restart. Nothing is decided by it but what can be put
+right later, such as who drops a copy of a job.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from core.draft import Change
+from core.schedule import Ref
+from core.state import Generation, Phase
+from core.views import Live
+
+SEEN_S = 60.0
+DEFAULT_BATCH = 8
+_MAX_WORKERS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One image that a worker says it holds."""
+
+    ref: Ref
+    running: bool
+    step: int
+
+
+@dataclass(slots=True)
+class _Steps:
+    revision: int = 0
+    steps: dict[int, int] = field(default_factory=dict)
+    starters: dict[int, str] = field(default_factory=dict)
+
+
+class Workers:
+    """Workers heard of lately, and the largest batch each has started."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[float, int]] = {}
+
+    def saw(self, worker_id: str, batch_size: int = 0) -> None:
+        """A sign of life."""
+        _, batch = self._seen.pop(worker_id, (0.0, 0))
+        if len(self._seen) < _MAX_WORKERS:
+            self._seen[worker_id] = (asyncio.get_running_loop().time(), max(batch, batch_size))
+
+    def batches(self) -> Sequence[int]:
+        """The batch size of each worker seen in the last minute."""
+        oldest = asyncio.get_running_loop().time() - SEEN_S
+        while self._seen and (first := next(iter(self._seen))) and self._seen[first][0] < oldest:
+            del self._seen[first]
+        return [batch or DEFAULT_BATCH for _, batch in self._seen.values()]
+
+
+class Progress:
+    """Steps done, for the views, and the answer to what a worker should drop."""
+
+    def __init__(self, states: Mapping[str, Generation], workers: Workers) -> None:
+        self._states = states
+        self._workers = workers
+        self._known: dict[str, _Steps] = {}
+
+    def observe(self, changes: Sequence[Change]) -> None:
+        """Forget what ended, and who had started an image that is to be started anew."""
+        for before, after in changes:
+            known = self._known.get(after.id)
+            if known is None:
+                continue
+            if not after.open:
+                del self._known[after.id]
+                continue
+            for image in after.images:
+                if image.phase is not Phase.STARTED and (before is None or before.images[image.index] is not image):
+                    known.starters.pop(image.index, None)
+                    known.steps.pop(image.index, None)
+
+    def started(self, ref: Ref, worker_id: str, batch_size: int) -> None:
+        """A worker's report was recorded."""
+        self._workers.saw(worker_id, batch_size)
+        if ref[0] in self._states:
+            self._known.setdefault(ref[0], _Steps()).starters[ref[1]] = worker_id
+
+    def report(self, worker_id: str, held: Sequence[Held], postpone: Callable[[Ref], None]) -> list[bool]:
+        """Which images the worker should keep; `postpone` is told of those that are in good hands."""
+        self._workers.saw(worker_id)
+        wanted = []
+        for each in held:
+            keep = self._wanted(each, worker_id)
+            wanted.append(keep)
+            if keep:
+                self._note_step(each)
+                postpone(each.ref)
+        return wanted
+
+    def live(self, state: Generation, position: int) -> Live:
+        """For the view of an open generation."""
+        known = self._known.get(state.id)
+        if known is None:
+            return Live(backlog_position=position)
+        steps = tuple(known.steps.get(index, 0) for index in range(len(state.images)))
+        return Live(backlog_position=position, steps=steps, revision=known.revision)
+
+    def _wanted(self, held: Held, worker_id: str) -> bool:
+        """No for what has ended or is decided; and no for a waiting copy of what another worker has started.
+
+        That other worker may be dead, and the image may have killed it. So its copies must not run among
+        others: once its recheck has passed, core sends the image out again to run alone.
+        """
+        state = self._states.get(held.ref[0])
+        if state is None or not held.ref[1] < len(state.images) or state.images[held.ref[1]].decided:
+            return False
+        known = self._known.get(state.id)
+        starter = known.starters.get(held.ref[1]) if known else None
+        return held.running or starter is None or starter == worker_id
+
+    def _note_step(self, held: Held) -> None:
+        known = self._known.setdefault(held.ref[0], _Steps())
+        if held.running and known.steps.get(held.ref[1], 0) != held.step:
+            known.steps[held.ref[1]] = held.step
+            known.revision += 1

@@ -1,0 +1,106 @@
+"""The images that are out on the queue or on a GPU: how many, and when each is to be looked at again.
+
+Pure book-keeping for the dispatcher. A recheck time here may be later than the stored one, because reports of
+workers move it in memory; never earlier, or `decide` would refuse the dispatch.
+"""
+
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from typing import Final
+
+from core.schedule import Ref
+
+_SLACK: Final = 64
+_MOST_DOUBLINGS: Final = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long to wait for a sign of life: twice the visibility timeout, doubling with each dispatch up to `cap_s`."""
+
+    visibility_s: float
+    cap_s: float
+
+    def after_dispatch_ms(self, dispatch: int, wait_s: float) -> int:
+        """After the `dispatch`-th dispatch of an image before which lie `wait_s` of other work."""
+        first_s = 2 * self.visibility_s
+        doubled_s = first_s * 2.0 ** min(dispatch - 1, _MOST_DOUBLINGS)
+        return int((min(doubled_s, max(first_s, self.cap_s)) + wait_s) * 1000)
+
+    def after_start_ms(self, work_s: float, batch_size: int) -> int:
+        """After the start of an image in a batch. Reports move it on, but not every worker makes them."""
+        return int((2 * self.visibility_s + min(2 * work_s * batch_size, self.cap_s)) * 1000)
+
+    def after_report_ms(self) -> int:
+        """After a worker said that it holds the image."""
+        return int(2 * self.visibility_s * 1000)
+
+
+class _Out:
+    __slots__ = ("on_queue", "recheck_ms")
+
+    def __init__(self, recheck_ms: int, *, on_queue: bool) -> None:
+        self.recheck_ms = recheck_ms
+        self.on_queue = on_queue
+
+
+class Runway:
+    """What is out. Times are core's running time."""
+
+    def __init__(self) -> None:
+        self._out: dict[Ref, _Out] = {}
+        self._heap: list[tuple[int, Ref]] = []
+        self.on_queue = 0
+
+    def __len__(self) -> int:
+        return len(self._out)
+
+    def put(self, ref: Ref, recheck_ms: int, *, on_queue: bool) -> None:
+        """The image is out until `recheck_ms` at least; `on_queue`: not started yet."""
+        self.drop(ref)
+        self._out[ref] = _Out(recheck_ms, on_queue=on_queue)
+        self.on_queue += on_queue
+        self._push(recheck_ms, ref)
+
+    def drop(self, ref: Ref) -> None:
+        """The image is not out any more."""
+        out = self._out.pop(ref, None)
+        if out is not None:
+            self.on_queue -= out.on_queue
+
+    def postpone(self, ref: Ref, recheck_ms: int) -> None:
+        """Somebody has it in hand: look again at `recheck_ms`, or later if that was planned."""
+        out = self._out.get(ref)
+        if out is not None and recheck_ms > out.recheck_ms:
+            out.recheck_ms = recheck_ms  # its entry in the heap comes up early, and is put back
+
+    def due(self, now_ms: int, limit: int) -> list[Ref]:
+        """Up to `limit` images whose time has come, each handed out once until it is `put` again."""
+        found: list[Ref] = []
+        while len(found) < limit and self._heap and self._heap[0][0] <= now_ms:
+            noted, ref = heappop(self._heap)
+            out = self._out.get(ref)
+            if out is None:
+                continue
+            if out.recheck_ms > now_ms:
+                if noted < out.recheck_ms:
+                    self._push(out.recheck_ms, ref)
+                continue
+            found.append(ref)
+        return list(dict.fromkeys(found))
+
+    def next_ms(self) -> int | None:
+        """When to ask for the due ones again; None: when something is put."""
+        return self._heap[0][0] if self._heap else None
+
+    def again(self, ref: Ref, at_ms: int) -> None:
+        """What was due could not be sent: it is due again at `at_ms`."""
+        if ref in self._out:
+            self._out[ref].recheck_ms = at_ms
+            self._push(at_ms, ref)
+
+    def _push(self, at_ms: int, ref: Ref) -> None:
+        if len(self._heap) > 4 * len(self._out) + _SLACK:
+            self._heap = [(out.recheck_ms, each) for each, out in self._out.items()]
+            heapify(self._heap)
+        heappush(self._heap, (at_ms, ref))

@@ -1,0 +1,284 @@
+"""What gateways and workers may ask of core: submit, get, list, cancel, still wanted.
+
+Speaks the messages of the core API and knows nothing of the transport. Changes go through the writer; questions
+about open generations are answered from memory, about ended ones from the projection.
+"""
+
+import asyncio
+import base64
+import hmac
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from core import commands as c
+from core.admission import Admission
+from core.dispatcher import Dispatcher
+from core.draft import BacklogFull, Change, IdTaken, KeyConflict, Order, Result
+from core.metrics import Metrics
+from core.ports import Projection
+from core.progress import Held, Progress
+from core.prompts import Prompts
+from core.state import Generation
+from core.views import Rows, project, view
+from core.writer import Writer
+from infra.retry import Retryable
+from schema import limits, pb, validate
+
+_RETRY_AFTER_S = 5
+_QUEUED = pb.GenerationStatus(pb.GenerationStatus.QUEUED)
+_IMAGE_QUEUED = pb.ImageStatus(pb.ImageStatus.QUEUED)
+_ACCEPTED = pb.SubmitOutcome(pb.SubmitOutcome.ACCEPTED)
+_REPLAYED = pb.SubmitOutcome(pb.SubmitOutcome.REPLAYED)
+_KEY_CONFLICT = pb.SubmitOutcome(pb.SubmitOutcome.KEY_CONFLICT)
+_BACKLOG_FULL = pb.SubmitOutcome(pb.SubmitOutcome.BACKLOG_FULL)
+_INVALID = pb.SubmitOutcome(pb.SubmitOutcome.INVALID)
+
+
+class NotFound(Exception):
+    """No such generation, or another tenant's: nobody is told which."""
+
+
+class BadRequest(Exception):
+    """The call itself is malformed; `field` says where."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field} {reason}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A generation as a view needs it; `state` only while it is open."""
+
+    rows: Rows
+    state: Generation | None
+
+
+class Service:
+    """`max_waiters` bounds the calls that wait; beyond it they are answered at once."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        projection: Projection,
+        *,
+        admission: Admission,
+        prompts: Prompts,
+        progress: Progress,
+        dispatcher: Dispatcher,
+        metrics: Metrics,
+        max_waiters: int = 10_000,
+    ) -> None:
+        self._writer = writer
+        self._projection = projection
+        self._admission = admission
+        self._prompts = prompts
+        self._progress = progress
+        self._dispatcher = dispatcher
+        self._metrics = metrics
+        self._max_waiters = max_waiters
+        self._stopping = False
+        self._waiting = 0
+        self._waiters: defaultdict[str, list[asyncio.Future[None]]] = defaultdict(list)
+
+    def observe(self, changes: Sequence[Change]) -> None:
+        """Wake who waits for an end."""
+        for _, after in changes:
+            if not after.open:
+                for waiter in self._waiters.pop(after.id, ()):
+                    if not waiter.done():
+                        waiter.set_result(None)
+
+    def stop(self) -> None:
+        """Refuse submissions from now on, and let nobody wait."""
+        self._stopping = True
+        for waiters in self._waiters.values():
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    async def submit(self, items: Sequence[pb.SubmitItem]) -> list[pb.SubmitResult]:
+        """Decide each item on its own; the accepted ones are durable. Raises BadRequest, Retryable."""
+        if self._stopping:
+            raise Retryable("core is stopping")
+        if len(items) > limits.MAX_SUBMIT_ITEMS:
+            raise BadRequest("items", f"may be at most {limits.MAX_SUBMIT_ITEMS}")
+        answers: dict[int, pb.SubmitResult] = {}
+        orders: list[Order] = []
+        places: list[int] = []
+        with self._admission.spans() as spans:
+            for place, item in enumerate(items):
+                try:
+                    validate.submit_item(item)
+                except validate.Invalid as invalid:
+                    answers[place] = _invalid(invalid)
+                    continue
+                orders.append(self._admission.order(item, spans))
+                places.append(place)
+            results = await self._writer.carry_out(orders)
+        replayed: list[int] = []
+        for place, result in zip(places, results, strict=True):
+            item = items[place]
+            if result.changed and result.state is not None:
+                self._prompts.put(item.generation_id, item.prompts)
+                answers[place] = self._accepted(item, result.state)
+            elif result.refusal is not None:
+                answers[place] = _refused(result)
+            else:
+                replayed.append(place)
+                answers[place] = pb.SubmitResult(outcome=_REPLAYED)
+        if replayed:
+            await self._show_first(replayed, dict(zip(places, results, strict=True)), answers)
+        for answer in answers.values():
+            self._metrics.submissions.labels(str(pb.SubmitOutcome(answer.outcome).name).lower()).inc()
+        return [answers[place] for place in range(len(items))]
+
+    async def get(self, tenant: str, generation_id: str, wait_ms: int = 0) -> pb.GenerationView:
+        """What the tenant may know of it, after waiting up to `wait_ms` for its end. Raises NotFound, BadRequest."""
+        if wait_ms > limits.MAX_WAIT_MS:
+            raise BadRequest("wait_ms", f"may be at most {limits.MAX_WAIT_MS}")
+        state = self._writer.open.get(generation_id)
+        if state is not None and state.tenant == tenant and wait_ms:
+            await self._wait(generation_id, wait_ms / 1000)
+        return await self._view(await self._find(tenant, generation_id))
+
+    async def list(
+        self, tenant: str, *, page_size: int, cursor: str, status: int
+    ) -> tuple[Sequence[pb.GenerationView], str]:
+        """A page of the tenant's generations, newest first, and the cursor of the next one. Raises BadRequest."""
+        if not 0 <= page_size <= limits.MAX_LIST_PAGE:
+            raise BadRequest("page_size", f"may be at most {limits.MAX_LIST_PAGE}")
+        rows, more = await self._projection.page(
+            tenant, before=_position(cursor), limit=page_size or limits.MAX_LIST_PAGE, status=status
+        )
+        known = await self._prompts.of_any([each.generation.id for each in rows if not each.generation.erased])
+        found = [_Found(each, self._writer.open.get(each.generation.id)) for each in rows]
+        return [self._show(each, known) for each in found], _cursor(more)
+
+    async def cancel(self, tenant: str, generation_id: str) -> tuple[bool, pb.GenerationView]:
+        """Whether it is cancelled now, and its view. Raises NotFound, Retryable."""
+        await self._find(tenant, generation_id)
+        [result] = await self._writer.carry_out([Order(generation_id, c.Cancel())])
+        return result.refusal is None, await self._view(await self._find(tenant, generation_id))
+
+    def still_wanted(self, worker_id: str, held: Sequence[pb.HeldImage]) -> Sequence[bool]:
+        """Which images the worker should keep. Raises BadRequest."""
+        if len(held) > limits.MAX_STILL_WANTED:
+            raise BadRequest("held", f"may be at most {limits.MAX_STILL_WANTED}")
+        try:
+            validate.identifier("worker_id", worker_id)
+        except validate.Invalid as invalid:
+            raise BadRequest(invalid.field, invalid.reason) from None
+        images = [Held((each.image.generation_id, each.image.index), each.running, each.step) for each in held]
+        return self._progress.report(worker_id, images, self._dispatcher.postpone)
+
+    async def _wait(self, generation_id: str, wait_s: float) -> None:
+        if self._stopping or self._waiting >= self._max_waiters:
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        waiters = self._waiters[generation_id]
+        waiters.append(waiter)
+        self._waiting += 1
+        self._metrics.waiters.set(self._waiting)
+        try:
+            async with asyncio.timeout(wait_s):
+                await waiter
+        except TimeoutError:
+            pass
+        finally:
+            self._waiting -= 1
+            self._metrics.waiters.set(self._waiting)
+            if waiter in waiters:
+                waiters.remove(waiter)
+            if not waiters and self._waiters.get(generation_id) is waiters:
+                del self._waiters[generation_id]
+
+    async def _find(self, tenant: str, generation_id: str) -> _Found:
+        state = self._writer.remembered(generation_id)
+        if state is not None:
+            found = _Found(project(state), state if state.open else None)
+        else:
+            rows = (await self._projection.rows([generation_id])).get(generation_id)
+            if rows is None:
+                raise NotFound
+            found = _Found(rows, None)
+        if not hmac.compare_digest(found.rows.generation.tenant.encode(), tenant.encode()):
+            raise NotFound
+        return found
+
+    async def _view(self, found: _Found) -> pb.GenerationView:
+        ids = [] if found.rows.generation.erased else [found.rows.generation.id]
+        known = await (self._prompts.of_open(ids) if found.state else self._prompts.of_any(ids))
+        return self._show(found, known)
+
+    def _show(self, found: _Found, prompts: Mapping[str, pb.Prompts]) -> pb.GenerationView:
+        own = prompts.get(found.rows.generation.id)
+        if found.state is None:
+            return view(found.rows, own)
+        position = self._dispatcher.position(found.state)
+        return view(found.rows, own, self._progress.live(found.state, position))
+
+    def _accepted(self, item: pb.SubmitItem, state: Generation) -> pb.SubmitResult:
+        shown = pb.GenerationView(
+            generation_id=item.generation_id,
+            status=_QUEUED,
+            version=1,
+            spec=item.spec,
+            prompts=item.prompts,
+            priority=item.priority,
+            ttl_s=item.ttl_s,
+            requested_at_ms=state.requested_at_ms,
+            images=_queued_images(item.spec.seed, item.spec.n),
+            backlog_position=self._dispatcher.position(state),
+        )
+        return pb.SubmitResult(outcome=_ACCEPTED, generation=shown)
+
+    async def _show_first(
+        self, replayed: Sequence[int], results: Mapping[int, Result], answers: Mapping[int, pb.SubmitResult]
+    ) -> None:
+        """Fill in the first generations of repeated requests."""
+        firsts = {place: state for place in replayed if (state := results[place].state) is not None}
+        known = await self._prompts.of_any([state.id for state in firsts.values() if not state.erased])
+        for place, decided in firsts.items():
+            state = self._writer.remembered(decided.id) or decided
+            found = _Found(project(state), state if state.open else None)
+            answers[place].generation = self._show(found, known)
+
+
+def _queued_images(seed: int, n: int) -> "list[pb.ImageView]":
+    return [
+        pb.ImageView(index=index, status=_IMAGE_QUEUED, seed=(seed + index) % limits.SEED_MODULUS) for index in range(n)
+    ]
+
+
+def _invalid(invalid: validate.Invalid) -> pb.SubmitResult:
+    return pb.SubmitResult(outcome=_INVALID, field=invalid.field, detail=invalid.reason)
+
+
+def _refused(result: Result) -> pb.SubmitResult:
+    match result.refusal:
+        case KeyConflict():
+            return pb.SubmitResult(outcome=_KEY_CONFLICT)
+        case BacklogFull():
+            return pb.SubmitResult(outcome=_BACKLOG_FULL, retry_after_s=_RETRY_AFTER_S)
+        case IdTaken():
+            return pb.SubmitResult(outcome=_INVALID, field="generation_id", detail="is taken")
+        case _:
+            raise AssertionError("a request is refused for no other reason") from result.refusal
+
+
+def _cursor(position: int) -> str:
+    return base64.urlsafe_b64encode(f"p{position}".encode()).decode("ascii").rstrip("=") if position else ""
+
+
+def _position(cursor: str) -> int:
+    if not cursor:
+        return 0
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
+        position = int(text[1:]) if text.startswith("p") and text[1:].isdecimal() else 0
+    except ValueError:
+        position = 0
+    if not 0 < position < 2**62 or _cursor(position) != cursor:
+        raise BadRequest("cursor", "is not one of ours")
+    return position

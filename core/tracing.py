@@ -1,0 +1,42 @@
+"""Trace context between its stored form (`events.Trace`, message attributes) and OpenTelemetry's.
+
+While no SDK is set up all of this costs next to nothing: contexts are passed on as they are.
+"""
+
+from collections.abc import Mapping
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import NoOpTracerProvider, ProxyTracerProvider, Span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from core.events import Trace
+
+_w3c = TraceContextTextMapPropagator()
+
+
+def enabled() -> bool:
+    """Whether spans go anywhere."""
+    return not isinstance(trace.get_tracer_provider(), (ProxyTracerProvider, NoOpTracerProvider))
+
+
+def context_of(stored: Trace | Mapping[str, str]) -> Context:
+    """The context under which new spans are children of the stored one."""
+    return _w3c.extract(attributes_of(stored) if isinstance(stored, Trace) else dict(stored))
+
+
+def attributes_of(stored: Trace) -> dict[str, str]:
+    """The stored context as message attributes; empty when untraced."""
+    if not stored.traceparent:
+        return {}
+    attributes = {"traceparent": stored.traceparent}
+    if stored.tracestate:
+        attributes["tracestate"] = stored.tracestate
+    return attributes
+
+
+def trace_of(span: Span) -> Trace:
+    """The span's own context, to be stored."""
+    carrier: dict[str, str] = {}
+    _w3c.inject(carrier, trace.set_span_in_context(span))
+    return Trace(traceparent=carrier.get("traceparent", ""), tracestate=carrier.get("tracestate", ""))
