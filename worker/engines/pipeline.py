@@ -223,12 +223,15 @@ class PipelineEngine:
 
 
 def _open_pipeline(source: str, revision: str, dtype: Any) -> Any:
-    import diffusers  # noqa: PLC0415  (heavy)
     import transformers  # noqa: PLC0415  (heavy)
 
-    # Below error level they log parts of prompts ("the following part of your input was truncated …").
-    diffusers.utils.logging.set_verbosity_error()
+    # Below error level both log parts of prompts ("the following part of your input was truncated …").
     transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    import diffusers  # noqa: PLC0415  (heavy; and noisy if imported before that)
+
+    diffusers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
     where: dict[str, Any] = {"local_files_only": True} if Path(source).is_dir() else {"revision": revision}
     index = diffusers.DiffusionPipeline.load_config(source, **where)
     without: dict[str, Any] = {"safety_checker": None} if "safety_checker" in index else {}
@@ -236,7 +239,7 @@ def _open_pipeline(source: str, revision: str, dtype: Any) -> Any:
         without["requires_safety_checker"] = False
     return diffusers.DiffusionPipeline.from_pretrained(
         source,
-        torch_dtype=dtype,
+        dtype=dtype,
         use_safetensors=True,
         trust_remote_code=False,
         **where,

@@ -1,0 +1,170 @@
+"""What every engine must do, whatever is behind it: one suite over the emulated engine and a real tiny pipeline."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from worker.engines.contract import Engine, Picture, Progress, RenderJob
+from worker.engines.emulated import EmulatedEngine
+from worker.engines.pipeline import PipelineEngine
+from worker.errors import Unsupported
+
+STEPS = 3
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from worker.engines import tiny
+
+    return tiny.build(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(params=["emulated", "pipeline"])
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    made: Engine
+    if request.param == "emulated":
+        made = EmulatedEngine(model="m", step_s=0.01, alpha=0.5, max_batch=4, max_width=128, max_height=128, sleep=_no)
+    else:
+        folder: Path = request.getfixturevalue("tiny_folder")
+        made = PipelineEngine(
+            model="m", source=str(folder), device="cpu", max_batch=4, max_width=128, max_height=128, torch_threads=1
+        )
+    made.load()
+    yield made
+    made.unload()
+
+
+def _no(_: float) -> None:
+    """No sleep."""
+
+
+def job(number: int, *, steps: int = STEPS, width: int = 64, height: int = 64, prompt: str = "") -> RenderJob:
+    return RenderJob(
+        id=f"gen_{number}/0",
+        model="m",
+        width=width,
+        height=height,
+        num_inference_steps=steps,
+        guidance_scale=3.0,
+        seed=100 + number,
+        prompt=prompt or f"picture {number}",
+    )
+
+
+def render(engine: Engine, *jobs: RenderJob) -> dict[str, Picture]:
+    """All pictures of one batch."""
+    pictures = {}
+    engine.admit(jobs)
+    for _ in range(100):
+        stepped = engine.step(lambda _: None)
+        pictures.update({done.job_id: engine.decode(done) for done in stepped.finished})
+        if len(pictures) + len(stepped.evicted) >= len(jobs):
+            return pictures
+    raise AssertionError("the batch does not end")
+
+
+def apart(one: Picture, other: Picture) -> int:
+    """The largest difference of two bytes."""
+    return max(abs(a - b) for a, b in zip(one.rgb, other.rgb, strict=True))
+
+
+def test_it_says_what_it_is_and_can(engine: Engine) -> None:
+    assert engine.loaded
+    assert engine.facts.model == "m"
+    assert engine.facts.engine in ("emulated", "pipeline")
+    assert engine.facts.device
+    assert engine.facts.model_revision
+    assert engine.capabilities.max_batch == 4
+
+
+def test_a_batch_gives_each_job_a_picture_of_its_own(engine: Engine) -> None:
+    pictures = render(engine, job(1), job(2), job(3))
+    assert sorted(pictures) == ["gen_1/0", "gen_2/0", "gen_3/0"]
+    assert len({picture.rgb for picture in pictures.values()}) == 3
+    for picture in pictures.values():
+        assert (picture.width, picture.height, len(picture.rgb)) == (64, 64, 64 * 64 * 3)
+
+
+def test_alone_or_in_any_batch_the_picture_is_the_same(engine: Engine) -> None:
+    alone = {number: render(engine, job(number))[f"gen_{number}/0"] for number in (1, 2, 3, 4)}
+    for batch in ((1, 2), (4, 3, 2), (2, 1, 4, 3)):
+        together = render(engine, *(job(number) for number in batch))
+        for number in batch:
+            assert apart(alone[number], together[f"gen_{number}/0"]) <= 2
+    assert apart(alone[1], alone[2]) > 2
+
+
+def test_the_same_job_gives_the_same_bytes_again(engine: Engine) -> None:
+    assert render(engine, job(7))["gen_7/0"] == render(engine, job(7))["gen_7/0"]
+
+
+def test_width_and_height_are_not_mixed_up(engine: Engine) -> None:
+    picture = render(engine, job(1, width=128, height=72))["gen_1/0"]
+    assert (picture.width, picture.height, len(picture.rgb)) == (128, 72, 128 * 72 * 3)
+
+
+def test_progress_counts_every_step_of_every_job(engine: Engine) -> None:
+    seen: list[dict[str, int]] = []
+    engine.admit([job(1), job(2)])
+
+    def report(progress: Progress) -> None:
+        seen.append(dict(progress.steps))
+
+    finished = 0
+    while finished < 2:
+        finished += len(engine.step(report).finished)
+    assert seen == [{"gen_1/0": step, "gen_2/0": step} for step in (1, 2, 3)]
+
+
+def test_a_batch_that_nobody_wants_is_left(engine: Engine) -> None:
+    engine.admit([job(1, steps=50), job(2, steps=50)])
+    seen: list[Progress] = []
+
+    def report(progress: Progress) -> None:
+        seen.append(progress)
+        if len(seen) == 2:
+            engine.evict("gen_1/0")
+            engine.evict("gen_2/0")
+
+    left: list[str] = []
+    while len(left) < 2:
+        stepped = engine.step(report)
+        assert not stepped.finished
+        left += stepped.evicted
+    assert sorted(left) == ["gen_1/0", "gen_2/0"]
+    assert len(seen) == 2
+    assert render(engine, job(1))  # the same id may come again
+
+
+def test_evicting_one_leaves_the_others_alone(engine: Engine) -> None:
+    engine.admit([job(1), job(2)])
+    engine.evict("gen_1/0")
+    engine.evict("unknown/0")
+    pictures = {}
+    for _ in range(STEPS):
+        pictures.update({done.job_id: done for done in engine.step(lambda _: None).finished})
+        if "gen_2/0" in pictures:
+            break
+    assert apart(engine.decode(pictures["gen_2/0"]), render(engine, job(2))["gen_2/0"]) <= 2
+
+
+def test_after_a_reset_nothing_is_left_of_the_batch(engine: Engine) -> None:
+    engine.admit([job(1), job(2)])
+    engine.reset()
+    assert sorted(render(engine, job(3))) == ["gen_3/0"]
+
+
+def test_keys_keep_apart_what_cannot_go_together(engine: Engine) -> None:
+    assert engine.key(job(1)) == engine.key(job(2, prompt="another"))
+    assert engine.key(job(1)) != engine.key(job(1, width=128))
+    with pytest.raises(Unsupported):
+        engine.key(job(1, width=136))
+
+
+def test_unloaded_and_loaded_again_it_gives_the_same_picture(engine: Engine) -> None:
+    before = render(engine, job(1))["gen_1/0"]
+    engine.unload()
+    assert not engine.loaded
+    engine.load()
+    assert render(engine, job(1))["gen_1/0"] == before
