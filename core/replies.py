@@ -81,8 +81,10 @@ class Replies:
         failures = 0
         while True:
             try:
+                # After trouble a short poll: a long one would keep readiness off until its end.
+                wait_s = min(1, self._polling.wait_s) if self.trouble else self._polling.wait_s
                 received = await self._queue.receive(
-                    limit=_LIMIT, wait_s=self._polling.wait_s, visibility_s=self._polling.visibility_s
+                    limit=_LIMIT, wait_s=wait_s, visibility_s=self._polling.visibility_s
                 )
                 if received:
                     await self._handle(received)
