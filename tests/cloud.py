@@ -7,24 +7,26 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore.config import Config
 
+from infra.local.layout import aws_environment
+
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
 
 JOBS, REPLIES, DEAD = "darkroom-jobs", "darkroom-replies", "darkroom-dead"
 TEMP, PUBLIC = "darkroom-temp", "darkroom-public"
-ACCESS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 class Cloud:
     """The emulator at a port. Connects when first used."""
 
     def __init__(self, port: int) -> None:
+        env = aws_environment(f"http://127.0.0.1:{port}")
         self._settings: dict[str, Any] = {
-            "endpoint_url": f"http://127.0.0.1:{port}",
-            "region_name": ACCESS["AWS_DEFAULT_REGION"],
-            "aws_access_key_id": ACCESS["AWS_ACCESS_KEY_ID"],
-            "aws_secret_access_key": ACCESS["AWS_SECRET_ACCESS_KEY"],
+            "endpoint_url": env["AWS_ENDPOINT_URL"],
+            "region_name": env["AWS_DEFAULT_REGION"],
+            "aws_access_key_id": env["AWS_ACCESS_KEY_ID"],
+            "aws_secret_access_key": env["AWS_SECRET_ACCESS_KEY"],
             "config": Config(signature_version="s3v4", s3={"addressing_style": "path"}),
         }
 

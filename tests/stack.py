@@ -16,8 +16,9 @@ from types import TracebackType
 from typing import Self
 
 from gateway.keys import KeyFile
+from infra.local.layout import aws_environment, emulator_environment
 from tests.api import CANARY, Client, Memory, fetch
-from tests.cloud import ACCESS, Cloud
+from tests.cloud import Cloud
 from tests.eventually import until
 from tests.process import Process, free_port, module
 
@@ -211,10 +212,9 @@ class Stack:
     def _shared_env(self, visibility_s: int) -> dict[str, str]:
         return (
             _clean_env()
-            | ACCESS
+            | aws_environment(f"http://127.0.0.1:{self.emulator_port}")
             | {
                 "PYTHONUNBUFFERED": "1",
-                "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.emulator_port}",
                 "DARKROOM_DATA_DIR": str(self.folder / "data"),
                 "DARKROOM_LOG_FORMAT": "json",
                 "DARKROOM_LOG_LEVEL": "debug",
@@ -225,15 +225,9 @@ class Stack:
         )
 
     def _emulator_env(self) -> dict[str, str]:
-        return _clean_env() | {
-            "BIND_HOST": "127.0.0.1",
-            "GATEWAY_PORT": str(self.emulator_port),
-            "SERVICES": "s3,sqs",
-            "PERSIST_STATE": "1",
-            "STATE_DIR": str(self.folder / "emulator" / "state"),
-            "S3_PERSIST": "1",
-            "S3_DATA_DIR": str(self.folder / "emulator" / "s3"),
-        }
+        env = emulator_environment(self.folder, self.emulator_port)
+        Path(env["TMPDIR"]).mkdir(parents=True)
+        return _clean_env() | env
 
     def _gateway(self, number: int, env: Mapping[str, str]) -> Process:
         ports = {
