@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from core.codec import encode, type_of
 from core.errors import LogBroken, LogUnusable, VersionConflict
-from core.ports import Entry, Transaction
+from core.ports import Entry, PromptRow, Transaction
 from core.sqlite_base import sqlite3, statements, translated
 from core.views import GenerationRow, ImageRow
 
@@ -63,7 +63,6 @@ generation_values = attrgetter(*GENERATION_COLUMNS)
 _changing_values = attrgetter(*_CHANGING, "id")
 image_values = attrgetter(*IMAGE_COLUMNS)
 _image_changing = attrgetter(*_IMAGE_CHANGING)
-_prompt_values = attrgetter("generation_id", "salt", "prompts.prompt", "prompts.negative_prompt")
 _key_values = attrgetter("tenant", "key", "generation_id", "body_sha256", "expires_at_running_ms")
 
 
@@ -240,6 +239,11 @@ class LogWriter:
             f"DELETE FROM keys WHERE (tenant, key) IN ({expired})",
             (running_ms, KEYS_PER_SWEEP),
         )
+
+
+def _prompt_values(row: PromptRow) -> Row:
+    prompts = row.prompts
+    return row.generation_id, row.salt, prompts.prompt, prompts.negative_prompt
 
 
 def _image_update(image: ImageRow) -> Row:

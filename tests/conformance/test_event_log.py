@@ -128,7 +128,7 @@ async def test_open_streams_are_those_without_an_end_oldest_first(log: Log) -> N
         await log.append(transaction(f"gen_{449 - number:03}", [requested()]))
     for number in range(0, 450, 3):
         events: list[Event] = [requested(), e.GenerationCancelled()]
-        await log.append(transaction(f"gen_{number:03}", changed, after=1))
+        await log.append(transaction(f"gen_{number:03}", events, after=1))
     await log.append(transaction("gen_001", [requested(), dispatched(), started()], after=1))
     found = [stream async for stream in log.open_streams()]
     expected = [f"gen_{number:03}" for number in range(449, -1, -1) if number % 3]
