@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from gateway.app import serve
 from gateway.config import GatewaySettings
 from gateway.keys import KeyFile, KeysFileError
 from infra import lifecycle, settings, telemetry
@@ -26,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeysFileError as error:
         lifecycle.print_config_error(lifecycle.ConfigError(f"keys file {error}"))
         return lifecycle.EXIT_MISCONFIGURED
+    from gateway.app import serve  # noqa: PLC0415  (half a second that the handling of keys does not pay)
+
     flush = telemetry.set_up("darkroom-gateway", config)
     gc.freeze()  # what was imported stays; each collection would walk over it
     try:

@@ -23,7 +23,7 @@ def run(prompt: str) -> None:
     """Renders `prompt` into `darkroom-<id>.png` in the current folder, with a stack of its own unless one is up."""
     begun = time.monotonic()
     with _stack() as (stack, started):
-        key = stack.api_key_file.read_text().strip()
+        key = processes.read_key(stack)
         generation = _submit(stack, started, key, prompt)
         done = _follow(stack, started, key, generation)
         if done["status"] != "succeeded":

@@ -74,9 +74,18 @@ def unready_reasons(url: str) -> str:
         return "gives no reason"
 
 
+def key_is_accepted(url: str, key: str) -> bool:
+    """Whether the gateway at `url` knows the key by now."""
+    return call("GET", f"{url}/v1/generations", headers=_bearer(key)).status != HTTPStatus.UNAUTHORIZED
+
+
+def _bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
 def fetch(url: str, *, key: str) -> bytes:
     """An image by its stable link: first with the key, then from where it redirects to, without."""
-    answer = call("GET", url, headers={"Authorization": f"Bearer {key}"})
+    answer = call("GET", url, headers=_bearer(key))
     if answer.status in {HTTPStatus.FOUND, HTTPStatus.SEE_OTHER, HTTPStatus.TEMPORARY_REDIRECT}:
         answer = call("GET", answer.headers["Location"])
     if answer.status != HTTPStatus.OK:

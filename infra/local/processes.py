@@ -67,7 +67,6 @@ def start(stack: Stack) -> Started:
     check_ports(stack)
     _make_folders(stack)
     environment = service_environment(stack, internal_token=_internal_token(stack))
-    _make_api_key(stack, environment)
     stack.supervisor_file.write_text(_supervisor_config(stack))
     state = {"ports": asdict(stack.ports), "workers": stack.workers, "gateways": stack.gateways}
     stack.state_file.write_text(json.dumps(state))
@@ -82,7 +81,13 @@ def start(stack: Stack) -> Started:
             stderr=output,
             start_new_session=True,  # Ctrl-C at the terminal is ours to handle
         )
-    return Started(stack, process, offsets)
+    started = Started(stack, process, offsets)
+    try:
+        _make_api_key(stack, environment)  # meanwhile the services start
+    except BaseException:
+        stop(stack, started)
+        raise
+    return started
 
 
 def wait_ready(started: Started, programs: list[Program], deadline_s: float = START_DEADLINE_S) -> None:
@@ -99,6 +104,15 @@ def wait_ready(started: Started, programs: list[Program], deadline_s: float = ST
             raise StackError(f"not ready after {deadline_s:.0f} s: {reasons}; see {started.stack.logs}")
         if waiting:
             time.sleep(_POLL_S)
+    while not http.key_is_accepted(started.stack.url, read_key(started.stack)):  # a gateway looks once a second
+        if time.monotonic() > end:
+            raise StackError(f"the gateway does not accept the key in {started.stack.api_key_file}")
+        time.sleep(_POLL_S)
+
+
+def read_key(stack: Stack) -> str:
+    """The stack's first API key."""
+    return stack.api_key_file.read_text().strip()
 
 
 def raise_complaint(started: Started) -> None:
