@@ -16,7 +16,7 @@ from core import tracing
 from core.draft import KeyClaim, Order
 from core.events import Spec, Trace
 from core.ports import PromptRow
-from schema import pb
+from schema import fast, pb
 
 _tracer = trace.get_tracer(__name__)
 
@@ -51,7 +51,9 @@ class Admission:
             prompt_hmac=prompt_hmac(salt, item.prompts),
             trace=self._trace(item, spans),
         )
-        row = PromptRow(generation_id=item.generation_id, salt=salt, prompts=item.prompts)
+        # A copy: a part of a received message would keep the whole of its call in memory.
+        prompts = fast.Prompts(prompt=item.prompts.prompt, negative_prompt=item.prompts.negative_prompt)
+        row = PromptRow(generation_id=item.generation_id, salt=salt, prompts=prompts)
         claim = KeyClaim(item.idempotency_key, item.body_sha256) if item.idempotency_key else None
         return Order(item.generation_id, request, row, claim)
 

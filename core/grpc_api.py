@@ -1,56 +1,83 @@
-"""Core's API over gRPC: the generated service on top of `Service`, and errors as statuses.
+"""Core's API over gRPC: the calls of core.proto on top of `Service`, and errors as statuses.
 
 NotFound becomes NOT_FOUND, BadRequest INVALID_ARGUMENT, Retryable UNAVAILABLE, a time-out DEADLINE_EXCEEDED.
+The messages are those of `schema/fast.py` (same bytes as the generated ones, whose types they bear): with
+betterproto's, coding took half of core's time for a submission.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from grpclib import GRPCError, Status
+from grpclib.const import Cardinality, Handler
+from grpclib.server import Stream
 
 from core.service import BadRequest, NotFound, Service
 from infra.retry import Retryable
-from schema import pb
+from schema import fast, pb
 
+_SERVICE = "darkroom.v1.Core"
 CALL_DEADLINE_S = 30.0
 """However long the caller would wait. A change that has begun is finished all the same: the writer shields it."""
 
 
-class CoreApi(pb.CoreBase):
-    """The five calls."""
+class CoreApi:
+    """The five calls; what grpclib serves (its `IServable`)."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    async def submit(self, submit_request: pb.SubmitRequest) -> pb.SubmitReply:
+    async def submit(self, request: pb.SubmitRequest) -> pb.SubmitReply:
         async with _answering():
-            return pb.SubmitReply(results=await self._service.submit(submit_request.items))
+            return fast.SubmitReply(results=await self._service.submit(request.items))
 
-    async def get(self, get_request: pb.GetRequest) -> pb.GetReply:
-        async with _answering(CALL_DEADLINE_S + get_request.wait_ms / 1000):
-            shown = await self._service.get(get_request.tenant, get_request.generation_id, get_request.wait_ms)
-            return pb.GetReply(generation=shown)
+    async def get(self, request: pb.GetRequest) -> pb.GetReply:
+        async with _answering(CALL_DEADLINE_S + request.wait_ms / 1000):
+            shown = await self._service.get(request.tenant, request.generation_id, request.wait_ms)
+            return fast.GetReply(generation=shown)
 
-    async def list(self, list_request: pb.ListRequest) -> pb.ListReply:
+    async def list(self, request: pb.ListRequest) -> pb.ListReply:
         async with _answering():
             shown, cursor = await self._service.list(
-                list_request.tenant,
-                page_size=list_request.page_size,
-                cursor=list_request.cursor,
-                status=int(list_request.status),
+                request.tenant,
+                page_size=request.page_size,
+                cursor=request.cursor,
+                status=int(request.status),
             )
-            return pb.ListReply(generations=[*shown], next_cursor=cursor)
+            return fast.ListReply(generations=[*shown], next_cursor=cursor)
 
-    async def cancel(self, cancel_request: pb.CancelRequest) -> pb.CancelReply:
+    async def cancel(self, request: pb.CancelRequest) -> pb.CancelReply:
         async with _answering():
-            cancelled, shown = await self._service.cancel(cancel_request.tenant, cancel_request.generation_id)
-            return pb.CancelReply(cancelled=cancelled, generation=shown)
+            cancelled, shown = await self._service.cancel(request.tenant, request.generation_id)
+            return fast.CancelReply(cancelled=cancelled, generation=shown)
 
-    async def still_wanted(self, still_wanted_request: pb.StillWantedRequest) -> pb.StillWantedReply:
+    async def still_wanted(self, request: pb.StillWantedRequest) -> pb.StillWantedReply:
         async with _answering():
-            wanted = self._service.still_wanted(still_wanted_request.worker_id, still_wanted_request.held)
-            return pb.StillWantedReply(wanted=[*wanted])
+            wanted = self._service.still_wanted(request.worker_id, request.held)
+            return fast.StillWantedReply(wanted=[*wanted])
+
+    def __mapping__(self) -> dict[str, Handler]:
+        calls: tuple[tuple[str, Callable[[Any], Awaitable[Any]], type[Any], type[Any]], ...] = (
+            ("Submit", self.submit, fast.SubmitRequest, fast.SubmitReply),
+            ("Get", self.get, fast.GetRequest, fast.GetReply),
+            ("List", self.list, fast.ListRequest, fast.ListReply),
+            ("Cancel", self.cancel, fast.CancelRequest, fast.CancelReply),
+            ("StillWanted", self.still_wanted, fast.StillWantedRequest, fast.StillWantedReply),
+        )
+        return {
+            f"/{_SERVICE}/{name}": Handler(_unary(call), Cardinality.UNARY_UNARY, request, reply)
+            for name, call, request, reply in calls
+        }
+
+
+def _unary(call: Callable[[Any], Awaitable[Any]]) -> Callable[[Stream[Any, Any]], Awaitable[None]]:
+    async def serve(stream: Stream[Any, Any]) -> None:
+        request = await stream.recv_message()
+        await stream.send_message(await call(request))
+
+    return serve
 
 
 @asynccontextmanager

@@ -78,7 +78,7 @@ def job_message(state: Generation, image: Image, prompts: pb.Prompts, *, solo: b
             output_format=pb.OutputFormat(spec.output_format),
             scheduler=spec.scheduler,
         ),
-        prompts=prompts,
+        prompts=pb.Prompts(prompt=prompts.prompt, negative_prompt=prompts.negative_prompt),
         image_seed=image_seed(spec.seed, image.index),
         priority=state.priority,
         solo=solo,

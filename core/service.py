@@ -7,8 +7,8 @@ about open generations are answered from memory, about ended ones from the proje
 import asyncio
 import base64
 import hmac
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from core import commands as c
@@ -23,7 +23,7 @@ from core.state import Generation
 from core.views import Rows, project, view
 from core.writer import Writer
 from infra.retry import Retryable
-from schema import limits, pb, validate
+from schema import fast, limits, pb, validate
 
 _RETRY_AFTER_S = 5
 _QUEUED = pb.GenerationStatus(pb.GenerationStatus.QUEUED)
@@ -117,20 +117,18 @@ class Service:
                 places.append(place)
             results = await self._writer.carry_out(orders)
         replayed: list[int] = []
-        for place, result in zip(places, results, strict=True):
-            item = items[place]
+        for place, order, result in zip(places, orders, results, strict=True):
             if result.changed and result.state is not None:
-                self._prompts.put(item.generation_id, item.prompts)
-                answers[place] = self._accepted(item, result.state)
+                if order.prompt is not None:
+                    self._prompts.put(order.generation_id, order.prompt.prompts)
+                answers[place] = self._accepted(items[place], result.state)
             elif result.refusal is not None:
                 answers[place] = _refused(result)
             else:
                 replayed.append(place)
-                answers[place] = pb.SubmitResult(outcome=_REPLAYED)
         if replayed:
             await self._show_first(replayed, dict(zip(places, results, strict=True)), answers)
-        for answer in answers.values():
-            self._metrics.submissions.labels(str(pb.SubmitOutcome(answer.outcome).name).lower()).inc()
+        self._count(answers.values())
         return [answers[place] for place in range(len(items))]
 
     async def get(self, tenant: str, generation_id: str, wait_ms: int = 0) -> pb.GenerationView:
@@ -218,8 +216,12 @@ class Service:
         position = self._dispatcher.position(found.state)
         return view(found.rows, own, self._progress.live(found.state, position))
 
+    def _count(self, answers: Iterable[pb.SubmitResult]) -> None:
+        for outcome, times in Counter(int(answer.outcome) for answer in answers).items():
+            self._metrics.submissions.labels(str(pb.SubmitOutcome(outcome).name).lower()).inc(times)
+
     def _accepted(self, item: pb.SubmitItem, state: Generation) -> pb.SubmitResult:
-        shown = pb.GenerationView(
+        shown = fast.GenerationView(
             generation_id=item.generation_id,
             status=_QUEUED,
             version=1,
@@ -231,10 +233,10 @@ class Service:
             images=_queued_images(item.spec.seed, item.spec.n),
             backlog_position=self._dispatcher.position(state),
         )
-        return pb.SubmitResult(outcome=_ACCEPTED, generation=shown)
+        return fast.SubmitResult(outcome=_ACCEPTED, generation=shown)
 
     async def _show_first(
-        self, replayed: Sequence[int], results: Mapping[int, Result], answers: Mapping[int, pb.SubmitResult]
+        self, replayed: Sequence[int], results: Mapping[int, Result], answers: dict[int, pb.SubmitResult]
     ) -> None:
         """Fill in the first generations of repeated requests."""
         firsts = {place: state for place in replayed if (state := results[place].state) is not None}
@@ -242,27 +244,28 @@ class Service:
         for place, decided in firsts.items():
             state = self._writer.remembered(decided.id) or decided
             found = _Found(project(state), state if state.open else None)
-            answers[place].generation = self._show(found, known)
+            answers[place] = fast.SubmitResult(outcome=_REPLAYED, generation=self._show(found, known))
 
 
 def _queued_images(seed: int, n: int) -> "list[pb.ImageView]":
     return [
-        pb.ImageView(index=index, status=_IMAGE_QUEUED, seed=(seed + index) % limits.SEED_MODULUS) for index in range(n)
+        fast.ImageView(index=index, status=_IMAGE_QUEUED, seed=(seed + index) % limits.SEED_MODULUS)
+        for index in range(n)
     ]
 
 
 def _invalid(invalid: validate.Invalid) -> pb.SubmitResult:
-    return pb.SubmitResult(outcome=_INVALID, field=invalid.field, detail=invalid.reason)
+    return fast.SubmitResult(outcome=_INVALID, field=invalid.field, detail=invalid.reason)
 
 
 def _refused(result: Result) -> pb.SubmitResult:
     match result.refusal:
         case KeyConflict():
-            return pb.SubmitResult(outcome=_KEY_CONFLICT)
+            return fast.SubmitResult(outcome=_KEY_CONFLICT)
         case BacklogFull():
-            return pb.SubmitResult(outcome=_BACKLOG_FULL, retry_after_s=_RETRY_AFTER_S)
+            return fast.SubmitResult(outcome=_BACKLOG_FULL, retry_after_s=_RETRY_AFTER_S)
         case IdTaken():
-            return pb.SubmitResult(outcome=_INVALID, field="generation_id", detail="is taken")
+            return fast.SubmitResult(outcome=_INVALID, field="generation_id", detail="is taken")
         case _:
             raise AssertionError("a request is refused for no other reason") from result.refusal
 

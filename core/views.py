@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.state import Ending, Generation, Image, Phase
-from schema import limits, pb
+from schema import fast, limits, pb
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,12 +144,12 @@ NOTHING_LIVE = Live()
 def view(rows: Rows, prompts: pb.Prompts | None, live: Live = NOTHING_LIVE) -> pb.GenerationView:
     """What the client may see. `prompts` None: erased, or not asked for."""
     row = rows.generation
-    return pb.GenerationView(
+    return fast.GenerationView(
         generation_id=row.id,
         status=pb.GenerationStatus(row.status),
         version=row.version,
         spec=_spec(row),
-        prompts=prompts or pb.Prompts(),
+        prompts=_shown(prompts),
         priority=row.priority,
         ttl_s=row.ttl_s,
         requested_at_ms=row.requested_at_ms,
@@ -163,8 +163,15 @@ def view(rows: Rows, prompts: pb.Prompts | None, live: Live = NOTHING_LIVE) -> p
     )
 
 
+def _shown(prompts: pb.Prompts | None) -> pb.Prompts:
+    """Whichever codec's message it came in."""
+    if prompts is None:
+        return fast.Prompts()
+    return fast.Prompts(prompt=prompts.prompt, negative_prompt=prompts.negative_prompt)
+
+
 def _spec(row: GenerationRow) -> pb.GenerationSpec:
-    return pb.GenerationSpec(
+    return fast.GenerationSpec(
         model=row.model,
         width=row.width,
         height=row.height,
@@ -178,7 +185,7 @@ def _spec(row: GenerationRow) -> pb.GenerationSpec:
 
 
 def _image_view(row: GenerationRow, image: ImageRow, steps: Sequence[int]) -> pb.ImageView:
-    return pb.ImageView(
+    return fast.ImageView(
         index=image.index,
         status=pb.ImageStatus(image.status),
         seed=image_seed(row.seed, image.index),
