@@ -1,0 +1,197 @@
+"""Dispatch and re-dispatch, on fakes and virtual time: whatever the queue loses, every image comes to an end."""
+
+import asyncio
+
+from core.parts import Core
+from core.state import Ending
+from schema import pb
+from tests import virtual_time
+from tests.eventually import eventually
+from tests.unit.core.rig import VISIBILITY_S, Worker, World, item, working
+
+SUCCEEDED, FAILED = Ending.SUCCEEDED, Ending.FAILED
+
+
+async def submit(core: Core, count: int, *, n: int = 1, prefix: str = "gen") -> list[str]:
+    ids = [f"{prefix}_{number}" for number in range(count)]
+    for start in range(0, count, 100):
+        results = await core.service.submit([item(each, n=n) for each in ids[start : start + 100]])
+        assert all(int(result.outcome) == pb.SubmitOutcome.ACCEPTED for result in results)
+    return ids
+
+
+async def ended(core: Core, ids: list[str], ending: Ending, deadline_s: float) -> None:
+    def endings() -> set[Ending | None]:
+        states = [core.writer.remembered(each) for each in ids]
+        return {state.ending if state else None for state in states}
+
+    await eventually(lambda: endings() == {ending}, deadline_s, what=f"{len(ids)} end as {ending.name}", every_s=0.25)
+
+
+def test_everything_submitted_succeeds_once() -> None:
+    async def main() -> None:
+        world = World()
+        async with world.core() as core, working(Worker(world), Worker(world, "w2")):
+            ids = await submit(core, 40, n=3)
+            await ended(core, ids, SUCCEEDED, 60)
+            assert all(world.types(each).count("image.published") == 3 for each in ids)
+            assert len(world.public.objects) == 120
+            await eventually(lambda: not world.temp.objects, what="drafts are deleted")
+            assert core.writer.backlog_images == 0
+
+    virtual_time.run(main())
+
+
+def test_the_runway_bounds_what_is_on_the_queue() -> None:
+    async def main() -> None:
+        world = World()
+        async with world.core() as core:
+            await submit(core, 300)
+            await eventually(lambda: core._dispatcher.counts["queued"] == 64)
+            await asyncio.sleep(1)
+            assert (await world.jobs.depth()).visible == 64
+            assert core._dispatcher.counts == {"pending": 236, "queued": 64, "started": 0}
+
+    virtual_time.run(main())
+
+
+def test_a_purged_queue_costs_twice_the_visibility_at_most() -> None:
+    async def main() -> None:
+        world = World()
+        async with world.core() as core:
+            ids = await submit(core, 50)
+            await eventually(lambda: core._dispatcher.counts["queued"] == 50)
+            world.jobs.purge()
+            async with working(Worker(world)):
+                await ended(core, ids, SUCCEEDED, 2 * VISIBILITY_S + 10)
+
+    virtual_time.run(main())
+
+
+def test_an_image_that_was_started_and_not_heard_of_runs_alone() -> None:
+    async def main() -> None:
+        world = World()
+        async with world.core() as core:
+            [one] = await submit(core, 1)
+            silent = Worker(world, "w1", start_only=True)
+            async with working(silent):
+                await eventually(lambda: world.types(one)[-1] == "image.started")
+            world.jobs.purge()
+            second = Worker(world, "w2")
+            async with working(second):
+                await ended(core, [one], SUCCEEDED, 2 * VISIBILITY_S + 10)
+            assert [job.solo for job in silent.seen] == [False]
+            assert [(job.solo, job.dispatch) for job in second.seen] == [(True, 2)]
+
+    virtual_time.run(main())
+
+
+def test_three_silent_starts_alone_are_enough() -> None:
+    async def main() -> None:
+        world = World()
+        async with world.core() as core:
+            [one] = await submit(core, 1)
+            for number in range(4):
+                async with working(Worker(world, f"w{number}", start_only=True)):
+                    await eventually(lambda: world.types(one).count("image.started") == number + 1, 200)
+                world.jobs.purge()
+            await ended(core, [one], FAILED, 200)
+            shown = await core.service.get("ann", one)
+            assert int(shown.images[0].failure) == pb.AttemptFailure.WORKER_LOST
+
+    virtual_time.run(main())
+
+
+def test_an_unreachable_queue_is_told_and_waited_for() -> None:
+    async def main() -> None:
+        world = World()
+        world.jobs.unreachable = True
+        async with world.core() as core:
+            ids = await submit(core, 20)
+            await eventually(lambda: any("jobs queue" in reason for reason in core.reasons()))
+            await asyncio.sleep(60)
+            world.jobs.unreachable = False
+            async with working(Worker(world)):
+                await ended(core, ids, SUCCEEDED, 2 * VISIBILITY_S + 10)
+            await eventually(lambda: not core.reasons(), 10)
+            assert all(world.types(each).count("image.dispatched") == 1 for each in ids)
+
+    virtual_time.run(main())
+
+
+def test_only_refused_entries_are_sent_again() -> None:
+    async def main() -> None:
+        world = World()
+        world.jobs.refuse = 3
+        async with world.core() as core:
+            ids = await submit(core, 10)
+            await eventually(lambda: core._dispatcher.counts["queued"] == 10)
+            assert (await world.jobs.depth()).visible == 10
+            assert all(world.types(each).count("image.dispatched") == 1 for each in ids)
+
+    virtual_time.run(main())
+
+
+def test_a_crash_between_send_and_record_sends_again() -> None:
+    async def main() -> None:
+        world = World()
+        world.failpoints.stop_at = "core.after_send"
+        async with world.core() as core:
+            ids = await submit(core, 5)
+            await eventually(lambda: "core.after_send" in world.failpoints.names)
+        assert (await world.jobs.depth()).visible == 5
+        world.failpoints.stop_at = ""
+        async with world.core() as core, working(worker := Worker(world)):
+            await ended(core, ids, SUCCEEDED, 30)
+            await eventually(lambda: len(worker.seen) == 10)
+            assert all(world.types(each).count("image.published") == 1 for each in ids)
+
+    virtual_time.run(main())
+
+
+def test_reports_of_workers_put_off_the_recheck_and_a_silence_brings_it_back() -> None:
+    async def main() -> None:
+        world = World()
+        async with world.core() as core:
+            [one] = await submit(core, 1)
+            holder = Worker(world, "w1", start_only=True)
+            async with working(holder):
+                await eventually(lambda: world.types(one)[-1] == "image.started")
+            world.jobs.purge()
+            held = [pb.HeldImage(image=pb.ImageRef(generation_id=one), running=True, step=3)]
+            for _ in range(30):
+                await asyncio.sleep(VISIBILITY_S / 2)
+                assert core.service.still_wanted("w1", held) == [True]
+            assert world.types(one).count("image.dispatched") == 1
+            await eventually(lambda: world.types(one).count("image.dispatched") == 2, 2 * VISIBILITY_S + 1)
+
+    virtual_time.run(main())
+
+
+def test_a_waiting_copy_of_what_another_worker_started_is_dropped() -> None:
+    async def main() -> None:
+        world = World()
+        async with world.core() as core:
+            [one] = await submit(core, 1)
+            async with working(Worker(world, "w1", start_only=True)):
+                await eventually(lambda: world.types(one)[-1] == "image.started")
+            waiting = [pb.HeldImage(image=pb.ImageRef(generation_id=one), running=False)]
+            assert core.service.still_wanted("w1", waiting) == [True]
+            assert core.service.still_wanted("w2", waiting) == [False]
+            await eventually(lambda: world.types(one).count("image.dispatched") == 2, 3 * VISIBILITY_S)
+            assert core.service.still_wanted("w2", waiting) == [True]
+
+    virtual_time.run(main())
+
+
+def test_a_healthy_long_backlog_is_not_sent_twice() -> None:
+    async def main() -> None:
+        world = World()
+        async with world.core() as core, working(worker := Worker(world, render_s=1.0)):
+            warm = await submit(core, 9, prefix="warm")
+            await ended(core, warm, SUCCEEDED, 60)
+            ids = await submit(core, 60)
+            await ended(core, ids, SUCCEEDED, 100)
+            assert len(worker.seen) == 69
+
+    virtual_time.run(main())
