@@ -1,14 +1,11 @@
 """The gateway's composition root: the only place that builds adapters and starts tasks."""
 
 import asyncio
-import errno
-import logging
 import secrets
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Self
 
 import structlog
 from aiohttp import web
@@ -21,6 +18,7 @@ from gateway.context import Context
 from gateway.core_client import SENDERS, CoreClient, Deadlines
 from gateway.keys import KeyFile, KeyRing, KeysFileError
 from gateway.limits import Limits, Rule, RulesFileError, load_rules
+from gateway.listener import Listener, PortUnavailable
 from gateway.metrics import Metrics
 from gateway.ports import Links, Model
 from gateway.routes import OPERATIONS
@@ -83,10 +81,13 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown, overrides: Overri
             group.create_task(_watch_keys(keys), name="watch keys"),
         ]
         admin = AdminServer(settings.gateway_admin_host, settings.gateway_admin_port, metrics.registry, readiness)
-        async with admin, _Listener(settings, context) as listener:
-            _log.info("gateway.listening", host=settings.gateway_host, port=listener.port, admin_port=admin.port)
-            use.on_listening(listener.port, admin.port)
-            await shutdown.wait()
+        try:
+            async with admin, _listener(settings, context) as listener:
+                _log.info("gateway.listening", host=settings.gateway_host, port=listener.port, admin_port=admin.port)
+                use.on_listening(listener.port, admin.port)
+                await shutdown.wait()
+        except PortUnavailable as error:
+            raise ConfigError(f"{error}; set {variable('gateway_port')}") from None
         for task in tasks:
             task.cancel()
 
@@ -180,52 +181,11 @@ def _tracing_is_on() -> bool:
     return trace.get_tracer(__name__).start_span("start").is_recording()
 
 
-class _Listener:
-    """The public port: an async context manager that, at its end, waits for the requests under way."""
-
-    def __init__(self, settings: GatewaySettings, context: Context) -> None:
-        self._host, self._port = settings.gateway_host, settings.gateway_port
-        self._drain_s = settings.drain_s
-        self._runner = web.AppRunner(
-            application(context),
-            access_log=None,
-            logger=_quiet_logger(),
-            auto_decompress=False,
-            keepalive_timeout=settings.gateway_idle_timeout_s,
-            lingering_time=2.0,
-            shutdown_timeout=settings.drain_s,
-        )
-
-    @property
-    def port(self) -> int:
-        return int(self._runner.addresses[0][1])
-
-    async def __aenter__(self) -> Self:
-        await self._runner.setup()
-        try:
-            await web.TCPSite(self._runner, self._host, self._port, backlog=1024).start()
-        except OSError as error:
-            await self._runner.cleanup()
-            reason = "is in use" if error.errno == errno.EADDRINUSE else error.strerror or "cannot be bound"
-            name = variable("gateway_port")
-            raise ConfigError(f"port {self._port} on {self._host} {reason}; set {name}") from None
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._runner.cleanup()
-
-
-class _WithoutContent(logging.Filter):
-    """aiohttp logs what it could not parse, which may be somebody's key or prompt."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args, record.exc_info = "request could not be parsed", (), None
-        return True
-
-
-def _quiet_logger() -> logging.Logger:
-    logger = logging.getLogger("gateway.http")
-    logger.setLevel(logging.WARNING)
-    if not logger.filters:
-        logger.addFilter(_WithoutContent())
-    return logger
+def _listener(settings: GatewaySettings, context: Context) -> Listener:
+    return Listener(
+        application(context),
+        settings.gateway_host,
+        settings.gateway_port,
+        idle_timeout_s=settings.gateway_idle_timeout_s,
+        drain_s=settings.drain_s,
+    )

@@ -19,7 +19,6 @@ from infra.retry import Retryable
 
 _log = structlog.get_logger()
 _NOBODY = Caller(tenant="", key_id="")
-_ALWAYS = {"Server": "darkroom", "X-Content-Type-Options": "nosniff"}
 _UNMATCHED = "unmatched"
 _Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -69,7 +68,7 @@ def _middleware(context: Context, by_endpoint: Mapping[_Endpoint, Operation]) ->
                 tracing.finish(span, response.status)
         else:
             response = await _answer(request, handler, name)
-        response.headers.update(_ALWAYS)
+        response.headers.update(problems.ON_EVERY_ANSWER)
         metrics.answered(name, response.status, now() - started)
         return response
 

@@ -64,6 +64,11 @@ def finish(span: Span, status: int) -> None:
         span.set_status(StatusCode.ERROR)
 
 
+def note_generation(generation_id: str) -> None:
+    """Names the generation on the span of the current request."""
+    trace.get_current_span().set_attribute("darkroom.generation_id", generation_id)
+
+
 @contextmanager
 def batch(name: str, members: Sequence[Span]) -> Iterator[None]:
     """The span of one call for many requests: it links to their spans, and they to it."""

@@ -4,6 +4,7 @@ On the hot path, so plain dictionaries; `models/responses.py` says what they hol
 """
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from schema import pb
@@ -126,6 +127,9 @@ def _name(names: tuple[str, ...], number: int) -> str:
 
 def _timestamp(at_ms: int) -> str | None:
     """RFC 3339 in UTC with milliseconds; None for 0."""
-    if not at_ms:
-        return None
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{at_ms % 1000:03d}Z"
+    return f"{_second(at_ms // 1000)}.{at_ms % 1000:03d}Z" if at_ms else None
+
+
+@lru_cache(maxsize=256)
+def _second(at_s: int) -> str:
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")

@@ -6,7 +6,7 @@ from typing import Final
 from aiohttp import web
 from pydantic_core import to_json
 
-from gateway import body, errors, submissions, views
+from gateway import body, errors, submissions, tracing, views
 from gateway.context import Context
 from gateway.keys import Caller
 from gateway.models import requests, responses
@@ -26,7 +26,7 @@ _OUTCOMES = ("unknown", "accepted", "replayed", "key_conflict", "backlog_full", 
 _BY_STATUS = {name: number for number, name in enumerate(views.STATUSES)}
 
 ID_PARAMETER = Parameter(
-    name="id",
+    name="generation_id",
     where="path",
     description="The generation's id.",
     schema={"type": "string", "pattern": "^gen_[0-9a-z]{26}$"},
@@ -87,6 +87,7 @@ def _accepted(context: Context, result: pb.SubmitResult) -> web.Response:
     outcome = result.outcome
     if outcome in (pb.SubmitOutcome.ACCEPTED, pb.SubmitOutcome.REPLAYED):
         view = result.generation
+        tracing.note_generation(view.generation_id)
         headers = {
             "Location": f"{context.base_url}/v1/generations/{view.generation_id}",
             "Retry-After": str(_POLL_S),
@@ -131,7 +132,7 @@ async def list_page(context: Context, request: web.Request, caller: Caller) -> w
 @operation(
     id="getGeneration",
     method="GET",
-    path="/v1/generations/{id}",
+    path="/v1/generations/{generation_id}",
     tag="generations",
     summary="Look at a generation, or wait for its end",
     answers={
@@ -154,8 +155,8 @@ async def list_page(context: Context, request: web.Request, caller: Caller) -> w
     ),
 )
 async def get(context: Context, request: web.Request, caller: Caller) -> web.Response:
-    """GET /v1/generations/{id}."""
-    generation_id = known_form(request.match_info["id"])
+    """GET /v1/generations/{generation_id}."""
+    generation_id = known_form(request.match_info["generation_id"])
     headers = {}
     wait_s = _wanted_wait_s(request.headers.get("Prefer"))
     if wait_s is None:
@@ -182,7 +183,7 @@ async def _waited(context: Context, tenant: str, generation_id: str, wait_s: int
 @operation(
     id="cancelGeneration",
     method="POST",
-    path="/v1/generations/{id}/cancel",
+    path="/v1/generations/{generation_id}/cancel",
     tag="generations",
     summary="Cancel a generation",
     description="Possible while any of its images is undecided. Cancelling a cancelled generation changes nothing.",
@@ -191,8 +192,8 @@ async def _waited(context: Context, tenant: str, generation_id: str, wait_s: int
     parameters=(ID_PARAMETER,),
 )
 async def cancel(context: Context, request: web.Request, caller: Caller) -> web.Response:
-    """POST /v1/generations/{id}/cancel."""
-    outcome = await context.core.cancel(caller.tenant, known_form(request.match_info["id"]))
+    """POST /v1/generations/{generation_id}/cancel."""
+    outcome = await context.core.cancel(caller.tenant, known_form(request.match_info["generation_id"]))
     view = outcome.generation
     if not outcome.cancelled and view.status != pb.GenerationStatus.CANCELLED:
         raise errors.TooLate(views.status_name(view))

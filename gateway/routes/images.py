@@ -20,7 +20,7 @@ _REDIRECT = {
 @operation(
     id="getImage",
     method="GET",
-    path="/v1/generations/{id}/images/{index}",
+    path="/v1/generations/{generation_id}/images/{index}",
     tag="generations",
     summary="Fetch an image",
     description="Redirects to a link that needs no key and is valid for some minutes only: follow it, do not keep it.",
@@ -37,8 +37,8 @@ _REDIRECT = {
     ),
 )
 async def get(context: Context, request: web.Request, caller: Caller) -> web.Response:
-    """GET /v1/generations/{id}/images/{index}."""
-    generation_id = known_form(request.match_info["id"])
+    """GET /v1/generations/{generation_id}/images/{index}."""
+    generation_id = known_form(request.match_info["generation_id"])
     index = request.match_info["index"]
     if not (index.isascii() and index.isdecimal() and len(index) <= 2 and str(int(index)) == index):
         raise errors.NotFound

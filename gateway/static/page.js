@@ -1,7 +1,7 @@
 // Starts Swagger UI on this gateway's own description. Nothing is loaded from elsewhere.
 window.addEventListener("load", () => {
   window.SwaggerUIBundle({
-    url: "openapi.json",
+    url: "/openapi.json",
     dom_id: "#swagger-ui",
     deepLinking: true,
     validatorUrl: null,

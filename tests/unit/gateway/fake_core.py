@@ -37,7 +37,7 @@ class FakeCore:
     stored: dict[str, Stored] = field(default_factory=dict)
     keys: dict[tuple[str, str], str] = field(default_factory=dict)
     batches: list[int] = field(default_factory=list)
-    metadata: list[dict[str, str]] = field(default_factory=list)
+    gets: list[pb.GetRequest] = field(default_factory=list)
     hold: asyncio.Event | None = None
     refuse_with: Status | None = None
     break_next: int = 0
@@ -53,6 +53,7 @@ class FakeCore:
 
     async def get(self, request: pb.GetRequest) -> pb.GetReply:
         """Waits for an end, as long as asked."""
+        self.gets.append(request)
         self._maybe_refuse()
         stored = self._find(request.tenant, request.generation_id)
         if request.wait_ms:
