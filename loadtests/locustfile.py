@@ -32,13 +32,13 @@ MAX_REFUSALS = 20
 
 @events.init_command_line_parser.add_listener
 def _arguments(parser: Any) -> None:
-    group = parser.add_argument_group("darkroom")
-    group.add_argument("--api-key", default="", env_var="DARKROOM_LOAD_KEY", is_secret=True, help="key of a tenant")
-    group.add_argument("--rate", type=float, default=0.0, help="generations a second over all users; 0: as they come")
-    group.add_argument("--deadline", type=float, default=120.0, help="seconds a client waits for its pictures")
-    group.add_argument("--emulated", action="store_true", help="the GPU is emulated: read its marks in each picture")
-    group.add_argument("--summary", default="", help="file for exact figures as JSON")
-    group.add_argument("--load-seed", type=int, default=0, help="seed of all choices; 0: another each time")
+    add = parser.add_argument  # a group would not know is_secret
+    add("--api-key", default="", env_var="DARKROOM_LOAD_KEY", is_secret=True, help="key of a tenant")
+    add("--rate", type=float, default=0.0, help="generations a second over all users; 0: as they come")
+    add("--deadline", type=float, default=120.0, help="seconds a client waits for its pictures")
+    add("--emulated", action="store_true", help="the GPU is emulated: read its marks in each picture")
+    add("--summary", default="", help="file for exact figures as JSON")
+    add("--load-seed", type=int, default=0, help="seed of all choices; 0: another each time")
 
 
 class Client(FastHttpUser):

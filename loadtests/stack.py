@@ -145,8 +145,11 @@ def running(stack: Stack) -> Iterator[Stack]:
     """The whole stack, up and ready; all ended on leaving. Raises StackError also for what ended badly."""
     troubles: list[str] = []
     try:
-        for program in stack.plan.programs():
+        programs = stack.plan.programs()
+        for program in programs:
             start_program(stack, program)
+        for program in programs:
+            until_ready(stack, program)
         yield stack
     finally:
         troubles = stack.stop()
@@ -154,13 +157,16 @@ def running(stack: Stack) -> Iterator[Stack]:
         raise StackError("; ".join(troubles))
 
 
-def start_program(stack: Stack, program: layout.Program, *, until_ready: bool = True) -> None:
-    """One of the plan's processes, waited for until it says that it is ready."""
+def start_program(stack: Stack, program: layout.Program) -> None:
+    """One of the plan's processes."""
     stack.start(program.name, program.command, program.own)
-    if until_ready:
-        url = urlsplit(program.ready_url or f"{stack.plan.emulator_url}/_ministack/health")
-        port = url.port or 0
-        stack.until(program.name, lambda: answers(port, url.path) == 200, "ready")
+
+
+def until_ready(stack: Stack, program: layout.Program) -> None:
+    """Wait until it says that it is. Raises StackError."""
+    url = urlsplit(program.ready_url or f"{stack.plan.emulator_url}/_ministack/health")
+    port = url.port or 0
+    stack.until(program.name, lambda: answers(port, url.path) == 200, "ready")
 
 
 def answers(port: int, path: str) -> int | None:

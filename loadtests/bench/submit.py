@@ -58,6 +58,7 @@ class Figures:
         echo = statistics.median(each.per_s for each in self.echoed)
         ratios = [ours.per_s / bare.per_s for ours, bare in zip(self.accepted, self.echoed, strict=True)]
         latencies = sorted(value for each in self.accepted for value in each.latencies_ms)
+        accepted_cpu_us, echo_cpu_us = statistics.median(self.accepted_cpu_us), statistics.median(self.echo_cpu_us)
         return {
             "bench": "submit",
             "accepted_per_s": round(accepted, 1),
@@ -66,8 +67,9 @@ class Figures:
             "ratios": [round(each, 4) for each in ratios],
             "p50_ms": round(_percentile(latencies, 0.5), 2),
             "p99_ms": round(_percentile(latencies, 0.99), 2),
-            "cpu_us_per_accepted": round(statistics.median(self.accepted_cpu_us), 1),
-            "cpu_us_per_echo": round(statistics.median(self.echo_cpu_us), 1),
+            "cpu_us_per_accepted": round(accepted_cpu_us, 1),
+            "cpu_us_per_echo": round(echo_cpu_us, 1),
+            "cpu_ratio": round(echo_cpu_us / accepted_cpu_us, 4),
         }
 
 
@@ -129,9 +131,10 @@ def _start(stack: stacks.Stack, *, with_dispatch: bool) -> tuple[Target, Target]
     programs = {each.name: each for each in stack.plan.programs()}
     if with_dispatch:
         stacks.start_program(stack, programs["emulator"])
+        stacks.until_ready(stack, programs["emulator"])
     keys = [stack.create_key(f"tenant-{number}") for number in range(TENANTS)]
     for name in ("core", "gateway"):
-        stacks.start_program(stack, programs[name], until_ready=False)  # without a queue core is never ready
+        stacks.start_program(stack, programs[name])  # not waited for: without a queue core is never ready
     probe = json.loads(BODY.replace("#" * 10, str(FIRST_NUMBER)))
     port = stack.plan.ports.gateway
     stack.until("gateway", lambda: stacks.post(port, "/v1/generations", probe, keys[0])[0] == 202, "accepting")
