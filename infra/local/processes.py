@@ -143,8 +143,12 @@ def stop(stack: Stack, started: Started | None = None) -> bool:
 
 
 def check_ports(stack: Stack) -> None:
-    """Raises ConfigError that names the first port in use and the variable that moves it."""
+    """Raises ConfigError that names the first port in use, or wanted twice, and the variable that moves it."""
+    wanted: dict[int, str] = {}
     for port, variable in stack.used_ports():
+        if port in wanted:
+            raise ConfigError(f"port {port} would be used twice: set {wanted[port]} or {variable}")
+        wanted[port] = variable
         if not port_is_free(port):
             raise ConfigError(f"port {port} on {HOST} is in use: stop what listens there, or set {variable}")
 

@@ -1,0 +1,156 @@
+"""`python -m infra.local` as a person uses it: up, status, demo, down, and what it says when it cannot."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.local import processes
+from infra.local.layout import Stack
+from tests.emulators import clean_environment, free_port
+from tests.eventually import until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.xdist_group("local-stack")]
+PORTS = ("GATEWAY_PORT", "GATEWAY_ADMIN_PORT", "CORE_PORT", "CORE_ADMIN_PORT", "WORKER_ADMIN_PORT", "EMULATOR_PORT")
+MODELS = '[[models]]\nname = "emulated"\nengine = "emulated"\nstep_ms = 5.0\nnum_inference_steps = 4\n'
+
+
+class Local:
+    """The command line with a data folder and ports of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.data_dir = folder / "data"
+        models = folder / "models.toml"
+        models.write_text(MODELS)
+        clean = {name: value for name, value in clean_environment().items() if not name.startswith("DARKROOM_")}
+        self.environment = clean | {f"DARKROOM_{name}": str(free_port()) for name in PORTS}
+        self.environment |= {"DARKROOM_DATA_DIR": str(self.data_dir), "DARKROOM_MODELS_FILE": str(models)}
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "infra.local", *arguments]
+        return subprocess.Popen(
+            command, cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def run(self, *arguments: str) -> tuple[int, str, str]:
+        process = self.start(*arguments)
+        try:
+            output, errors = process.communicate(timeout=200)
+        finally:
+            process.kill()
+        return process.returncode, output, errors
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.environment['DARKROOM_GATEWAY_PORT']}"
+
+    def ports_in_use(self) -> list[str]:
+        return [name for name in PORTS if not processes.port_is_free(int(self.environment[f"DARKROOM_{name}"]))]
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Iterator[Local]:
+    stack = Local(tmp_path)
+    yield stack
+    stack.run("down")
+    assert stack.ports_in_use() == []
+
+
+def test_a_stack_comes_up_restarts_what_dies_and_goes_down(local: Local) -> None:
+    code, output, errors = local.run("up")
+    assert (code, errors) == (0, "")
+    assert local.url in output
+    key_file = local.data_dir / "api-key"
+    assert str(key_file) in output
+    for secret in (key_file, local.data_dir / "internal-token"):
+        assert secret.stat().st_mode & 0o777 == 0o600
+    assert key_file.read_text() not in output
+
+    assert local.run("up")[:2] == (0, f"already up: {local.url}\n")
+    code, output, _ = local.run("status")
+    assert code == 0
+    assert output.count("ready") == 3
+
+    stack = processes.running(local.data_dir)
+    assert stack is not None
+    victim = _pid_of(stack, "gateway")
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: _answers(local.url), 60, what="the gateway is started again")
+
+    assert local.run("down")[:2] == (0, "stopped\n")
+    assert local.ports_in_use() == []
+    assert local.run("down")[:2] == (0, "nothing was running\n")
+    assert local.run("status")[:2] == (1, "down\n")
+
+
+def test_the_demo_saves_a_picture_and_leaves_nothing_running(local: Local) -> None:
+    code, output, errors = local.run("demo", "a large red circle on a white background")
+    assert code == 0, errors
+    (picture,) = local.folder.glob("darkroom-gen_*.png")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    identifier = picture.stem.removeprefix("darkroom-")
+    assert f"/v1/generations/{identifier}/images/0" in output
+    assert str(picture) in output
+    assert "succeeded" in errors  # the bar
+    assert processes.running(local.data_dir) is None
+    assert local.ports_in_use() == []
+
+
+def test_ctrl_c_stops_everything_the_demo_started(local: Local) -> None:
+    demo = local.start("demo", "a ring")
+    try:
+        until(lambda: processes.running(local.data_dir) is not None, 60, what="the demo has started its stack")
+        demo.send_signal(signal.SIGINT)
+        demo.communicate(timeout=120)
+    finally:
+        demo.kill()
+    assert demo.returncode == 130
+    assert processes.running(local.data_dir) is None
+    assert local.ports_in_use() == []
+
+
+def test_a_service_that_cannot_start_is_told_in_its_own_words(local: Local) -> None:
+    local.environment["DARKROOM_MODELS_FILE"] = str(local.folder / "none.toml")
+    code, _, errors = local.run("up")
+    assert code == 1
+    assert "none.toml" in errors
+    assert errors.count("\n") == 1
+    assert local.ports_in_use() == []
+
+
+@pytest.mark.parametrize("name", ["GATEWAY_PORT", "EMULATOR_PORT"])
+def test_a_port_in_use_is_named_with_its_variable(local: Local, name: str) -> None:
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        port = local.environment[f"DARKROOM_{name}"]
+        taken.bind(("127.0.0.1", int(port)))
+        taken.listen()
+        code, _, errors = local.run("up")
+    assert code == 2
+    assert errors.count("\n") == 1
+    assert port in errors
+    assert f"DARKROOM_{name}" in errors
+
+
+def _answers(url: str) -> bool:
+    try:
+        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{url}/healthz", timeout=2).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _pid_of(stack: Stack, name: str) -> int:
+    """From supervisord's own log: the newest process of that name."""
+    lines = (stack.logs / "supervisord.log").read_text().splitlines()
+    return int([line for line in lines if f"spawned: '{name}'" in line][-1].rpartition(" ")[2])

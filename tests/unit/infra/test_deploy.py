@@ -1,0 +1,124 @@
+"""infra/deploy without a container engine: what can be wrong in the text is found here."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from core.config import CoreSettings
+from gateway.config import GatewaySettings
+from infra.settings import PREFIX
+from worker.config import WorkerSettings
+
+ROOT = Path(__file__).resolve().parents[3]
+DEPLOY = ROOT / "infra" / "deploy"
+COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+SERVICES: dict[str, Any] = COMPOSE["services"]
+JAEGER: dict[str, Any] = yaml.safe_load((DEPLOY / "jaeger.yaml").read_text())
+DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
+KNOWN = {PREFIX + name.upper() for cls in (CoreSettings, GatewaySettings, WorkerSettings) for name in cls.model_fields}
+
+
+def mounts(service: dict[str, Any]) -> list[tuple[str, str]]:
+    return [tuple(volume.split(":")[:2]) for volume in service.get("volumes", [])]
+
+
+def test_the_whole_system_is_there() -> None:
+    assert set(SERVICES) == {"gateway", "core", "worker", "emulator", "jaeger"}
+
+
+@pytest.mark.parametrize("name", [name for name in SERVICES if "build" in SERVICES[name]])
+def test_every_built_service_has_its_target(name: str) -> None:
+    build = SERVICES[name]["build"]
+    assert (DEPLOY / build["context"]).resolve() == ROOT
+    assert ROOT / build["dockerfile"] == DEPLOY / "Dockerfile"
+    assert re.search(rf"^FROM runtime AS {build['target']}$", DOCKERFILE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_service_is_restarted_checked_and_confined(name: str) -> None:
+    service = SERVICES[name]
+    assert service["restart"] == "unless-stopped"
+    assert service["healthcheck"]["test"][0] == "CMD"
+    assert service["cap_drop"] == ["ALL"]
+    assert not service.get("privileged")
+    assert re.search(r":[0-9]+\.[0-9]+\.[0-9]+$", service["image"])
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_ports_are_published_on_loopback_unless_asked(name: str) -> None:
+    for port in SERVICES[name].get("ports", []):
+        assert port.startswith(("127.0.0.1:", "${DARKROOM_BIND:-127.0.0.1}:"))
+
+
+def test_every_volume_is_declared_and_used() -> None:
+    used = {source for service in SERVICES.values() for source, _ in mounts(service) if not source.startswith(".")}
+    assert used == set(COMPOSE["volumes"])
+    for service in SERVICES.values():
+        for source, _ in mounts(service):
+            assert not source.startswith(".") or (DEPLOY / source).exists()
+
+
+@pytest.mark.parametrize("name", ["gateway", "core", "worker"])
+def test_every_setting_exists(name: str) -> None:
+    ours = {variable for variable in SERVICES[name]["environment"] if variable.startswith(PREFIX)}
+    assert ours <= KNOWN
+    assert "DARKROOM_INTERNAL_TOKEN" in ours
+
+
+def test_a_missing_token_stops_compose() -> None:
+    for name in ("gateway", "core", "worker"):
+        assert SERVICES[name]["environment"]["DARKROOM_INTERNAL_TOKEN"].startswith("${DARKROOM_INTERNAL_TOKEN:?")
+
+
+def test_health_checks_ask_the_ports_that_are_served() -> None:
+    ports = {
+        name: re.findall(r"127\.0\.0\.1:(\d+)", " ".join(SERVICES[name]["healthcheck"]["test"])) for name in SERVICES
+    }
+    fields = {"gateway": GatewaySettings, "core": CoreSettings, "worker": WorkerSettings}
+    for name, cls in fields.items():
+        assert ports[name] == [str(cls.model_fields[f"{name}_admin_port"].default)]
+    assert ports["emulator"] == [SERVICES["emulator"]["environment"]["GATEWAY_PORT"]]
+    assert JAEGER["extensions"]["healthcheckv2"]["http"]["endpoint"].endswith(f":{ports['jaeger'][0]}")
+
+
+def test_jaeger_takes_and_keeps_what_the_services_send() -> None:
+    exported = SERVICES["core"]["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"]
+    assert JAEGER["receivers"]["otlp"]["protocols"]["http"]["endpoint"].rpartition(":")[2] in exported
+    backends = JAEGER["extensions"]["jaeger_storage"]["backends"]
+    store = JAEGER["extensions"]["jaeger_query"]["storage"]["traces"]
+    assert JAEGER["exporters"]["jaeger_storage_exporter"]["trace_storage"] == store
+    badger = backends[store]["badger"]
+    assert badger["ephemeral"] is False
+    kept = dict(mounts(SERVICES["jaeger"]))["traces"]
+    assert all(folder.startswith(kept + "/") for folder in badger["directories"].values())
+    pipeline = JAEGER["service"]["pipelines"]["traces"]
+    for kind in ("receivers", "processors", "exporters"):
+        assert set(pipeline[kind]) <= set(JAEGER[kind])
+    assert set(JAEGER["service"]["extensions"]) == set(JAEGER["extensions"])
+
+
+def test_images_are_pinned_run_without_root_and_install_one_extra_each() -> None:
+    assert re.search(r"^ARG PYTHON_IMAGE=python:3\.11\.\d+-slim-\w+$", DOCKERFILE, re.MULTILINE)
+    assert re.search(r"^USER 10001:10001$", DOCKERFILE, re.MULTILINE)
+    assert "USER root" not in DOCKERFILE
+    for name in ("gateway", "core", "worker"):
+        assert f'-c constraints.txt ".[{name}]"' in DOCKERFILE
+    for source in re.findall(r"^COPY ([^-].*) \S+$", DOCKERFILE, re.MULTILINE):
+        for each in source.split():
+            assert (ROOT / each).exists()
+
+
+def test_the_gpu_overlay_names_an_existing_service() -> None:
+    overlay = yaml.safe_load((DEPLOY / "compose.gpu.yaml").read_text())
+    assert set(overlay["services"]) == {"worker"}
+
+
+def test_the_example_settings_are_those_that_compose_reads() -> None:
+    text = (DEPLOY / "compose.yaml").read_text()
+    named = re.findall(r"^#?([A-Z_]+)=", (DEPLOY / "env.example").read_text(), re.MULTILINE)
+    assert named
+    for name in named:
+        assert name == "COMPOSE_PROFILES" or f"${{{name}" in text
