@@ -1,0 +1,134 @@
+"""The offline commands of `python -m core`: verify, rebuild, history. `core.__main__` calls `run`.
+
+verify and history only read, and may run beside a core; rebuild takes the log's lock. None of them starts anything.
+Exit codes: 0 as asked, 1 the log is wrong or the generation unknown, 2 it could not be looked at.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, TextIO
+
+from core import history, sqlite_check, sqlite_read, sqlite_rebuild
+from core.errors import LogBroken, LogUnusable
+from core.sqlite_base import assert_version, connect, connect_read_only, sqlite3, translated
+from core.sqlite_files import LogFiles
+from core.sqlite_open import cannot_open
+from infra.retry import Retryable
+
+COMMANDS: Final = ("verify", "rebuild", "history")
+
+
+def run(argv: Sequence[str]) -> int:
+    """Carries out one command and returns the exit code."""
+    options = _options(argv)
+    out, err = sys.stdout, sys.stderr
+    path = Path(options.data_dir) / "core" / "log.sqlite3"
+    commands: dict[str, Callable[[Path, argparse.Namespace, TextIO], int]] = {
+        "verify": _verify,
+        "rebuild": _rebuild,
+        "history": _history,
+    }
+    try:
+        assert_version()
+        if not path.exists():
+            raise LogUnusable(
+                f"there is no event log {path}: name its data folder with --data-dir or DARKROOM_DATA_DIR"
+            )
+        return commands[options.command](path, options, out)
+    except (LogUnusable, Retryable) as error:
+        print(f"darkroom: {error}", file=err)
+    except LogBroken as error:
+        print(f"darkroom: the event log {path} is damaged: {error}", file=err)
+        return 1
+    except sqlite3.Error as error:
+        print(f"darkroom: {cannot_open(path, error)}", file=err)
+    return 2
+
+
+def _options(argv: Sequence[str]) -> argparse.Namespace:
+    shared = argparse.ArgumentParser(add_help=False)
+    default = os.environ.get("DARKROOM_DATA_DIR", "var")
+    shared.add_argument("--data-dir", default=default, help="the data folder (default: $DARKROOM_DATA_DIR, or var)")
+    parser = argparse.ArgumentParser(prog="python -m core", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    verify = commands.add_parser("verify", parents=[shared], help="prove the log, or say where it is wrong")
+    verify.add_argument(
+        "--expect",
+        type=_place,
+        metavar="POSITION:CHAIN",
+        help="what an earlier verify printed: prove that the log has only grown since",
+    )
+    commands.add_parser("rebuild", parents=[shared], help="make the projection anew from the log; core must not run")
+    story = commands.add_parser("history", parents=[shared], help="tell all that happened to one generation")
+    story.add_argument("id", help="the generation's id")
+    story.add_argument("--prompt", action="store_true", help="show its prompt too, which is personal data")
+    return parser.parse_args(argv)
+
+
+def _place(text: str) -> tuple[int, bytes]:
+    position, _, chain = text.partition(":")
+    return int(position), bytes.fromhex(chain)
+
+
+def _verify(path: Path, options: argparse.Namespace, out: TextIO) -> int:
+    position, chain = options.expect or (0, b"")
+    connection = connect_read_only(path)
+    try:
+        report = sqlite_check.check(connection, position)
+    finally:
+        connection.close()
+    if position:
+        wrong = sqlite_check.expected(report, position, chain)
+        report.add(iter([wrong] if wrong else []))
+    for line in report.problems:
+        print(line, file=out)
+    if report.more_problems:
+        print(f"and {report.more_problems} more", file=out)
+    count = len(report.problems) + report.more_problems
+    print(
+        f"{f'{count} problems' if count else 'ok'}: {report.events} events of {report.generations} generations "
+        f"({report.open} open); head {report.head.position}:{report.head.chain.hex()}",
+        file=out,
+    )
+    return 1 if count else 0
+
+
+def _rebuild(path: Path, _: argparse.Namespace, out: TextIO) -> int:
+    files = LogFiles(path)
+    files.claim()
+    try:
+        connection = connect(path)
+        try:
+            made = sqlite_rebuild.rebuild(connection)
+        except sqlite3.Error as error:
+            raise translated(error) from error
+        finally:
+            connection.close()
+    finally:
+        files.release()
+    print(
+        f"rebuilt {made.generations} generations and {made.images} images from {made.events} events; "
+        f"{made.differing} rows differed",
+        file=out,
+    )
+    return 0
+
+
+def _history(path: Path, options: argparse.Namespace, out: TextIO) -> int:
+    connection = connect_read_only(path)
+    try:
+        stream = sqlite_read.stream(connection, options.id)
+        kept = sqlite_read.prompts(connection, [options.id]).get(options.id)
+    finally:
+        connection.close()
+    if not stream:
+        print(f"no generation {options.id} in {path}", file=out)
+        return 1
+    for line in history.lines(stream, kept.prompts if kept and options.prompt else None):
+        print(line, file=out)
+    if options.prompt and kept is None:
+        print("its prompt was erased", file=out)
+    return 0

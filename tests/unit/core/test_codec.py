@@ -1,0 +1,140 @@
+"""The codec: golden bytes with both of betterproto's codecs, refusals, upcasters."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import cast
+
+import betterproto
+import pytest
+
+from core.codec import BadEvent, Upcaster, decode, encode
+from core.events import TYPES, Event, Failure
+from schema import pb
+from schema.envelope import Envelope, seal, unseal
+from schema.validate import Invalid
+from tests.core_events import (
+    EXAMPLES,
+    attempt_failed,
+    dispatched,
+    published,
+    rendered,
+    requested,
+    spec,
+    started,
+)
+from tests.unit.core import codec_check
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_every_event_type_has_an_example() -> None:
+    assert [type(event) for event in EXAMPLES] == list(TYPES)
+
+
+def test_golden_bytes_with_the_rust_codec() -> None:
+    assert betterproto.Message.parse.__name__ == "__parse_patch", "the Rust codec is not installed"
+    codec_check.check()
+    codec_check.cut_short()
+
+
+def test_golden_bytes_with_the_python_codec() -> None:
+    command = [sys.executable, "-W", "error", "-m", "tests.unit.core.codec_check"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "checked with the Python codec\n"), done.stderr
+
+
+def number(value: int) -> pb.AttemptFailure:
+    """Enums are plain numbers on the wire, known or not."""
+    return cast("pb.AttemptFailure", value)
+
+
+def sealed(message: betterproto.Message, *, name: str = "image.failed", version: int = 1) -> bytes:
+    return seal(Envelope(type=name, version=version, payload=bytes(message)))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"DKE1",
+        encode(EXAMPLES[0])[:-1],
+        encode(EXAMPLES[0]) + b"\0",
+        sealed(pb.GenerationErased(), name="generation.forgotten"),
+        sealed(pb.GenerationErased(), name="generation.erased", version=2),
+        sealed(pb.ImageFailed(index=0, failure=number(0))),
+        sealed(pb.ImageFailed(index=10, failure=number(pb.AttemptFailure.HUNG))),
+        sealed(pb.ImageFailed(index=0, failure=number(99))),
+        sealed(pb.ImageFailed(index=0, failure=number(pb.AttemptFailure.HUNG), detail="x" * 201)),
+        sealed(pb.GenerationRequested(), name="generation.requested"),
+        seal(Envelope(type="image.failed", version=1, payload=b"\xff\xff\xff")),
+    ],
+)
+def test_what_is_not_a_whole_valid_event_is_refused(data: bytes) -> None:
+    with pytest.raises(BadEvent):
+        decode(data)
+
+
+@pytest.mark.parametrize(
+    ("event", "field"),
+    [
+        (requested(tenant=""), "tenant"),
+        (requested(tenant="a b"), "tenant"),
+        (requested(spec=spec(width=100)), "width"),
+        (requested(spec=spec(guidance_scale=float("nan"))), "guidance_scale"),
+        (requested(spec=spec(n=11)), "n"),
+        (requested(spec=spec(seed=2**32)), "seed"),
+        (requested(priority=11), "priority"),
+        (requested(prompt_hmac=b""), "prompt_hmac"),
+        (requested(requested_at_ms=-1), "requested_at_ms"),
+        (dispatched(index=10), "index"),
+        (dispatched(dispatch=0), "dispatch"),
+        (started(attempt_id=""), "attempt_id"),
+        (started(batch_size=0), "batch_size"),
+        (rendered(attempt_id="a/b"), "attempt_id"),
+        (published(index=-1), "index"),
+        (attempt_failed(failure=Failure.NONE), "failure"),
+        (attempt_failed(detail="a\x00b"), "detail"),
+    ],
+)
+def test_an_event_that_no_reader_would_take_is_not_written(event: Event, field: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        encode(event)
+    assert caught.value.field == field
+
+
+def test_an_old_version_is_read_through_its_upcasters() -> None:
+    """A made-up older release called the event `image.lost` and kept nothing but the index."""
+
+    def with_reason(payload: bytes) -> bytes:
+        old = pb.ImagePublished().parse(payload)
+        return bytes(pb.ImageFailed(index=old.index, failure=number(pb.AttemptFailure.WORKER_LOST)))
+
+    steps = {
+        ("image.lost", 1): Upcaster(type="image.lost", version=2, convert=lambda payload: payload),
+        ("image.lost", 2): Upcaster(type="image.failed", version=1, convert=with_reason),
+    }
+    old = sealed(pb.ImagePublished(index=3), name="image.lost")
+    event = decode(old, upcasters=steps)
+    assert TYPES[type(event)] == "image.failed"
+    assert event == decode(sealed(pb.ImageFailed(index=3, failure=number(pb.AttemptFailure.WORKER_LOST))))
+    with pytest.raises(BadEvent, match=r"unknown event 'image.lost' version 1"):
+        decode(old)
+
+
+def test_an_upcaster_that_cannot_read_its_payload_gives_a_bad_event() -> None:
+    def fails(_: bytes) -> bytes:
+        raise ValueError("not what it was")
+
+    steps = {("image.lost", 1): Upcaster(type="image.failed", version=1, convert=fails)}
+    with pytest.raises(BadEvent, match="not what it was"):
+        decode(sealed(pb.ImagePublished(), name="image.lost"), upcasters=steps)
+
+
+def test_the_error_of_a_damaged_event_tells_nothing_of_its_content() -> None:
+    data = bytearray(encode(requested(tenant="secret-tenant")))
+    data[-1] ^= 1
+    with pytest.raises(BadEvent) as caught:
+        decode(bytes(data))
+    assert "secret" not in str(caught.value)
+    assert unseal(encode(EXAMPLES[0])).version == 1
