@@ -72,6 +72,7 @@ def start(stack: Stack) -> Started:
     stack.state_file.write_text(json.dumps(state))
     stack.pid_file.unlink(missing_ok=True)
     offsets = {program.name: _size(_log_file(stack, program)) for program in stack.programs()}
+    offsets["supervisord"] = _size(stack.logs / "supervisord.log")
     with (stack.logs / "supervisord.out").open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(stack.supervisor_file)],
@@ -119,7 +120,7 @@ def raise_complaint(started: Started) -> None:
     """Raises StackError when supervisord has ended, or a service has said that it cannot run."""
     for program in started.stack.programs():
         log = _log_file(started.stack, program)
-        for line in _lines_since(log, started.log_offsets.get(program.name, 0)):
+        for line in _lines_since(log, started.log_offsets[program.name]):
             if line.startswith(_COMPLAINT):
                 raise StackError(f"{program.name} cannot start: {line.removeprefix(_COMPLAINT)} (see {log})")
     if started.process.poll() is not None:
@@ -131,6 +132,8 @@ def stop(stack: Stack, started: Started | None = None) -> bool:
     pid = started.process.pid if started is not None else supervisor_pid(stack)
     if pid is None:
         return False
+    if started is not None:
+        _wait_spawned(started)
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
     end = time.monotonic() + _STOP_WAIT_S * 4
@@ -140,6 +143,18 @@ def stop(stack: Stack, started: Started | None = None) -> bool:
         time.sleep(_POLL_S)
     stack.pid_file.unlink(missing_ok=True)
     return True
+
+
+def _wait_spawned(started: Started) -> None:
+    """Between fork and exec a child of supervisord loses its SIGTERM, and would be waited for in vain."""
+    log = started.stack.logs / "supervisord.log"
+    end = time.monotonic() + 5
+    while time.monotonic() < end and started.process.poll() is None:
+        lines = _lines_since(log, started.log_offsets["supervisord"])
+        if all(any(f"spawned: '{program.name}'" in line for line in lines) for program in started.stack.programs()):
+            time.sleep(0.3)
+            return
+        time.sleep(_POLL_S)
 
 
 def check_ports(stack: Stack) -> None:
