@@ -107,7 +107,9 @@ class World:
         return [TYPES[type(each.event)] for each, _ in self.log.events if each.generation_id == generation_id]
 
 
-def item(generation_id: str, *, tenant: str = "ann", n: int = 1, key: str = "", body: bytes = b"", **fields: object) -> pb.SubmitItem:
+def item(
+    generation_id: str, *, tenant: str = "ann", n: int = 1, key: str = "", body: bytes = b"", **fields: object
+) -> pb.SubmitItem:
     spec = fast.GenerationSpec(
         model=str(fields.pop("model", "demo")),
         width=256,
