@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeVar
 from google.protobuf.message import DecodeError
 from grpclib import GRPCError, Status
 from grpclib.client import Channel, UnaryUnaryMethod
+from grpclib.exceptions import ProtocolError, StreamTerminatedError
 from grpclib.health.v1.health_grpc import HealthStub
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from opentelemetry import trace
@@ -149,7 +150,7 @@ class CoreClient:
         try:
             async with asyncio.timeout(max(self._deadlines.probe_s, 1.0)):
                 answer = await self._health.Check(HealthCheckRequest())
-        except (GRPCError, OSError, TimeoutError):
+        except (GRPCError, ProtocolError, StreamTerminatedError, OSError, TimeoutError):
             return "core cannot be reached"
         return "" if answer.status == HealthCheckResponse.SERVING else "core is not ready"
 
