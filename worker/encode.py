@@ -20,14 +20,14 @@ _FORMATS: Final[dict[int, tuple[str, str, dict[str, int]]]] = {
 }
 
 
-def content_type(output_format: pb.OutputFormat) -> str:
-    """The media type of a format."""
-    return _FORMATS[int(output_format)][1]
+def content_type(output_format: int) -> str:
+    """The media type of a schema.pb.OutputFormat."""
+    return _FORMATS[output_format][1]
 
 
-def encode(picture: Picture, output_format: pb.OutputFormat) -> tuple[bytes, bytes]:
+def encode(picture: Picture, output_format: int) -> tuple[bytes, bytes]:
     """The file and its SHA-256. Raises BadOutput when the pixels are no picture of this format."""
-    name, _, options = _FORMATS[int(output_format)]
+    name, _, options = _FORMATS[output_format]
     try:
         image = Image.frombytes("RGB", (picture.width, picture.height), picture.rgb)
         buffer = BytesIO()

@@ -30,7 +30,7 @@ def parse(body: bytes, attributes: Mapping[str, str], *, suspect: bool) -> Job:
         image=image,
         dispatch=message.dispatch,
         render=render,
-        output_format=message.spec.output_format,
+        output_format=int(message.spec.output_format),
         priority=message.priority,
         solo=message.solo or suspect,
         trace=_trace(attributes, message.trace),

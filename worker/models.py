@@ -106,5 +106,6 @@ class Models:
             _log.error("model.load_failed", model=model, error=type(error).__name__, detail=str(error)[:300])
             return False
         self.touch(engine)
+        self._health.clear("model")
         _log.info("model.loaded", model=model, device=engine.facts.device, dtype=engine.facts.dtype)
         return True

@@ -96,6 +96,10 @@ class Receiver:
         if receipts:
             await self._call("release", lambda: self._queue.extend(receipts, 0))
 
+    def _unable(self) -> bool:
+        """Whether what comes in now must go back to the queue."""
+        return self._closed.is_set() or self._models.broken
+
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -112,7 +116,7 @@ class Receiver:
             _log.warning("receive.failed", error=type(error).__name__)
             return None
         self._health.clear("jobs")
-        if received:
+        if len(received) == limit:  # otherwise most of the time went into waiting for messages
             self._measured.observe(RECEIVE_KIND, asyncio.get_running_loop().time() - began)
         return received
 
@@ -121,13 +125,11 @@ class Receiver:
         done: list[str] = []
         for message in received:
             await self._failpoints.reach("worker.received")
-            if self._closed.is_set():
-                continue
-            if await self._take(message):
+            if not self._unable() and await self._take(message):
                 done.append(message.receipt)
         if done:
             await self._call("delete", lambda: self._queue.delete(done))
-        if self._closed.is_set():
+        if self._unable():
             held = {receipt for _, _, receipt in self._window.receipts()} | set(done)
             await self.release([message.receipt for message in received if message.receipt not in held])
 

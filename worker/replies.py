@@ -40,7 +40,7 @@ def rendered(uploaded: Uploaded, worker_id: str) -> bytes:
             size_bytes=len(uploaded.encoded.data),
             width=finished.picture.width,
             height=finished.picture.height,
-            format=held.job.output_format,
+            format=pb.OutputFormat(held.job.output_format),
             timings=_timings(uploaded),
             facts=_facts(uploaded),
         )

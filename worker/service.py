@@ -91,6 +91,8 @@ class Worker:
 
     def __init__(self, ports: Ports, tuning: Tuning) -> None:
         shared = _Shared()
+        if tuning.preload:
+            shared.health.hinder("model", "the default model is not loaded yet")
         self._ports, self._tuning, self._shared = ports, tuning, shared
         self.metrics, self.health, self.window = shared.metrics, shared.health, shared.window
         self._outbox = self._coalescer("replies", ports.replies.send)

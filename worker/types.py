@@ -33,12 +33,16 @@ class ImageId:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One valid job message. `trace` is the carrier of the context that its process span becomes a child of."""
+    """One valid job message.
+
+    `output_format` is a number of schema.pb.OutputFormat; `trace` the carrier of the context that the image's
+    process span becomes a child of.
+    """
 
     image: ImageId
     dispatch: int
     render: RenderJob
-    output_format: pb.OutputFormat
+    output_format: int
     priority: int = 0
     solo: bool = False
     trace: Mapping[str, str] = field(default_factory=dict)

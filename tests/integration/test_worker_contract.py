@@ -6,6 +6,7 @@ A real worker process with the emulated engine, a real emulator of SQS and S3, a
 import base64
 import hashlib
 import json
+import signal
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -14,9 +15,10 @@ from typing import Any
 
 import pytest
 
+from infra.local.layout import aws_environment
 from schema import messages, pb
-from tests import emulators
-from tests.cloud import ACCESS, DEAD, JOBS, REPLIES, TEMP, Cloud
+from tests import emulators, otlp
+from tests.cloud import DEAD, JOBS, REPLIES, TEMP, Cloud
 from tests.eventually import until
 from tests.process import Process, free_port, module
 from worker.engines.emulated import read_emulated
@@ -52,9 +54,8 @@ class System:
         self.cloud.s3.create_bucket(Bucket=TEMP)
         (folder / "models.toml").write_text(MODELS)
         self.admin = free_port()
-        env = ACCESS | {
+        env = aws_environment(f"http://127.0.0.1:{port}") | {
             "PATH": "/usr/bin:/bin",
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
             "DARKROOM_MODELS_FILE": str(folder / "models.toml"),
             "DARKROOM_CORE_TARGET": "",
             "DARKROOM_VISIBILITY_S": str(VISIBILITY_S),
@@ -165,7 +166,12 @@ def test_what_is_no_job_goes_to_the_dead_letter_queue_and_the_rest_goes_on(syste
     whole = job(1)
     foreign = messages.encode(
         pb.ImageStarted(
-            image=pb.ImageRef(generation_id="gen_1"), attempt_id="a", dispatch=1, worker_id="w", batch_id="b", batch_size=1
+            image=pb.ImageRef(generation_id="gen_1"),
+            attempt_id="a",
+            dispatch=1,
+            worker_id="w",
+            batch_id="b",
+            batch_size=1,
         )
     )
     system.send([whole[:-3], "no base64 at all!", b"\0" * 40, foreign, whole[:40] + b"x" + whole[41:], job(2)])
@@ -206,8 +212,6 @@ def test_a_drain_finishes_what_runs_and_gives_the_rest_back_at_once(system: Syst
     system.start(DARKROOM_VISIBILITY_S="60")
     until(lambda: len(system.of(pb.ImageStarted)) >= 2, 20, what=system.worker.tail())
     began = time.monotonic()
-    import signal
-
     system.worker.signal(signal.SIGTERM)
 
     def visible() -> int:
@@ -242,6 +246,30 @@ def test_a_hung_engine_ends_the_process_and_says_which_images_ran(system: System
     assert int(failed.failure) == pb.AttemptFailure.HUNG
     assert system.worker.exit_code(10) == 1
     system.no_job_left()
+
+
+def test_one_trace_goes_from_the_senders_span_to_the_reply(system: System) -> None:
+    with otlp.Receiver() as receiver:
+        system.start(
+            OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, OTEL_TRACES_EXPORTER="otlp", OTEL_BSP_SCHEDULE_DELAY="100"
+        )
+        system.send([job(1)])
+        until(lambda: system.of(pb.ImageRendered), 20, what=system.worker.tail())
+        system.worker.stop()
+        spans = {span.name: span for span in receiver.spans() if span.trace_id == TRACE.split("-")[1]}
+        batch = next(span for span in receiver.spans() if span.name == "batch")
+    process = spans[f"process {JOBS}"]
+    generate = spans["generate_content quick"]
+    assert (process.parent_id, process.kind) == (TRACE.split("-")[2], "CONSUMER")
+    assert generate.parent_id == process.span_id
+    assert generate.attributes["gen_ai.request.seed"] == 2
+    assert spans[f"upload {TEMP}"].parent_id == process.span_id
+    assert batch.links == ((process.trace_id, process.span_id),)
+    assert generate.links == ((batch.trace_id, batch.span_id),)
+    assert spans[f"send {REPLIES}"].kind == "PRODUCER"
+    assert {trace.split("-")[1] for trace in system.traces} == {process.trace_id}
+    sent = {span.span_id for span in receiver.spans() if span.name == f"send {REPLIES}"}
+    assert {trace.split("-")[2] for trace in system.traces} == sent
 
 
 def test_metrics_count_what_happened(system: System) -> None:

@@ -1,4 +1,4 @@
-"""Makes a Stable Diffusion folder with tiny random weights, in seconds, offline: `python -m worker.engines.tiny FOLDER`.
+"""Makes a Stable Diffusion folder with tiny random weights, offline: `python -m worker.engines.tiny FOLDER`.
 
 Its pictures mean nothing; everything around them is real. For tests of the pipeline engine and for trying out the
 worker without a model.

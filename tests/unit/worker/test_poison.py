@@ -1,0 +1,138 @@
+"""What one image does to itself it must not do to its mates."""
+
+import pytest
+
+from schema import pb
+from tests.eventually import eventually
+from tests.unit.worker.rig import FaultyEngine, Rig, job, quiet, running, some
+from worker.errors import EngineLost
+
+pytestmark = pytest.mark.asyncio
+F = pb.AttemptFailure
+
+
+async def test_the_one_that_raises_fails_and_its_seven_mates_succeed() -> None:
+    engine = FaultyEngine()
+    engine.raises = {"g3"}
+    async with running(Rig(engine)) as rig:
+        await rig.send(*some(range(8)))
+        await rig.idle()
+    assert sorted(rig.rendered()) == ["g0", "g1", "g2", "g4", "g5", "g6", "g7"]
+    assert rig.failed() == {"g3": F.MODEL_ERROR}
+    assert ["g3"] in engine.admitted  # it failed alone before it was blamed
+    assert rig.metric("batches_halved_total", reason="model_error") == 3
+
+
+async def test_two_culprits_in_one_batch_are_both_found() -> None:
+    engine = FaultyEngine()
+    engine.raises = {"g0", "g7"}
+    async with running(Rig(engine)) as rig:
+        await rig.send(*some(range(8)))
+        await rig.idle()
+    assert len(rig.rendered()) == 6
+    assert set(rig.failed()) == {"g0", "g7"}
+
+
+async def test_a_picture_of_nan_fails_only_its_own_image_and_runs_nothing_again() -> None:
+    engine = FaultyEngine()
+    engine.nan = {"g1"}
+    async with running(Rig(engine)) as rig:
+        await rig.send(*some(range(4)))
+        await rig.idle()
+    assert sorted(rig.rendered()) == ["g0", "g2", "g3"]
+    assert rig.failed() == {"g1": F.BAD_OUTPUT}
+    assert sum(len(batch) for batch in engine.admitted) == 4
+
+
+async def test_out_of_memory_halves_the_batch_and_the_cap_is_remembered() -> None:
+    engine = FaultyEngine()
+    engine.fits = 3
+    async with running(Rig(engine)) as rig:
+        await rig.send(*some(range(8)))
+        await rig.idle()
+        assert max(map(len, engine.admitted)) == 8
+        first = len(engine.admitted)
+        await rig.send(*some(range(10, 18)))
+        await rig.idle()
+    assert len(rig.rendered()) == 16
+    assert not rig.failed()
+    assert max(len(batch) for batch in engine.admitted[first:]) <= 2
+
+
+async def test_out_of_memory_alone_is_reported() -> None:
+    engine = FaultyEngine()
+    engine.fits = 0
+    async with running(Rig(engine)) as rig:
+        await rig.send(job(1))
+        await rig.idle()
+    assert rig.failed() == {"g1": F.OUT_OF_MEMORY}
+
+
+async def test_members_that_had_left_before_the_crash_are_not_rendered_again() -> None:
+    engine = FaultyEngine(step_s=0.01)
+    async with running(Rig(engine)) as rig:
+        await rig.send(job("early", steps=1), job("late", steps=150), job("bad", steps=150))
+        await eventually(lambda: "gearly" in rig.rendered())
+        engine.raises = {"gbad"}
+        await rig.idle()
+    assert sorted(rig.rendered()) == ["gearly", "glate"]
+    assert rig.failed() == {"gbad": F.MODEL_ERROR}
+    assert sum("gearly" in batch for batch in engine.admitted) == 1
+
+
+async def test_a_lost_device_is_reported_and_ends_the_worker() -> None:
+    engine = FaultyEngine()
+    engine.loses = {"g1"}
+    rig = Rig(engine)
+    with pytest.RaisesGroup(EngineLost, allow_unwrapped=True, flatten_subgroups=True):
+        async with running(rig):
+            await rig.send(*some(range(3)))
+            await eventually(lambda: len(rig.failed()) == 3)
+    assert set(rig.failed().values()) == {int(F.MODEL_ERROR)}
+    assert (await rig.jobs.depth()).in_flight == 0
+
+
+async def test_what_is_not_of_the_asked_size_is_no_picture() -> None:
+    engine = FaultyEngine()
+    whole = engine.decode
+    engine.decode = lambda done: type(p := whole(done))(width=p.width, height=p.height, rgb=p.rgb[:-3])  # type: ignore[method-assign]
+    async with running(Rig(engine)) as rig:
+        await rig.send(job(1))
+        await rig.idle()
+    assert rig.failed() == {"g1": F.BAD_OUTPUT}
+
+
+async def test_three_failed_loads_turn_readiness_off_and_give_the_jobs_back() -> None:
+    engine = FaultyEngine()
+    engine.failing_loads = 3
+    async with running(Rig(engine)) as rig:
+        await rig.send(*some(range(3)))
+        await eventually(lambda: any("failed to load" in reason for reason in rig.worker.health.reasons()))
+
+        async def assert_all_are_back() -> None:
+            assert (await rig.jobs.depth()).visible == 3
+
+        await quiet(assert_all_are_back)
+    assert not rig.replies.accepted
+
+
+async def test_two_failed_loads_are_overcome() -> None:
+    engine = FaultyEngine()
+    engine.failing_loads = 2
+    async with running(Rig(engine)) as rig:
+        await rig.send(job(1))
+        await rig.idle()
+    assert rig.rendered() == ["g1"]
+
+
+async def test_details_and_logs_hold_no_text_of_the_models_error(capfd: pytest.CaptureFixture[str]) -> None:
+    engine = FaultyEngine()
+    engine.raises = {"g1"}
+    async with running(Rig(engine)) as rig:
+        await rig.send(job(1))
+        await rig.idle()
+    detail = rig.of(pb.ImageAttemptFailed)[0].detail
+    assert detail == "the model raised ZeroDivisionError"
+    out, err = capfd.readouterr()
+    assert "model.raised" in out + err
+    assert "secret" not in out + err
