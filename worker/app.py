@@ -12,7 +12,7 @@ from infra.admin import AdminServer
 from infra.failpoints import Failpoints
 from infra.ids import new_id
 from infra.lifecycle import Shutdown
-from infra.rpc import open_channel
+from infra.rpc import calling, open_channel
 from infra.s3 import S3Bucket
 from infra.sqs import Outgoing, SqsQueue
 from worker.config import WorkerSettings
@@ -105,4 +105,4 @@ def _core(settings: WorkerSettings, stack: AsyncExitStack) -> StillWanted | None
         return None
     channel = open_channel(settings.core_target, token=settings.internal_token.get_secret_value())
     stack.callback(channel.close)
-    return CoreClient(channel)
+    return CoreClient(channel, calling)
