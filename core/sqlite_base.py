@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 else:
     import pysqlite3 as sqlite3
 
-__all__ = ["assert_version", "connect", "connect_read_only", "sqlite3", "statements", "translated"]
+__all__ = [
+    "assert_version",
+    "connect",
+    "connect_read_only",
+    "open_file",
+    "set_up",
+    "sqlite3",
+    "statements",
+    "translated",
+]
 
 _FIXED_IN: Final = (3, 51, 3)
 _BACK_PORTS: Final = ((3, 50, 7), (3, 44, 6))
@@ -35,10 +44,20 @@ def assert_version(version: tuple[int, int, int] = sqlite3.sqlite_version_info) 
 
 def connect(path: Path) -> "sqlite3.Connection":
     """A connection that may write. Transactions are begun and ended by hand; any thread may use it, one at a time."""
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection = open_file(path)
+    set_up(connection)
+    return connection
+
+
+def open_file(path: Path) -> "sqlite3.Connection":
+    """The first half of `connect`: the file is hardly looked at."""
+    return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+
+
+def set_up(connection: "sqlite3.Connection") -> None:
+    """The second half of `connect`: reads the file."""
     for statement in statements("connection"):
         connection.execute(statement)
-    return connection
 
 
 def connect_read_only(path: Path) -> "sqlite3.Connection":

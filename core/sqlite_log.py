@@ -5,6 +5,7 @@ thread of its own, so that a read never waits for a sync. Whole transactions run
 so that a cancelled caller can leave nothing half done: what has begun is finished.
 """
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -16,7 +17,7 @@ from core import sqlite_open, sqlite_read, sqlite_write
 from core.errors import LogUnusable
 from core.events import Recorded
 from core.ports import KeyRow, PromptRow, Transaction
-from core.sqlite_base import assert_version, connect, sqlite3, translated
+from core.sqlite_base import assert_version, open_file, sqlite3, translated
 from core.sqlite_files import LogFiles
 from core.views import Rows
 
@@ -122,14 +123,15 @@ class SqliteLog:
 
 
 async def _connect(path: Path, stack: AsyncExitStack) -> aiosqlite.Connection:
-    def opened() -> "sqlite3.Connection":
-        try:
-            return connect(path)
-        except sqlite3.Error as error:
-            raise LogUnusable(sqlite_open.cannot_open(path, error)) from None
-
-    connection = await aiosqlite.Connection(opened, iter_chunk_size=64)
+    connection = aiosqlite.Connection(lambda: open_file(path), iter_chunk_size=64)
+    try:
+        await connection
+    except sqlite3.Error as error:
+        # aiosqlite has told its thread to stop and waits for nothing; the loop must not be closed before it has ended
+        await asyncio.to_thread(connection._thread.join)  # noqa: SLF001
+        raise LogUnusable(sqlite_open.cannot_open(path, error)) from None
     stack.push_async_callback(connection.close)
+    await _run(connection, lambda raw: sqlite_open.set_up(raw, path))
     return connection
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from core import sqlite_base
 from core.codec import BadEvent, decode
 from core.errors import LogUnusable
 from core.sqlite_base import sqlite3
@@ -19,6 +20,14 @@ A start must not take minutes, and `python -m core verify` reads everything besi
 
 CHECKED_EVENTS: Final = 256
 """Newest events whose chain and digests are checked at each start, whatever the size: a torn end is found here."""
+
+
+def set_up(connection: "sqlite3.Connection", path: Path) -> None:
+    """The pragmas; they are the first to read the file."""
+    try:
+        sqlite_base.set_up(connection)
+    except sqlite3.Error as error:
+        raise LogUnusable(cannot_open(path, error)) from None
 
 
 def prepare(connection: "sqlite3.Connection", files: LogFiles, reach: Callable[[str], None]) -> LogWriter:
