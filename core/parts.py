@@ -70,7 +70,7 @@ class Tuning:
     overtaking_s: float = 30.0
     reply_consumers: int = 2
     reply_wait_s: int = 20
-    reply_visibility_s: int = 30
+    reply_visibility_s: int = 10
     publishers: int = 16
     max_waiters: int = 10_000
 

@@ -36,7 +36,7 @@ class Polling:
 
     queue: str
     wait_s: int = 20
-    visibility_s: int = 30
+    visibility_s: int = 10
 
 
 class Replies:
