@@ -14,11 +14,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from loadtests import log_rows
 from loadtests import stack as stacks
 from loadtests.summary import Summary
 
@@ -30,21 +30,29 @@ TAGS = ("poll", "wait", "retry", "cancel")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the load; 0 when every call, picture and clean-up was right."""
     options = _options(argv)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda signum, _: sys.exit(128 + signum))
     folder = _new_folder(Path(options.out) if options.out else _data_dir() / "load")
     try:
-        with ExitStack() as leaving:
-            if options.host:
-                host, key, emulated = options.host, options.key, options.emulated
-            else:
-                gpu = stacks.Emulated(step_ms=options.step_ms, alpha=options.alpha, max_batch=options.max_batch)
-                stack = leaving.enter_context(stacks.running(stacks.prepare(folder, gpu, workers=options.workers)))
-                host, key, emulated = stack.url, stack.create_key("load"), True
-            code = _locust(options, folder, host=host, key=key, emulated=emulated)
+        code, troubles = _given(options, folder) if options.host else _own(options, folder)
     except stacks.StackError as error:
         print(f"load: {error}", file=sys.stderr)
         return 1
-    return _conclude(options, folder, code)
+    return _conclude(options, folder, code, troubles)
+
+
+def _given(options: argparse.Namespace, folder: Path) -> tuple[int, list[str]]:
+    """Against a stack that somebody else runs."""
+    return _locust(options, folder, host=options.host, key=options.key, emulated=options.emulated), []
+
+
+def _own(options: argparse.Namespace, folder: Path) -> tuple[int, list[str]]:
+    """Against a stack for this run alone. Once it has stopped its log must be whole and every generation ended."""
+    gpu = stacks.Emulated(step_ms=options.step_ms, alpha=options.alpha, max_batch=options.max_batch)
+    with stacks.running(stacks.prepare(folder, gpu, workers=options.workers)) as stack:
+        code = _locust(options, folder, host=stack.url, key=stack.create_key("load"), emulated=True)
+    left = log_rows.unfinished(stack.log_path)
+    return code, [text for text in (stack.verify(), f"{left} generations have no end" if left else "") if text]
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -104,7 +112,7 @@ def _locust(options: argparse.Namespace, folder: Path, *, host: str, key: str, e
                 process.wait()
 
 
-def _conclude(options: argparse.Namespace, folder: Path, code: int) -> int:
+def _conclude(options: argparse.Namespace, folder: Path, code: int, troubles: Sequence[str]) -> int:
     """Print what came of it, and clean up after a good run."""
     figures = folder / "figures.json"
     if not figures.exists():
@@ -112,8 +120,10 @@ def _conclude(options: argparse.Namespace, folder: Path, code: int) -> int:
         print(f"load: Locust ended with {code} and left no figures:\n{out[-2000:]}", file=sys.stderr)
         return 1
     summary = Summary.read(figures)
-    failed = code != 0 or summary.failures > 0 or summary.accepted == 0
+    failed = code != 0 or summary.failures > 0 or summary.accepted == 0 or bool(troubles)
     print(summary.text(users=options.users, report=folder / "report.html"))
+    for trouble in troubles:
+        print(f"afterwards: {trouble}")
     if not failed and not options.keep:
         for name in ("data",):
             shutil.rmtree(folder / name, ignore_errors=True)

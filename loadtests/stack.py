@@ -62,6 +62,11 @@ class Stack:
         """The gateway's address."""
         return self.plan.url
 
+    @property
+    def log_path(self) -> Path:
+        """Core's event log."""
+        return self.plan.data_dir / "core" / "log.sqlite3"
+
     def start(self, name: str, command: Sequence[str], extra: Mapping[str, str] | None = None) -> None:
         """Start one process; its output goes to `logs/{name}.log`."""
         with self.log_file(name).open("ab") as log:
@@ -103,6 +108,14 @@ class Stack:
         if done.returncode or not keys:
             raise StackError(f"`gateway keys create` ended with {done.returncode}: {done.stderr.strip()}")
         return keys[0]
+
+    def verify(self) -> str:
+        """What `core verify` says against the log, after core has stopped; empty when all is well."""
+        command = [sys.executable, "-m", "core", "verify"]
+        done = subprocess.run(
+            command, cwd=ROOT, env=dict(self.environment), capture_output=True, text=True, check=False, timeout=300
+        )
+        return f"core verify: {done.stdout.strip()} {done.stderr.strip()}" if done.returncode else ""
 
     def stop(self) -> list[str]:
         """End everything in reverse order and wait for it. Returns what did not end well, in words."""

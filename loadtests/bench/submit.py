@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
+from loadtests import log_rows
 from loadtests import stack as stacks
-from loadtests.bench import log_rows
 from loadtests.bench.client import FIRST_NUMBER, Round, Target, load
 
 TENANTS = 8
@@ -77,8 +77,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; 0 unless an answer was wrong or the log holds another number than was accepted."""
     options = _options(argv)
     core = options.core if options.core is not None else max(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {core})  # every process started from here on inherits it
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    os.sched_setaffinity(0, {core})  # every process started from here on inherits it, and the priority
+    if options.nice:
+        os.setpriority(os.PRIO_PROCESS, 0, options.nice)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda signum, _: sys.exit(128 + signum))
     folder = Path(tempfile.mkdtemp(prefix="darkroom-bench-", dir=options.folder))
     print(f"core {core}, {options.connections} connections, {options.alternations} alternations of {options.seconds} s")
     try:
@@ -102,6 +105,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=4.0, help="measured span of each round")
     parser.add_argument("--warm-up", type=float, default=1.0, help="unmeasured seconds before each round")
     parser.add_argument("--core", type=int, help="the one CPU core to use (default: the last one allowed)")
+    parser.add_argument("--nice", type=int, default=0, help="priority of all; below 0 keeps others off the core (root)")
     parser.add_argument("--with-dispatch", action="store_true", help="with an SQS emulator: core dispatches too")
     parser.add_argument("--keep", action="store_true", help="keep the log and the services' output")
     parser.add_argument("--folder", help="where the temporary data folder is made (default: the system's)")
@@ -117,7 +121,7 @@ def _measure(folder: Path, options: argparse.Namespace) -> dict[str, object]:
         peak = {name: _peak_mib(stack.processes[name].pid) for name in ("gateway", "core")}
     finally:
         troubles = stack.stop()
-    stored = log_rows.requested(folder / "data" / "core" / "log.sqlite3")
+    stored = log_rows.requested(stack.log_path)
     if troubles or stored != accepted:
         print(f"accepted {accepted}, in the log {stored}; {'; '.join(troubles)}", file=sys.stderr)
     print(f"accepted in all: {accepted}; generations in the log: {stored}; peak MiB: {peak}")
