@@ -33,6 +33,8 @@ ANNOUNCE_KIND = ("announce",)
 RECEIVE_KIND = ("receive",)
 MIN_LEAD_S = 0.05
 MAX_LEAD_S = 2.0
+LOOK_S = 0.05
+"""How often an unknown batch is looked at for its first step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,15 +135,26 @@ class Gpu:
         return bool(busy) and (choice.solo or any(held.job.solo for held in busy))
 
     async def _near_end(self, running: Batch, began_s: float) -> None:
-        """Returns just early enough before the end of the running batch, as far as that is known."""
+        """Returns just early enough before the end of the running batch, as far as that can be told."""
+        loop = asyncio.get_running_loop()
+        lead_s = min(MAX_LEAD_S, max(MIN_LEAD_S, 2 * (self._measured.seconds(ANNOUNCE_KIND) or 0.0)))
+        while not self._idle.is_set() and not self._closed:
+            expected_s = None if running.solo else self._expected_s(running, loop.time() - began_s)
+            due_s = loop.time() + LOOK_S if expected_s is None else began_s + expected_s - lead_s
+            if due_s <= loop.time():
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(due_s):
+                    await self._idle.wait()
+
+    def _expected_s(self, running: Batch, elapsed_s: float) -> float | None:
+        """The running batch's whole time: as learned, else from its progress so far, else None."""
         steps = max(held.job.render.num_inference_steps for held in running.members)
-        expected = self._measured.seconds(batch_kind(running.key, steps, len(running.members)))
-        if running.solo or expected is None:
-            return
-        lead = min(MAX_LEAD_S, max(MIN_LEAD_S, 2 * (self._measured.seconds(ANNOUNCE_KIND) or 0.0)))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(began_s + expected - lead):
-                await self._idle.wait()
+        learned_s = self._measured.seconds(batch_kind(running.key, steps, len(running.members)))
+        if learned_s is not None:
+            return learned_s
+        done = max(held.step for held in running.members)
+        return elapsed_s * steps / done if done else None
 
     def _choose(self) -> _Choice | None:
         candidates = [
