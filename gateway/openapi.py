@@ -62,7 +62,7 @@ def _schemas(operations: Sequence[Operation]) -> dict[str, Any]:
     }
     wanted: list[tuple[type[BaseModel], Literal["validation", "serialization"]]] = []
     wanted.extend((model, "validation") for model in received)
-    wanted.extend((model, "serialization") for model in sent)
+    wanted.extend((model, "serialization") for model in sent | {Problem})
     _, definitions = models_json_schema(sorted(wanted, key=lambda each: each[0].__name__), ref_template=_REF)
     schemas: dict[str, Any] = definitions["$defs"]
     return schemas

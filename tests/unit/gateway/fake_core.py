@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from grpclib import GRPCError, Status
-from grpclib.health.service import Health
-from grpclib.server import Server
+from grpclib.health.v1.health_grpc import HealthBase
+from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpclib.server import Server, Stream
 
 from infra import rpc
 from schema import limits, pb
@@ -41,6 +42,9 @@ class FakeCore:
     hold: asyncio.Event | None = None
     refuse_with: Status | None = None
     break_next: int = 0
+    serving: bool = True
+    probes: int = 0
+    hold_probes: asyncio.Event | None = None
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def submit(self, request: pb.SubmitRequest) -> pb.SubmitReply:
@@ -182,10 +186,28 @@ class _Service(pb.CoreBase):
         return await self._core.cancel(cancel_request)
 
 
+class _Health(HealthBase):
+    """Says what the test says."""
+
+    def __init__(self, core: FakeCore) -> None:
+        self._core = core
+
+    async def Check(self, stream: "Stream[HealthCheckRequest, HealthCheckResponse]") -> None:  # noqa: N802
+        await stream.recv_message()
+        self._core.probes += 1
+        if self._core.hold_probes is not None:
+            await self._core.hold_probes.wait()
+        status = HealthCheckResponse.SERVING if self._core.serving else HealthCheckResponse.NOT_SERVING
+        await stream.send_message(HealthCheckResponse(status=status))
+
+    async def Watch(self, stream: "Stream[HealthCheckRequest, HealthCheckResponse]") -> None:  # noqa: N802
+        raise GRPCError(Status.UNIMPLEMENTED)
+
+
 @asynccontextmanager
 async def serving(core: FakeCore, *, token: str = "", port: int = 0) -> AsyncIterator[tuple[Server, int]]:
     """Serves on a loopback port; gives the server and its port."""
-    server = Server([_Service(core), Health()])
+    server = Server([_Service(core), _Health(core)])
     rpc.guard(server, token=token, max_bytes=limits.MAX_RPC_BYTES)
     await server.start("127.0.0.1", port)
     listening: Any = server._server

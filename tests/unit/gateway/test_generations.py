@@ -1,7 +1,9 @@
 """Generations over HTTP: asking, looking, waiting, listing, cancelling, and whose they are."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -315,3 +317,48 @@ async def test_core_that_is_not_there_is_503_and_not_ready_and_comes_back(tmp_pa
         async with serving(core, port=free_port):
             await eventually(gateway.answers("/readyz", 200), what="ready again")
             assert (await gateway.submit()).status == 202
+
+
+@asynccontextmanager
+async def wire_to(core_port: int) -> AsyncIterator[tuple[int, Callable[[], None]]]:
+    """A TCP proxy: its port, and a way to cut all that goes through it, as SIGKILL of core would."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                writer.write(data)
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", core_port)
+        writers.extend((writer, far_writer))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(carry(reader, far_writer))
+            group.create_task(carry(far_reader, writer))
+
+    def cut() -> None:
+        while writers:
+            writers.pop().transport.abort()
+
+    async with await asyncio.start_server(connected, "127.0.0.1", 0) as proxy:
+        yield proxy.sockets[0].getsockname()[1], cut
+        cut()
+
+
+@pytest.mark.asyncio
+async def test_a_connection_cut_under_the_probe_and_under_calls_ends_nothing(tmp_path: Path) -> None:
+    core = FakeCore()
+    async with serving(core) as (_, core_port), wire_to(core_port) as (port, cut):
+        async with running(settings_for(tmp_path, port), core) as gateway, asyncio.TaskGroup() as group:
+            await eventually(gateway.answers("/readyz", 200), what="ready")
+            core.hold_probes = core.hold = asyncio.Event()
+            before = core.probes
+            await eventually(lambda: core.probes > before, what="a probe is under way")
+            asked = group.create_task(gateway.submit())
+            await eventually(lambda: len(core.batches) == 1, what="a call is under way")
+            cut()
+            await eventually(gateway.answers("/readyz", 503), what="not ready")
+            core.hold.set()
+            assert (await asked).status == 202
+            await eventually(gateway.answers("/readyz", 200), what="ready again")
+    assert len(core.stored) == 1, "the repeated call is the same generation"
