@@ -32,7 +32,10 @@ _SECRET_PATTERNS = re.compile(
     r"|(?<=X-Amz-Signature=)[0-9a-fA-F]+|(?<=X-Amz-Security-Token=)[^&\s\"']+|(?<=X-Amz-Credential=)[^&\s\"']+"
 )
 # These log requests, bodies and all, below WARNING.
-_CHATTY = ("botocore", "aiobotocore", "aiohttp.access", "urllib3", "hpack", "h2", "grpclib", "asyncio", "filelock")
+_CHATTY = (
+    *("botocore", "aiobotocore", "aiohttp.access", "urllib3", "hpack", "h2", "grpclib", "asyncio", "aiosqlite"),
+    *("filelock",),
+)
 _DEPTH = 6
 
 
