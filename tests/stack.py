@@ -221,6 +221,7 @@ class Stack:
                 "DARKROOM_MODELS_FILE": str(self.folder / "models.toml"),
                 "DARKROOM_CORE_TARGET": f"127.0.0.1:{self.core_port}",
                 "DARKROOM_VISIBILITY_S": str(visibility_s),
+                "DARKROOM_CORE_REPLY_VISIBILITY_S": str(visibility_s),
             }
         )
 
