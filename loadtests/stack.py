@@ -55,6 +55,9 @@ class Stack:
     folder: Path
     plan: layout.Stack
     environment: Mapping[str, str]
+    own_sessions: bool = True
+    """So that Ctrl-C reaches us alone, and we stop things in order. Linux shares a busy core out by session
+    (autogroup), so a benchmark of several processes beside one of fewer must keep all in one."""
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
@@ -77,7 +80,7 @@ class Stack:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches us alone, and we stop things in order
+                start_new_session=self.own_sessions,
             )
 
     def log_file(self, name: str) -> Path:
@@ -135,7 +138,14 @@ class Stack:
         return troubles
 
 
-def prepare(folder: Path, gpu: Emulated, extra: Mapping[str, str] | None = None, *, workers: int = 1) -> Stack:
+def prepare(
+    folder: Path,
+    gpu: Emulated,
+    extra: Mapping[str, str] | None = None,
+    *,
+    workers: int = 1,
+    own_sessions: bool = True,
+) -> Stack:
     """A stack with folders, ports, models file and environment chosen, nothing started."""
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     models = folder / "models.toml"
@@ -150,7 +160,7 @@ def prepare(folder: Path, gpu: Emulated, extra: Mapping[str, str] | None = None,
         "DARKROOM_LOG_FORMAT": "json",
         **(extra or {}),
     }
-    return Stack(folder=folder, plan=plan, environment=environment)
+    return Stack(folder=folder, plan=plan, environment=environment, own_sessions=own_sessions)
 
 
 @contextmanager

@@ -77,9 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; 0 unless an answer was wrong or the log holds another number than was accepted."""
     options = _options(argv)
     core = options.core if options.core is not None else max(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {core})  # every process started from here on inherits it, and the priority
-    if options.nice:
-        os.setpriority(os.PRIO_PROCESS, 0, options.nice)
+    os.sched_setaffinity(0, {core})  # every process started from here on inherits it
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda signum, _: sys.exit(128 + signum))
     folder = Path(tempfile.mkdtemp(prefix="darkroom-bench-", dir=options.folder))
@@ -105,7 +103,6 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=4.0, help="measured span of each round")
     parser.add_argument("--warm-up", type=float, default=1.0, help="unmeasured seconds before each round")
     parser.add_argument("--core", type=int, help="the one CPU core to use (default: the last one allowed)")
-    parser.add_argument("--nice", type=int, default=0, help="priority of all; below 0 keeps others off the core (root)")
     parser.add_argument("--with-dispatch", action="store_true", help="with an SQS emulator: core dispatches too")
     parser.add_argument("--keep", action="store_true", help="keep the log and the services' output")
     parser.add_argument("--folder", help="where the temporary data folder is made (default: the system's)")
@@ -114,7 +111,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _measure(folder: Path, options: argparse.Namespace) -> dict[str, object]:
-    stack = stacks.prepare(folder, stacks.Emulated(), SETTINGS)
+    stack = stacks.prepare(folder, stacks.Emulated(), SETTINGS, own_sessions=False)
     try:
         targets = _start(stack, with_dispatch=options.with_dispatch)
         figures, accepted = asyncio.run(_alternate(stack, targets, options))
