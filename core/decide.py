@@ -77,7 +77,7 @@ def _decide_image(image: Image, command: c.Command, now: Now) -> tuple[Event, ..
         case c.RecordStarted():
             return _started(image, command, now)
         case c.RecordRendered():
-            return () if image.decided else (_rendered(command),)
+            return () if image.decided or command.attempt_id in image.lost else (_rendered(command),)
         case c.RecordAttemptFailed():
             return _attempt_failed(image, command)
         case c.RecordObjectLost():
@@ -159,7 +159,8 @@ def _give_up(image: Image, now: Now) -> tuple[Event, ...]:
 
 def _started(image: Image, command: c.RecordStarted, now: Now) -> tuple[Event, ...]:
     stale = command.dispatch < image.dispatches and image.phase is Phase.STARTED
-    if image.decided or command.attempt_id in image.attempts or stale:
+    known = command.attempt_id in image.attempts or command.attempt_id in image.over
+    if image.decided or known or stale:
         return ()
     return (
         e.ImageStarted(
@@ -195,7 +196,7 @@ def _rendered(command: c.RecordRendered) -> Event:
 def _attempt_failed(image: Image, command: c.RecordAttemptFailed) -> tuple[Event, ...]:
     """Reports of attempts that lost are ignored: only the current attempt or the current dispatch may speak."""
     current = command.attempt_id == image.attempt_id or command.dispatch >= image.dispatches
-    if image.decided or image.phase is Phase.PENDING or not current:
+    if image.decided or image.phase is Phase.PENDING or command.attempt_id in image.over or not current:
         return ()
     failed = e.ImageAttemptFailed(
         index=image.index,
@@ -226,7 +227,7 @@ def _object_lost(image: Image, command: c.RecordObjectLost) -> tuple[Event, ...]
 
 def _with_verdict(image: Image, failed: e.ImageAttemptFailed) -> tuple[Event, ...]:
     after = image_after(image, failed)
-    exhausted = convicted(after) or after.refusals >= MAX_REFUSALS or after.losses >= MAX_LOSSES
+    exhausted = convicted(after) or after.refusals >= MAX_REFUSALS or len(after.lost) >= MAX_LOSSES
     if not exhausted:
         return (failed,)
     return failed, e.ImageFailed(index=image.index, failure=failed.failure, detail=failed.detail)

@@ -16,7 +16,7 @@ from core import events as e
 from core.events import Event, Failure, Spec, Trace
 
 REMEMBERED_ATTEMPTS: Final = 8
-"""Attempt ids kept per image to recognise a repeated report; older ones are caught by their dispatch number."""
+"""Attempt ids kept per image to recognise a late or repeated report; older ones are caught by their dispatch number."""
 
 
 class Phase(IntEnum):
@@ -45,8 +45,10 @@ class Image:
     """One image: what has been tried, and what came of it.
 
     `suspect`: it runs alone from now on. `solo_starts`: times it was started alone and gave no
-    picture; a start counts until a report absolves it. `refusals`: attempts that no worker would
-    begin. `losses`: decisions revoked because the object was gone.
+    picture; a start counts until a report absolves it, a picture absolves of all. `refusals`:
+    attempts that no worker would begin. `over`: attempts known to have given nothing, of which
+    a late or repeated report must not count again. `lost`: attempts whose decision was revoked
+    because the object was gone.
     """
 
     index: int
@@ -56,8 +58,9 @@ class Image:
     ever_started: bool = False
     solo_starts: int = 0
     refusals: int = 0
-    losses: int = 0
     attempts: tuple[str, ...] = ()
+    over: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
     recheck_at_running_ms: int = 0
     rendered: e.ImageRendered | None = None
     public_key: str = ""
@@ -197,7 +200,7 @@ def image_after(image: Image, event: ImageEvent) -> Image:
                 recheck_at_running_ms=max(image.recheck_at_running_ms, event.recheck_at_running_ms),
             )
         case e.ImageRendered():
-            return replace(image, phase=Phase.RENDERED, ever_started=True, rendered=event)
+            return replace(image, phase=Phase.RENDERED, ever_started=True, solo_starts=0, rendered=event)
         case e.ImagePublished():
             return replace(image, phase=Phase.PUBLISHED, public_key=event.public_key)
         case e.ImageAttemptFailed():
@@ -209,13 +212,14 @@ def image_after(image: Image, event: ImageEvent) -> Image:
 
 
 def _apply_attempt_failed(image: Image, event: e.ImageAttemptFailed) -> Image:
-    image = replace(image, phase=Phase.PENDING, rendered=None)
+    over = (*image.over, event.attempt_id)[-REMEMBERED_ATTEMPTS:]
+    image = replace(image, phase=Phase.PENDING, rendered=None, over=over)
     counted_at_start = event.solo and event.attempt_id in image.attempts
     match event.failure:
         case Failure.OBJECT_LOST:
-            return replace(image, losses=image.losses + 1)
+            return replace(image, lost=(*image.lost, event.attempt_id))
         case Failure.DRAINED:
-            return replace(image, solo_starts=image.solo_starts - counted_at_start)
+            return replace(image, solo_starts=max(0, image.solo_starts - counted_at_start))
         case Failure.UNSUPPORTED:
             return replace(image, refusals=image.refusals + 1)
         case _:

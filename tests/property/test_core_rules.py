@@ -1,0 +1,120 @@
+"""Random commands in random order, as from a world that repeats, reorders and invents: the promises hold after each.
+
+`Journey.do` checks each step: `core.story` over the whole stream (one end, nothing after it, published once and only
+after rendered, versions without gaps), statuses that never go back, decided images that stay, mates untouched, and
+that a command repeated at once changes nothing.
+"""
+
+from contextlib import suppress
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from core import commands as c
+from core.decide import MAX_SOLO_STARTS, Refused, convicted, may_dispatch
+from core.events import Failure, ImageAttemptFailed, ImageDispatched, ImageStarted
+from tests.unit.core.journey import Journey
+
+indices = st.integers(0, 2)
+attempts = st.sampled_from(["a", "b", "c", "d", "e"])
+dispatches = st.integers(1, 6)
+failures = st.sampled_from([failure for failure in Failure if failure not in (Failure.NONE, Failure.OBJECT_LOST)])
+
+
+class Rules(RuleBasedStateMachine):
+    @initialize(n=st.integers(1, 3), ttl_s=st.sampled_from([0, 1, 5]))
+    def request(self, n: int, ttl_s: int) -> None:
+        self.journey = Journey(n=n, ttl_s=ttl_s)
+        self.journey.request()
+
+    def known(self, index: int) -> bool:
+        return index < self.journey.n
+
+    @rule(ms=st.integers(1, 400))
+    def time_passes(self, ms: int) -> None:
+        self.journey.running_ms += ms
+
+    @rule(index=indices)
+    def dispatch(self, index: int) -> None:
+        if not self.known(index):
+            return
+        image = self.journey.image(index)
+        allowed = self.journey.open.open and may_dispatch(image, self.journey.running_ms)
+        events = self.journey.dispatch(index)
+        assert bool(events) == allowed
+        if events:
+            assert isinstance(events[0], ImageDispatched)
+            assert events[0].dispatch == image.dispatches + 1
+            assert image.solo_starts < MAX_SOLO_STARTS
+
+    @rule(index=indices, attempt=attempts, dispatch=dispatches, solo=st.booleans())
+    def start(self, index: int, attempt: str, dispatch: int, solo: bool) -> None:
+        if self.known(index):
+            self.journey.start(f"{attempt}{index}", index, dispatch, solo=solo)
+
+    @rule(index=indices, attempt=attempts)
+    def rendered(self, index: int, attempt: str) -> None:
+        if self.known(index):
+            self.journey.rendered(f"{attempt}{index}", index)
+
+    @rule(index=indices, attempt=attempts, dispatch=dispatches, failure=failures, solo=st.booleans())
+    def failed(self, index: int, attempt: str, dispatch: int, failure: Failure, solo: bool) -> None:
+        if self.known(index):
+            self.journey.failed(f"{attempt}{index}", failure, index, dispatch, solo=solo)
+
+    @rule(index=indices, attempt=attempts)
+    def published(self, index: int, attempt: str) -> None:
+        if self.known(index):
+            self.journey.published(f"{attempt}{index}", index)
+
+    @rule(index=indices, attempt=attempts)
+    def object_lost(self, index: int, attempt: str) -> None:
+        if self.known(index):
+            self.journey.lost(f"{attempt}{index}", index)
+
+    @rule(index=indices)
+    def publish_what_won(self, index: int) -> None:
+        if self.known(index) and (winner := self.journey.image(index).rendered):
+            self.journey.published(winner.attempt_id, index)
+
+    @rule(index=indices)
+    def lose_what_won(self, index: int) -> None:
+        if self.known(index) and (winner := self.journey.image(index).rendered):
+            self.journey.lost(winner.attempt_id, index)
+
+    @rule(index=indices)
+    def give_up(self, index: int) -> None:
+        if not self.known(index):
+            return
+        image = self.journey.image(index)
+        if self.journey.do(c.GiveUp(index=index)):
+            assert convicted(image)
+            assert len(self.alone(index)) >= MAX_SOLO_STARTS
+
+    def alone(self, index: int) -> set[str]:
+        """The attempts that ran alone without a picture, by what the log says."""
+        events = [each.event for each in self.journey.log]
+        return {
+            each.attempt_id
+            for each in events
+            if isinstance(each, ImageStarted | ImageAttemptFailed) and each.solo and each.index == index
+        }
+
+    @rule(command=st.sampled_from([c.Cancel(), c.Expire(), c.Erase()]))
+    def whole(self, command: c.Command) -> None:
+        with suppress(Refused):
+            self.journey.do(command)
+
+    @rule()
+    def request_again(self) -> None:
+        assert self.journey.request() == ()
+
+    @invariant()
+    def the_state_is_what_the_log_says(self) -> None:
+        if hasattr(self, "journey"):
+            assert self.journey.open == self.journey.refolded()
+
+
+Rules.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestRules = Rules.TestCase
