@@ -132,6 +132,7 @@ class Dispatcher:
     async def run(self) -> None:
         """Dispatch, for ever."""
         failures = 0
+        await self._try_heal()
         while True:
             self._wake.clear()
             try:

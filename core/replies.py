@@ -79,6 +79,7 @@ class Replies:
     async def run(self) -> None:
         """Receive and record, for ever."""
         failures = 0
+        await self._try_heal()
         while True:
             try:
                 # After trouble a short poll: a long one would keep readiness off until its end.
