@@ -37,7 +37,7 @@ class _Decoded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Turn:
-    """One stay on the GPU thread."""
+    """One stay on the GPU thread: until somebody leaves the batch."""
 
     took_s: float
     decoded: Sequence[_Decoded] = ()
@@ -150,7 +150,7 @@ class Renderer:
                 self._metrics.wait_seconds.observe(held.wait_s)
 
     async def _turn(self, run: _Run, newcomers: Sequence[RenderJob]) -> _Turn | _Crash:
-        """One stay on the thread: let newcomers in, step, decode what is finished."""
+        """One stay on the thread: let newcomers in, step until somebody is finished or evicted, decode."""
         loop = asyncio.get_running_loop()
 
         def report(progress: Progress) -> None:
@@ -192,6 +192,8 @@ class Renderer:
             if newcomers:
                 engine.admit(newcomers)
             stepped = engine.step(report)
+            while not (stepped.finished or stepped.evicted):  # each way back to the event loop costs the GPU time
+                stepped = engine.step(report)
             decoded = [self._decode(engine, done, jobs[done.job_id]) for done in stepped.finished]
             return _Turn(took_s=self._clock() - began, decoded=decoded, evicted=stepped.evicted)
         except EngineLost:

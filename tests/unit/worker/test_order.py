@@ -1,7 +1,10 @@
 """The order of effects: started accepted, then admitted; stored, then rendered accepted, then deleted."""
 
 import asyncio
+import threading
 from collections.abc import Sequence
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,7 +12,8 @@ from infra.sqs import Outgoing, Received
 from schema import pb
 from tests.eventually import eventually
 from tests.unit.worker.rig import FaultyEngine, Rig, generation, job, running, some
-from worker.engines.contract import RenderJob
+from worker.engines.contract import RenderJob, Report, Stepped
+from worker.ports import Reply
 
 pytestmark = pytest.mark.asyncio
 
@@ -92,14 +96,30 @@ async def test_an_unreachable_store_presses_back_on_the_gpu_and_loses_nothing() 
 
 
 async def test_the_next_batch_is_announced_while_the_previous_one_renders() -> None:
-    engine = FaultyEngine(step_s=0.05, max_batch=2)
-    async with running(Rig(engine)) as rig:
-        await rig.send(*some(range(4), steps=6))
-        await eventually(lambda: len(engine.admitted) == 1)
-        await eventually(lambda: len(rig.of(pb.ImageStarted)) == 4)
-        assert len(engine.admitted) == 1
-        assert not rig.rendered()
+    engine = FaultyEngine(max_batch=2)
+    rig = Rig(engine)
+    all_announced = threading.Event()
+    whole_send, whole_step = rig.replies.send, engine.step
+    overlapped: list[bool] = []
+
+    async def send(sent: Sequence[Reply]) -> Sequence[bool]:
+        answer = await whole_send(sent)
+        if len(rig.of(pb.ImageStarted)) == 4:
+            all_announced.set()
+        return answer
+
+    def step(report: Report) -> Stepped:
+        stepped = whole_step(report)
+        if len(engine.admitted) == 1 and stepped.finished:  # the first batch is still on the thread
+            overlapped.append(all_announced.wait(10))
+        return stepped
+
+    rig.ports = replace(rig.ports, replies=SimpleNamespace(send=send))
+    engine.step = step  # type: ignore[method-assign]
+    async with running(_rebuilt(rig)):
+        await rig.send(*some(range(4)))
         await rig.idle()
+    assert overlapped == [True]
 
 
 async def test_a_solo_image_has_the_worker_to_itself() -> None:
