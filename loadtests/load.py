@@ -49,8 +49,10 @@ def _given(options: argparse.Namespace, folder: Path) -> tuple[int, list[str]]:
 def _own(options: argparse.Namespace, folder: Path) -> tuple[int, list[str]]:
     """Against a stack for this run alone. Once it has stopped its log must be whole and every generation ended."""
     gpu = stacks.Emulated(step_ms=options.step_ms, alpha=options.alpha, max_batch=options.max_batch)
-    with stacks.running(stacks.prepare(folder, gpu, workers=options.workers)) as stack:
-        code = _locust(options, folder, host=stack.url, key=stack.create_key("load"), emulated=True)
+    stack = stacks.prepare(folder, gpu, workers=options.workers)
+    key = stack.create_key("load")
+    with stacks.running(stack):
+        code = _locust(options, folder, host=stack.url, key=key, emulated=True)
     left = log_rows.unfinished(stack.log_path)
     return code, [text for text in (stack.verify(), f"{left} generations have no end" if left else "") if text]
 
