@@ -174,7 +174,11 @@ async def _watch_keys(keys: KeyRing) -> None:
     """A look at the file's stamp is a system call or two; its few kilobytes are read when it has changed."""
     while True:
         await asyncio.sleep(_KEYS_EVERY_S)
-        keys.refresh()
+        before = keys.problem
+        if keys.refresh():
+            _log.info("keys.loaded", valid=keys.valid)
+        if keys.problem != before:
+            _log.warning("keys.changed", state=keys.problem or "readable")
 
 
 def _tracing_is_on() -> bool:

@@ -25,7 +25,7 @@ class GatewaySettings(Settings):
     gateway_call_timeout_s: float = Field(5.0, gt=0, le=60, description="Seconds for any other call to core")
     gateway_body_timeout_s: float = Field(10.0, gt=0, le=60, description="Seconds for a request's body to arrive")
     gateway_idle_timeout_s: float = Field(
-        30.0, gt=0, le=3600, description="Seconds that a connection may idle, or take to send a request's headers"
+        65.0, gt=0, le=3600, description="Seconds that a connection may idle, or take to send a request's headers"
     )
     gateway_max_waiting: int = Field(5_000, ge=1, description="Submissions held while core is busy; beyond: 503")
 

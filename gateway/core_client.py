@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
+import structlog
 from google.protobuf.message import DecodeError
 from grpclib import GRPCError, Status
 from grpclib.client import Channel, UnaryUnaryMethod
@@ -26,6 +27,7 @@ from gateway.ports import CancelOutcome, Failpoints, Page
 from infra.retry import Permanent, Retryable, retry
 from schema import fast, limits, pb
 
+_log = structlog.get_logger()
 SENDERS = 2
 """Submit calls under way at once: one on the wire while core commits the other."""
 _SUBMIT_ATTEMPTS = 3
@@ -84,7 +86,9 @@ class CoreClient:
     async def watch(self) -> NoReturn:
         """Keeps `problem` true by asking core how it is, every second."""
         while True:
-            self.problem = await self._probe()
+            before, self.problem = self.problem, await self._probe()
+            if self.problem != before:
+                _log.warning("core.changed", state=self.problem or "ready")
             await asyncio.sleep(self._deadlines.probe_s)
 
     async def submit(self, item: pb.SubmitItem) -> pb.SubmitResult:

@@ -149,18 +149,26 @@ class KeyRing:
         self._stamp, self._known = stamp, len(records)
         self._on_change(len(valid))
 
-    def refresh(self) -> None:
-        """Reads the file again if it has changed. A file that is gone or broken changes nothing but `problem`."""
+    def refresh(self) -> bool:
+        """Reads the file again if it has changed, and says so. A file gone or broken changes nothing but `problem`."""
         try:
             stamp = self._file.stamp()
             if stamp is None and self._known:
                 self.problem = "the keys file is gone"
-                return
-            if stamp != self._stamp:
+                return False
+            changed = stamp != self._stamp
+            if changed:
                 self.load()
             self.problem = ""
+            return changed
         except KeysFileError:
             self.problem = "the keys file cannot be read"
+            return False
+
+    @property
+    def valid(self) -> int:
+        """How many keys work."""
+        return len(self._keys)
 
     @property
     def open_to_all(self) -> bool:

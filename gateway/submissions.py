@@ -1,6 +1,6 @@
 """From a valid request to what core is asked to accept: a model's defaults filled in, its limits checked. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -13,7 +13,7 @@ from schema import fast, limits, pb
 _FORMATS = {name: pb.OutputFormat.from_string(name.upper()) for name in ("png", "webp", "jpeg")}
 
 
-def spec(wanted: GenerationRequest, models: Mapping[str, Model], seed: int) -> pb.GenerationSpec:
+def spec(wanted: GenerationRequest, models: Mapping[str, Model], new_seed: Callable[[], int]) -> pb.GenerationSpec:
     """Everything that determines the pictures. Raises InvalidFields for what this model cannot do."""
     model = models.get(wanted.model) if wanted.model is not None else next(iter(models.values()))
     if model is None:
@@ -32,7 +32,7 @@ def spec(wanted: GenerationRequest, models: Mapping[str, Model], seed: int) -> p
         height=height,
         num_inference_steps=model.num_inference_steps if steps is None else steps,
         guidance_scale=model.guidance_scale if guidance is None else guidance,
-        seed=seed if wanted.seed is None else wanted.seed,
+        seed=new_seed() if wanted.seed is None else wanted.seed,
         n=wanted.n,
         output_format=_FORMATS[wanted.output_format],
     )

@@ -1,0 +1,88 @@
+"""What core says becomes a body of the documented shape, whatever state it is in."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import views
+from gateway.models import responses
+from schema import fast, pb
+
+_u32 = st.integers(0, 2**32 - 1)
+_statuses = st.integers(1, 6)
+
+
+@st.composite
+def generations(draw: st.DrawFn) -> pb.GenerationView:
+    n = draw(st.integers(1, 10))
+    images = [
+        fast.ImageView(
+            index=index,
+            status=pb.ImageStatus(draw(st.integers(1, 5))),
+            seed=draw(_u32),
+            public_key="token/x.png",
+            sha256=b"\x07" * 32,
+            size_bytes=draw(st.integers(1, 10**8)),
+            failure=pb.AttemptFailure(draw(st.integers(0, 7))),
+            progress_step=draw(st.integers(0, 200)),
+        )
+        for index in range(n)
+    ]
+    return fast.GenerationView(
+        generation_id="gen_" + "0" * 26,
+        status=pb.GenerationStatus(draw(_statuses)),
+        version=draw(st.integers(1, 1000)),
+        spec=fast.GenerationSpec(
+            model="m",
+            width=64,
+            height=64,
+            num_inference_steps=draw(st.integers(1, 150)),
+            guidance_scale=1.0,
+            n=n,
+            output_format=pb.OutputFormat(draw(st.integers(1, 3))),
+        ),
+        prompts=fast.Prompts(prompt=draw(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))),
+        requested_at_ms=draw(st.integers(1, 4 * 10**12)),
+        started_at_ms=draw(st.integers(0, 4 * 10**12)),
+        images=images,
+        backlog_position=draw(st.integers(0, 100)),
+        progress_revision=draw(st.integers(0, 100)),
+        erased=draw(st.booleans()),
+    )
+
+
+@given(generations())
+def test_every_body_is_of_the_documented_shape(view: pb.GenerationView) -> None:
+    body = responses.Generation.model_validate(views.body(view, ""))
+    if body.progress is not None:
+        assert 0 <= body.progress.step <= body.progress.steps
+    for image in body.images:
+        gone = view.erased or body.status in ("cancelled", "expired")
+        assert (image.url is not None) is (image.status == "published" and not gone)
+        assert (image.error is not None) is (image.status == "failed")
+        assert (image.sha256 is not None) is (image.status == "published")
+
+
+def test_the_tag_moves_with_all_that_can_move() -> None:
+    moved = [{}, {"version": 2}, {"progress_revision": 1}, {"backlog_position": 4}]
+    tags = [views.etag(fast.GenerationView(**{"version": 1, "backlog_position": 3, **each})) for each in moved]
+    assert len(set(tags)) == 4
+    assert all(tag.startswith('"') and tag.endswith('"') for tag in tags)
+
+
+def test_links_begin_with_the_public_address() -> None:
+    image = fast.ImageView(status=pb.ImageStatus(3))
+    view = fast.GenerationView(generation_id="gen_1", status=pb.GenerationStatus(3), images=[image])
+    body = views.body(view, "https://api.example.org/x")
+    assert body["links"]["cancel"] == "https://api.example.org/x/v1/generations/gen_1/cancel"
+    assert body["images"][0]["url"] == "https://api.example.org/x/v1/generations/gen_1/images/0"
+
+
+def test_a_time_is_rfc_3339_with_milliseconds() -> None:
+    view = fast.GenerationView(requested_at_ms=1_763_818_000_007)
+    assert views.body(view, "")["created_at"] == "2025-11-22T13:26:40.007Z"
+    assert views.body(view, "")["started_at"] is None
+
+
+def test_what_a_later_core_says_is_shown_as_unknown() -> None:
+    assert views.failure(99)["code"] == "unknown"
+    assert views.status_name(fast.GenerationView(status=pb.GenerationStatus(0))) == "unknown"
