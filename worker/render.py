@@ -278,6 +278,6 @@ def _places(error: BaseException) -> list[str]:
 
 def _check(picture: Picture, job: RenderJob) -> None:
     if (picture.width, picture.height) != (job.width, job.height):
-        raise BadOutput("the picture has another size than asked for")
+        raise BadOutput("the picture is of another size than asked for")
     if len(picture.rgb) != picture.width * picture.height * 3:
         raise BadOutput("the picture is not whole")

@@ -11,7 +11,7 @@ import pytest
 from infra.sqs import Outgoing, Received
 from schema import pb
 from tests.eventually import eventually
-from tests.unit.worker.rig import FaultyEngine, Rig, generation, job, running, some
+from tests.unit.worker.rig import FaultyEngine, Rig, generation, job, quiet, running, some
 from worker.engines.contract import RenderJob, Report, Stepped
 from worker.ports import Reply
 
@@ -216,8 +216,15 @@ async def test_a_drain_gives_back_what_waits_and_finishes_what_runs() -> None:
     engine = FaultyEngine(step_s=0.02, max_batch=4)
     rig = Rig(engine)
     async with running(rig):
-        await rig.send(*some(range(20), steps=20))
+        await rig.send(*some(range(20), steps=60))
         await eventually(lambda: engine.admitted)
+        rig.draining.set()
+
+        async def assert_the_rest_is_back() -> None:
+            assert (await rig.jobs.depth()).visible >= 20 - 4 - 4
+
+        await quiet(assert_the_rest_is_back, 1.0)
+        assert not rig.rendered()
     started = {each.image.generation_id for each in rig.of(pb.ImageStarted)}
     assert set(rig.rendered()) | set(rig.failed()) == started
     assert set(engine.admitted[0]) <= set(rig.rendered())

@@ -5,6 +5,7 @@ import pytest
 from schema import pb
 from tests.eventually import eventually
 from tests.unit.worker.rig import FaultyEngine, Rig, job, quiet, running, some
+from worker.engines.contract import Picture
 from worker.errors import EngineLost
 
 pytestmark = pytest.mark.asyncio
@@ -92,14 +93,17 @@ async def test_a_lost_device_is_reported_and_ends_the_worker() -> None:
     assert (await rig.jobs.depth()).in_flight == 0
 
 
-async def test_what_is_not_of_the_asked_size_is_no_picture() -> None:
+@pytest.mark.parametrize(
+    "picture", [Picture(width=64, height=64, rgb=b"1" * 9), Picture(width=1, height=1, rgb=b"123")]
+)
+async def test_what_is_not_of_the_asked_size_is_no_picture(picture: Picture) -> None:
     engine = FaultyEngine()
-    whole = engine.decode
-    engine.decode = lambda done: type(p := whole(done))(width=p.width, height=p.height, rgb=p.rgb[:-3])  # type: ignore[method-assign]
+    engine.decode = lambda _: picture  # type: ignore[method-assign]
     async with running(Rig(engine)) as rig:
         await rig.send(job(1))
         await rig.idle()
     assert rig.failed() == {"g1": F.BAD_OUTPUT}
+    assert rig.of(pb.ImageAttemptFailed)[0].detail.startswith("the picture is")
 
 
 async def test_three_failed_loads_turn_readiness_off_and_give_the_jobs_back() -> None:
