@@ -213,18 +213,18 @@ class Client(FastHttpUser):
             yield
         except Wrong as wrong:
             error = wrong
-            if not outermost:
-                raise
-        finally:
+        finally:  # nothing is told of a client that was cut off at the end of the test
             self._inside = not outermost
-            self.environment.events.request.fire(
-                request_type=TIME,
-                name=name,
-                response_time=(time.perf_counter() - begun) * 1000,
-                response_length=0,
-                exception=error,
-                context={},
-            )
+        self.environment.events.request.fire(
+            request_type=TIME,
+            name=name,
+            response_time=(time.perf_counter() - begun) * 1000,
+            response_length=0,
+            exception=error,
+            context={},
+        )
+        if error is not None and not outermost:
+            raise error
 
 
 def _problem(answer: Answer) -> str:

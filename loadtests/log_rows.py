@@ -1,4 +1,4 @@
-"""Counts what core's log holds, from outside, after core has ended."""
+"""Counts what core's log holds, from outside, by a read-only connection that may stand beside a running core."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from pysqlite3 import dbapi2 as sqlite3
 
 
 def requested(log: Path) -> int:
-    """How many generations the log at this path holds. Only for a log that no process has open."""
+    """How many generations the log at this path holds."""
     return _count(log, "SELECT count(*) FROM events WHERE type = 'generation.requested'")
 
 
