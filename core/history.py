@@ -105,7 +105,7 @@ def _rendered(generation_id: str, event: e.ImageRendered) -> str:
         + "".join(f", {fact}" for fact in (facts.scheduler, facts.dtype, facts.device, facts.libraries) if fact),
         f"{facts.batch_id} with {_mates(generation_id, event)}",
     ]
-    return f"\n{' ' * 41}".join(parts)
+    return f"\n{' ' * 42}".join(parts)
 
 
 def _mates(generation_id: str, event: e.ImageRendered) -> str:

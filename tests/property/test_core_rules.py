@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from core import commands as c
 from core.decide import MAX_SOLO_STARTS, Refused, convicted, may_dispatch
@@ -26,6 +26,7 @@ class Rules(RuleBasedStateMachine):
     @initialize(n=st.integers(1, 3), ttl_s=st.sampled_from([0, 1, 5]))
     def request(self, n: int, ttl_s: int) -> None:
         self.journey = Journey(n=n, ttl_s=ttl_s)
+        self.reports: list[tuple[str, Failure, int, int]] = []
         self.journey.request()
 
     def known(self, index: int) -> bool:
@@ -73,6 +74,22 @@ class Rules(RuleBasedStateMachine):
         if self.known(index):
             self.journey.lost(f"{attempt}{index}", index)
 
+    @rule(index=indices, failure=failures)
+    def an_honest_attempt_fails(self, index: int, failure: Failure) -> None:
+        """Started from the newest message under a new id, and reported with the same; its report may come again."""
+        if not self.known(index) or not self.journey.image(index).dispatches:
+            return
+        attempt = f"honest{len(self.journey.log)}"
+        self.journey.start(attempt, index)
+        again = (attempt, failure, index, self.journey.image(index).dispatches)
+        self.journey.failed(*again)
+        self.reports.append(again)
+
+    @precondition(lambda self: bool(getattr(self, "reports", None)))
+    @rule(which=st.integers(0, 3))
+    def a_report_comes_again(self, which: int) -> None:
+        self.journey.failed(*self.reports[-1 - which % len(self.reports)])
+
     @rule(index=indices)
     def publish_what_won(self, index: int) -> None:
         if self.known(index) and (winner := self.journey.image(index).rendered):
@@ -114,6 +131,23 @@ class Rules(RuleBasedStateMachine):
     def the_state_is_what_the_log_says(self) -> None:
         if hasattr(self, "journey"):
             assert self.journey.open == self.journey.refolded()
+
+    @invariant()
+    def dispatches_and_failures_are_counted_once(self) -> None:
+        if not hasattr(self, "journey"):
+            return
+        events = [each.event for each in self.journey.log]
+        for image in self.journey.open.images:
+            sent = [each for each in events if isinstance(each, ImageDispatched) and each.index == image.index]
+            assert image.dispatches == len(sent)
+            failed = [
+                each.attempt_id
+                for each in events
+                if isinstance(each, ImageAttemptFailed)
+                and each.index == image.index
+                and each.failure is not Failure.OBJECT_LOST
+            ]
+            assert len(failed) == len(set(failed))
 
 
 Rules.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
