@@ -98,7 +98,7 @@ async def test_a_lost_device_is_reported_and_ends_the_worker() -> None:
 )
 async def test_what_is_not_of_the_asked_size_is_no_picture(picture: Picture) -> None:
     engine = FaultyEngine()
-    engine.decode = lambda _: picture  # type: ignore[method-assign]
+    engine.decode = lambda done: picture  # type: ignore[method-assign]
     async with running(Rig(engine)) as rig:
         await rig.send(job(1))
         await rig.idle()
