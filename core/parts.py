@@ -87,7 +87,7 @@ class Core:
         self._workers = Workers()
         self._estimates = Estimates()
         self._prompts = Prompts(ports.log, kept=tuning.backlog_cap)
-        self._progress = Progress(self.writer.open, self._workers)
+        self._progress = Progress(self.writer.open, self._workers, visibility_s=tuning.visibility_s)
         self._expiry = Expiry(self.writer, now_ms=self.clock.now_ms, metrics=self.metrics)
         self._lost_drafts = Leftovers(ports.drafts)
         self._lost_copies = Leftovers(ports.gallery)

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from core.decide import convicted
 from core.draft import Change
 from core.schedule import Ref
 from core.state import Generation, Phase
@@ -31,7 +32,7 @@ class Held:
 class _Steps:
     revision: int = 0
     steps: dict[int, int] = field(default_factory=dict)
-    starters: dict[int, str] = field(default_factory=dict)
+    starters: dict[int, tuple[str, float]] = field(default_factory=dict)
 
 
 class Workers:
@@ -57,9 +58,10 @@ class Workers:
 class Progress:
     """Steps done, for the views, and the answer to what a worker should drop."""
 
-    def __init__(self, states: Mapping[str, Generation], workers: Workers) -> None:
+    def __init__(self, states: Mapping[str, Generation], workers: Workers, *, visibility_s: float) -> None:
         self._states = states
         self._workers = workers
+        self._visibility_s = visibility_s
         self._known: dict[str, _Steps] = {}
 
     def observe(self, changes: Sequence[Change]) -> None:
@@ -80,7 +82,8 @@ class Progress:
         """A worker's report was recorded."""
         self._workers.saw(worker_id, batch_size)
         if ref[0] in self._states:
-            self._known.setdefault(ref[0], _Steps()).starters[ref[1]] = worker_id
+            now = asyncio.get_running_loop().time()
+            self._known.setdefault(ref[0], _Steps()).starters[ref[1]] = (worker_id, now)
 
     def report(self, worker_id: str, held: Sequence[Held], postpone: Callable[[Ref], None]) -> list[bool]:
         """Which images the worker should keep; `postpone` is told of those that are in good hands."""
@@ -103,17 +106,24 @@ class Progress:
         return Live(backlog_position=position, steps=steps, revision=known.revision)
 
     def _wanted(self, held: Held, worker_id: str) -> bool:
-        """No for what has ended or is decided; and no for a waiting copy of what another worker has started.
+        """No for what has ended or is decided; and no for a waiting copy of what was started and not heard of.
 
-        That other worker may be dead, and the image may have killed it. So its copies must not run among
-        others: once its recheck has passed, core sends the image out again to run alone.
+        Whoever started it may be dead, and the image may have killed it. So its copies must not run among others:
+        once its recheck has passed, core sends the image out again to run alone. And when it has been started
+        alone often enough, no copy runs at all. (A worker that starts an image alone runs it at once; half a
+        visibility timeout later the queue has delivered a copy, be it to the same worker, started anew.)
         """
         state = self._states.get(held.ref[0])
         if state is None or not held.ref[1] < len(state.images) or state.images[held.ref[1]].decided:
             return False
         known = self._known.get(state.id)
-        starter = known.starters.get(held.ref[1]) if known else None
-        return held.running or starter is None or starter == worker_id
+        starter, at_s = (known.starters.get(held.ref[1]) if known else None) or ("", 0.0)
+        if held.running:
+            return True
+        if convicted(state.images[held.ref[1]]):
+            fresh = asyncio.get_running_loop().time() - at_s < self._visibility_s / 2
+            return starter == worker_id and fresh
+        return starter in {"", worker_id}
 
     def _note_step(self, held: Held) -> None:
         known = self._known.setdefault(held.ref[0], _Steps())

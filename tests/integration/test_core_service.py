@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,11 @@ async def serving(of: CoreSettings) -> AsyncIterator[Channel]:
             shutdown.trigger()
 
 
+async def holds(condition: Callable[[], Awaitable[bool]], deadline_s: float = 10.0, **named: Any) -> None:
+    result: bool = await eventually(condition, deadline_s, **named)
+    assert result
+
+
 async def call(on: Channel, name: str, request: Any) -> Any:
     method = UnaryUnaryMethod(on, f"/darkroom.v1.Core/{name}", type(request), getattr(fast, f"{name}Reply"))
     return await method(request, timeout=10)
@@ -79,7 +84,7 @@ async def submit(on: Channel, *ids: str) -> None:
             return False  # it is still starting
         return all(each.outcome in {1, 2} for each in answer.results)
 
-    await eventually(accepted, 20, what="core accepts")
+    await holds(accepted, 20, what="core accepts")
 
 
 async def succeeded(on: Channel, *ids: str) -> None:
@@ -87,7 +92,7 @@ async def succeeded(on: Channel, *ids: str) -> None:
         views = [await call(on, "Get", fast.GetRequest(tenant="ann", generation_id=each)) for each in ids]
         return all(each.generation.status == SUCCEEDED for each in views)
 
-    await eventually(all_there, 2 * VISIBILITY_S + 12, what=f"{ids} succeed", every_s=0.1)
+    await holds(all_there, 2 * VISIBILITY_S + 12, what=f"{ids} succeed", every_s=0.1)
 
 
 async def queues(of: CoreSettings) -> None:
@@ -103,7 +108,7 @@ async def queues(of: CoreSettings) -> None:
                 return False
             return True
 
-        await eventually(made, 20, what="core makes the queues")
+        await holds(made, 20, what="core makes the queues")
 
 
 @asynccontextmanager
@@ -143,7 +148,7 @@ async def test_from_submission_to_public_object_and_again_after_a_restart(tmp_pa
             await succeeded(on, "g1", "g2")
         await submit(on, "g3")
     async with serving(of) as on, worker(of):
-        await eventually(lambda: _answers(on), 20)
+        await holds(lambda: _answers(on), 20)
         await succeeded(on, "g1", "g2", "g3")
         shown = (await call(on, "Get", fast.GetRequest(tenant="ann", generation_id="g3"))).generation
         async with aws.clients() as clients:
@@ -156,7 +161,7 @@ async def test_from_submission_to_public_object_and_again_after_a_restart(tmp_pa
             async def no_drafts() -> bool:
                 return [key async for key in temp.keys("temp/")] == []
 
-            await eventually(no_drafts)
+            await holds(no_drafts)
 
 
 @pytest.mark.usefixtures("emulator")
@@ -171,7 +176,7 @@ async def test_a_purge_of_the_jobs_queue_costs_time_only(tmp_path: Path) -> None
         async def all_out() -> bool:
             return (await jobs.depth()).visible == 20
 
-        await eventually(all_out)
+        await holds(all_out)
         url = (await clients.sqs.get_queue_url(QueueName=of.jobs_queue))["QueueUrl"]
         await clients.sqs.purge_queue(QueueUrl=url)
         async with worker(of):

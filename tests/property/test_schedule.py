@@ -9,7 +9,7 @@ from core.schedule import Backlog, Pending, Ref
 
 BOUND_S = 10.0
 
-pendings = st.builds(
+pendings: st.SearchStrategy[dict[str, object]] = st.builds(
     dict,
     tenant=st.sampled_from("abcd"),
     priority=st.integers(-2, 2),

@@ -91,10 +91,14 @@ def test_three_silent_starts_alone_are_enough() -> None:
         world = World()
         async with world.core() as core:
             [one] = await submit(core, 1)
-            for number in range(4):
-                async with working(Worker(world, f"w{number}", start_only=True)):
-                    await eventually(lambda: world.types(one).count("image.started") == number + 1, 200)
+            copy = [pb.HeldImage(image=pb.ImageRef(generation_id=one))]
+            for number in range(1, 5):
+                async with working(Worker(world, "w1", start_only=True)):
+                    await eventually(lambda n=number: world.types(one).count("image.started") == n, 200)  # type: ignore[misc]
+                    assert core.service.still_wanted("w1", copy) == [True]
                 world.jobs.purge()
+            await asyncio.sleep(VISIBILITY_S)
+            assert core.service.still_wanted("w1", copy) == [False], "the queue may deliver it again; nobody runs it"
             await ended(core, [one], FAILED, 200)
             shown = await core.service.get("ann", one)
             assert int(shown.images[0].failure) == pb.AttemptFailure.WORKER_LOST

@@ -31,11 +31,7 @@ async def say(world: World, *replies: messages.QueueMessage) -> None:
 
 
 async def quiet(world: World) -> None:
-    async def empty() -> bool:
-        depth = await world.replies.depth()
-        return depth.visible + depth.in_flight == 0
-
-    await eventually(empty, what="all replies are taken and deleted")
+    await eventually(lambda: not world.replies._messages, what="all replies are taken and deleted")
 
 
 async def put(world: World, reply: pb.ImageRendered, data: bytes = DATA) -> pb.ImageRendered:
@@ -49,7 +45,7 @@ def ending(core: Core, generation_id: str = "g") -> Ending | None:
 
 
 def outcome(core: Core, kind: str, outcome: str) -> float:
-    return core.metrics.replies.labels(kind, outcome)._value.get()
+    return float(core.metrics.replies.labels(kind, outcome)._value.get())
 
 
 def test_rendered_before_started_and_both_twice() -> None:
