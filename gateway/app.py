@@ -15,7 +15,7 @@ from gateway import boundary, documents, openapi
 from gateway.body import MAX_BODY_BYTES
 from gateway.config import GatewaySettings
 from gateway.context import Context
-from gateway.core_client import SENDERS, CoreClient, Deadlines
+from gateway.core_client import SENDERS, Channels, CoreClient, Deadlines
 from gateway.keys import KeyFile, KeyRing, KeysFileError
 from gateway.limits import Limits, Rule, RulesFileError, load_rules
 from gateway.listener import Listener, PortUnavailable
@@ -35,6 +35,7 @@ from schema import limits
 
 _log = structlog.get_logger()
 _KEYS_EVERY_S = 1.0
+_WAIT_CHANNELS = 4
 _random = secrets.SystemRandom()
 
 
@@ -56,10 +57,8 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown, overrides: Overri
     metrics = Metrics()
     keys = _keys(settings, metrics)
     async with AsyncExitStack() as stack:
-        channel = rpc.open_channel(settings.core_target, token=settings.internal_token.get_secret_value())
-        stack.callback(channel.close)
         core = CoreClient(
-            channel,
+            _channels(settings, stack),
             rpc.calling,
             deadlines=Deadlines(submit_s=settings.gateway_submit_timeout_s, call_s=settings.gateway_call_timeout_s),
             failpoints=Failpoints.from_env(settings.failpoints),
@@ -103,6 +102,17 @@ def application(context: Context) -> web.Application:
 def description(names: Sequence[str]) -> dict[str, object]:
     """The OpenAPI document for models of these names."""
     return openapi.document(OPERATIONS, version=metadata.version("darkroom-serve"), models=names)
+
+
+def _channels(settings: GatewaySettings, stack: AsyncExitStack) -> Channels:
+    """Channels to core that connect when they are used, and are closed with `stack`."""
+    opened = [
+        rpc.open_channel(settings.core_target, token=settings.internal_token.get_secret_value())
+        for _ in range(2 + _WAIT_CHANNELS)
+    ]
+    for channel in opened:
+        stack.callback(channel.close)
+    return Channels(submissions=opened[0], calls=opened[1], waits=opened[2:])
 
 
 def _context(

@@ -23,6 +23,7 @@ from opentelemetry.trace import Span
 from gateway import tracing
 from gateway.coalescer import Coalescer
 from gateway.errors import Broken, InvalidFields, NotFound, Unavailable
+from gateway.lanes import Lanes
 from gateway.ports import CancelOutcome, Failpoints, Page
 from infra.retry import Permanent, Retryable, retry
 from schema import fast, limits, pb
@@ -33,7 +34,19 @@ SENDERS = 2
 _SUBMIT_ATTEMPTS = 3
 _SERVICE = "darkroom.v1.Core"
 _WAIT_MARGIN_S = 5.0
+_WAITS_PER_CHANNEL = 90
+"""Below the 100 streams that core's side allows at once."""
+_CROWDED_S = 1.0
 R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Channels:
+    """Connections to core by what they carry, so that calls that wait hold up no others."""
+
+    submissions: Channel
+    calls: Channel
+    waits: Sequence[Channel]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +63,7 @@ class CoreClient:
 
     def __init__(
         self,
-        channel: Channel,
+        channels: Channels,
         calling: Callable[..., AbstractAsyncContextManager[Span]],
         *,
         deadlines: Deadlines,
@@ -64,11 +77,13 @@ class CoreClient:
         self._failpoints = failpoints
         self._rng = rng
         self._on_batch = on_batch
-        self._health = HealthStub(channel)
-        self._submit = _method(channel, "Submit", fast.SubmitRequest, fast.SubmitReply)
-        self._get = _method(channel, "Get", fast.GetRequest, fast.GetReply)
-        self._list = _method(channel, "List", fast.ListRequest, fast.ListReply)
-        self._cancel = _method(channel, "Cancel", fast.CancelRequest, fast.CancelReply)
+        self._health = HealthStub(channels.submissions)
+        self._submit = _method(channels.submissions, "Submit", fast.SubmitRequest, fast.SubmitReply)
+        self._get = _method(channels.calls, "Get", fast.GetRequest, fast.GetReply)
+        self._list = _method(channels.calls, "List", fast.ListRequest, fast.ListReply)
+        self._cancel = _method(channels.calls, "Cancel", fast.CancelRequest, fast.CancelReply)
+        waits = [_method(channel, "Get", fast.GetRequest, fast.GetReply) for channel in channels.waits]
+        self._waits = Lanes(waits, per_lane=_WAITS_PER_CHANNEL)
         self._submissions: Coalescer[tuple[pb.SubmitItem, Span], pb.SubmitResult] = Coalescer(
             self._send, max_items=limits.MAX_SUBMIT_ITEMS, max_waiting=max_waiting, timeout_s=deadlines.submit_s
         )
@@ -87,8 +102,10 @@ class CoreClient:
         """Keeps `problem` true by asking core how it is, every second."""
         while True:
             before, self.problem = self.problem, await self._probe()
-            if self.problem != before:
-                _log.warning("core.changed", state=self.problem or "ready")
+            if self.problem and self.problem != before:
+                _log.warning("core.lost", reason=self.problem)
+            elif self.problem != before:
+                _log.info("core.found")
             await asyncio.sleep(self._deadlines.probe_s)
 
     async def submit(self, item: pb.SubmitItem) -> pb.SubmitResult:
@@ -97,9 +114,16 @@ class CoreClient:
 
     async def get(self, tenant: str, generation_id: str, *, wait_s: float = 0.0) -> pb.GenerationView:
         """See the port."""
-        request = fast.GetRequest(tenant=tenant, generation_id=generation_id, wait_ms=int(wait_s * 1000))
-        deadline_s = wait_s + _WAIT_MARGIN_S if wait_s else self._deadlines.call_s
-        reply: pb.GetReply = await self._call("Get", self._get, request, deadline_s)
+        reply: pb.GetReply
+        if wait_s:
+            with self._waits.taken() as get:
+                if get is not None:
+                    request = fast.GetRequest(tenant=tenant, generation_id=generation_id, wait_ms=int(wait_s * 1000))
+                    reply = await self._call("Get", get, request, wait_s + _WAIT_MARGIN_S)
+                    return reply.generation
+            await asyncio.sleep(min(wait_s, _CROWDED_S))  # too many wait already: this one looks now and then
+        request = fast.GetRequest(tenant=tenant, generation_id=generation_id)
+        reply = await self._call("Get", self._get, request, self._deadlines.call_s)
         return reply.generation
 
     async def page(self, tenant: str, *, size: int, cursor: str, status: int) -> Page:

@@ -33,7 +33,7 @@ class Core(Protocol):
         """Decided and durable when this returns. Repeating an item is harmless."""
 
     async def get(self, tenant: str, generation_id: str, *, wait_s: float = 0.0) -> pb.GenerationView:
-        """The generation; with `wait_s`, as soon as it has ended or that time is over."""
+        """The generation; with `wait_s`, as soon as it has ended, or that time is over, or earlier still."""
 
     async def page(self, tenant: str, *, size: int, cursor: str, status: int) -> Page:
         """A page of the tenant's generations. Raises InvalidFields for a cursor that is none."""

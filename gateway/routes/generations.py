@@ -1,5 +1,6 @@
 """Generations: ask for one, look at it, wait for it, list, cancel."""
 
+import asyncio
 import re
 from typing import Final
 
@@ -19,6 +20,7 @@ _ETAG = re.compile(r"(?:W/)?(\"[^\"]*\")")
 _MAX_WAIT_S = limits.MAX_WAIT_MS // 1000
 _WAIT_SLICE_S: Final = 5.0
 """A wait asks core in slices, so that a stopping gateway ends it soon."""
+_EARLY_S = 0.25
 _POLL_S = 1
 """What Retry-After advises after a submission."""
 
@@ -172,12 +174,16 @@ async def get(context: Context, request: web.Request, caller: Caller) -> web.Res
 
 
 async def _waited(context: Context, tenant: str, generation_id: str, wait_s: int) -> pb.GenerationView:
-    end = context.now() + wait_s
+    now = context.now
+    end = now() + wait_s
     while True:
-        left_s = max(0.0, end - context.now())
-        view = await context.core.get(tenant, generation_id, wait_s=min(left_s, _WAIT_SLICE_S))
-        if views.has_ended(view) or left_s <= _WAIT_SLICE_S or context.draining.is_set():
+        asked_s = min(max(end - now(), 0.0), _WAIT_SLICE_S)
+        asked_at = now()
+        view = await context.core.get(tenant, generation_id, wait_s=asked_s)
+        if views.has_ended(view) or context.draining.is_set() or now() >= end:
             return view
+        if now() - asked_at < asked_s / 2:  # core answers waits early while it stops
+            await asyncio.sleep(min(_EARLY_S, end - now()))
 
 
 @operation(

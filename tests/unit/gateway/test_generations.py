@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import pytest_asyncio
 from grpclib import Status
@@ -216,6 +217,7 @@ async def test_a_foreign_id_looks_exactly_like_an_unknown_one(gateway: Rig) -> N
         assert len({each.raw for each in answers}) == 1
         assert len({tuple((k, v) for k, v in each.headers.items() if k != "Date") for each in answers}) == 1
     assert gateway.core.stored[mine].view.status == pb.GenerationStatus.QUEUED
+    assert {each.generation_id for each in gateway.core.gets} == {mine, UNKNOWN}, "core is asked for ids of ours only"
 
 
 @pytest.mark.asyncio
@@ -362,3 +364,25 @@ async def test_a_connection_cut_under_the_probe_and_under_calls_ends_nothing(tmp
             assert (await asked).status == 202
             await eventually(gateway.answers("/readyz", 200), what="ready again")
     assert len(core.stored) == 1, "the repeated call is the same generation"
+
+
+@pytest.mark.asyncio
+async def test_many_waits_hold_up_neither_submissions_nor_looks(gateway: Rig) -> None:
+    """HTTP/2 allows 100 streams at once per connection; waits have connections of their own, and a bound."""
+    path = (await gateway.submit()).headers["Location"]
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session, asyncio.TaskGroup() as group:
+
+        async def wait() -> int:
+            headers = {"Authorization": f"Bearer {gateway.key}", "Prefer": "wait=60"}
+            async with session.get(gateway.base + path, headers=headers) as answer:
+                return answer.status
+
+        waiting = [group.create_task(wait()) for _ in range(380)]
+        await eventually(lambda: len(gateway.core.gets) >= 100, 15, what="many wait")
+        async with asyncio.timeout(4):
+            assert (await gateway.submit()).status == 202
+            assert (await gateway.call("GET", path)).status == 200
+        await gateway.core.move(path.rpartition("/")[2], 3, 3)
+        async with asyncio.timeout(10):
+            statuses = {await each for each in waiting}
+    assert statuses == {200}

@@ -1,5 +1,7 @@
 """What core says becomes a body of the documented shape, whatever state it is in."""
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -63,7 +65,7 @@ def test_every_body_is_of_the_documented_shape(view: pb.GenerationView) -> None:
 
 
 def test_the_tag_moves_with_all_that_can_move() -> None:
-    moved = [{}, {"version": 2}, {"progress_revision": 1}, {"backlog_position": 4}]
+    moved: list[dict[str, Any]] = [{}, {"version": 2}, {"progress_revision": 1}, {"backlog_position": 4}]
     tags = [views.etag(fast.GenerationView(**{"version": 1, "backlog_position": 3, **each})) for each in moved]
     assert len(set(tags)) == 4
     assert all(tag.startswith('"') and tag.endswith('"') for tag in tags)
