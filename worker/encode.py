@@ -1,6 +1,7 @@
 """Pixels to files, on threads: Pillow releases the interpreter lock while it compresses.
 
-PNG at compression level 1: on 256 px pictures about four times faster than the default for some per cent of size.
+PNG at compression level 1: three to four times faster than at the default 6, for files a fifth to a quarter larger
+(noisy 256 px: 12 ms and 107 kB against 37 ms and 90 kB; smooth 512 px: 23 ms and 233 kB against 99 ms and 187 kB).
 """
 
 from hashlib import sha256
