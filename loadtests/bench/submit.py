@@ -76,6 +76,9 @@ class Figures:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; 0 unless an answer was wrong or the log holds another number than was accepted."""
     options = _options(argv)
+    if not hasattr(os, "sched_setaffinity"):
+        print("bench submit: needs Linux, to keep all processes on one core", file=sys.stderr)
+        return 2
     core = options.core if options.core is not None else max(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {core})  # every process started from here on inherits it
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -115,6 +118,7 @@ def _measure(folder: Path, options: argparse.Namespace) -> dict[str, object]:
     try:
         targets = _start(stack, with_dispatch=options.with_dispatch)
         figures, accepted = asyncio.run(_alternate(stack, targets, options))
+        _await_recorders(stack)
         peak = {name: _peak_mib(stack.processes[name].pid) for name in ("gateway", "core")}
     finally:
         troubles = stack.stop()
@@ -134,8 +138,10 @@ def _start(stack: stacks.Stack, *, with_dispatch: bool) -> tuple[Target, Target]
         stacks.start_program(stack, programs["emulator"])
         stacks.until_ready(stack, programs["emulator"])
     keys = [stack.create_key(f"tenant-{number}") for number in range(TENANTS)]
-    for name in ("core", "gateway"):
-        stacks.start_program(stack, programs[name])  # not waited for: without a queue core is never ready
+    for name, admin in (("core", stack.plan.ports.core_admin), ("gateway", stack.plan.ports.gateway_admin)):
+        stacks.start_program(stack, programs[name])
+        # Up, that is, not ready: without a queue core never is.
+        stack.until(name, lambda admin=admin: stacks.answers(admin, "/healthz") == 200, "up")  # type: ignore[misc]
     probe = json.loads(BODY.replace("#" * 10, str(FIRST_NUMBER)))
     port = stack.plan.ports.gateway
     stack.until("gateway", lambda: stacks.post(port, "/v1/generations", probe, keys[0])[0] == 202, "accepting")
@@ -202,6 +208,11 @@ def _record(stack: stacks.Stack, options: argparse.Namespace) -> None:
         seconds = str(int(options.seconds + options.warm_up))
         command = [options.spy, "record", "-p", str(pid), "-d", seconds, "-f", "raw", "-r", "200", "-o", str(out)]
         stack.processes[f"spy-{name}"] = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _await_recorders(stack: stacks.Stack) -> None:
+    for name in [name for name in stack.processes if name.startswith("spy-")]:
+        stack.processes.pop(name).wait(60)
 
 
 def _cpu_s(stack: stacks.Stack) -> float:
