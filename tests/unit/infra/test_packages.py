@@ -31,3 +31,14 @@ def test_retry_imports_nothing_heavy() -> None:
     code = f"import sys, infra.retry; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_codec_leaves_no_nameless_module_behind() -> None:
+    """It broke `import torch` in every worker that received a job before the model was loaded."""
+    code = (
+        "import inspect, sys\nfrom schema import pb\n"
+        "job = pb.ImageJob(image=pb.ImageRef(generation_id='gen_1'))\npb.ImageJob().parse(bytes(job))\n"
+        "assert '' not in sys.modules\ninspect.getframeinfo(sys._getframe(0))\nprint('fine')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout.strip() == "fine", done.stderr
