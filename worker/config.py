@@ -35,7 +35,7 @@ class WorkerSettings(Settings):
     worker_hang_s: float = Field(30.0, gt=0, description="Least time without a step that counts as a hang")
     worker_models_loaded: int = Field(1, ge=1, le=64, description="Models kept in memory at a time")
     worker_preload: bool = Field(default=True, description="Load the default model at start")
-    worker_torch_threads: int = Field(0, ge=0, le=256, description="CPU threads of one model; 0: torch's choice")
+    worker_torch_threads: int = Field(0, ge=0, le=256, description="CPU threads of one model; 0: half of the cores")
 
     @field_validator("worker_id")
     @classmethod
