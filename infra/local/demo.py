@@ -16,7 +16,10 @@ from infra.local.processes import StackError, Started
 
 _DONE = frozenset({"succeeded", "failed", "cancelled", "expired"})
 _DEADLINE_S = 300.0
+_OK = 200
 _ACCEPTED = 202
+_TRY_AGAIN = frozenset({429, 502, 503, 504})
+_HOPELESS = "failed to load"  # in a worker's readiness: it has given up
 
 
 def run(prompt: str) -> None:
@@ -74,7 +77,7 @@ def _submit(stack: Stack, started: Started | None, key: str, prompt: str) -> dic
         if answer.status == _ACCEPTED:
             body: dict[str, Any] = answer.json()
             return body
-        if answer.status not in {429, 503} or time.monotonic() > deadline:
+        if answer.status not in _TRY_AGAIN or time.monotonic() > deadline:
             raise StackError(http.explain(answer))
         _check(started)
         time.sleep(0.2)
@@ -95,9 +98,12 @@ def _follow(stack: Stack, started: Started | None, key: str, generation: dict[st
                 raise StackError(f"{generation['id']} has not ended after {_DEADLINE_S:.0f} s; see {stack.logs}")
             _check(started)
             answer = http.call("GET", url, headers=headers)
-            if answer.status != 200:
+            if answer.status == _OK:
+                generation = answer.json()
+            elif answer.status in _TRY_AGAIN:
+                time.sleep(0.5)
+            else:
                 raise StackError(http.explain(answer))
-            generation = answer.json()
 
 
 def _show(bar: "tqdm[Any]", generation: dict[str, Any]) -> None:
@@ -111,8 +117,13 @@ def _show(bar: "tqdm[Any]", generation: dict[str, Any]) -> None:
 
 
 def _check(started: Started | None) -> None:
-    if started is not None:
-        processes.raise_complaint(started)
+    """Raises StackError when what we started cannot render any more."""
+    if started is None:
+        return
+    processes.raise_complaint(started)
+    for program in started.stack.programs():
+        if program.name == "worker" and _HOPELESS in (why := http.unready_reasons(program.ready_url)):
+            raise StackError(f"{program.name}: {why}; see {started.stack.logs / 'worker.log'}")
 
 
 def _absolute(stack: Stack, link: str) -> str:

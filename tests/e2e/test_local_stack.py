@@ -126,6 +126,15 @@ def test_a_service_that_cannot_start_is_told_in_its_own_words(local: Local) -> N
     assert local.ports_in_use() == []
 
 
+def test_a_model_that_cannot_be_loaded_ends_the_demo(local: Local) -> None:
+    (local.folder / "empty").mkdir()
+    (local.folder / "models.toml").write_text('[[models]]\nname = "none"\nsource = "empty"\n')
+    code, _, errors = local.run("demo", "a ring")
+    assert code == 1
+    assert "model none failed to load" in errors
+    assert local.ports_in_use() == []
+
+
 @pytest.mark.parametrize("name", ["GATEWAY_PORT", "EMULATOR_PORT"])
 def test_a_port_in_use_is_named_with_its_variable(local: Local, name: str) -> None:
     with socket.socket() as taken:
