@@ -45,6 +45,7 @@ class FakeCore:
     serving: bool = True
     probes: int = 0
     hold_probes: asyncio.Event | None = None
+    hold_waits: asyncio.Event | None = None
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def submit(self, request: pb.SubmitRequest) -> pb.SubmitReply:
@@ -60,7 +61,9 @@ class FakeCore:
         self.gets.append(request)
         self._maybe_refuse()
         stored = self._find(request.tenant, request.generation_id)
-        if request.wait_ms:
+        if request.wait_ms and self.hold_waits is not None:
+            await self.hold_waits.wait()
+        elif request.wait_ms:
             try:
                 async with asyncio.timeout(request.wait_ms / 1000), self.changed:
                     await self.changed.wait_for(lambda: stored.view.status > pb.GenerationStatus.RUNNING)

@@ -5,11 +5,12 @@ from typing import Any
 import betterproto
 import pytest
 from google.protobuf.message import DecodeError
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schema import fast, pb
 
+relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 _texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 _u32 = st.integers(0, 2**32 - 1)
 _u64 = st.integers(0, 2**64 - 1)
@@ -61,6 +62,7 @@ def _views() -> st.SearchStrategy[pb.GenerationView]:
     )
 
 
+@relaxed
 @given(items=st.lists(_items(), max_size=3))
 def test_a_request_of_either_codec_is_read_by_the_other(items: list[pb.SubmitItem]) -> None:
     slow = pb.SubmitRequest(items=items)
@@ -68,6 +70,7 @@ def test_a_request_of_either_codec_is_read_by_the_other(items: list[pb.SubmitIte
     assert pb.SubmitRequest().parse(quick.SerializeToString()) == slow
 
 
+@relaxed
 @given(view=_views())
 def test_a_reply_of_either_codec_is_read_by_the_other(view: pb.GenerationView) -> None:
     slow = pb.GetReply(generation=view)

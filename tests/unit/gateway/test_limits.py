@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import RateLimited
@@ -24,6 +24,9 @@ by = "source"
 rate_per_s = 0.01
 burst = 8
 """
+
+
+relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 class Clock:
@@ -89,6 +92,7 @@ def test_the_table_is_bounded_and_forgets_who_was_idle_longest() -> None:
         table.check_key("op", "d")
 
 
+@relaxed
 @given(st.lists(st.floats(0, 3), max_size=60), st.integers(1, 5), st.floats(0.1, 5))
 def test_no_span_of_time_lets_more_through_than_burst_and_rate(pauses: list[float], burst: int, rate: float) -> None:
     clock = Clock()

@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway import views
 from gateway.models import responses
 from schema import fast, pb
 
+relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 _u32 = st.integers(0, 2**32 - 1)
 _statuses = st.integers(1, 6)
 
@@ -52,6 +53,7 @@ def generations(draw: st.DrawFn) -> pb.GenerationView:
     )
 
 
+@relaxed
 @given(generations())
 def test_every_body_is_of_the_documented_shape(view: pb.GenerationView) -> None:
     body = responses.Generation.model_validate(views.body(view, ""))
