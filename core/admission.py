@@ -14,9 +14,9 @@ from opentelemetry.trace import Span
 from core import commands as c
 from core import tracing
 from core.draft import KeyClaim, Order
-from core.events import Spec, Trace
+from core.events import Prompts, Spec, Trace
 from core.ports import PromptRow
-from schema import fast, pb
+from schema import pb
 
 _tracer = trace.get_tracer(__name__)
 
@@ -51,8 +51,7 @@ class Admission:
             prompt_hmac=prompt_hmac(salt, item.prompts),
             trace=self._trace(item, spans),
         )
-        # A copy: a part of a received message would keep the whole of its call in memory.
-        prompts = fast.Prompts(prompt=item.prompts.prompt, negative_prompt=item.prompts.negative_prompt)
+        prompts = Prompts(prompt=item.prompts.prompt, negative_prompt=item.prompts.negative_prompt)
         row = PromptRow(generation_id=item.generation_id, salt=salt, prompts=prompts)
         claim = KeyClaim(item.idempotency_key, item.body_sha256) if item.idempotency_key else None
         return Order(item.generation_id, request, row, claim)

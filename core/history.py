@@ -5,16 +5,15 @@ from datetime import UTC, datetime
 from typing import Final, assert_never
 
 from core import events as e
-from core.events import TYPES, Event, Recorded
+from core.events import TYPES, Event, Prompts, Recorded
 from core.state import Ending, Generation, Phase, fold
 from core.views import image_seed
-from schema import pb
 
 _FORMATS: Final = {1: "png", 2: "webp", 3: "jpeg"}
 _SHOWN_MATES: Final = 6
 
 
-def lines(stream: Sequence[Recorded], prompts: pb.Prompts | None = None) -> Iterator[str]:
+def lines(stream: Sequence[Recorded], prompts: Prompts | None = None) -> Iterator[str]:
     """The story of a stream that is not empty. `prompts` only if somebody asked for them."""
     state = fold(stream[0].generation_id, [(each.event, each.at_ms) for each in stream])
     first = stream[0]

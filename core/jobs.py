@@ -8,7 +8,7 @@ from opentelemetry.trace import SpanKind
 
 from core import tracing
 from core.errors import LogBroken
-from core.events import Spec
+from core.events import Prompts, Spec
 from core.ports import Outgoing
 from core.schedule import Ref
 from core.state import Generation, Image
@@ -31,7 +31,7 @@ class Job:
         return self.state.id, self.image.index
 
 
-def outgoing(job: Job, prompts: Mapping[str, pb.Prompts], queue: str) -> Outgoing:
+def outgoing(job: Job, prompts: Mapping[str, Prompts], queue: str) -> Outgoing:
     """The message, sealed, in the trace of its generation. Raises LogBroken when there is no prompt for it."""
     state = job.state
     if state.id not in prompts:
@@ -61,7 +61,7 @@ def batch_key(spec: Spec) -> tuple[object, ...]:
     return spec.model, spec.width, spec.height, spec.num_inference_steps, spec.guidance_scale, spec.scheduler
 
 
-def job_message(state: Generation, image: Image, prompts: pb.Prompts, *, solo: bool) -> pb.ImageJob:
+def job_message(state: Generation, image: Image, prompts: Prompts, *, solo: bool) -> pb.ImageJob:
     """The message that asks a worker for this image."""
     spec = state.spec
     return pb.ImageJob(

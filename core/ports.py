@@ -4,9 +4,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from core.events import Event, Recorded
+from core.events import Event, Prompts, Recorded
 from core.views import Rows
-from schema import pb
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +25,7 @@ class PromptRow:
 
     generation_id: str
     salt: bytes
-    prompts: pb.Prompts
+    prompts: Prompts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,8 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
 from core.draft import Change
+from core.events import Prompts as Words
 from core.ports import Projection
-from schema import pb
 
 
 class Prompts:
@@ -17,9 +17,9 @@ class Prompts:
     def __init__(self, projection: Projection, *, kept: int) -> None:
         self._projection = projection
         self._kept = kept
-        self._known: OrderedDict[str, pb.Prompts] = OrderedDict()
+        self._known: OrderedDict[str, Words] = OrderedDict()
 
-    def put(self, generation_id: str, prompts: pb.Prompts) -> None:
+    def put(self, generation_id: str, prompts: Words) -> None:
         """Remember those of a generation that was just accepted."""
         self._known[generation_id] = prompts
         while len(self._known) > self._kept:
@@ -31,7 +31,7 @@ class Prompts:
             if not after.open:
                 self._known.pop(after.id, None)
 
-    async def of_open(self, generation_ids: Sequence[str]) -> Mapping[str, pb.Prompts]:
+    async def of_open(self, generation_ids: Sequence[str]) -> Mapping[str, Words]:
         """The prompts of open generations."""
         missing = [each for each in generation_ids if each not in self._known]
         found = {each: self._known[each] for each in generation_ids if each in self._known}
@@ -42,7 +42,7 @@ class Prompts:
                 self.put(each, prompts)
         return found
 
-    async def of_any(self, generation_ids: Sequence[str]) -> Mapping[str, pb.Prompts]:
+    async def of_any(self, generation_ids: Sequence[str]) -> Mapping[str, Words]:
         """The prompts of those generations that are not erased, from the log."""
         rows = await self._projection.prompts(generation_ids)
         return {each: row.prompts for each, row in rows.items()}

@@ -15,6 +15,7 @@ from core import commands as c
 from core.admission import Admission
 from core.dispatcher import Dispatcher
 from core.draft import BacklogFull, Change, IdTaken, KeyConflict, Order, Result
+from core.events import Prompts as Words
 from core.metrics import Metrics
 from core.ports import Projection
 from core.progress import Held, Progress
@@ -209,7 +210,7 @@ class Service:
         known = await (self._prompts.of_open(ids) if found.state else self._prompts.of_any(ids))
         return self._show(found, known)
 
-    def _show(self, found: _Found, prompts: Mapping[str, pb.Prompts]) -> pb.GenerationView:
+    def _show(self, found: _Found, prompts: Mapping[str, Words]) -> pb.GenerationView:
         own = prompts.get(found.rows.generation.id)
         if found.state is None:
             return view(found.rows, own)

@@ -12,12 +12,11 @@ from typing import Any, Final
 
 from core.codec import BadEvent, decode, type_of
 from core.errors import LogBroken
-from core.events import Recorded
+from core.events import Prompts, Recorded
 from core.ports import KeyRow, PromptRow
 from core.sqlite_base import sqlite3
 from core.sqlite_write import GENERATION_COLUMNS, IMAGE_COLUMNS
 from core.views import GenerationRow, ImageRow, Rows
-from schema import pb
 
 NEWEST: Final = 2**62
 _GENERATIONS = ", ".join(GENERATION_COLUMNS)
@@ -97,7 +96,7 @@ def prompts(connection: "sqlite3.Connection", generation_ids: Sequence[str]) -> 
     found = connection.execute(query, (json.dumps(list(generation_ids)),))
     return {
         generation_id: PromptRow(
-            generation_id=generation_id, salt=salt, prompts=pb.Prompts(prompt=prompt, negative_prompt=negative)
+            generation_id=generation_id, salt=salt, prompts=Prompts(prompt=prompt, negative_prompt=negative)
         )
         for generation_id, salt, prompt, negative in found
     }

@@ -8,6 +8,7 @@ for byte. Pure.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from core.events import Prompts
 from core.state import Ending, Generation, Image, Phase
 from schema import fast, limits, pb
 
@@ -141,7 +142,7 @@ class Live:
 NOTHING_LIVE = Live()
 
 
-def view(rows: Rows, prompts: pb.Prompts | None, live: Live = NOTHING_LIVE) -> pb.GenerationView:
+def view(rows: Rows, prompts: Prompts | None, live: Live = NOTHING_LIVE) -> pb.GenerationView:
     """What the client may see. `prompts` None: erased, or not asked for."""
     row = rows.generation
     return fast.GenerationView(
@@ -163,8 +164,8 @@ def view(rows: Rows, prompts: pb.Prompts | None, live: Live = NOTHING_LIVE) -> p
     )
 
 
-def _shown(prompts: pb.Prompts | None) -> pb.Prompts:
-    """Whichever codec's message it came in."""
+def _shown(prompts: Prompts | None) -> pb.Prompts:
+    """The words as a message."""
     if prompts is None:
         return fast.Prompts()
     return fast.Prompts(prompt=prompts.prompt, negative_prompt=prompts.negative_prompt)

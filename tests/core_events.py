@@ -11,7 +11,7 @@ from core.events import Event, Failure
 from core.ports import Entry, KeyRow, PromptRow, Transaction
 from core.state import Generation, fold
 from core.views import project
-from schema import limits, pb
+from schema import limits
 
 NOON_MS = 1_795_348_800_000
 """22 November 2026, 12:00 UTC."""
@@ -171,7 +171,7 @@ def submission(generation_id: str, *, key: str = "", tenant: str = "acme", n: in
 
 
 def prompt_row(generation_id: str, prompt: str = "a large red circle") -> PromptRow:
-    return PromptRow(generation_id=generation_id, salt=bytes(16), prompts=pb.Prompts(prompt=prompt))
+    return PromptRow(generation_id=generation_id, salt=bytes(16), prompts=e.Prompts(prompt=prompt))
 
 
 def key_row(generation_id: str, *, tenant: str = "acme", key: str = "k", expires: int = 90_000) -> KeyRow:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from core.events import GenerationRequested, Spec, Trace
+from core.events import GenerationRequested, Prompts, Spec, Trace
 from core.ports import Entry, KeyRow, PromptRow, Transaction
 from core.sqlite_base import connect, connect_read_only, sqlite3
 from core.sqlite_log import SqliteLog
@@ -39,7 +39,6 @@ from core.sqlite_write import (
 )
 from core.state import begin
 from core.views import project
-from schema import pb
 
 COMMITS = {1: 400, 10: 200, 100: 100}
 """Generations per commit, and the commits of one round."""
@@ -142,7 +141,7 @@ def _transaction(numbers: range) -> Transaction:
             Entry(generation_id=generation_id, version=1, at_ms=NOON_MS + number, running_ms=number, event=event)
         )
         rows.append(project(begin(generation_id, event)))
-        text = pb.Prompts(prompt=f"a large red circle on a white background, number {number:010d}")
+        text = Prompts(prompt=f"a large red circle on a white background, number {number:010d}")
         prompts.append(PromptRow(generation_id=generation_id, salt=number.to_bytes(16, "big"), prompts=text))
         body = sha256(generation_id.encode()).digest()
         keys.append(

@@ -3,7 +3,7 @@
 import pytest
 
 from core import commands as c
-from core.events import Failure
+from core.events import Failure, Prompts
 from core.views import Live, image_seed, project, status_of, view
 from schema import pb
 from tests.unit.core.journey import Journey
@@ -57,7 +57,7 @@ def test_a_picture_is_shown_only_once_it_is_published() -> None:
     journey.rendered("att_1")
     assert project(journey.open).images[0].sha256 == b""
     journey.published("att_1")
-    shown = view(project(journey.open), pb.Prompts(prompt="a prompt"))
+    shown = view(project(journey.open), Prompts(prompt="a prompt"))
     assert (shown.images[0].public_key, shown.images[0].size_bytes) == ("token/key.png", 1)
     assert shown.prompts.prompt == "a prompt"
     assert shown.started_at_ms == shown.requested_at_ms

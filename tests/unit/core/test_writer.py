@@ -10,13 +10,12 @@ from core import commands as c
 from core.decide import Now, TooLate, UnknownGeneration
 from core.draft import BacklogFull, Change, IdTaken, KeyClaim, KeyConflict, Order
 from core.errors import LogBroken, LogFull
-from core.events import Spec, Trace
+from core.events import Prompts, Spec, Trace
 from core.metrics import Metrics
 from core.ports import PromptRow
 from core.state import Ending
 from core.writer import Writer
 from infra.retry import Retryable
-from schema import pb
 from tests import virtual_time
 from tests.eventually import eventually
 from tests.fake_log import FakeLog
@@ -26,7 +25,7 @@ SPEC = Spec(model="demo", width=64, height=64, num_inference_steps=4, guidance_s
 
 def request(generation_id: str, *, tenant: str = "ann", key: str = "", body: bytes = b"body", ttl_s: int = 0) -> Order:
     command = c.Request(tenant=tenant, spec=SPEC, priority=0, ttl_s=ttl_s, prompt_hmac=bytes(32), trace=Trace())
-    prompt = PromptRow(generation_id=generation_id, salt=bytes(16), prompts=pb.Prompts(prompt="x"))
+    prompt = PromptRow(generation_id=generation_id, salt=bytes(16), prompts=Prompts(prompt="x"))
     return Order(generation_id, command, prompt, KeyClaim(key, body) if key else None)
 
 
