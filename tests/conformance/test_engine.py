@@ -1,4 +1,7 @@
-"""What every engine must do, whatever is behind it: one suite over the emulated engine and a real tiny pipeline."""
+"""What every engine must do, whatever is behind it: one suite over the emulated engine and real pipelines.
+
+`tiny` has random weights and DDIM, `demo` is the model in the repository with DPM-Solver++.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +14,8 @@ from worker.engines.pipeline import PipelineEngine
 from worker.errors import Unsupported
 
 STEPS = 3
+DEMO = Path(__file__).parents[2] / "worker" / "demo_model" / "weights"
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers, numpy 2
 
 
 @pytest.fixture(scope="session")
@@ -20,13 +25,13 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.build(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.fixture(params=["emulated", "pipeline"])
+@pytest.fixture(params=["emulated", "tiny", "demo"])
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     made: Engine
     if request.param == "emulated":
         made = EmulatedEngine(model="m", step_s=0.01, alpha=0.5, max_batch=4, max_width=128, max_height=128, sleep=_no)
     else:
-        folder: Path = request.getfixturevalue("tiny_folder")
+        folder: Path = DEMO if request.param == "demo" else request.getfixturevalue("tiny_folder")
         made = PipelineEngine(
             model="m", source=str(folder), device="cpu", max_batch=4, max_width=128, max_height=128, torch_threads=1
         )

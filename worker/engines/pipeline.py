@@ -3,6 +3,9 @@
 Safetensors only, no remote code, no safety checker. Each image has a CPU generator of its own, so its noise does not
 depend on its mates; each call has a fresh scheduler, so no state crosses calls. torch and diffusers are imported by
 `load`, on the GPU thread.
+
+A size that the model's latents cannot express (the factor may be 16 where requests are multiples of 8) is rendered
+at the next larger one and cut to the middle.
 """
 
 import inspect
@@ -139,7 +142,8 @@ class PipelineEngine:
             self.reset()
             raise OutOfMemory
         self._members.clear()
-        return Stepped(finished=[Done(job_id=job.id, result=image) for job, image in zip(jobs, images, strict=True)])
+        cut = [_cut(image, job.width, job.height) for job, image in zip(jobs, images, strict=True)]
+        return Stepped(finished=[Done(job_id=job.id, result=image) for job, image in zip(jobs, cut, strict=True)])
 
     def evict(self, job_id: str) -> None:
         """A call cannot drop one image; it is left when all of them are unwanted."""
@@ -197,8 +201,8 @@ class PipelineEngine:
         wishes: dict[str, Any] = {
             "prompt": [job.prompt for job in jobs],
             "negative_prompt": [job.negative_prompt for job in jobs],
-            "width": first.width,
-            "height": first.height,
+            "width": self._renderable(first.width),
+            "height": self._renderable(first.height),
             "num_inference_steps": first.num_inference_steps,
             "guidance_scale": first.guidance_scale,
             "generator": [torch.Generator("cpu").manual_seed(job.seed) for job in jobs],
@@ -212,6 +216,11 @@ class PipelineEngine:
         images: Sequence[np.ndarray[Any, Any]] = result.images
         return images
 
+    def _renderable(self, side: int) -> int:
+        """`side`, or the next larger one that the model's latents can express; pipelines silently round down."""
+        factor = int(getattr(self._pipeline, "vae_scale_factor", 8))
+        return -(-side // factor) * factor
+
     def _fresh_scheduler(self, name: str) -> Any:
         own = self._pipeline.scheduler
         if not name:
@@ -220,6 +229,12 @@ class PipelineEngine:
 
         kind, options = SCHEDULERS[name]
         return getattr(diffusers, kind).from_config(own.config, **options)
+
+
+def _cut(image: "np.ndarray[Any, Any]", width: int, height: int) -> "np.ndarray[Any, Any]":
+    """The middle of a picture that is larger than asked for; any other as it is."""
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width] if top >= 0 and left >= 0 else image
 
 
 def _open_pipeline(source: str, revision: str, dtype: Any) -> Any:
