@@ -9,6 +9,10 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
+class Hopeless(AssertionError):
+    """Raised by a condition that can no longer come true: the wait ends at once."""
+
+
 async def eventually(
     condition: Callable[[], T | Awaitable[T]], deadline_s: float = 10.0, *, what: str = "", every_s: float = 0.02
 ) -> T:
@@ -26,6 +30,8 @@ async def eventually(
             if result:
                 return result
             last = result
+        except Hopeless:
+            raise
         except AssertionError as error:
             last = error
         if loop.time() >= end:
@@ -43,6 +49,8 @@ def until(condition: Callable[[], T], deadline_s: float = 10.0, *, what: str = "
             if result:
                 return result
             last = result
+        except Hopeless:
+            raise
         except AssertionError as error:
             last = error
         if time.monotonic() >= end:

@@ -19,7 +19,7 @@ from gateway.keys import KeyFile
 from infra.local.layout import aws_environment, emulator_environment
 from tests.api import CANARY, Client, Memory, fetch
 from tests.cloud import Cloud
-from tests.eventually import until
+from tests.eventually import Hopeless, until
 from tests.process import Process, free_port, module
 
 READY_S = 40.0
@@ -245,7 +245,8 @@ class Stack:
         return Process(f"worker-{number}", module("worker"), self._env | own, self.folder)
 
     def _answers(self, process: Process, port: int, path: str) -> bool:
-        assert process.alive, f"{process.name} has ended\n{process.tail()}"
+        if not process.alive:
+            raise Hopeless(f"{process.name} has ended\n{process.tail()}")
         status, text = self._get(port, path)
         assert status == 200, f"{process.name} {path}: {status} {text[:300]}\n{process.tail()}"
         return True

@@ -1,0 +1,2 @@
+POISONED_SEED = 666
+"""What the poisoned worker dies of."""

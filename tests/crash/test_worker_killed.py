@@ -1,0 +1,93 @@
+"""The worker dies by SIGKILL at each of its named places (faults.md 37); its successor finishes everything, once."""
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.api import Body
+from tests.e2e import invariants
+from tests.eventually import until
+from tests.stack import Stack
+
+PLACES = [
+    "worker.received",
+    "worker.validated",
+    "worker.batched",
+    "worker.gpu_mid",
+    "worker.decoded",
+    "worker.encoded",
+    "worker.upload_mid",
+    "worker.uploaded",
+    "worker.reply_sent",
+    "worker.deleted",
+]
+SLOW: Body = {"model": "slow", "num_inference_steps": 60}
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with Stack(tmp_path_factory.mktemp("worker"), visibility_s=2) as stack:
+        yield stack
+        invariants.check(stack)
+        stack.core.stop()
+        stack.command("core", "verify")
+        stack.restart_core()
+
+
+def deaths(stack: Stack, ids: list[str]) -> list[str]:
+    """Worker ids of all starts of these generations beyond the first of each image."""
+    begun: dict[tuple[str, int], int] = {}
+    for line in invariants.read_log(stack):
+        if line.type == "image.started" and line.stream in ids:
+            key = line.stream, line.event.index  # type: ignore[union-attr]
+            begun[key] = begun.get(key, 0) + 1
+    return [f"{stream}/{index}: {count}" for (stream, index), count in begun.items() if count > 2]
+
+
+def finish(stack: Stack, ids: list[str]) -> None:
+    """A clean worker again; all succeed, and no image was begun more than twice for one death."""
+    stack.restart_worker()
+    stack.client().succeeded(ids, 40)
+    assert not deaths(stack, ids)
+    invariants.check(stack, drained=False)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_worker_killed_at(stack: Stack, place: str) -> None:
+    client = stack.client()
+    stack.workers[0].stop()
+    stack.restart_worker(DARKROOM_FAILPOINTS=f"{place}=kill@2")
+    ids = [client.submit(n=2, seed=number)["id"] for number in range(4)]
+    stack.workers[0].died_by_kill()
+    finish(stack, ids)
+
+
+def test_a_worker_killed_in_the_middle_of_a_batch(stack: Stack) -> None:
+    """No failpoint: whatever it was doing."""
+    client = stack.client()
+    ids = client.submit_many([{"n": 4, **SLOW}])
+    until(lambda: client.get(ids[0])["status"] == "running", 20, what="the batch runs")
+    stack.workers[0].kill()
+    finish(stack, ids)
+
+
+def test_a_worker_killed_over_a_heartbeat(stack: Stack) -> None:
+    """Heartbeats come three times per visibility timeout, from receipt on: the fourth falls into the rendering."""
+    client = stack.client()
+    stack.workers[0].stop()
+    ids = client.submit_many([{"n": 2, **SLOW}])
+    stack.workers[0].start(DARKROOM_FAILPOINTS="worker.heartbeat=kill@4")
+    stack.workers[0].died_by_kill()
+    finish(stack, ids)
+
+
+def test_a_worker_killed_while_it_drains(stack: Stack) -> None:
+    client = stack.client()
+    stack.workers[0].stop()
+    stack.restart_worker(DARKROOM_FAILPOINTS="worker.drain=kill")
+    ids = client.submit_many([{"n": 2, **SLOW}])
+    until(lambda: client.get(ids[0])["status"] == "running", 20, what="the batch runs")
+    stack.workers[0].signal(signal.SIGTERM)
+    stack.workers[0].died_by_kill()
+    finish(stack, ids)

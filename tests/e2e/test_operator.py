@@ -1,0 +1,170 @@
+"""What an operator does: verify, rebuild, history, keys; and the one line that each misconfiguration leaves."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from pysqlite3 import dbapi2 as sqlite
+
+from tests.api import CANARY
+from tests.e2e import invariants
+from tests.eventually import until
+from tests.process import Process, free_port, module
+from tests.stack import Stack
+
+PROJECTION = ("generations", "images")
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with Stack(tmp_path_factory.mktemp("operator")) as stack:
+        yield stack
+        invariants.check(stack)
+
+
+def projection(log_file: Path) -> dict[str, list[tuple[object, ...]]]:
+    connection = sqlite.connect(f"file:{log_file}?mode=ro", uri=True)
+    try:
+        return {name: sorted(connection.execute(f"SELECT * FROM {name}").fetchall()) for name in PROJECTION}
+    finally:
+        connection.close()
+
+
+def test_verify_is_clean_and_rebuild_gives_the_same_bytes(tmp_path: Path) -> None:
+    with Stack(tmp_path) as stack:
+        client = stack.client()
+        client.succeeded([client.submit(n=n)["id"] for n in (1, 2, 3)])
+        cancelled = client.submit(model="slow")
+        assert client.cancel(cancelled["id"]).status == 200
+        client.ended(client.submit(model="slow", ttl_s=1, num_inference_steps=150)["id"])
+        for generation_id in client.ids():
+            client.ended(generation_id)
+        invariants.check(stack)
+        stack.stop()
+
+        stack.command("core", "verify")
+        before = projection(stack.log_file)
+        assert len(before["generations"]) == 5
+        stack.command("core", "rebuild")
+        assert projection(stack.log_file) == before
+
+        writing = sqlite.connect(stack.log_file)
+        writing.execute("UPDATE generations SET status = 2")
+        writing.execute("DELETE FROM images")
+        writing.commit()
+        writing.close()
+        told = stack.command("core", "verify", expect=1)
+        assert told.strip()
+        stack.command("core", "rebuild")
+        assert projection(stack.log_file) == before
+        stack.command("core", "verify")
+
+
+def test_verify_sees_a_changed_byte(stack: Stack, tmp_path: Path) -> None:
+    client = stack.client()
+    client.ended(client.submit()["id"])
+    copy = tmp_path / "data" / "core" / "log.sqlite3"
+    copy.parent.mkdir(parents=True)
+    reading = sqlite.connect(f"file:{stack.log_file}?mode=ro", uri=True)
+    reading.execute("VACUUM INTO ?", (str(copy),))
+    reading.close()
+    stack.command("core", "verify", data=tmp_path / "data")
+    writing = sqlite.connect(copy)
+    writing.execute("DROP TRIGGER events_never_change")
+    data = bytearray(writing.execute("SELECT data FROM events WHERE position = 2").fetchone()[0])
+    data[-1] ^= 1
+    writing.execute("UPDATE events SET data = ? WHERE position = 2", (bytes(data),))
+    writing.commit()
+    writing.close()
+    told = stack.command("core", "verify", data=tmp_path / "data", expect=1)
+    assert "2" in told
+
+
+def test_history_tells_the_whole_story_without_the_prompt(stack: Stack) -> None:
+    client = stack.client()
+    body = client.ended(client.submit(n=2)["id"])
+    story = stack.command("core", "history", body["id"])
+    mine = [line for line in invariants.read_log(stack) if line.stream == body["id"]]
+    at = -1
+    for line in mine:
+        at = story.find(line.type, at + 1)
+        assert at >= 0, f"{line.type} is missing or out of order in\n{story}"
+    assert "worker-0" in story
+    assert body["images"][0]["sha256"][:12] in story
+    assert CANARY not in story
+    assert stack.command("core", "history", "gen_" + "0" * 26, expect=1).strip()
+
+
+def test_a_key_is_made_used_and_revoked(stack: Stack) -> None:
+    words = stack.command("gateway", "keys", "create", "carol").split()
+    key = next(word for word in words if word.startswith("dk_"))
+    client = stack.client()
+    client.key = key
+    until(lambda: client.call("GET", "/v1/generations").status == 200, what="the new key works")
+    assert "carol" in stack.command("gateway", "keys", "list")
+    assert key.rsplit("_", 1)[1] not in stack.command("gateway", "keys", "list")
+    stack.command("gateway", "keys", "revoke", key.rsplit("_", 1)[0])
+    until(lambda: client.call("GET", "/v1/generations").status == 401, what="the revoked key is refused")
+
+
+def refusal(service: str, env: Mapping[str, str], folder: Path) -> str:
+    """The one line that a process leaves which will not start: exit code 2, and no traceback."""
+    process = Process(f"{service}-refused", module(service), env, folder)
+    process.start()
+    try:
+        assert process.exit_code() == 2, process.tail()
+    finally:
+        process.kill()
+    output = process.output()
+    assert "Traceback" not in output, output
+    lines = [line for line in output.splitlines() if line.startswith("darkroom:")]
+    assert len(lines) == 1, output
+    return lines[0]
+
+
+def test_a_second_core_on_the_same_log_refuses(stack: Stack) -> None:
+    ports = {"DARKROOM_CORE_PORT": str(free_port()), "DARKROOM_CORE_ADMIN_PORT": str(free_port())}
+    assert "core" in refusal("core", stack.core.env | ports, stack.folder)
+    client = stack.client()
+    assert client.ended(client.submit()["id"])["status"] == "succeeded"
+
+
+@pytest.mark.parametrize(
+    ("service", "env", "word"),
+    [
+        ("core", {"DARKROOM_CORE_PORT": "x"}, "DARKROOM_CORE_PORT"),
+        ("core", {"DARKROOM_DATA_DIR": "/proc/nowhere"}, "/proc/nowhere"),
+        ("core", {"AWS_DEFAULT_REGION": None}, "AWS_DEFAULT_REGION"),
+        ("core", {"DARKROOM_FAILPOINTS": "nonsense"}, "DARKROOM_FAILPOINTS"),
+        ("gateway", {"DARKROOM_GATEWAY_HOST": "0.0.0.0"}, "keys create"),
+        ("gateway", {"DARKROOM_MODELS_FILE": "/nowhere.toml"}, "/nowhere.toml"),
+        ("worker", {"DARKROOM_MODELS_FILE": "MISSING_FOLDER"}, "/no/such/folder"),
+        ("worker", {"DARKROOM_VISIBILITY_S": "0"}, "DARKROOM_VISIBILITY_S"),
+        ("worker", {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}, "AWS_ACCESS_KEY_ID"),
+    ],
+)
+def test_a_misconfiguration_is_one_line_that_names_it(
+    stack: Stack, tmp_path: Path, service: str, env: dict[str, str | None], word: str
+) -> None:
+    models = tmp_path / "models.toml"
+    models.write_text('[[models]]\nname = "gone"\nsource = "/no/such/folder"\n')
+    whole = stack.core.env | alone(service, tmp_path) | {"AWS_EC2_METADATA_DISABLED": "true"}
+    for name, value in env.items():
+        if value is None:
+            whole.pop(name)
+        else:
+            whole[name] = str(models) if value == "MISSING_FOLDER" else value
+    assert word in refusal(service, whole, tmp_path)
+
+
+@pytest.mark.parametrize("service", ["core", "gateway"])
+def test_a_port_in_use_is_named(stack: Stack, tmp_path: Path, service: str) -> None:
+    taken = str(stack.core_port if service == "core" else stack.gateway_ports[0])
+    own = alone(service, tmp_path) | {f"DARKROOM_{service.upper()}_PORT": taken}
+    assert taken in refusal(service, stack.core.env | own, tmp_path)
+
+
+def alone(service: str, folder: Path) -> dict[str, str]:
+    """Ports and a data folder of its own."""
+    prefix = f"DARKROOM_{service.upper()}"
+    return {"DARKROOM_DATA_DIR": str(folder / "data"), f"{prefix}_PORT": "0", f"{prefix}_ADMIN_PORT": "0"}
