@@ -4,7 +4,7 @@ from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.codec import _MESSAGES, BadEvent, decode, encode
@@ -15,6 +15,10 @@ from schema.envelope import Envelope, seal, unseal
 from tests.core_events import EXAMPLES, any_event
 
 
+unhurried = settings(deadline=None)  # a busy machine is no failure
+
+
+@unhurried
 @given(any_event)
 def test_an_event_comes_back_as_it_was_written(event: Event) -> None:
     assert decode(encode(event)) == event
@@ -30,11 +34,13 @@ def as_message(value: Any) -> Any:
     return value
 
 
+@unhurried
 @given(any_event)
 def test_the_bytes_are_those_of_betterproto(event: Event) -> None:
     assert unseal(encode(event)).payload == bytes(as_message(event))
 
 
+@unhurried
 @given(st.sampled_from(EXAMPLES) | any_event, st.data())
 def test_a_changed_byte_never_passes(event: Event, data: st.DataObject) -> None:
     changed = bytearray(encode(event))
@@ -45,6 +51,7 @@ def test_a_changed_byte_never_passes(event: Event, data: st.DataObject) -> None:
         raise AssertionError("a damaged event was taken")
 
 
+@unhurried
 @given(st.sampled_from(EXAMPLES), st.data())
 def test_a_payload_sealed_anew_gives_a_valid_event_or_none(event: Event, data: st.DataObject) -> None:
     """Whoever can seal may write nonsense; nothing outside the validator's domain comes out."""
