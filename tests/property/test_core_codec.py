@@ -14,7 +14,6 @@ from schema import pb
 from schema.envelope import Envelope, seal, unseal
 from tests.core_events import EXAMPLES, any_event
 
-
 unhurried = settings(deadline=None)  # a busy machine is no failure
 
 
