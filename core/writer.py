@@ -140,6 +140,7 @@ class Writer:
                 return
             self.trouble = ""
             self._remember(changes)
+            self.backlog_images = draft.backlog
         for work, result in zip(works, results, strict=True):
             if not work.done.done():
                 work.done.set_result(result)
@@ -206,8 +207,7 @@ class Writer:
         return state
 
     def _remember(self, changes: Sequence[Change]) -> None:
-        for before, after in changes:
-            self.backlog_images += unfinished(after) - unfinished(before)
+        for _, after in changes:
             if after.open:
                 self._open[after.id] = after
             else:

@@ -43,15 +43,16 @@ class PublicFake:
 
 @dataclass
 class Reached:
-    """Failpoints that note each arrival, and stop for ever at `stop_at`."""
+    """Failpoints that note each arrival, and stop at `stop_at` until `go_on` is set."""
 
     names: list[str] = field(default_factory=list)
     stop_at: str = ""
+    go_on: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def reach(self, name: str) -> None:
         self.names.append(name)
         if name == self.stop_at:
-            await asyncio.Event().wait()
+            await self.go_on.wait()
 
 
 @dataclass

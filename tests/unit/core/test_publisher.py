@@ -124,3 +124,20 @@ def test_a_cancellation_while_copying_leaves_no_object() -> None:
             assert world.types("g")[-1] == "generation.cancelled"
 
     virtual_time.run(main())
+
+
+def test_a_copy_that_comes_too_late_is_deleted() -> None:
+    async def main() -> None:
+        world = World()
+        world.failpoints.stop_at = "core.after_copy"
+        async with world.core() as core:
+            first, _ = await one_dispatched(world, core, n=2)
+            await say(world, await put(world, rendered(first, "att_1", DATA)))
+            await eventually(lambda: len(world.public.objects) == 1)
+            cancelled, _ = await core.service.cancel("ann", "g")
+            assert cancelled
+            world.failpoints.go_on.set()
+            await eventually(lambda: not world.public.objects and not world.temp.objects)
+            assert world.types("g")[-1] == "generation.cancelled"
+
+    virtual_time.run(main())

@@ -192,3 +192,17 @@ def test_a_crash_before_the_delete_repeats_harmlessly() -> None:
             assert world.types("g").count("generation.succeeded") == 1
 
     virtual_time.run(main())
+
+
+def test_a_foreign_message_stays_until_the_dead_letter_queue_has_it() -> None:
+    async def main() -> None:
+        world = World()
+        world.dead.refuse = 1
+        async with world.core() as core:
+            await world.replies.send([sqs.Outgoing(body=b"garbage")])
+            await eventually(lambda: world.dead._messages, 60)
+            await quiet(world)
+            assert [each.body for each in world.dead._messages.values()] == [b"garbage"]
+            assert core.metrics.quarantined._value.get() == 1
+
+    virtual_time.run(main())
