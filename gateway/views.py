@@ -30,12 +30,18 @@ _FAILURES = (
     ("hung", "The model made no progress."),
     ("object_lost", "The finished picture was lost in storage."),
     ("drained", "The worker stopped before the picture was finished."),
+    ("worker_lost", "Workers that began the image were never heard of again."),
 )
+"""Code and message of each pb.AttemptFailure, by number."""
 
 
 def etag(view: pb.GenerationView) -> str:
-    """Strong: two bodies with the same tag are the same bytes. The place in the backlog moves without an event."""
-    return f'"{view.version}.{view.progress_revision}.{view.backlog_position}"'
+    """Strong: two bodies with the same tag are the same bytes.
+
+    Steps and the place in the backlog move without an event. The steps themselves stand here, not core's count of
+    their changes, which begins anew with every life of core.
+    """
+    return f'"{view.version}.{_steps_done(view)}.{view.backlog_position}"'
 
 
 def status_name(view: pb.GenerationView) -> str:
@@ -111,6 +117,10 @@ def _error(view: pb.GenerationView) -> Json:
 
 
 def _progress(view: pb.GenerationView) -> Json:
+    return {"step": _steps_done(view), "steps": view.spec.num_inference_steps * len(view.images)}
+
+
+def _steps_done(view: pb.GenerationView) -> int:
     per_image = view.spec.num_inference_steps
     step = 0
     for image in view.images:
@@ -118,7 +128,7 @@ def _progress(view: pb.GenerationView) -> Json:
             step += per_image
         elif image.status == _IMAGE_RUNNING:
             step += min(image.progress_step, per_image)
-    return {"step": step, "steps": per_image * len(view.images)}
+    return step
 
 
 def _name(names: tuple[str, ...], number: int) -> str:

@@ -118,7 +118,7 @@ async def test_an_unchanged_generation_is_304_and_a_changed_one_is_not(gateway: 
     view = await gateway.core.move(path.rpartition("/")[2], 2, 2)
     assert (await gateway.call("GET", path, headers={"If-None-Match": tag})).status == 200
     moved = (await gateway.call("GET", path)).headers["ETag"]
-    view.progress_revision += 1
+    view.images[0].progress_step += 1
     assert (await gateway.call("GET", path)).headers["ETag"] not in (tag, moved), "progress is part of the body"
 
 

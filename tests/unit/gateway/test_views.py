@@ -25,7 +25,7 @@ def generations(draw: st.DrawFn) -> pb.GenerationView:
             public_key="token/x.png",
             sha256=b"\x07" * 32,
             size_bytes=draw(st.integers(1, 10**8)),
-            failure=pb.AttemptFailure(draw(st.integers(0, 7))),
+            failure=pb.AttemptFailure(draw(st.integers(0, 8))),
             progress_step=draw(st.integers(0, 200)),
         )
         for index in range(n)
@@ -67,10 +67,26 @@ def test_every_body_is_of_the_documented_shape(view: pb.GenerationView) -> None:
 
 
 def test_the_tag_moves_with_all_that_can_move() -> None:
-    moved: list[dict[str, Any]] = [{}, {"version": 2}, {"progress_revision": 1}, {"backlog_position": 4}]
-    tags = [views.etag(fast.GenerationView(**{"version": 1, "backlog_position": 3, **each})) for each in moved]
+    moved: list[dict[str, Any]] = [{}, {"version": 2}, {"images": [_running(step=1)]}, {"backlog_position": 4}]
+    tags = [views.etag(_view(**{"version": 1, "backlog_position": 3, **each})) for each in moved]
     assert len(set(tags)) == 4
     assert all(tag.startswith('"') and tag.endswith('"') for tag in tags)
+
+
+def test_the_tag_tells_steps_apart_that_two_lives_of_core_counted_alike() -> None:
+    """Core's count of progress reports begins anew when it starts again, while the steps go on."""
+    before, after = (_view(version=4, progress_revision=3, images=[_running(step=step)]) for step in (3, 12))
+    assert views.body(before, "") != views.body(after, "")
+    assert views.etag(before) != views.etag(after)
+
+
+def _running(*, step: int) -> pb.ImageView:
+    return fast.ImageView(status=pb.ImageStatus(pb.ImageStatus.RUNNING), progress_step=step)
+
+
+def _view(**fields: Any) -> pb.GenerationView:
+    running = pb.GenerationStatus(pb.GenerationStatus.RUNNING)
+    return fast.GenerationView(status=running, spec=fast.GenerationSpec(num_inference_steps=20), **fields)
 
 
 def test_links_begin_with_the_public_address() -> None:
@@ -85,6 +101,12 @@ def test_a_time_is_rfc_3339_with_milliseconds() -> None:
     view = fast.GenerationView(requested_at_ms=1_763_818_000_007)
     assert views.body(view, "")["created_at"] == "2025-11-22T13:26:40.007Z"
     assert views.body(view, "")["started_at"] is None
+
+
+def test_every_failure_that_core_knows_has_a_name_for_clients() -> None:
+    for each in pb.AttemptFailure:
+        code = "unknown" if each == 0 else str(each.name).lower()
+        assert views.failure(int(each))["code"] == code
 
 
 def test_what_a_later_core_says_is_shown_as_unknown() -> None:
