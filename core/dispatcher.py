@@ -17,6 +17,7 @@ import structlog
 from core import commands as c
 from core.decide import convicted, may_dispatch, runs_alone
 from core.draft import Change, Order
+from core.errors import LogBroken
 from core.estimates import Estimates
 from core.jobs import Job, batch_key, outgoing
 from core.metrics import Metrics
@@ -235,10 +236,11 @@ class Dispatcher:
     async def _send(self, batch: Sequence[Job]) -> Retryable | None:
         """Send and record one batch of ten; what was not taken goes back. The error, when nothing can be said."""
         await self._failpoints.reach("core.before_send")
-        prompts = await self._prompts.of_open([job.state.id for job in batch])
-        sealed = [outgoing(job, prompts, self._policy.queue) for job in batch]
         try:
-            accepted = await self._queue.send(sealed)
+            prompts = await self._prompts.of_open([job.state.id for job in batch])
+            accepted = await self._queue.send([outgoing(job, prompts, self._policy.queue) for job in batch])
+        except LogBroken:
+            raise
         except (Retryable, Permanent) as error:
             self._put_back(batch)
             return Retryable(str(error))
@@ -284,7 +286,13 @@ class Dispatcher:
             self._runway.put(ref, image.recheck_at_running_ms, on_queue=image.phase is Phase.DISPATCHED)
         elif convicted(image):
             self._runway.put(ref, 0, on_queue=False)
-        elif ref not in self._sending:
+        elif ref in self._sending:
+            pass  # it is placed when it has been sent
+        elif image.refusals:
+            self._runway.put(
+                ref, self._now_ms() + self._policy.patience.after_refusal_ms(image.refusals), on_queue=False
+            )
+        else:
             self._runway.drop(ref)
             self._backlog.add(self._pending(state, image))
 

@@ -31,6 +31,10 @@ class Patience:
         """After the start of an image in a batch. Reports move it on, but not every worker makes them."""
         return int((2 * self.visibility_s + min(2 * work_s * batch_size, self.cap_s)) * 1000)
 
+    def after_refusal_ms(self, refusals: int) -> int:
+        """Until an image that a worker does not serve is sent again: a rolling change of models takes its time."""
+        return int(self.visibility_s / 4 * 4.0 ** (refusals - 1) * 1000)
+
     def after_report_ms(self) -> int:
         """After a worker said that it holds the image."""
         return int(2 * self.visibility_s * 1000)

@@ -195,6 +195,7 @@ def image_after(image: Image, event: ImageEvent) -> Image:
                 image,
                 phase=Phase.STARTED,
                 ever_started=True,
+                dispatches=_heard_of(image, event.dispatch),
                 solo_starts=image.solo_starts + event.solo,
                 attempts=(*image.attempts, event.attempt_id)[-REMEMBERED_ATTEMPTS:],
                 recheck_at_running_ms=max(image.recheck_at_running_ms, event.recheck_at_running_ms),
@@ -213,7 +214,7 @@ def image_after(image: Image, event: ImageEvent) -> Image:
 
 def _apply_attempt_failed(image: Image, event: e.ImageAttemptFailed) -> Image:
     over = (*image.over, event.attempt_id)[-REMEMBERED_ATTEMPTS:]
-    image = replace(image, phase=Phase.PENDING, rendered=None, over=over)
+    image = replace(image, phase=Phase.PENDING, rendered=None, over=over, dispatches=_heard_of(image, event.dispatch))
     counted_at_start = event.solo and event.attempt_id in image.attempts
     match event.failure:
         case Failure.OBJECT_LOST:
@@ -225,3 +226,12 @@ def _apply_attempt_failed(image: Image, event: e.ImageAttemptFailed) -> Image:
         case _:
             uncounted = event.solo and not counted_at_start
             return replace(image, suspect=True, solo_starts=image.solo_starts + uncounted)
+
+
+def _heard_of(image: Image, dispatch: int) -> int:
+    """The dispatches of an image, one of which a worker has just named.
+
+    A report may overtake the record of its own dispatch. The next one must have another number all the same: a
+    worker throws away copies of a dispatch that it has answered.
+    """
+    return image.dispatches + (dispatch > image.dispatches)

@@ -129,15 +129,16 @@ class Writer:
 
     async def _write(self, works: Sequence[_Work]) -> None:
         draft = Draft(now=self._now(), backlog=self.backlog_images, backlog_cap=self._backlog_cap)
-        await self._load([order for work in works for order in work.orders], draft)
-        results = [[draft.decide(order) for order in work.orders] for work in works]
-        changes = draft.changes()
-        if draft.size:
-            try:
+        try:
+            await self._load([order for work in works for order in work.orders], draft)
+            results = [[draft.decide(order) for order in work.orders] for work in works]
+            if draft.size:
                 await self._append(draft)
-            except Retryable as error:
-                self._refuse(works, error)
-                return
+        except Retryable as error:
+            self._refuse(works, error)
+            return
+        changes = draft.changes()
+        if changes:
             self.trouble = ""
             self._remember(changes)
             self.backlog_images = draft.backlog

@@ -20,6 +20,8 @@ from infra.retry import Retryable
 class FakeLog:
     """`full`: appends raise LogFull. `held`: appends raise Retryable. `broken`: appends raise LogBroken.
 
+    `unreadable`: reads of prompts and keys raise Retryable.
+
     `gate`: appends wait until it is set.
     """
 
@@ -28,6 +30,7 @@ class FakeLog:
     full: bool = False
     held: bool = False
     broken: bool = False
+    unreadable: bool = False
     appends: int = 0
     gate: asyncio.Event | None = None
     _streams: dict[str, list[int]] = field(default_factory=dict)
@@ -70,6 +73,10 @@ class FakeLog:
             raise LogFull("full by the test")
         if self.held:
             raise Retryable("held by the test")
+
+    def _raise_unreadable(self) -> None:
+        if self.unreadable:
+            raise Retryable("unreadable by the test")
 
     def _assert_fits(self, transaction: Transaction) -> None:
         versions = {generation_id: len(places) for generation_id, places in self._streams.items()}
@@ -122,8 +129,10 @@ class FakeLog:
         return [rows for rows, _ in shown], shown[-1][1] if len(found) > limit else 0
 
     async def prompts(self, generation_ids: Sequence[str]) -> Mapping[str, PromptRow]:
+        self._raise_unreadable()
         return {each: self._prompts[each] for each in generation_ids if each in self._prompts}
 
     async def keys(self, wanted: Sequence[tuple[str, str]], running_ms: int) -> Mapping[tuple[str, str], KeyRow]:
+        self._raise_unreadable()
         held = {pair: self._keys[pair] for pair in wanted if pair in self._keys}
         return {pair: row for pair, row in held.items() if row.expires_at_running_ms > running_ms}

@@ -66,6 +66,17 @@ def test_one_failed_image_fails_the_generation_and_the_others_stay_published() -
     assert journey.image(1).phase is Phase.PUBLISHED
 
 
+def test_a_report_that_overtakes_the_record_of_its_dispatch_uses_up_the_number() -> None:
+    """A worker that has answered a dispatch throws away what comes under the same number."""
+    journey = begun()
+    journey.start("att_1", dispatch=1)
+    journey.failed("att_1", Failure.DRAINED, dispatch=1)
+    journey.dispatch()
+    assert journey.image().dispatches == 2
+    journey.start("att_2", dispatch=2**31)  # nobody sent that
+    assert journey.image().dispatches == 3
+
+
 def test_the_first_valid_picture_wins_whichever_attempt_it_came_from() -> None:
     journey = running()
     journey.running_ms = 100

@@ -199,3 +199,48 @@ def test_a_healthy_long_backlog_is_not_sent_twice() -> None:
             assert len(worker.seen) == 69
 
     virtual_time.run(main())
+
+
+def test_prompts_that_cannot_be_read_for_a_moment_are_waited_for() -> None:
+    async def main() -> None:
+        world = World()
+        async with world.core() as core:
+            ids = await submit(core, 3)
+        world.jobs.purge()
+        async with world.core() as core:  # a new life, which has no prompt in memory
+            world.log.unreadable = True
+            await eventually(lambda: core._dispatcher.trouble != "", 3 * VISIBILITY_S)
+            world.log.unreadable = False
+            async with working(Worker(world)):
+                await ended(core, ids, SUCCEEDED, 2 * VISIBILITY_S + 10)
+
+    virtual_time.run(main())
+
+
+def test_a_rolling_change_of_models_can_pass() -> None:
+    """A worker that does not serve the model refuses at once; three refusals fail the image, so they are spread."""
+
+    async def main() -> None:
+        world = World()
+        async with world.core() as core:
+            ids = await submit(core, 3)
+            old = Worker(world, "old", render_s=0.0, fail_with=pb.AttemptFailure.UNSUPPORTED)
+            async with working(old):
+                await asyncio.sleep(VISIBILITY_S)
+            assert [world.types(each).count("image.attempt_failed") for each in ids] == [2, 2, 2]
+            async with working(Worker(world, "new")):
+                await ended(core, ids, SUCCEEDED, 2 * VISIBILITY_S + 10)
+
+    virtual_time.run(main())
+
+
+def test_what_nobody_serves_fails_after_three_refusals() -> None:
+    async def main() -> None:
+        world = World()
+        async with world.core() as core:
+            ids = await submit(core, 3)
+            async with working(Worker(world, fail_with=pb.AttemptFailure.UNSUPPORTED)):
+                await ended(core, ids, FAILED, 2 * VISIBILITY_S + 10)
+            assert [world.types(each).count("image.attempt_failed") for each in ids] == [3, 3, 3]
+
+    virtual_time.run(main())

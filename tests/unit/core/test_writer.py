@@ -253,3 +253,18 @@ def test_too_late_to_cancel_is_refused_with_the_state() -> None:
             assert late.state.ending is Ending.EXPIRED
 
     virtual_time.run(main())
+
+
+def test_a_log_that_cannot_be_read_for_a_moment_refuses_and_goes_on() -> None:
+    async def main() -> None:
+        log = FakeLog(unreadable=True)
+        async with writing(log) as writer:
+            with pytest.raises(Retryable):
+                await writer.carry_out([request("g", key="k")])
+            assert writer.trouble
+            log.unreadable = False
+            [result] = await writer.carry_out([request("g", key="k")])
+            assert result.changed
+            assert not writer.trouble
+
+    virtual_time.run(main())
