@@ -103,6 +103,7 @@ def guard(server: Server, *, token: str, max_bytes: int) -> None:
 
     async def on_request(event: RecvRequest) -> None:
         if event.method_name.startswith(_OPEN):
+            event.method_func = _capped(cast("_Handler", event.method_func), max_bytes)
             return
         if token and not _same(event.metadata.get("authorization"), f"Bearer {token}"):
             raise GRPCError(Status.UNAUTHENTICATED, "wrong or missing token")
@@ -116,6 +117,14 @@ def guard(server: Server, *, token: str, max_bytes: int) -> None:
 
 def _same(given: object, expected: str) -> bool:
     return isinstance(given, str) and hmac.compare_digest(given.encode(), expected.encode())
+
+
+def _capped(handler: _Handler, max_bytes: int) -> Any:
+    async def serve(stream: ServerStream[Any, Any]) -> None:
+        _cap(stream, max_bytes)
+        await handler(stream)
+
+    return serve
 
 
 def _served(handler: _Handler, method: str, carrier: dict[str, str], max_bytes: int) -> Any:

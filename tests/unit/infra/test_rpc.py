@@ -6,6 +6,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 from grpclib import GRPCError, Status
+from grpclib.health.service import Health
+from grpclib.health.v1.health_grpc import HealthStub
+from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpclib.server import Server
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
@@ -41,7 +44,7 @@ class Core(pb.CoreBase):
 
 @asynccontextmanager
 async def served(core: Core, *, token: str = "right", max_bytes: int = 10_000) -> AsyncIterator[str]:
-    server = Server([core])
+    server = Server([core, Health()])
     rpc.guard(server, token=token, max_bytes=max_bytes)
     port = free_port()
     await server.start("127.0.0.1", port)
@@ -96,6 +99,20 @@ async def test_a_message_above_the_cap_is_refused_and_the_next_call_served() -> 
             await get(target, size=20_000)
         await get(target)
     assert core.calls == 1
+
+
+@pytest.mark.asyncio
+async def test_a_health_check_needs_no_token_and_is_capped_too() -> None:
+    async with served(Core()) as target:
+        channel = rpc.open_channel(target, token="")
+        try:
+            check = HealthStub(channel).Check
+            assert (await check(HealthCheckRequest())).status == HealthCheckResponse.SERVING
+            with pytest.raises(GRPCError) as caught:
+                await check(HealthCheckRequest(service="x" * 20_000))
+        finally:
+            channel.close()
+    assert caught.value.status is Status.INVALID_ARGUMENT
 
 
 @pytest.mark.asyncio
