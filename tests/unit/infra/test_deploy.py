@@ -68,6 +68,12 @@ def test_every_setting_exists(name: str) -> None:
     assert "DARKROOM_INTERNAL_TOKEN" in ours
 
 
+@pytest.mark.parametrize("name", ["gateway", "core", "worker"])
+def test_every_service_reaches_a_queue_and_a_store_outside(name: str) -> None:
+    """A network that is internal leads nowhere else, so a service on that alone could not use AWS."""
+    assert any(not (COMPOSE["networks"][each] or {}).get("internal") for each in SERVICES[name]["networks"])
+
+
 def test_a_missing_token_stops_compose() -> None:
     for name in ("gateway", "core", "worker"):
         assert SERVICES[name]["environment"]["DARKROOM_INTERNAL_TOKEN"].startswith("${DARKROOM_INTERNAL_TOKEN:?")
