@@ -12,7 +12,7 @@ import torch
 from worker.demo_model.decoder import train_decoder
 from worker.demo_model.drawings import make_drawings
 from worker.demo_model.export import WEIGHTS, export
-from worker.demo_model.text_encoder import train_text_encoder
+from worker.demo_model.text_encoder import accuracy, train_text_encoder
 from worker.demo_model.tokenizer import new_tokenizer
 from worker.demo_model.unet import train_unet
 from worker.demo_model.vae import train_vae
@@ -29,11 +29,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--vae-steps", type=int, default=1700)
+    parser.add_argument("--vae-steps", type=int, default=1500)
     parser.add_argument("--text-steps", type=int, default=400)
     parser.add_argument("--drawings", type=int, default=16_000)
-    parser.add_argument("--unet-steps", type=int, default=10_000)
-    parser.add_argument("--decoder-steps", type=int, default=1500)
+    parser.add_argument("--unet-steps", type=int, default=960)
+    parser.add_argument("--decoder-steps", type=int, default=560)
     return parser.parse_args()
 
 
@@ -42,7 +42,8 @@ def train(options: argparse.Namespace) -> None:
     stage, work = options.stage, options.work
     common = {"device": options.device, "seed": options.seed}
     if stage == "text":
-        _, named = train_text_encoder(work, new_tokenizer(), steps=options.text_steps, **common)
+        namer = train_text_encoder(work, new_tokenizer(), steps=options.text_steps, **common)
+        named = accuracy(namer, new_tokenizer(), seed=options.seed + 1)
         print(f"text: {named:.1%} of fresh captions named in full")
         return
     half = train_vae(work, steps=options.vae_steps, **common)
@@ -54,8 +55,8 @@ def train(options: argparse.Namespace) -> None:
     if stage == "drawings":
         return
     tokenizer = new_tokenizer()
-    text_encoder, _ = train_text_encoder(work, tokenizer, steps=options.text_steps, **common)
-    text = {"tokenizer": tokenizer, "text_encoder": text_encoder}
+    namer = train_text_encoder(work, tokenizer, steps=options.text_steps, **common)
+    text = {"tokenizer": tokenizer, "text_encoder": namer.encoder}
     unet = train_unet(work, drawings=drawings, steps=options.unet_steps, **text, **common)
     if stage != "unet":
         whole.register_to_config(scaling_factor=drawings.scaling_factor)

@@ -33,6 +33,7 @@ def new_scheduler() -> DPMSolverMultistepScheduler:
         prediction_type="v_prediction",
         rescale_betas_zero_snr=True,
         timestep_spacing="trailing",
+        steps_offset=1,  # without effect on trailing steps; the pipeline warns about 0
     )
 
 
@@ -82,7 +83,7 @@ class _Lesson:
             text = self.text_encoder(input_ids=tokens_of(self.tokenizer, captions).to(device)).last_hidden_state
         clean = self.scale * self.drawings.latents[chosen].to(device, torch.float32)
         noise = torch.randn(clean.shape, generator=generator).to(device)
-        times = _times(generator).to(device)
+        times = _times(generator, self._evenness(step)).to(device)
         signal = self.alphas[times].sqrt().view(-1, 1, 1, 1)
         spread = (1 - self.alphas[times]).sqrt().view(-1, 1, 1, 1)
         noisy = (signal * clean + spread * noise).contiguous(memory_format=torch.channels_last)
@@ -96,14 +97,17 @@ class _Lesson:
         figure = self.drawings.figures[chosen].to(self.alphas.device, torch.float32)
         part = figure.mean((1, 2, 3), keepdim=True).clamp(0.02, 0.98)
         balanced = 0.5 * figure / part + 0.5 * (1 - figure) / (1 - part)
-        even = min(1.0, max(0.0, (step / self.plan.steps - 0.6) / 0.3))
-        return balanced + even * (1 - balanced)
+        return balanced + self._evenness(step) * (1 - balanced)
+
+    def _evenness(self, step: int) -> float:
+        """0 while shapes are learned, then rising to 1, when every cell and every amount of noise counts alike."""
+        return min(1.0, max(0.0, (step / self.plan.steps - 0.6) / 0.3))
 
 
-def _times(generator: torch.Generator) -> Tensor:
-    """One timestep per picture, spread evenly over the batch and leaning towards much noise, where shapes form."""
+def _times(generator: torch.Generator, evenness: float) -> Tensor:
+    """One timestep per picture, spread over the batch; leaning towards much noise, where shapes form, unless even."""
     even = (torch.arange(BATCH) + torch.rand(BATCH, generator=generator)) / BATCH
-    return (even**0.7 * 1000).long().clamp(0, 999)
+    return (even ** (0.4 + 0.6 * evenness) * 1000).long().clamp(0, 999)
 
 
 def train_unet(
@@ -117,7 +121,7 @@ def train_unet(
     seed: int,
 ) -> UNet2DConditionModel:
     """Train (or take up) the denoiser on encoded drawings; returns the averaged weights."""
-    plan = Plan(stage="unet", steps=steps, peak_rate=2e-3, warmup_steps=100, average=0.998, seed=seed)
+    plan = Plan(stage="unet", steps=steps, peak_rate=2e-3, warmup_steps=100, average=0.985, seed=seed)
     unet, averaged = new_unet(seed), new_unet(seed)
     unet.to(device, memory_format=torch.channels_last)
     averaged.to(device, memory_format=torch.channels_last).requires_grad_(False)

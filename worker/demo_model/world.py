@@ -50,7 +50,8 @@ BACKGROUNDS: Final[dict[str, Rgb]] = {
 SIZES: Final[dict[str, float]] = {"small": 0.28, "medium": 0.42, "large": 0.58}  # longer side / picture side
 
 # How far from the centre a figure of each size stands when it is "left", "top", …; parts of the picture's side.
-OFFSETS: Final[dict[str, float]] = {"small": 0.28, "medium": 0.24, "large": 0.17}
+# Whole cells of the 16 × 16 latents: a moved figure has the same latents, only elsewhere, and is learned sooner.
+OFFSETS: Final[dict[str, float]] = {"small": 4 / 16, "medium": 4 / 16, "large": 3 / 16}
 
 POSITIONS: Final[dict[str, tuple[int, int]]] = {
     "center": (0, 0),
@@ -94,10 +95,10 @@ def random_jitter(random: Random) -> Jitter:
     """Draw the small differences between two pictures of one scene."""
     shade = [random.randint(-6, 6) for _ in range(6)]
     return Jitter(
-        dx=random.uniform(-0.015, 0.015),
-        dy=random.uniform(-0.015, 0.015),
-        scale=random.uniform(0.95, 1.05),
-        degrees=random.uniform(-8.0, 8.0),
+        dx=random.uniform(-0.008, 0.008),
+        dy=random.uniform(-0.008, 0.008),
+        scale=random.uniform(0.97, 1.03),
+        degrees=random.uniform(-6.0, 6.0),
         colour=(shade[0], shade[1], shade[2]),
         background=(shade[3], shade[4], shade[5]),
     )

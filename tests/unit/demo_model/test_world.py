@@ -29,7 +29,7 @@ def test_every_figure_stands_out_from_its_ground() -> None:
 
 def test_every_figure_stays_inside_its_picture() -> None:
     for size, side in world.SIZES.items():
-        reach = world.OFFSETS[size] + side * 1.05 / 2 + 0.015
+        reach = world.OFFSETS[size] + side * 1.03 / 2 + 0.008
         assert reach < 0.5, size
 
 
