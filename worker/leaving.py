@@ -50,7 +50,10 @@ class Leaving:
         self._close("draining")
         await self._failpoints.reach("worker.drain")
         await self._release_waiting()
-        if not await self._until_empty(max(0.0, deadline_s - LAST_WORDS_S)):
+        try:
+            async with asyncio.timeout(max(0.0, deadline_s - LAST_WORDS_S)):
+                await self._until_empty()
+        except TimeoutError:
             _log.warning("drain.deadline", held=len(self._window.held()))
             await self._report(Failure.DRAINED, "the worker stopped before it could finish")
         _log.info("worker.drained")
@@ -61,11 +64,14 @@ class Leaving:
         await self._release_waiting()
         running = [held for held in self._window.busy() if held.state is State.RUNNING]
         announced = [held for held in self._window.busy() if held.state is State.STARTED]
-        for held in running:
-            await self._line.fail(Failed(held=held, failure=failure, detail=detail))
-        for held in announced:
-            await self._line.fail(Failed(held=held, failure=Failure.DRAINED, detail=detail))
-        if not await self._until_empty(LINE_S):
+        try:
+            async with asyncio.timeout(LINE_S):  # also for the line itself, which may be full
+                for held in running:
+                    await self._line.fail(Failed(held=held, failure=failure, detail=detail))
+                for held in announced:
+                    await self._line.fail(Failed(held=held, failure=Failure.DRAINED, detail=detail))
+                await self._until_empty()
+        except TimeoutError:
             await self._release_all()
 
     async def give_back(self) -> None:
@@ -96,16 +102,10 @@ class Leaving:
                 for held in self._window.busy():
                     if held.attempt_id:
                         await self._line.fail(Failed(held=held, failure=failure, detail=detail))
-                while self._window.held():
-                    await self._window.changed()
+                await self._until_empty()
         except TimeoutError:
             await self._release_all()
 
-    async def _until_empty(self, seconds: float) -> bool:
-        try:
-            async with asyncio.timeout(seconds):
-                while self._window.held():
-                    await self._window.changed()
-        except TimeoutError:
-            return False
-        return True
+    async def _until_empty(self) -> None:
+        while self._window.held():
+            await self._window.changed()

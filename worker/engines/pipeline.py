@@ -142,6 +142,7 @@ class PipelineEngine:
             self.reset()
             raise OutOfMemory
         self._members.clear()
+        self._evicted.clear()
         cut = [_cut(image, job.width, job.height) for job, image in zip(jobs, images, strict=True)]
         return Stepped(finished=[Done(job_id=job.id, result=image) for job, image in zip(jobs, cut, strict=True)])
 

@@ -1,11 +1,14 @@
 """What one image does to itself it must not do to its mates."""
 
+import asyncio
+from collections.abc import Sequence
+
 import pytest
 
 from schema import pb
 from tests.eventually import eventually
-from tests.unit.worker.rig import FaultyEngine, Rig, job, quiet, running, some
-from worker.engines.contract import Picture
+from tests.unit.worker.rig import FaultyEngine, Rig, generation, job, quiet, running, some
+from worker.engines.contract import Picture, RenderJob
 from worker.errors import EngineLost
 
 pytestmark = pytest.mark.asyncio
@@ -91,6 +94,25 @@ async def test_a_lost_device_is_reported_and_ends_the_worker() -> None:
             await eventually(lambda: len(rig.failed()) == 3)
     assert set(rig.failed().values()) == {int(F.MODEL_ERROR)}
     assert (await rig.jobs.depth()).in_flight == 0
+
+
+async def test_a_lost_device_ends_the_worker_even_if_nobody_can_be_told() -> None:
+    """More images ran than the line holds, and no reply is accepted: the process ends all the same."""
+    engine = FaultyEngine(step_s=0.1, max_batch=200)
+    rig = Rig(engine, window_images=200)
+
+    def break_down(jobs: Sequence[RenderJob]) -> None:
+        if len(jobs) > 100:
+            engine.loses = {generation(each) for each in jobs}
+            rig.replies.queue.unreachable = True
+
+    engine.on_admit = break_down
+    with pytest.RaisesGroup(EngineLost, allow_unwrapped=True, flatten_subgroups=True):
+        async with asyncio.timeout(30):
+            async with running(rig):
+                await rig.send(*some(range(160), steps=10))
+                await asyncio.Event().wait()
+    assert not rig.failed()
 
 
 @pytest.mark.parametrize(
