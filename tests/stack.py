@@ -73,6 +73,8 @@ class Stack:
         self.memory = Memory()
         self.checked: set[str] = set()
         """Ids of generations whose pictures the invariants have looked at."""
+        self.log_before: Sequence[object] = []
+        """The log as the invariants saw it last: it only grows."""
         self.emulated = {each["name"] for each in tomllib.loads(models)["models"] if each["engine"] == "emulated"}
         self.tenants = list(tenants)
         self.emulator_port, self.core_port, self.core_admin = free_port(), free_port(), free_port()

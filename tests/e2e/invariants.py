@@ -55,6 +55,8 @@ def starts(stack: Stack) -> list[e.ImageStarted]:
 def check(stack: Stack, *, drained: bool = True) -> None:
     """All invariants that can be seen from outside. `drained`: the queues must become empty, too."""
     lines = read_log(stack)
+    assert lines[: len(stack.log_before)] == stack.log_before, "the log has changed where it was written already"
+    stack.log_before = lines
     check_log(stack, lines)
     check_public_bucket(stack, lines)
     for tenant in stack.tenants:
