@@ -1,7 +1,7 @@
 """Many single items become few calls: whatever waits when a call comes back goes out together with the next one.
 
 No timer: an item that finds a free caller leaves at once, and the busier the service, the larger the batches.
-One submission per call costs 5.7 times as much (facts in ARCHITECTURE.md). Generic: knows no gRPC and no HTTP.
+One submission per call costs 5.7 times as much through grpclib. Generic: knows no gRPC and no HTTP.
 """
 
 import asyncio
@@ -19,8 +19,9 @@ R = TypeVar("R")
 class Coalescer(Generic[I, R]):
     """Sends items through `call`, which answers as many results as it is given items, in their order.
 
-    `call` is given the loop time by which it must have answered. An item that has waited longer than `timeout_s`
-    before its turn is answered Unavailable and never sent.
+    `call` is given the loop time by which it must have answered. An item is answered within `timeout_s`; one that has
+    waited half of that before its turn is answered Unavailable and never sent. So every call has half of it at least:
+    with less, a core that catches up would accept what its clients are told has failed.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Coalescer(Generic[I, R]):
         return len(self._waiting)
 
     async def put(self, item: I) -> R:
-        """The result of `item`. A caller that goes away does not take the item back. Raises Unavailable, Broken."""
+        """The result of `item`. A caller that goes away before its turn takes it back. Raises Unavailable, Broken."""
         if len(self._waiting) >= self._max_waiting:
             raise Unavailable("Too many submissions are being handled.", retry_after_s=1)
         loop = asyncio.get_running_loop()
@@ -69,7 +70,7 @@ class Coalescer(Generic[I, R]):
             entry = waiting.popleft()
             if entry[1].done():
                 continue
-            if entry[2] <= now:
+            if entry[2] - now < self._timeout_s / 2:
                 entry[1].set_exception(Unavailable())
                 continue
             batch.append(entry)

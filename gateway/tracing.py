@@ -2,7 +2,8 @@
 
 Spans are made by hand after the semantic conventions for HTTP (https://opentelemetry.io/docs/specs/semconv/http/).
 With tracing off nothing is made, but a client's `traceparent` still travels on, so that whoever traces finds it.
-Neither bodies, nor keys, nor query strings, nor headers become attributes.
+Neither bodies, nor keys, nor paths, nor query strings, nor headers become attributes: a path may be anything that a
+client sends by mistake. The route does, and the generation's id once it has the form of one.
 """
 
 import re
@@ -30,7 +31,6 @@ class HttpTracer:
         span_name = f"{request.method} {route}" if route else request.method
         attributes = {
             "http.request.method": request.method,
-            "url.path": request.path,
             "url.scheme": request.scheme,
             "network.protocol.version": f"{request.version.major}.{request.version.minor}",
         }

@@ -19,7 +19,7 @@ _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?([0-9]{1,9})\"?\s*(?=[,;]|$)", r
 _ETAG = re.compile(r"(?:W/)?(\"[^\"]*\")")
 _MAX_WAIT_S = limits.MAX_WAIT_MS // 1000
 _WAIT_SLICE_S: Final = 5.0
-"""A wait asks core in slices, so that a stopping gateway ends it soon."""
+"""A wait asks core in slices, so that a stopping gateway and a client that hangs up end it soon."""
 _EARLY_S = 0.25
 _POLL_S = 1
 """What Retry-After advises after a submission."""
@@ -160,12 +160,12 @@ async def get(context: Context, request: web.Request, caller: Caller) -> web.Res
     """GET /v1/generations/{generation_id}."""
     generation_id = known_form(request.match_info["generation_id"])
     headers = {}
-    wait_s = _wanted_wait_s(request.headers.get("Prefer"))
+    wait_s = _wanted_wait_s(", ".join(request.headers.getall("Prefer", ())))
     if wait_s is None:
         view = await context.core.get(caller.tenant, generation_id)
     else:
         headers["Preference-Applied"] = f"wait={wait_s}"
-        view = await _waited(context, caller.tenant, generation_id, wait_s)
+        view = await _waited(context, request, caller.tenant, generation_id, wait_s)
     tag = headers["ETag"] = views.etag(view)
     if _matches(request.headers.get("If-None-Match"), tag):
         headers["Cache-Control"] = "private, no-cache"
@@ -173,14 +173,17 @@ async def get(context: Context, request: web.Request, caller: Caller) -> web.Res
     return _answer(context, view, headers)
 
 
-async def _waited(context: Context, tenant: str, generation_id: str, wait_s: int) -> pb.GenerationView:
+async def _waited(
+    context: Context, request: web.Request, tenant: str, generation_id: str, wait_s: int
+) -> pb.GenerationView:
     now = context.now
     end = now() + wait_s
     while True:
         asked_s = min(max(end - now(), 0.0), _WAIT_SLICE_S)
         asked_at = now()
         view = await context.core.get(tenant, generation_id, wait_s=asked_s)
-        if views.has_ended(view) or context.draining.is_set() or now() >= end:
+        gone = request.transport is None  # the client has hung up: it shall not hold a lane until its wait is over
+        if views.has_ended(view) or gone or context.draining.is_set() or now() >= end:
             return view
         if now() - asked_at < asked_s / 2:  # core answers waits early while it stops
             await asyncio.sleep(min(_EARLY_S, end - now()))
@@ -210,6 +213,7 @@ def known_form(generation_id: str) -> str:
     """The id, if it can be one of ours. Raises NotFound, which looks the same as that of a foreign id."""
     if not _ID.fullmatch(generation_id):
         raise errors.NotFound
+    tracing.note_generation(generation_id)
     return generation_id
 
 
@@ -219,9 +223,9 @@ def _answer(context: Context, view: pb.GenerationView, headers: dict[str, str], 
     return web.Response(status=status, body=to_json(views.body(view, context.base_url)), headers=headers)
 
 
-def _wanted_wait_s(prefer: str | None) -> int | None:
+def _wanted_wait_s(prefer: str) -> int | None:
     """The N of `Prefer: wait=N` (RFC 7240), capped; None without one."""
-    found = _WAIT.search(prefer) if prefer else None
+    found = _WAIT.search(prefer)
     return min(int(found[1]), _MAX_WAIT_S) if found else None
 
 

@@ -165,6 +165,8 @@ async def test_a_submission_is_one_trace_and_leaves_no_prompt_key_or_link_behind
             assert (await running.post({"prompt": CANARY, CANARY: 1}))[0] == 422
             assert (await running.get(f"/v1/generations?cursor={CANARY}"))[0] == 422
             assert (await running.get("/v1/models", {"Authorization": f"Bearer {CANARY}"}))[0] == 401
+            assert (await running.get(f"/{CANARY}"))[0] == 404
+            assert (await running.get(f"/v1/generations/{CANARY}"))[0] == 404
             core.refuse_with = Status.UNAUTHENTICATED
             assert (await running.post({"prompt": CANARY}))[0] == 500
             running.process.send_signal(signal.SIGTERM)

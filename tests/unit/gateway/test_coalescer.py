@@ -121,6 +121,35 @@ async def test_what_waited_too_long_is_never_sent() -> None:
     assert line.batches == [[0], [1]]
 
 
+@pytest.mark.asyncio
+async def test_nothing_is_sent_with_too_little_time_to_be_answered() -> None:
+    left: list[float] = []
+    loop = asyncio.get_running_loop()
+    go = asyncio.Event()
+
+    async def call(items: Sequence[int], deadline: float) -> Sequence[str]:
+        left.append(deadline - loop.time())
+        await go.wait()
+        return [str(item) for item in items]
+
+    made = Coalescer(call, max_items=100, max_waiting=1000, timeout_s=0.4)
+    async with asyncio.TaskGroup() as group:
+        sender = group.create_task(made.run())
+        first = group.create_task(made.put(1))
+        await eventually(lambda: len(left) == 1)
+        late = group.create_task(_refused(made, 2))
+        end = loop.time() + 0.25
+        await eventually(lambda: loop.time() > end)
+        fresh = group.create_task(made.put(3))
+        await eventually(lambda: made.waiting == 2)
+        go.set()
+        await late
+        assert (await first, await fresh) == ("1", "3")
+        sender.cancel()
+    assert len(left) == 2
+    assert min(left) >= 0.2, "a mate that waited long shortens nobody's time"
+
+
 async def _refused(put: Coalescer[int, str], item: int) -> None:
     with pytest.raises(Unavailable):
         await put.put(item)

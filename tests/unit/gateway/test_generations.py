@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pytest_asyncio
 from grpclib import Status
 
 from gateway.models import responses
+from gateway.routes import generations
 from schema import pb
 from tests.eventually import eventually
 from tests.unit.gateway.fake_core import FakeCore, serving
@@ -148,6 +149,29 @@ async def test_a_preference_that_is_none_is_ignored(gateway: Rig, prefer: str) -
     path = (await gateway.submit()).headers["Location"]
     answer = await gateway.call("GET", path, headers={"Prefer": prefer})
     assert "Preference-Applied" not in answer.headers
+
+
+@pytest.mark.asyncio
+async def test_a_client_that_hangs_up_does_not_wait_on(gateway: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else whoever opens waits and leaves takes the room of those who stay."""
+    monkeypatch.setattr(generations, "_WAIT_SLICE_S", 0.1)
+    path = (await gateway.submit()).headers["Location"]
+    _, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    key = f"Authorization: Bearer {gateway.key}"
+    writer.write(
+        f"GET {path} HTTP/1.1\r\nHost: x\r\n{key}\r\nPrefer: respond-async\r\nPrefer: wait=60\r\n\r\n".encode()
+    )
+    await eventually(lambda: len(gateway.core.gets) == 2)
+    writer.close()
+    await writer.wait_closed()
+
+    async def answered() -> bool:
+        async with gateway.session.get(f"http://127.0.0.1:{gateway.admin_port}/metrics") as metrics:
+            text = await metrics.text()
+        return 'darkroom_gateway_requests_total{operation="getGeneration",status="200"} 1.0' in text
+
+    look: Callable[[], bool | Awaitable[bool]] = answered
+    await eventually(look, 10)
 
 
 @pytest.mark.asyncio
