@@ -6,6 +6,7 @@ even if the event loop is stuck.
 """
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -16,6 +17,7 @@ _log = structlog.get_logger()
 EXIT_CRASHED = 1
 EXIT_MISCONFIGURED = 2
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_PRIVATE_UMASK = 0o077  # what services keep holds prompts and pictures: it is its owner's alone
 
 
 class ConfigError(Exception):
@@ -39,6 +41,7 @@ class Shutdown:
 
 def run(main: Callable[[Shutdown], Awaitable[None]]) -> int:
     """Runs `main` to its end and returns the exit code: 0, 1 after an unexpected error, 2 after a ConfigError."""
+    os.umask(_PRIVATE_UMASK)
     try:
         asyncio.run(_with_signals(main))
     except Exception as error:  # noqa: BLE001  (the last resort of the process)

@@ -189,8 +189,10 @@ def _make_folders(stack: Stack) -> None:
     if '"' in str(stack.data_dir) or "\n" in str(stack.data_dir):
         raise ConfigError("DARKROOM_DATA_DIR: the name may hold neither quotes nor line ends")
     try:
-        for folder in (stack.logs, stack.state_file.parent, stack.data_dir / "emulator" / "tmp"):
-            folder.mkdir(parents=True, exist_ok=True)
+        stack.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        emulator = stack.data_dir / "emulator"
+        for folder in (stack.logs, stack.state_file.parent, emulator, emulator / "tmp"):
+            folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"data folder {stack.data_dir}: {error.strerror}; set DARKROOM_DATA_DIR") from None
 
@@ -229,6 +231,7 @@ def _supervisor_config(stack: Stack) -> str:
         "logfile_maxbytes=5MB",
         "logfile_backups=1",
         f"pidfile={_plain(stack.pid_file)}",
+        "umask=077",  # its own default is 022
         f"childlogdir={_plain(stack.logs)}",
     ]
     programs = stack.programs()

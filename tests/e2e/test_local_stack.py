@@ -86,6 +86,8 @@ def test_a_stack_comes_up_restarts_what_dies_and_goes_down(local: Local) -> None
     until(lambda: _answers(local.url), 60, what="the gateway is started again")
 
     assert local.run("down")[:2] == (0, "stopped\n")
+    private = [*(local.data_dir / "core").iterdir(), local.data_dir / "emulator", local.data_dir]
+    assert [each for each in private if each.stat().st_mode & 0o077] == [], "prompts and pictures are the owner's alone"
     assert local.ports_in_use() == []
     assert local.run("down")[:2] == (0, "nothing was running\n")
     assert local.run("status")[:2] == (1, "down\n")

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +48,17 @@ def child(code: str) -> Iterator["subprocess.Popen[str]"]:
 def line(process: "subprocess.Popen[str]") -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
+
+
+def test_what_a_service_writes_is_for_its_owner_alone(tmp_path: Path) -> None:
+    code = f"""
+async def main(shutdown: Shutdown) -> None:
+    open({str(tmp_path / "log")!r}, "w").close()
+sys.exit(run(main))
+"""
+    with child(code) as process:
+        assert process.wait(timeout=20) == 0
+    assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
