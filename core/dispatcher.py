@@ -150,8 +150,8 @@ class Dispatcher:
                 await self._rest()
 
     async def _rest(self) -> None:
-        """Until something changes or the next recheck is due."""
-        due_ms = self._runway.next_ms()
+        """Until something changes or the next recheck is due, which concerns nobody once core is stopping."""
+        due_ms = None if self._stopping else self._runway.next_ms()
         rest_s = _IDLE_S if due_ms is None else min(_IDLE_S, max(0.0, (due_ms - self._now_ms()) / 1000))
         try:
             async with asyncio.timeout(rest_s):
