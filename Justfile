@@ -58,6 +58,10 @@ bench NAME *ARGS: (venv "dev")
 load *ARGS: (venv "dev")
     {{ python }} -m loadtests.load "$@"
 
+# Simulated schedules of faults, from a seed: just simulate --schedules 1000 --seed 1; the last line is JSON
+simulate *ARGS: (venv "dev")
+    {{ python }} -m tests.simulation "$@"
+
 # Train the demo model from nothing (about an hour on two cores)
 model-train *ARGS: (venv "dev")
     {{ python }} -m worker.demo_model.train "$@"

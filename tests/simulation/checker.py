@@ -1,0 +1,206 @@
+"""The invariants, checked as events become durable, as clients look, and once more when all is quiet.
+
+Believes nobody: it folds the log itself, and looks into the buckets from above.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from core import events as e
+from core.events import TYPES, Failure, Recorded
+from core.state import Ending, Generation, Phase, apply, begin
+from core.views import Rows, image_seed, project
+from schema import pb
+from tests.simulation.store import SimBucket
+from tests.simulation.world import World
+from worker.engines.emulated import NotEmulated, read_emulated
+
+_CLOCK_SLACK_MS = 500  # between a decision and its commit
+_RANK = {1: 0, 2: 1, 3: 2, 4: 2, 5: 2, 6: 2}
+_ENDINGS = (e.GenerationSucceeded, e.GenerationFailed, e.GenerationCancelled, e.GenerationExpired)
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What one client knows of its generation."""
+
+    status: int = 0
+    version: int = 0
+    cancelled: bool = False
+    refused_cancel: bool = False
+
+
+@dataclass(slots=True)
+class Checker:
+    """`uptime_ms` tells how long core has run in all, `public` is where pictures must be."""
+
+    world: World
+    public: SimBucket
+    states: dict[str, Generation] = field(default_factory=dict)
+    accepted: dict[str, str] = field(default_factory=dict)  # id -> whose request
+    seen: dict[str, _Seen] = field(default_factory=dict)
+    troubled: set[str] = field(default_factory=set)  # attempts that a fault may have cost
+    objects_hit: dict[tuple[str, int], int] = field(default_factory=dict)
+    solo: dict[tuple[str, int], list[str]] = field(default_factory=dict)
+    up_ms: float = 0.0
+    up_since_s: float | None = None
+    requested_up_ms: dict[str, float] = field(default_factory=dict)
+    failed: int = 0
+
+    def uptime_ms(self) -> float:
+        """How long core has run in all its lives."""
+        running = 0.0 if self.up_since_s is None else (self.world.loop.time() - self.up_since_s) * 1_000
+        return self.up_ms + running
+
+    def appended(self, events: Sequence[Recorded], rows: Sequence[Rows]) -> None:
+        """A transaction became durable."""
+        for recorded in events:
+            self._event(recorded)
+        for row in rows:
+            state = self.states.get(row.generation.id)
+            if state is None or project(state) != row:
+                self.world.violate(f"the projection of {row.generation.id} is not what its events say")
+
+    def _event(self, recorded: Recorded) -> None:
+        event, stream = recorded.event, recorded.generation_id
+        index = getattr(event, "index", None)
+        self.world.note(f"log {stream} v{recorded.version} {TYPES[type(event)]} {'' if index is None else index}")
+        before = self.states.get(stream)
+        if isinstance(event, e.GenerationRequested):
+            if before is not None or recorded.version != 1:
+                self.world.violate(f"{stream} is requested twice", "double")
+            self.states[stream] = begin(stream, event)
+            self.requested_up_ms[stream] = self.uptime_ms()
+            self.world.transitions["requested"] += 1
+            return
+        if before is None or recorded.version != before.version + 1:
+            self.world.violate(f"{stream} has a gap before version {recorded.version}")
+            return
+        if not before.open and not isinstance(event, e.GenerationErased):
+            self.world.violate(f"{stream} goes on after its end with {TYPES[type(event)]}", "double")
+        self._rules(before, event)
+        self.states[stream] = apply(before, event, recorded.at_ms)
+        self._cover(before, self.states[stream], event)
+
+    def _rules(self, before: Generation, event: e.Event) -> None:
+        match event:
+            case e.ImagePublished():
+                if before.images[event.index].phase is Phase.PUBLISHED:
+                    self.world.violate(f"{before.id}/{event.index} is published twice", "double")
+                self._picture(before, event.index, event.public_key)
+            case e.ImageAttemptFailed() if event.failure is Failure.DRAINED:
+                self.troubled.add(event.attempt_id)
+            # The start of an attempt that failed may have been lost, or may still be on its way.
+            case e.ImageStarted() | e.ImageAttemptFailed() if event.solo:
+                known = self.solo.setdefault((before.id, event.index), [])
+                if event.attempt_id not in known:
+                    known.append(event.attempt_id)
+            case e.ImageFailed():
+                self._excuse(before, event)
+            case e.GenerationExpired():
+                lived = self.uptime_ms() - self.requested_up_ms[before.id]
+                if not before.ttl_s or lived < before.ttl_s * 1_000 - _CLOCK_SLACK_MS:
+                    self.world.violate(f"{before.id} expired after {lived / 1000:.1f} of {before.ttl_s} s")
+            case _:
+                pass
+
+    def _whole(self, state: Generation, index: int, key: str) -> bool:
+        won, stored = state.images[index].rendered, self.public.stored(key)
+        return won is not None and stored is not None and stored.sha256 == won.sha256
+
+    def _picture(self, state: Generation, index: int, key: str) -> None:
+        won = state.images[index].rendered
+        stored, data = self.public.stored(key), self.public.data(key)
+        name = f"{state.id}/{index}"
+        if won is None or stored is None or data is None:
+            self.world.violate(f"{name} is published, and its object is not there", "lost")
+        elif stored.sha256 != won.sha256:
+            self.world.violate(f"{name} is published with another digest than decided")
+        else:
+            self._drawn(state, index, data)
+
+    def _drawn(self, state: Generation, index: int, data: bytes) -> None:
+        try:
+            said = read_emulated(data)
+        except NotEmulated as error:
+            self.world.violate(f"{state.id}/{index} is no picture: {error}")
+            return
+        if said != (state.id, index, image_seed(state.spec.seed, index)):
+            self.world.violate(f"{state.id}/{index} is published with the picture of {said}")
+
+    def _excuse(self, state: Generation, event: e.ImageFailed) -> None:
+        """An image may fail only when faults have really cost all its chances."""
+        ref = (state.id, event.index)
+        if event.failure is Failure.OBJECT_LOST:
+            excused = self.objects_hit.get(ref, 0) >= 3
+        else:
+            last = self.solo.get(ref, [])[-3:]
+            excused = len(last) == 3 and self.troubled.issuperset(last)
+        self.failed += 1
+        if not excused:
+            self.world.violate(f"{state.id}/{event.index} failed though no fault explains it: {event.detail}")
+
+    def _cover(self, before: Generation, after: Generation, event: e.Event) -> None:
+        index: int | None = getattr(event, "index", None)
+        if index is not None:
+            move = f"{before.images[index].phase.name}>{after.images[index].phase.name}".lower()
+            self.world.transitions[f"{TYPES[type(event)]} {move}"] += 1
+        elif isinstance(event, _ENDINGS):
+            begun = "running" if before.started_at_ms else "queued"
+            self.world.transitions[f"{TYPES[type(event)]} {begun}"] += 1
+
+    def accept(self, generation_id: str, whose: str) -> None:
+        """A client holds a 202."""
+        self.world.note(f"accepted {generation_id} of {whose}")
+        if generation_id not in self.states:
+            self.world.violate(f"{generation_id} is accepted and not in the log", "lost")
+        self.accepted[generation_id] = whose
+
+    def look(self, view: pb.GenerationView) -> None:
+        """A client sees its generation."""
+        seen = self.seen.setdefault(view.generation_id, _Seen())
+        status, version = int(view.status), int(view.version)
+        if status != seen.status:
+            self.world.note(f"seen {view.generation_id} status {status} v{version}")
+        if seen.status and _RANK[status] < _RANK[seen.status]:
+            self.world.violate(f"{view.generation_id} went from status {seen.status} back to {status}")
+        if _RANK.get(seen.status) == 2 and status != seen.status:
+            self.world.violate(f"{view.generation_id} ended as {seen.status}, then as {status}")
+        if version < seen.version:
+            self.world.violate(f"{view.generation_id} went from version {seen.version} back to {version}")
+        seen.status, seen.version = status, version
+
+    def answer_cancel(self, generation_id: str, *, cancelled: bool) -> None:
+        """A client was told what became of its wish."""
+        seen = self.seen.setdefault(generation_id, _Seen())
+        seen.cancelled, seen.refused_cancel = seen.cancelled or cancelled, seen.refused_cancel or not cancelled
+
+    def told(self, worker: str, generation_id: str, *, wanted: bool) -> bool:
+        """Whether a worker has just been told of an end; an open generation's copies may be unwanted for a while."""
+        state = self.states.get(generation_id)
+        return not wanted and state is not None and not state.open
+
+    def quiet(self) -> bool:
+        """Whether everything has ended."""
+        return all(not state.open for state in self.states.values())
+
+    def at_the_end(self) -> None:
+        """All that must hold once nothing is open."""
+        whose: dict[str, str] = {}
+        for generation_id, state in self.states.items():
+            owner = generation_id.rpartition("-")[0]
+            if owner in whose:
+                self.world.violate(f"one request has become {whose[owner]} and {generation_id}", "double")
+            whose[owner] = generation_id
+            for image in state.images:
+                if image.phase is Phase.PUBLISHED and not self._whole(state, image.index, image.public_key):
+                    self.world.violate(f"{state.id}/{image.index} is published, and its object has gone", "lost")
+        for generation_id in self.accepted:
+            if generation_id not in self.states:
+                self.world.violate(f"{generation_id} is accepted and not in the log", "lost")
+        for generation_id, seen in self.seen.items():
+            ending = self.states[generation_id].ending
+            if seen.cancelled and ending is not Ending.CANCELLED:
+                self.world.violate(f"{generation_id}: told that it is cancelled, ended as {ending.name}")
+            if seen.refused_cancel and not seen.cancelled and ending is Ending.CANCELLED:
+                self.world.violate(f"{generation_id}: told that it is too late to cancel, ended as CANCELLED")

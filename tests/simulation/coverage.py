@@ -1,0 +1,71 @@
+"""What the schedules have gone through, and what of all there is they have not."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from tests.simulation.faults import KINDS
+from tests.simulation.schedule import Outcome
+
+FAULTS = (*KINDS, "unacknowledged_kept", "unacknowledged_lost")
+TRANSITIONS = (
+    "requested",
+    "image.dispatched pending>dispatched",
+    "image.dispatched dispatched>dispatched",
+    "image.dispatched started>dispatched",
+    "image.started pending>started",
+    "image.started dispatched>started",
+    "image.started started>started",
+    "image.rendered pending>rendered",
+    "image.rendered dispatched>rendered",
+    "image.rendered started>rendered",
+    "image.published rendered>published",
+    "image.attempt_failed dispatched>pending",
+    "image.attempt_failed started>pending",
+    "image.attempt_failed rendered>pending",
+    "generation.succeeded running",
+    "generation.cancelled queued",
+    "generation.cancelled running",
+    "generation.expired queued",
+    "generation.expired running",
+)
+ENOUGH = 100
+"""Times that each fault is to be met in a run of thousands; in shorter ones, fewer."""
+
+
+@dataclass
+class Tally:
+    """Of all schedules of one run."""
+
+    schedules: int = 0
+    accepted: int = 0
+    failed: int = 0
+    events: int = 0
+    stuck: int = 0
+    lost: int = 0
+    double: int = 0
+    wrong: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    transitions: Counter[str] = field(default_factory=Counter)
+    bad: list[Outcome] = field(default_factory=list)
+
+    def add(self, outcome: Outcome) -> None:
+        """One more schedule."""
+        self.schedules += 1
+        self.accepted += outcome.accepted
+        self.failed += outcome.failed
+        self.events += outcome.events
+        self.stuck += bool(outcome.stuck)
+        kinds = [text.partition(":")[0] for text in outcome.violations]
+        self.lost += "lost" in kinds
+        self.double += "double" in kinds
+        self.wrong += "wrong" in kinds
+        self.faults.update(outcome.faults)
+        self.transitions.update(outcome.transitions)
+        if not outcome.good:
+            self.bad.append(outcome)
+
+    def uncovered(self) -> list[str]:
+        """Faults met too seldom for a run of this length, and transitions never seen."""
+        enough = max(1, min(ENOUGH, self.schedules // 20))
+        rare = [f"{fault} ({self.faults[fault]} of {enough})" for fault in FAULTS if self.faults[fault] < enough]
+        return rare + [move for move in TRANSITIONS if not self.transitions[move]]

@@ -1,0 +1,173 @@
+"""An event loop without clock, sockets or threads: time jumps to the next timer, and order follows from the program.
+
+Every callback belongs to the actor in whose context it was made: an actor is a simulated process, and one that is
+frozen (stopped, or killed for good) runs nothing until it is thawed. Nobody else notices. Knows nothing of darkroom.
+"""
+
+import asyncio
+import heapq
+from collections import deque
+from collections.abc import Coroutine
+from contextvars import Context, ContextVar
+from itertools import count
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+_START_S = 1_000.0
+_MOST_AT_ONE_TIME = 500_000
+
+
+class Deadlock(Exception):
+    """Every task waits for something that cannot happen any more."""
+
+
+class Livelock(Exception):
+    """The program goes on and on without any time passing."""
+
+
+class Actor:
+    """A simulated process: all that is ever called from its context."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.frozen = False
+        self.held: list[asyncio.Handle] = []
+        self._context = Context()
+        self._context.run(_ACTOR.set, self)
+
+    def context(self) -> Context:
+        """A context of its own for one more task of this actor."""
+        return self._context.copy()
+
+
+_ACTOR: "ContextVar[Actor | None]" = ContextVar("simulated_actor", default=None)
+
+
+class _Task(asyncio.Task[T]):
+    """Hashed by number, not by address: the library keeps tasks in sets, and their order must not vary."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T], *, number: int, **options: Any) -> None:
+        self._number = number
+        super().__init__(coroutine, **options)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """Runs until its main coroutine ends; `run` is the whole of its use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._now_s = _START_S
+        self._numbers = count(1)
+        # Of the base class, which types its own parts no further.
+        self._ready: deque[Any]
+        self._scheduled: list[Any]
+        self._stopping: bool
+        self._here = 0
+        self.over = False
+        self.neutral = Context()  # of what happens in the world outside all actors
+        self._alive: dict[asyncio.Task[Any], Actor | None] = {}
+        self.unhandled: list[str] = []
+        self.set_task_factory(self._make_task)
+        self.set_exception_handler(self._note)
+
+    def time(self) -> float:
+        """Virtual seconds."""
+        return self._now_s
+
+    def run(self, main: Coroutine[Any, Any, T]) -> T:
+        """The result of `main`; then every task is cancelled and the loop closed. Raises Deadlock, Livelock."""
+        try:
+            return self.run_until_complete(self.create_task(main, name="main", context=self.neutral))
+        finally:
+            self.over = True
+            self.set_exception_handler(lambda *_: None)  # from here on only the dead are buried
+            self._bury()
+            self.run_until_complete(self.shutdown_asyncgens())
+            self.close()
+
+    def spawn(self, actor: Actor, coroutine: Coroutine[Any, Any, T], name: str) -> "asyncio.Task[T]":
+        """A task in an actor."""
+        return self.create_task(coroutine, name=f"{actor.name}.{name}", context=actor.context())
+
+    @staticmethod
+    def acting() -> str:
+        """The name of the actor in whose context this is called; empty outside all of them."""
+        actor = _ACTOR.get()
+        return actor.name if actor is not None else ""
+
+    def freeze(self, actor: Actor) -> None:
+        """From now on nothing of the actor runs."""
+        actor.frozen = True
+
+    def thaw(self, actor: Actor) -> None:
+        """The actor goes on where it was, with all that has come due meanwhile."""
+        actor.frozen = False
+        self._ready.extend(actor.held)
+        actor.held.clear()
+
+    def _make_task(self, _: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> "asyncio.Task[Any]":
+        task = _Task(coroutine, number=next(self._numbers), loop=self, **options)
+        context: Context | None = options.get("context")
+        actor = context.get(_ACTOR) if context is not None else _ACTOR.get()
+        self._alive[task] = actor
+        task.add_done_callback(self._done, context=self.neutral)
+        return task
+
+    def _done(self, task: "asyncio.Task[Any]") -> None:
+        self._alive.pop(task, None)
+
+    def _bury(self) -> None:
+        for _ in range(10):
+            left = list(self._alive)
+            if not left:
+                return
+            for actor in dict.fromkeys(self._alive.values()):
+                if actor is not None:
+                    self.thaw(actor)
+            for task in left:
+                task.cancel()
+            self.run_until_complete(self.create_task(_patience(left), context=self.neutral))
+
+    def _note(self, _: asyncio.AbstractEventLoop, report: dict[str, Any]) -> None:
+        self.unhandled.append(f"{report.get('message')}: {report.get('exception')!r}")
+
+    def _run_once(self) -> None:
+        """As the base class, but: no waiting, no I/O, exact times, and nothing of frozen actors."""
+        scheduled, ready = self._scheduled, self._ready
+        while scheduled and scheduled[0]._cancelled:
+            heapq.heappop(scheduled)._scheduled = False
+        if not ready and not self._stopping:
+            if not scheduled:
+                raise Deadlock(", ".join(sorted(task.get_name() for task in self._alive)))
+            if scheduled[0].when() > self._now_s:
+                self._now_s, self._here = scheduled[0].when(), 0
+        while scheduled and scheduled[0].when() <= self._now_s:
+            handle = heapq.heappop(scheduled)
+            handle._scheduled = False
+            ready.append(handle)
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if handle._cancelled:
+                continue
+            actor = handle._context.get(_ACTOR)
+            if actor is not None and actor.frozen:
+                actor.held.append(handle)
+            else:
+                handle._run()
+                self._here += 1
+        if self._here > _MOST_AT_ONE_TIME:
+            self._here = 0
+            raise Livelock(f"at {self._now_s:.3f} s")
+
+    def _process_events(self, event_list: Any) -> None:
+        pass
+
+    def _write_to_self(self) -> None:
+        pass
+
+
+async def _patience(tasks: "list[asyncio.Task[Any]]") -> None:
+    await asyncio.wait(tasks, timeout=60.0)

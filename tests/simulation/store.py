@@ -1,0 +1,83 @@
+"""A simulated object store: two buckets, and objects that may vanish or change."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256 as sha256_of
+
+from infra.retry import Permanent
+from infra.s3 import StoredObject
+from tests.simulation.net import Net
+
+
+@dataclass(slots=True)
+class _Object:
+    data: bytes
+    stored: StoredObject
+
+
+class SimBucket:
+    """With `drafts` it is core's gallery; without, core's drafts and the workers' store."""
+
+    def __init__(self, name: str, net: Net, drafts: "SimBucket | None" = None) -> None:
+        self.name = name
+        self.objects: dict[str, _Object] = {}
+        self._net = net
+        self._drafts = drafts
+
+    async def put(self, key: str, data: bytes, *, content_type: str, sha256: bytes) -> None:
+        """Verified against the digest."""
+
+        def act() -> None:
+            if sha256_of(data).digest() != sha256:
+                raise Permanent("put: BadDigest")
+            stored = StoredObject(key=key, size_bytes=len(data), sha256=sha256, content_type=content_type)
+            self.objects[key] = _Object(data, stored)
+
+        await self._net.call(self.name, "put", act)
+
+    async def head(self, key: str) -> StoredObject | None:
+        """None: no such object."""
+        return await self._net.call(self.name, "head", lambda: self.stored(key))
+
+    async def get(self, key: str) -> bytes | None:
+        """None: no such object."""
+        return await self._net.call(self.name, "get", lambda: self.data(key))
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Those that exist."""
+
+        def act() -> None:
+            for key in keys:
+                self.objects.pop(key, None)
+
+        await self._net.call(self.name, "delete", act)
+
+    async def copy_draft(self, draft_key: str, key: str, *, content_type: str) -> bool:
+        """False: no such draft."""
+        drafts = self._drafts
+        assert drafts is not None
+
+        def act() -> bool:
+            source = drafts.objects.get(draft_key)
+            if source is None:
+                return False
+            stored = source.stored
+            copy = StoredObject(key=key, size_bytes=len(source.data), sha256=stored.sha256, content_type=content_type)
+            self.objects[key] = _Object(source.data, copy)
+            return True
+
+        return await self._net.call(self.name, "copy", act)
+
+    def stored(self, key: str) -> StoredObject | None:
+        """What is there, seen from above."""
+        return self.objects[key].stored if key in self.objects else None
+
+    def data(self, key: str) -> bytes | None:
+        """The bytes, seen from above."""
+        return self.objects[key].data if key in self.objects else None
+
+    def alter(self, key: str) -> None:
+        """Other bytes under the same key, as another writer might leave them."""
+        data = self.objects[key].data[:-1] + b"?"
+        stored = StoredObject(key=key, size_bytes=len(data), sha256=sha256_of(data).digest(), content_type="image/png")
+        self.objects[key] = _Object(data, stored)
