@@ -55,25 +55,32 @@ class Clients:
 
 @asynccontextmanager
 async def clients(*, max_connections: int = 50, link_endpoint_url: str = "") -> AsyncIterator[Clients]:
-    """The clients, closed at exit. Connects to nothing. Raises ConfigError when region or credentials are missing.
+    """The clients, closed at exit. Connects to nothing. Raises ConfigError when an `AWS_*` variable is missing or wrong.
 
     `max_connections`, per client, must cover the long polls and the uploads that run at once.
     """
+    async with AsyncExitStack() as stack:
+        try:
+            opened = await _open(stack, max_connections, link_endpoint_url)
+        except _MISCONFIGURED as error:
+            raise ConfigError(f"{error} Set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_DEFAULT_REGION") from None
+        except (BotoCoreError, ValueError) as error:  # a profile, region or endpoint that is none
+            raise ConfigError(f"the AWS_* variables, or the endpoint for links, are wrong: {error}") from None
+        yield opened
+
+
+async def _open(stack: AsyncExitStack, max_connections: int, link_endpoint_url: str) -> Clients:
     session = get_session()
-    try:
-        if await session.get_credentials() is None:
-            raise NoCredentialsError
-        async with AsyncExitStack() as stack:
-            sqs = await stack.enter_async_context(session.create_client("sqs", config=_config(max_connections)))
-            s3 = await stack.enter_async_context(session.create_client("s3", config=_config(max_connections)))
-            links = s3
-            if link_endpoint_url:
-                config = _config(1, path_style=True)
-                client = session.create_client("s3", endpoint_url=link_endpoint_url, config=config)
-                links = await stack.enter_async_context(client)
-            yield Clients(sqs=sqs, s3=s3, links=links)
-    except _MISCONFIGURED as error:
-        raise ConfigError(f"{error} Set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_DEFAULT_REGION") from None
+    if await session.get_credentials() is None:
+        raise NoCredentialsError
+    sqs = await stack.enter_async_context(session.create_client("sqs", config=_config(max_connections)))
+    s3 = await stack.enter_async_context(session.create_client("s3", config=_config(max_connections)))
+    links = s3
+    if link_endpoint_url:
+        config = _config(1, path_style=True)
+        client = session.create_client("s3", endpoint_url=link_endpoint_url, config=config)
+        links = await stack.enter_async_context(client)
+    return Clients(sqs=sqs, s3=s3, links=links)
 
 
 def _config(max_connections: int, *, path_style: bool | None = None) -> AioConfig:

@@ -92,3 +92,32 @@ async def test_missing_settings_say_what_to_set(missing: str, monkeypatch: pytes
     with pytest.raises(ConfigError, match="AWS_DEFAULT_REGION"):
         async with aws.clients():
             pass
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("variable", "wrong"),
+    [
+        ("AWS_ENDPOINT_URL", "127.0.0.1:4566"),
+        ("AWS_ENDPOINT_URL", "no address"),
+        ("AWS_DEFAULT_REGION", "no region"),
+        ("AWS_PROFILE", "nobody"),
+    ],
+)
+@pytest.mark.usefixtures("nobody_there")
+async def test_wrong_settings_are_a_misconfiguration(
+    variable: str, wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    monkeypatch.setenv(variable, wrong)
+    with pytest.raises(ConfigError, match=wrong):
+        async with aws.clients():
+            pass
+
+
+@pytest.mark.asyncio
+@pytest.mark.usefixtures("nobody_there")
+async def test_a_wrong_endpoint_for_links_is_a_misconfiguration() -> None:
+    with pytest.raises(ConfigError, match="no address"):
+        async with aws.clients(link_endpoint_url="no address"):
+            pass
