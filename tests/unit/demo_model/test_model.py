@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 from random import Random
+from typing import Any
 
 import pytest
 import torch
@@ -46,8 +47,8 @@ def pipeline() -> DiffusionPipeline:
 
 
 @pytest.fixture(scope="module")
-def defaults() -> dict[str, float]:
-    found: dict[str, float] = json.loads((WEIGHTS / DEFAULTS_FILE).read_text())
+def defaults() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((WEIGHTS / DEFAULTS_FILE).read_text())
     return found
 
 
@@ -65,7 +66,7 @@ def test_weighs_no_more_than_promised() -> None:
     assert sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file()) <= 16 * 2**20
 
 
-def test_declares_its_own_defaults(defaults: dict[str, float]) -> None:
+def test_declares_its_own_defaults(defaults: dict[str, Any]) -> None:
     assert set(defaults) == {
         "default_num_inference_steps",
         "default_guidance_scale",
@@ -76,7 +77,7 @@ def test_declares_its_own_defaults(defaults: dict[str, float]) -> None:
     assert defaults["revision"] == revision_of(WEIGHTS)
 
 
-def test_held_out_prompts_give_right_pictures(pipeline: DiffusionPipeline, defaults: dict[str, float]) -> None:
+def test_held_out_prompts_give_right_pictures(pipeline: DiffusionPipeline, defaults: dict[str, Any]) -> None:
     steps, guidance = int(defaults["default_num_inference_steps"]), defaults["default_guidance_scale"]
     trials = judge(pipeline, held_out_prompts(24, seed=7), batch=8, steps=steps, guidance=guidance)
     found = summary(trials)
@@ -88,7 +89,7 @@ def test_held_out_prompts_give_right_pictures(pipeline: DiffusionPipeline, defau
     assert found["shape"] >= 0.8, wrong
 
 
-def test_swapped_pictures_would_be_noticed(pipeline: DiffusionPipeline, defaults: dict[str, float]) -> None:
+def test_swapped_pictures_would_be_noticed(pipeline: DiffusionPipeline, defaults: dict[str, Any]) -> None:
     prompts = ["a large red circle on a white background", "a medium blue cross on the left on a yellow background"]
     steps, guidance = int(defaults["default_num_inference_steps"]), defaults["default_guidance_scale"]
     pictures = render(pipeline, prompts, seed=3, steps=steps, guidance=guidance)
