@@ -55,7 +55,7 @@ class Clients:
 
 @asynccontextmanager
 async def clients(*, max_connections: int = 50, link_endpoint_url: str = "") -> AsyncIterator[Clients]:
-    """The clients, closed at exit. Connects to nothing. Raises ConfigError when an `AWS_*` variable is missing or wrong.
+    """The clients, closed at exit. Connects to nothing. Raises ConfigError for an `AWS_*` variable missing or wrong.
 
     `max_connections`, per client, must cover the long polls and the uploads that run at once.
     """

@@ -209,8 +209,11 @@ class Room:
         self._limit = limit
 
     def __call__(self) -> int:
-        """At most `limit` images wait in all; none for a worker that cannot load its model."""
-        if self._models.broken:
+        """At most `limit` images wait in all; none for a worker that cannot load its model, or has yet to.
+
+        Loading may take minutes, or hang: what was received meanwhile would be hidden from workers that are free.
+        """
+        if self._models.broken or self._models.waiting:
             return 0
         batch, batch_s = self._models.largest_batch(), None
         first = next(iter(self._window.waiting()), None)

@@ -18,7 +18,9 @@ MAX_LOADS = 3
 
 
 class Models:
-    """Every model of the models file. `broken` once one has failed to load three times in a row."""
+    """Every model of the models file. `broken` once one has failed to load three times in a row; `waiting` while the
+    default one is loaded at the start.
+    """
 
     def __init__(
         self,
@@ -42,6 +44,7 @@ class Models:
         self._health = health
         self._used: list[Engine] = []
         self.broken = False
+        self.waiting = False
 
     @property
     def default(self) -> Engine:
@@ -67,6 +70,14 @@ class Models:
     def largest_batch(self) -> int:
         """The most that any model takes at once."""
         return max(engine.capabilities.max_batch for engine in self._engines.values())
+
+    async def preload(self) -> bool:
+        """Make the default engine ready. False after three failures."""
+        self.waiting = True
+        try:
+            return await self.load(self.default)
+        finally:
+            self.waiting = False
 
     async def load(self, engine: Engine) -> bool:
         """Make `engine` ready. False after three failures: this worker is of no use any more."""

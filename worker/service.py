@@ -155,8 +155,9 @@ class Worker:
         return loops
 
     async def _gpu_loop(self) -> None:
-        if self._tuning.preload and not await self._models.load(self._models.default):
-            await self._leaving.give_back()
+        if self._tuning.preload:
+            await self._models.preload()
+            self.window.touch()  # the receiver waits for that
         await self._gpu.run()
 
     async def _hung(self, detail: str) -> None:

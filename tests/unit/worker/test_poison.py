@@ -1,6 +1,7 @@
 """What one image does to itself it must not do to its mates."""
 
 import asyncio
+import threading
 from collections.abc import Sequence
 
 import pytest
@@ -140,6 +141,26 @@ async def test_three_failed_loads_turn_readiness_off_and_give_the_jobs_back() ->
 
         await quiet(assert_all_are_back)
     assert not rig.replies.accepted
+
+
+async def test_a_worker_that_is_still_loading_leaves_the_jobs_to_others() -> None:
+    class Slow(FaultyEngine):
+        def load(self) -> None:
+            begun.set()
+            go_on.wait()
+            super().load()
+
+    begun, go_on = threading.Event(), threading.Event()
+    async with running(Rig(Slow())) as rig:
+        await rig.send(*some(range(3)))
+        await eventually(begun.is_set)
+        for _ in range(100):  # turns enough to receive
+            await asyncio.sleep(0)
+        depth = await rig.jobs.depth()
+        go_on.set()
+        assert (depth.visible, depth.in_flight) == (3, 0)
+        await rig.idle()
+    assert sorted(rig.rendered()) == ["g0", "g1", "g2"]
 
 
 async def test_two_failed_loads_are_overcome() -> None:
