@@ -31,6 +31,7 @@ from schema import limits
 _log = structlog.get_logger()
 _TOKEN_BYTES = 24  # 192 bits
 _SALT_BYTES = 16
+_DRAFTS_KEPT_DAYS = 14  # beyond any recheck; what is lost so is rendered again
 
 
 class Senders:
@@ -105,7 +106,7 @@ async def open_ports(settings: CoreSettings, stack: AsyncExitStack) -> Ports:
             await jobs.ensure(visibility_s=settings.visibility_s, dead_letter=settings.dead_queue)
             await dead.ensure(visibility_s=settings.visibility_s)
             await replies.ensure(visibility_s=settings.core_reply_visibility_s)
-            await temp.ensure()
+            await temp.ensure(expire_days=_DRAFTS_KEPT_DAYS)
             await public.ensure()
 
     return Ports(

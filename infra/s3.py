@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from botocore.exceptions import ClientError
 
 from infra.aws import calling, code, status, translated
@@ -17,6 +18,7 @@ from infra.retry import Permanent, Retryable
 if TYPE_CHECKING:
     from types_aiobotocore_s3.client import S3Client
 
+_log = structlog.get_logger()
 _SHA256 = "sha256"
 _MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
 _MAX_DELETE = 1_000
@@ -130,8 +132,11 @@ class S3Bucket:
                 return
             more = {"ContinuationToken": page["NextContinuationToken"]}
 
-    async def ensure(self) -> None:
-        """Makes the bucket where it is missing. An existing one stays as it is."""
+    async def ensure(self, *, expire_days: int = 0) -> None:
+        """Makes the bucket where it is missing, its objects to expire after `expire_days` (0: never).
+
+        An existing bucket stays as it is. An emulator keeps the rule and does not act on it.
+        """
         async with calling(f"ensure {self._name}"):
             try:
                 await self._client.head_bucket(Bucket=self._name)
@@ -141,6 +146,8 @@ class S3Bucket:
             else:
                 return
             await self._create()
+            if expire_days:
+                await self._expire(expire_days)
 
     async def _create(self) -> None:
         region = self._client.meta.region_name
@@ -154,6 +161,15 @@ class S3Bucket:
                 raise Permanent(f"bucket name {self._name} belongs to somebody else") from error
             if code(error) != "BucketAlreadyOwnedByYou":
                 raise
+
+    async def _expire(self, days: int) -> None:
+        rule: Any = {"ID": "expire", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": days}}
+        try:
+            await self._client.put_bucket_lifecycle_configuration(
+                Bucket=self._name, LifecycleConfiguration={"Rules": [rule]}
+            )
+        except ClientError as error:  # a store without such rules serves all the same
+            _log.warning("bucket.keeps_everything", bucket=self._name, reason=code(error))
 
     async def _head(self, key: str) -> Any:
         """head_object's answer, None where there is no object."""

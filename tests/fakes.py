@@ -198,7 +198,7 @@ class FakeBucket:
             if key.startswith(prefix):
                 yield key
 
-    async def ensure(self) -> None:
+    async def ensure(self, *, expire_days: int = 0) -> None:
         await self._arrive()
 
     async def _arrive(self) -> None:

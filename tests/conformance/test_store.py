@@ -126,6 +126,17 @@ async def test_ensure_twice_keeps_what_is_there(backend: Backend) -> None:
     assert await bucket.get("a") == PICTURE
 
 
+async def test_objects_of_a_temporary_bucket_expire(backend: Backend) -> None:
+    bucket = backend.bucket()
+    await bucket.ensure(expire_days=14)
+    if isinstance(bucket, S3Bucket):  # neither emulator acts on the rule
+        answer = await bucket._client.get_bucket_lifecycle_configuration(Bucket=bucket._name)
+        [rule] = answer["Rules"]
+        assert (rule["Status"], rule.get("Expiration", {}).get("Days")) == ("Enabled", 14)
+    await put(bucket, "a")
+    assert await bucket.get("a") == PICTURE
+
+
 async def test_a_missing_bucket_is_retryable(backend: Backend) -> None:
     bucket = backend.bucket()
     if isinstance(bucket, S3Bucket):
