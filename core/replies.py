@@ -114,14 +114,12 @@ class Replies:
             else:
                 replies.append(reply)
                 sources.append(each)
-        done = [*sources]
-        if foreign:
-            done += await self._quarantine(foreign)
         if replies:
             await self._record(replies, sources)
-        await self._failpoints.reach("core.before_reply_delete")
-        if done:
-            await self._queue.delete([each.receipt for each in done])
+            await self._failpoints.reach("core.before_reply_delete")
+            await self._queue.delete([each.receipt for each in sources])
+        if foreign and (kept := await self._quarantine(foreign)):  # last: it may fail, and holds up nobody else then
+            await self._queue.delete([each.receipt for each in kept])
 
     def _decode(self, received: Received) -> Reply | None:
         try:

@@ -194,6 +194,21 @@ def test_a_crash_before_the_delete_repeats_harmlessly() -> None:
     virtual_time.run(main())
 
 
+def test_a_dead_letter_queue_out_of_reach_holds_up_no_reply() -> None:
+    async def main() -> None:
+        world = World()
+        world.dead.unreachable = True
+        async with world.core() as core:
+            [job] = await one_dispatched(world, core)
+            done = await put(world, rendered(job, "att_1", DATA))
+            await world.replies.send([sqs.Outgoing(body=b"garbage"), sqs.Outgoing(body=messages.encode(done))])
+            await eventually(lambda: ending(core) is Ending.SUCCEEDED, 30)
+            assert [each.body for each in world.replies._messages.values()] == [b"garbage"]
+            assert core.metrics.quarantined._value.get() == 0
+
+    virtual_time.run(main())
+
+
 def test_a_foreign_message_stays_until_the_dead_letter_queue_has_it() -> None:
     async def main() -> None:
         world = World()
