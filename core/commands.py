@@ -19,9 +19,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dispatch:
-    """Record that the image was put on the jobs queue; it may be tried again after `recheck_after_ms`."""
+    """Record that the image was put on the jobs queue under this number; again after `recheck_after_ms`."""
 
     index: int
+    dispatch: int
     recheck_after_ms: int
 
 

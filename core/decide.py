@@ -137,12 +137,13 @@ def _erase(state: Generation) -> tuple[Event, ...]:
 
 
 def _dispatch(image: Image, command: c.Dispatch, now: Now) -> tuple[Event, ...]:
-    if not may_dispatch(image, now.running_ms):
+    # The worker may have spoken first: what it has answered is not out on the queue any more.
+    if command.dispatch <= image.dispatches or not may_dispatch(image, now.running_ms):
         return ()
     return (
         e.ImageDispatched(
             index=image.index,
-            dispatch=image.dispatches + 1,
+            dispatch=command.dispatch,
             solo=runs_alone(image, now.running_ms),
             recheck_at_running_ms=now.running_ms + command.recheck_after_ms,
         ),

@@ -262,8 +262,9 @@ class Dispatcher:
             await retry(lambda: self._writer.carry_out(orders), attempts=None, cap_s=2.0, rng=self._draw)
 
     def _dispatch(self, job: Job, wait_s: float) -> Order:
-        after_ms = self._policy.patience.after_dispatch_ms(job.image.dispatches + 1, wait_s)
-        return Order(job.state.id, c.Dispatch(index=job.image.index, recheck_after_ms=after_ms))
+        dispatch = job.image.dispatches + 1
+        after_ms = self._policy.patience.after_dispatch_ms(dispatch, wait_s)
+        return Order(job.state.id, c.Dispatch(index=job.image.index, dispatch=dispatch, recheck_after_ms=after_ms))
 
     def _put_back(self, jobs: Sequence[Job]) -> None:
         self._metrics.send_failures.inc(len(jobs))

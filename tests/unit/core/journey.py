@@ -82,7 +82,8 @@ class Journey:
         )
 
     def dispatch(self, index: int = 0, after_ms: int = 100) -> tuple[Event, ...]:
-        return self.do(c.Dispatch(index=index, recheck_after_ms=after_ms))
+        dispatch = self.image(index).dispatches + 1
+        return self.do(c.Dispatch(index=index, dispatch=dispatch, recheck_after_ms=after_ms))
 
     def start(
         self, attempt_id: str, index: int = 0, dispatch: int = 0, *, solo: bool | None = None, after_ms: int = 100

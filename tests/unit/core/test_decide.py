@@ -267,9 +267,18 @@ def test_only_what_has_ended_can_be_erased() -> None:
     assert journey.do(c.Erase()) == ()
 
 
+def test_a_dispatch_that_failed_before_it_was_recorded_is_not_out_any_more() -> None:
+    journey = begun()
+    journey.start("att_1", dispatch=1)
+    journey.failed("att_1")
+    assert journey.do(c.Dispatch(index=0, dispatch=1, recheck_after_ms=1)) == ()
+    assert journey.image(0).phase is Phase.PENDING
+    assert journey.dispatch()
+
+
 def test_an_unknown_image_is_ignored() -> None:
     journey = running()
-    assert journey.do(c.Dispatch(index=1, recheck_after_ms=1)) == ()
+    assert journey.do(c.Dispatch(index=1, dispatch=1, recheck_after_ms=1)) == ()
     assert journey.do(c.GiveUp(index=9)) == ()
 
 
