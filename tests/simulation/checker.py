@@ -11,6 +11,7 @@ from core.events import TYPES, Failure, Recorded
 from core.state import Ending, Generation, Phase, apply, begin
 from core.views import Rows, image_seed, project
 from schema import pb
+from tests.simulation.protocol import Rules
 from tests.simulation.store import SimBucket
 from tests.simulation.world import World
 from worker.engines.emulated import NotEmulated, read_emulated
@@ -46,6 +47,10 @@ class Checker:
     up_since_s: float | None = None
     requested_up_ms: dict[str, float] = field(default_factory=dict)
     failed: int = 0
+    protocol: Rules = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.protocol = Rules(self.world, self.states)
 
     def uptime_ms(self) -> float:
         """How long core has run in all its lives."""
@@ -79,6 +84,7 @@ class Checker:
         if not before.open and not isinstance(event, e.GenerationErased):
             self.world.violate(f"{stream} goes on after its end with {TYPES[type(event)]}", "double")
         self._rules(before, event)
+        self.protocol.recorded(stream, event)
         self.states[stream] = apply(before, event, recorded.at_ms)
         self._cover(before, self.states[stream], event)
 
@@ -88,21 +94,30 @@ class Checker:
                 if before.images[event.index].phase is Phase.PUBLISHED:
                     self.world.violate(f"{before.id}/{event.index} is published twice", "double")
                 self._picture(before, event.index, event.public_key)
-            case e.ImageAttemptFailed() if event.failure is Failure.DRAINED:
-                self.troubled.add(event.attempt_id)
-            # The start of an attempt that failed may have been lost, or may still be on its way.
-            case e.ImageStarted() | e.ImageAttemptFailed() if event.solo:
-                known = self.solo.setdefault((before.id, event.index), [])
-                if event.attempt_id not in known:
-                    known.append(event.attempt_id)
-            case e.ImageFailed():
-                self._excuse(before, event)
+            case e.ImageStarted() | e.ImageAttemptFailed() | e.ImageFailed():
+                self._attempt(before, event)
             case e.GenerationExpired():
                 lived = self.uptime_ms() - self.requested_up_ms[before.id]
                 if not before.ttl_s or lived < before.ttl_s * 1_000 - _CLOCK_SLACK_MS:
                     self.world.violate(f"{before.id} expired after {lived / 1000:.1f} of {before.ttl_s} s")
             case _:
                 pass
+
+    def _attempt(self, before: Generation, event: e.ImageStarted | e.ImageAttemptFailed | e.ImageFailed) -> None:
+        """What may excuse a failure later, and whether this one is excused."""
+        ref = (before.id, event.index)
+        if isinstance(event, e.ImageFailed):
+            self._excuse(before, event)
+            return
+        if isinstance(event, e.ImageAttemptFailed):
+            if event.failure is Failure.DRAINED:
+                self.troubled.add(event.attempt_id)
+            if event.failure is Failure.OBJECT_LOST and not self.objects_hit.get(ref):
+                self.world.violate(f"{before.id}/{event.index} has lost an object that no fault touched", "lost")
+        # The start of an attempt that failed may have been lost, or may still be on its way.
+        known = self.solo.setdefault(ref, [])
+        if event.solo and event.attempt_id not in known:
+            known.append(event.attempt_id)
 
     def _whole(self, state: Generation, index: int, key: str) -> bool:
         won, stored = state.images[index].rendered, self.public.stored(key)
@@ -156,19 +171,24 @@ class Checker:
             self.world.violate(f"{generation_id} is accepted and not in the log", "lost")
         self.accepted[generation_id] = whose
 
-    def look(self, view: pb.GenerationView) -> None:
-        """A client sees its generation."""
+    def floor(self, generation_id: str) -> "tuple[int, int]":
+        """Status and version that an answer to a question asked now must not go behind."""
+        seen = self.seen.setdefault(generation_id, _Seen())
+        return seen.status, seen.version
+
+    def look(self, view: pb.GenerationView, floor: "tuple[int, int]" = (0, 0)) -> None:
+        """A client sees its generation. `floor`: as it was when the client asked."""
         seen = self.seen.setdefault(view.generation_id, _Seen())
         status, version = int(view.status), int(view.version)
         if status != seen.status:
             self.world.note(f"seen {view.generation_id} status {status} v{version}")
-        if seen.status and _RANK[status] < _RANK[seen.status]:
-            self.world.violate(f"{view.generation_id} went from status {seen.status} back to {status}")
-        if _RANK.get(seen.status) == 2 and status != seen.status:
-            self.world.violate(f"{view.generation_id} ended as {seen.status}, then as {status}")
-        if version < seen.version:
-            self.world.violate(f"{view.generation_id} went from version {seen.version} back to {version}")
-        seen.status, seen.version = status, version
+        if floor[0] and _RANK[status] < _RANK[floor[0]]:
+            self.world.violate(f"{view.generation_id} went from status {floor[0]} back to {status}")
+        if _RANK.get(floor[0]) == 2 and status != floor[0]:
+            self.world.violate(f"{view.generation_id} ended as {floor[0]}, then as {status}")
+        if version < floor[1]:
+            self.world.violate(f"{view.generation_id} went from version {floor[1]} back to {version}")
+        seen.status, seen.version = max((seen.status, seen.version), (status, version), key=lambda each: each[1])
 
     def answer_cancel(self, generation_id: str, *, cancelled: bool) -> None:
         """A client was told what became of its wish."""

@@ -94,12 +94,13 @@ class Client:
             async def method(core: Core, wait_ms: int = wait_ms) -> pb.GenerationView:
                 return await core.service.get(self._tenant, generation_id, wait_ms)
 
+            floor = self._checker.floor(generation_id)
             try:
                 view = await self._line.call("get", method, _CALL_S)
             except Retryable:
                 pass
             else:
-                self._checker.look(view)
+                self._checker.look(view, floor)
                 if int(view.status) in _ENDED:
                     return
             await self._breathe()
@@ -111,13 +112,14 @@ class Client:
             return await core.service.cancel(self._tenant, generation_id)
 
         for _ in range(20):
+            floor = self._checker.floor(generation_id)
             try:
                 cancelled, view = await self._line.call("cancel", method, _CALL_S)
             except Retryable:
                 await self._breathe()
                 continue
             self._checker.answer_cancel(generation_id, cancelled=cancelled)
-            self._checker.look(view)
+            self._checker.look(view, floor)
             return
 
     async def _breathe(self) -> None:

@@ -8,6 +8,7 @@ from typing import Protocol
 from infra.retry import Retryable
 from infra.sqs import Received
 from tests.simulation.net import Net
+from tests.simulation.protocol import Rules
 from tests.simulation.world import World
 
 MAX_RECEIVES = 30
@@ -51,6 +52,7 @@ class SimQueue:
         net: Net,
         *,
         dead: "SimQueue | None" = None,
+        protocol: Rules | None = None,
         told_lost: Callable[[bytes], None] = lambda _: None,
     ) -> None:
         self.name = name
@@ -59,6 +61,7 @@ class SimQueue:
         self._net = net
         self._dice = world.dice(f"queue.{name}")
         self._dead = dead
+        self._protocol = protocol
         self._told_lost = told_lost
         self._messages: dict[int, _Message] = {}
         self._polls: list[_Poll] = []
@@ -70,7 +73,8 @@ class SimQueue:
     async def send(self, messages: Sequence[Sent]) -> list[bool]:
         """True where accepted."""
         parts = [(each.body, dict(each.attributes)) for each in messages]
-        return await self._net.call(self.name, "send", lambda: self._accept(parts))
+        sender = self._world.loop.acting()
+        return await self._net.call(self.name, "send", lambda: self._accept(parts, sender))
 
     async def receive(self, *, limit: int, wait_s: int, visibility_s: int) -> list[Received]:
         """A long poll."""
@@ -83,7 +87,8 @@ class SimQueue:
     async def delete(self, receipts: Sequence[str]) -> list[bool]:
         """True: gone."""
         wanted = list(receipts)
-        return await self._net.call(self.name, "delete", lambda: self._delete(wanted))
+        reader = self._world.loop.acting()
+        return await self._net.call(self.name, "delete", lambda: self._delete(wanted, reader))
 
     async def extend(self, receipts: Sequence[str], visibility_s: int) -> list[bool]:
         """False: the receipt is stale."""
@@ -110,9 +115,12 @@ class SimQueue:
         if not self.exists:
             raise Retryable(f"{self.name}: no such queue")
 
-    def _accept(self, parts: Sequence[tuple[bytes, dict[str, str]]]) -> list[bool]:
+    def _accept(self, parts: Sequence[tuple[bytes, dict[str, str]]], sender: str) -> list[bool]:
         self._require()
         accepted = [self._accept_one(body, attributes) for body, attributes in parts]
+        for (body, _), taken in zip(parts, accepted, strict=True):
+            if taken and self._protocol is not None:
+                self._protocol.accepted(body, sender)
         self._serve()
         return accepted
 
@@ -214,7 +222,7 @@ class SimQueue:
         message = self._messages.get(int(receipt.split(":")[1]))
         return message if message is not None and message.receipt == receipt else None
 
-    def _delete(self, receipts: Sequence[str]) -> list[bool]:
+    def _delete(self, receipts: Sequence[str], reader: str) -> list[bool]:
         self._require()
         weather = self._world.weather[self.name]
         answers = []
@@ -223,6 +231,8 @@ class SimQueue:
             message = self._find(receipt)
             if message is not None and not refused:
                 del self._messages[message.number]
+                if self._protocol is not None:
+                    self._protocol.deleted(message.body, reader)
             answers.append(not refused)
         return answers
 

@@ -18,7 +18,7 @@ from tests.simulation.net import Net
 from tests.simulation.queues import SimQueue
 from tests.simulation.rpc import CoreLine
 from tests.simulation.store import SimBucket
-from tests.simulation.storm import Storm, attempt_in
+from tests.simulation.storm import Storm
 from tests.simulation.worker_process import WorkerProcess
 from tests.simulation.world import World
 
@@ -54,13 +54,14 @@ class Stage:
     def __init__(self, world: World) -> None:
         self.world = world
         self.net = Net(world)
-        dead = SimQueue("dead", world, self.net)
-        self.queues = {"dead": dead}
         temp = SimBucket("temp", self.net)
         self.buckets = {"temp": temp, "public": SimBucket("public", self.net, temp)}
         self.checker = Checker(world, self.buckets["public"])
+        self.protocol = self.checker.protocol
+        dead = SimQueue("dead", world, self.net)
+        self.queues = {"dead": dead}
         for name in ("jobs", "replies"):
-            self.queues[name] = SimQueue(name, world, self.net, dead=dead, told_lost=self._lost)
+            self.queues[name] = SimQueue(name, world, self.net, dead=dead, protocol=self.protocol, told_lost=self._lost)
         self.disk = Disk(world, self.net, self.checker)
         self.line = CoreLine(world, self.net)
         self.core = CoreProcess(
@@ -108,7 +109,7 @@ class Stage:
         ]
 
     def _lost(self, body: bytes) -> None:
-        attempt = attempt_in(body)
+        attempt = self.protocol.attempt_in(body)
         if attempt:
             self.checker.troubled.add(attempt)
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 from core.state import Generation
-from schema import messages
 from tests.simulation.checker import Checker
 from tests.simulation.core_process import CoreProcess
 from tests.simulation.faults import LONGEST_S, Fault
@@ -197,12 +196,3 @@ class Storm:
     def _flag(self, name: str) -> Callable[[], None]:
         setattr(self._disk.content, name, True)
         return lambda: setattr(self._disk.content, name, False)
-
-
-def attempt_in(body: bytes) -> str:
-    """The attempt that a message speaks of; empty when it speaks of none."""
-    try:
-        message = messages.decode(body)
-    except messages.BadMessage:
-        return ""
-    return str(getattr(message, "attempt_id", ""))

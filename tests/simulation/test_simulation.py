@@ -18,6 +18,8 @@ AT_MOST = 2_000
 KEPT = [
     "1-123",  # a solo attempt fails before its start is recorded
     "1-50",
+    "9-31",  # sent, started and failed before the dispatch was recorded: taken for out, and waited for
+    "10-61",
     "ci-61",  # a draining core with an overdue image spun
 ]
 """Schedules that have failed once."""

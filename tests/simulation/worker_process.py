@@ -144,6 +144,8 @@ class WorkerProcess:
 
     def _admitted(self, life: _Life, jobs: Sequence[RenderJob]) -> None:
         for job in jobs:
+            generation_id, _, index = job.id.rpartition("/")
+            self._checker.protocol.admitted(life.actor.name, (generation_id, int(index)))
             if job.id in life.ended:
                 self._world.violate(f"{life.actor.name} renders {job.id}, of whose end it was told")
         self._world.note(f"{life.actor.name} renders {', '.join(job.id for job in jobs)}")
@@ -157,6 +159,8 @@ class WorkerProcess:
         return made
 
     def _heard(self, life: _Life, held: Holding, wanted: bool) -> None:
+        if not wanted:
+            self._checker.protocol.unwanted.add((life.actor.name, (held.generation_id, held.index)))
         if self._checker.told(life.actor.name, held.generation_id, wanted=wanted):
             life.ended.add(f"{held.generation_id}/{held.index}")
 

@@ -1,0 +1,82 @@
+"""The order of things between core, queues and workers: rules whose breach a recheck would hide, at the cost of time.
+
+Told by queues and workers of what has really happened, at the moment it did.
+"""
+
+from dataclasses import dataclass, field
+
+from core import events as e
+from core.state import Generation
+from schema import messages, pb
+from tests.simulation.world import World
+
+Ref = tuple[str, int]
+
+
+@dataclass
+class Rules:
+    """`states` is the checker's fold of the log; workers are named by their life."""
+
+    world: World
+    states: dict[str, Generation]
+    sent: set[tuple[str, int, int]] = field(default_factory=set)
+    started: set[tuple[str, Ref]] = field(default_factory=set)
+    answered: set[tuple[str, Ref]] = field(default_factory=set)
+    unwanted: set[tuple[str, Ref]] = field(default_factory=set)
+    _known: dict[bytes, "messages.QueueMessage | None"] = field(default_factory=dict)
+
+    def accepted(self, body: bytes, sender: str) -> None:
+        """A queue has accepted a message."""
+        message = self.read(body)
+        if message is None:
+            return
+        ref = (message.image.generation_id, message.image.index)
+        if isinstance(message, pb.ImageJob):
+            self.sent.add((*ref, message.dispatch))
+        elif isinstance(message, pb.ImageStarted):
+            self.started.add((sender, ref))
+        else:
+            self.answered.add((sender, ref))
+
+    def deleted(self, body: bytes, reader: str) -> None:
+        """Somebody has deleted a message."""
+        message = self.read(body)
+        if message is None:
+            return
+        ref = (message.image.generation_id, message.image.index)
+        if isinstance(message, pb.ImageJob):
+            if (reader, ref) not in self.answered | self.unwanted:
+                self.world.violate(f"{reader} deleted {ref} before its reply was accepted")
+        elif isinstance(message, pb.ImageRendered):
+            self._rendered_deleted(message, ref)
+
+    def _rendered_deleted(self, message: pb.ImageRendered, ref: Ref) -> None:
+        state = self.states.get(ref[0])
+        if state is None or not state.open:
+            return
+        image = state.images[ref[1]]
+        if not image.decided and message.attempt_id not in (*image.lost, *image.over):
+            self.world.violate(f"core deleted the reply of {message.attempt_id} for {ref} before it was recorded")
+
+    def admitted(self, worker: str, ref: Ref) -> None:
+        """A worker's GPU begins."""
+        if (worker, ref) not in self.started:
+            self.world.violate(f"{worker} renders {ref} before its start was accepted")
+
+    def recorded(self, generation_id: str, event: e.Event) -> None:
+        """An event is durable."""
+        if isinstance(event, e.ImageDispatched) and (generation_id, event.index, event.dispatch) not in self.sent:
+            self.world.violate(f"{generation_id}/{event.index} is dispatched, and the queue never took it")
+
+    def read(self, body: bytes) -> "messages.QueueMessage | None":
+        """The message; None for what is none."""
+        if body not in self._known:
+            try:
+                self._known[body] = messages.decode(body)
+            except messages.BadMessage:
+                self._known[body] = None
+        return self._known[body]
+
+    def attempt_in(self, body: bytes) -> str:
+        """The attempt that a message speaks of; empty when it speaks of none."""
+        return str(getattr(self.read(body), "attempt_id", ""))
