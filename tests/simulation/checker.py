@@ -47,6 +47,7 @@ class Checker:
     up_since_s: float | None = None
     requested_up_ms: dict[str, float] = field(default_factory=dict)
     failed: int = 0
+    published: set[tuple[str, int]] = field(default_factory=set)
     protocol: Rules = field(init=False)
 
     def __post_init__(self) -> None:
@@ -91,8 +92,9 @@ class Checker:
     def _rules(self, before: Generation, event: e.Event) -> None:
         match event:
             case e.ImagePublished():
-                if before.images[event.index].phase is Phase.PUBLISHED:
+                if (before.id, event.index) in self.published:
                     self.world.violate(f"{before.id}/{event.index} is published twice", "double")
+                self.published.add((before.id, event.index))
                 self._picture(before, event.index, event.public_key)
             case e.ImageStarted() | e.ImageAttemptFailed() | e.ImageFailed():
                 self._attempt(before, event)

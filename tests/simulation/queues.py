@@ -199,6 +199,7 @@ class SimQueue:
         for message in visible:
             if message.receives >= MAX_RECEIVES and self._dead is not None:
                 del self._messages[message.number]
+                self._world.violate(f"{self.name} has handed out a message {MAX_RECEIVES} times")
                 self._dead._store(message.body, message.attributes, 0.0)
             elif len(taken) < poll.limit:
                 taken.append(self._hand_out(message, poll.visibility_s))

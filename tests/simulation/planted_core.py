@@ -1,0 +1,258 @@
+"""Bugs of core; `planted` says what for."""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import core.decide
+import core.dispatcher
+import core.draft
+import core.publisher
+import core.replies
+import core.views
+from core import commands as c
+from core import events as e
+from core.dispatcher import Dispatcher
+from core.expiry import Expiry
+from core.publisher import Publisher
+from core.replies import Replies
+from core.running_clock import RunningClock
+from core.runway import Runway
+from core.state import Phase
+from core.surroundings import Surroundings
+from core.writer import Writer
+from infra.retry import Retryable
+from tests.simulation.log import SimLog
+from tests.simulation.planted import Plant, background, bug
+from tests.simulation.queues import SimQueue
+
+
+class _AllTrue:
+    """A queue whose refusals nobody reads."""
+
+    def __init__(self, queue: Any) -> None:
+        self._queue = queue
+
+    async def send(self, messages: Sequence[Any]) -> list[bool]:
+        await self._queue.send(messages)
+        return [True] * len(messages)
+
+
+@bug
+def core_ignores_failed_entries(plant: Plant) -> None:
+    def make(good: Any) -> Any:
+        def init(self: Any, writer: Any, queue: Any, *others: Any, **named: Any) -> None:
+            good(self, writer, _AllTrue(queue), *others, **named)
+
+        return init
+
+    plant(Dispatcher, "__init__", make)
+
+
+@bug
+def core_deletes_replies_before_it_records_them(plant: Plant) -> None:
+    def make(good: Any) -> Any:
+        async def handle(self: Any, received: Sequence[Any]) -> None:
+            await self._queue.delete([each.receipt for each in received])
+            await good(self, received)
+
+        return handle
+
+    plant(Replies, "_handle", make)
+
+
+@bug
+def the_last_picture_wins(plant: Plant) -> None:
+    def make(good: Any) -> Any:
+        def decide_image(image: Any, command: Any, now: Any) -> Any:
+            if isinstance(command, c.RecordRendered):
+                return (core.decide._rendered(command),)
+            return good(image, command, now)
+
+        return decide_image
+
+    plant(core.decide, "_decide_image", make)
+
+
+@bug
+def the_publisher_copies_nothing(plant: Plant) -> None:
+    def make(_: Any) -> Any:
+        async def publish(self: Any, picture: Any) -> None:
+            await self._record(picture)
+
+        return publish
+
+    plant(Publisher, "_publish", make)
+
+
+@bug
+def the_publisher_trusts_the_draft(plant: Plant) -> None:
+    async def none_wrong(*_: Any) -> str:
+        return ""
+
+    plant(Publisher, "_fault_of_draft", lambda _: none_wrong)
+    plant(core.publisher, "_same", lambda _: lambda *_: True)
+
+
+@bug
+def the_publisher_does_not_resume(plant: Plant) -> None:
+    def make(good: Any) -> Any:
+        return lambda self, changes: good(self, [each for each in changes if each[0] is not None])
+
+    plant(Publisher, "observe", make)
+
+
+@bug
+def nothing_is_sent_again(plant: Plant) -> None:
+    plant(Runway, "due", lambda _: lambda *_: [])
+
+
+@bug
+def core_forgets_the_open_ones_at_start(plant: Plant) -> None:
+    plant(Writer, "announce_loaded", lambda _: lambda *_: None)
+
+
+@bug
+def the_log_answers_before_it_is_durable(plant: Plant) -> None:
+    def make(good: Any) -> Any:
+        async def append(self: Any, transaction: Any) -> None:
+            background(good(self, transaction))
+
+        return append
+
+    plant(SimLog, "append", make)
+
+
+@bug
+def a_full_disk_is_taken_for_success(plant: Plant) -> None:
+    def make(good: Any) -> Any:
+        async def append(self: Any, draft: Any) -> None:
+            with contextlib.suppress(Retryable):
+                await good(self, draft)
+
+        return append
+
+    plant(Writer, "_append", make)
+
+
+@bug
+def outages_count_against_the_time_to_live(plant: Plant) -> None:
+    plant(RunningClock, "now_ms", lambda _: lambda _: int(asyncio.get_running_loop().time() * 1_000))
+
+
+def _decide(plant: Plant, kind: type, event: type) -> None:
+    def make(good: Any) -> Any:
+        def decide(state: Any, command: Any, now: Any) -> Any:
+            return (event(),) if state is not None and isinstance(command, kind) else good(state, command, now)
+
+        return decide
+
+    plant(core.draft, "decide", make)
+
+
+@bug
+def a_cancel_always_wins(plant: Plant) -> None:
+    _decide(plant, c.Cancel, e.GenerationCancelled)
+
+
+@bug
+def expiry_does_not_look(plant: Plant) -> None:
+    def make(good: Any) -> Any:
+        return lambda self, changes: good(self, [each for each in changes if each[1].open])
+
+    plant(Expiry, "observe", make)
+    _decide(plant, c.Expire, e.GenerationExpired)
+
+
+@bug
+def idempotency_keys_are_ignored(plant: Plant) -> None:
+    def make(good: Any) -> Any:
+        return lambda self, order, request, state: good(self, replace(order, claim=None), request, state)
+
+    plant(core.draft.Draft, "_repeated", make)
+
+
+@bug
+def the_status_follows_the_last_attempt(plant: Plant) -> None:
+    def make(good: Any) -> Any:
+        def status_of(state: Any) -> int:
+            waits = all(image.phase in {Phase.PENDING, Phase.DISPATCHED} for image in state.images)
+            return 1 if state.open and waits else int(good(state))
+
+        return status_of
+
+    plant(core.views, "status_of", make)
+
+
+@bug
+def lost_objects_are_nobodys_business(plant: Plant) -> None:
+    plant(core.decide, "_object_lost", lambda _: lambda *_: ())
+
+
+@bug
+def deletions_do_nothing(plant: Plant) -> None:
+    plant(SimQueue, "_delete", lambda _: lambda _, receipts, __: [True] * len(receipts))
+
+
+@bug
+def drafts_are_deleted_before_they_are_copied(plant: Plant) -> None:
+    def make(good: Any) -> Any:
+        def observe(self: Any, changes: Any) -> None:
+            good(self, changes)
+            for _, after in changes:
+                for image in after.images:
+                    if image.rendered is not None:
+                        self._lost_drafts.add(image.rendered.temp_key)
+
+        return observe
+
+    plant(Publisher, "observe", make)
+
+
+@bug
+def published_copies_are_tidied_away(plant: Plant) -> None:
+    def make(good: Any) -> Any:
+        async def record(self: Any, picture: Any) -> None:
+            await good(self, picture)
+            self._lost_copies.add(picture.public_key)
+
+        return record
+
+    plant(Publisher, "_record", make)
+
+
+@bug
+def one_start_alone_convicts(plant: Plant) -> None:
+    plant(core.decide, "MAX_SOLO_STARTS", lambda _: 1)
+
+
+@bug
+def core_hears_no_replies_after_an_error(plant: Plant) -> None:
+    plant(core.replies, "backoff_s", lambda _: lambda *_, **__: 1e9)
+
+
+@bug
+def core_sends_no_jobs_after_an_error(plant: Plant) -> None:
+    plant(core.dispatcher, "backoff_s", lambda _: lambda *_, **__: 1e9)
+
+
+@bug
+def nobody_makes_the_queues_again(plant: Plant) -> None:
+    async def nothing(*_: Any) -> None:
+        pass
+
+    plant(Surroundings, "heal", lambda _: nothing)
+
+
+@bug
+def a_dispatch_is_recorded_before_it_is_sent(plant: Plant) -> None:
+    def make(good: Any) -> Any:
+        async def send(self: Any, batch: Any) -> Any:
+            await self._record([self._dispatch(job, 0.0) for job in batch])
+            return await good(self, batch)
+
+        return send
+
+    plant(Dispatcher, "_send", make)

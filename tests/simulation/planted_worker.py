@@ -1,0 +1,106 @@
+"""Bugs of the worker; `planted` says what for."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import worker.engines.emulated
+import worker.upload
+from tests.simulation.planted import Plant, background, bug
+from worker import replies as words
+from worker.coalesce import Coalescer
+from worker.engines.emulated import EmulatedEngine
+from worker.finish import Finisher
+from worker.pipeline import Line
+from worker.types import Uploaded
+from worker.wanted import Inquiry
+
+
+@bug
+def the_worker_deletes_before_it_replies(plant: Plant) -> None:
+    def make(good: Any) -> Any:
+        async def finish(self: Any, item: Any) -> None:
+            await self._deletions.submit_all(list(self._held(item).receipts.values()))
+            await good(self, item)
+
+        return finish
+
+    plant(Finisher, "finish", make)
+
+
+@bug
+def the_gpu_does_not_wait_for_started(plant: Plant) -> None:
+    def make(good: Any) -> Any:
+        async def started(self: Any, batch: Any) -> None:
+            background(good(self, batch))
+
+        return started
+
+    plant(Finisher, "started", make)
+
+
+@bug
+def the_worker_ignores_failed_entries(plant: Plant) -> None:
+    def make(good: Any) -> Any:
+        def init(self: Any, name: str, flush: Any, **named: Any) -> None:
+            async def careless(items: Sequence[Any]) -> list[bool]:
+                await flush(items)
+                return [True] * len(items)
+
+            good(self, name, careless, **named)
+
+        return init
+
+    plant(Coalescer, "__init__", make)
+
+
+@bug
+def the_worker_renders_what_nobody_wants(plant: Plant) -> None:
+    async def keep(*_: Any) -> None:
+        pass
+
+    plant(Inquiry, "_drop", lambda _: keep)
+
+
+@bug
+def pictures_are_swapped_within_a_batch(plant: Plant) -> None:
+    def make(good: Any) -> Any:
+        def step(self: Any, report: Any) -> Any:
+            stepped = good(self, report)
+            done = list(stepped.finished)
+            turned = [replace(each, result=other.result) for each, other in zip(done, done[1:] + done[:1], strict=True)]
+            return replace(stepped, finished=turned)
+
+        return step
+
+    plant(EmulatedEngine, "step", make)
+
+
+@bug
+def the_seed_is_not_the_asked_one(plant: Plant) -> None:
+    def make(good: Any) -> Any:
+        return lambda generation_id, index, seed, *size: good(generation_id, index, seed & ~1, *size)
+
+    plant(worker.engines.emulated, "draw", make)
+
+
+@bug
+def the_worker_replies_without_uploading(plant: Plant) -> None:
+    def make(_: Any) -> Any:
+        async def uploaded(self: Any, encoded: Any) -> None:
+            await self._settle.put(Uploaded(encoded=encoded, key=words.temp_key(encoded.finished.held), upload_s=0.0))
+
+        return uploaded
+
+    plant(Line, "_uploaded", make)
+
+
+@bug
+def the_worker_tries_an_upload_once(plant: Plant) -> None:
+    def make(good: Any) -> Any:
+        async def once(call: Any, **named: Any) -> Any:
+            return await good(call, **{**named, "attempts": 1})
+
+        return once
+
+    plant(worker.upload, "retry", make)

@@ -1,0 +1,43 @@
+"""The simulator finds every planted bug, within a bounded number of schedules."""
+
+import pytest
+
+from tests.simulation import planted_core, planted_worker
+from tests.simulation.planted import BUGS, planted
+from tests.simulation.schedule import silence, simulate
+
+HOMES = (planted_core, planted_worker)
+AT_MOST = 200
+
+
+def schedules_until_found(bug: str, at_most: int = AT_MOST) -> int:
+    """How many it took; 0: not found."""
+    with silence(), planted(bug):
+        return next((number for number in range(1, at_most + 1) if not simulate(f"planted-{number}").good), 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bug", sorted(BUGS))
+def test_is_found(bug: str) -> None:
+    assert schedules_until_found(bug), f"{bug} is not found in {AT_MOST} schedules"
+
+
+def test_without_a_bug_the_same_schedules_find_nothing() -> None:
+    with silence():
+        bad = [number for number in range(1, 6) if not simulate(f"planted-{number}").good]
+    assert not bad
+
+
+def test_there_are_many_and_they_leave_nothing_behind() -> None:
+    assert len(BUGS) >= 30
+    assert {put.__module__ for put in BUGS.values()} == {home.__name__ for home in HOMES}
+    before = simulate_digest()
+    for bug in BUGS:
+        with planted(bug):
+            pass
+    assert simulate_digest() == before
+
+
+def simulate_digest() -> str:
+    with silence():
+        return simulate("planted-1").digest
