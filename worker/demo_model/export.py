@@ -13,7 +13,7 @@ from worker.demo_model.world import PIXELS
 WEIGHTS = Path(__file__).parent / "weights"
 DEFAULTS_FILE = "darkroom.json"  # the loader of diffusers leaves it alone
 STEPS = 8
-GUIDANCE_SCALE = 2.0
+GUIDANCE_SCALE = 1.5
 
 
 def revision_of(folder: Path) -> str:
