@@ -2,7 +2,7 @@
 
 Deadlines and rechecks count it, so that neither an outage nor a step of the wall clock moves them. It follows
 the event loop's monotonic time, is persisted every second, and goes on from there at the next start: a crash
-loses at most that second.
+loses at most that second. A stopped process or a paused machine did not run, though monotonic time went on.
 """
 
 import asyncio
@@ -14,6 +14,8 @@ from infra.retry import Retryable
 
 _log = structlog.get_logger()
 PERSIST_EVERY_S = 1.0
+PAUSE_S = 5.0
+"""Core looks at the clock every second; the part of a gap beyond this was a pause, not running time."""
 
 
 class RunningClock:
@@ -21,16 +23,21 @@ class RunningClock:
 
     def __init__(self) -> None:
         self._base_ms = 0
-        self._started_at_s = 0.0
+        self._ran_s = 0.0
+        self._seen_s = 0.0
 
     def start(self, base_ms: int) -> None:
         """Go on from `base_ms`."""
         self._base_ms = base_ms
-        self._started_at_s = asyncio.get_running_loop().time()
+        self._ran_s = 0.0
+        self._seen_s = asyncio.get_running_loop().time()
 
     def now_ms(self) -> int:
         """Running time now."""
-        return self._base_ms + int((asyncio.get_running_loop().time() - self._started_at_s) * 1000)
+        now_s = asyncio.get_running_loop().time()
+        self._ran_s += min(now_s - self._seen_s, PAUSE_S)
+        self._seen_s = now_s
+        return self._base_ms + int(self._ran_s * 1000)
 
     async def persist(self, upkeep: Upkeep) -> None:
         """Save the running time every second, for ever. Raises LogBroken."""
