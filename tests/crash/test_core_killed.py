@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.api import Answer, Client
+from tests.cloud import PUBLIC
 from tests.e2e import invariants
 from tests.eventually import until
 from tests.stack import Stack
@@ -98,3 +99,20 @@ def test_what_core_was_told_while_it_was_away_is_read_when_it_returns(stack: Sta
     stack.restart_core()
     client.succeeded(ids, 40)
     invariants.check(stack)
+
+
+def test_a_cancel_in_mid_copy_leaves_no_picture_behind(stack: Stack) -> None:
+    """Four of five are drawn and copied, and nobody has written that down yet, when the client cancels."""
+    client = stack.client()
+    stack.core.stop()
+    stack.restart_core(DARKROOM_FAILPOINTS="core.after_copy=sleep:3")
+    before = stack.cloud.objects(PUBLIC)
+    body = client.submit(model="slow", n=5, num_inference_steps=20)
+    until(lambda: stack.cloud.objects(PUBLIC) - before, 20, what="a copy lies in the public bucket")
+    cancelled = client.cancel(body["id"])
+    assert cancelled.status == 200, cancelled.body
+    assert "published" not in [image["status"] for image in cancelled.json()["images"]]
+    until(lambda: stack.cloud.objects(PUBLIC) == before, 20, what="the copies are gone")
+    client.call("GET", f"/v1/generations/{body['id']}/images/0").problem(410)
+    stack.core.stop()
+    stack.restart_core()
