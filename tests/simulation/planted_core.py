@@ -256,3 +256,33 @@ def a_dispatch_is_recorded_before_it_is_sent(plant: Plant) -> None:
         return send
 
     plant(Dispatcher, "_send", make)
+
+
+@bug
+def a_draining_core_watches_its_rechecks(plant: Plant) -> None:
+    """It did: an overdue image made it spin until the end of the drain."""
+
+    def make(good: Any) -> Any:
+        async def rest(self: Any) -> None:
+            stopping, self._stopping = self._stopping, False
+            try:
+                await good(self)
+            finally:
+                self._stopping = stopping or self._stopping
+
+        return rest
+
+    plant(Dispatcher, "_rest", make)
+
+
+@bug
+def a_dispatch_counts_though_its_attempt_is_over(plant: Plant) -> None:
+    """It did: an image whose worker was quicker than the record of its dispatch was waited for."""
+
+    def make(good: Any) -> Any:
+        def dispatch(image: Any, command: Any, now: Any) -> Any:
+            return good(image, replace(command, dispatch=image.dispatches + 1), now)
+
+        return dispatch
+
+    plant(core.decide, "_dispatch", make)

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.simulation import planted_core, planted_worker
+from tests.simulation.kept import KEPT
 from tests.simulation.planted import BUGS, planted
 from tests.simulation.schedule import silence, simulate
 
@@ -17,9 +18,18 @@ def schedules_until_found(bug: str, at_most: int = AT_MOST) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bug", sorted(BUGS))
+@pytest.mark.parametrize("bug", sorted(BUGS.keys() - KEPT.keys()))
 def test_is_found(bug: str) -> None:
     assert schedules_until_found(bug), f"{bug} is not found in {AT_MOST} schedules"
+
+
+@pytest.mark.parametrize("bug", sorted(KEPT))
+def test_a_bug_that_was_mended_is_found_where_it_was_found(bug: str) -> None:
+    seed, plan = KEPT[bug]
+    with silence():
+        with planted(bug):
+            assert not simulate(seed, plan).good
+        assert simulate(seed, plan).good
 
 
 def test_without_a_bug_the_same_schedules_find_nothing() -> None:

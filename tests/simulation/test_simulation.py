@@ -15,15 +15,6 @@ SECONDS = 30.0
 AT_LEAST = 10
 AT_MOST = 2_000
 
-KEPT = [
-    "1-123",  # a solo attempt fails before its start is recorded
-    "1-50",
-    "9-31",  # sent, started and failed before the dispatch was recorded: taken for out, and waited for
-    "10-61",
-    "ci-61",  # a draining core with an overdue image spun
-]
-"""Schedules that have failed once."""
-
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
@@ -68,9 +59,3 @@ def test_a_seed_is_the_same_run_in_another_process_that_hashes_otherwise() -> No
         for seed in ("1", "2")
     }
     assert found == {f"{[simulate(f'same-{number}').digest for number in range(4)]}\n"}
-
-
-@pytest.mark.parametrize("seed", KEPT)
-def test_schedules_that_once_failed(seed: str) -> None:
-    outcome = simulate(seed)
-    assert outcome.good, explain(outcome)
