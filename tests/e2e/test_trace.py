@@ -35,15 +35,16 @@ def stack(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Itera
         invariants.check(stack)
 
 
-def spans_of(receiver: Receiver, generation_id: str) -> list[Span]:
-    """The spans of the trace that the generation's POST began, once its story is complete."""
+def spans_of(receiver: Receiver, generation_id: str, images: int = 1) -> list[Span]:
+    """The spans of the trace that the generation's POST began, once the story of all its images is complete."""
 
     def complete() -> list[Span]:
         spans = receiver.spans()
         traces = {span.trace_id for span in spans if generation_id in span.texts}
         for trace in traces:
             mine = [span for span in spans if span.trace_id == trace]
-            if any(span.name == "publish" for span in mine) and any(span.kind == "SERVER" for span in mine):
+            ended = [span.name for span in mine if span.name in {"publish", "process darkroom-jobs"}]
+            if len(ended) >= 2 * images and any(span.kind == "SERVER" for span in mine):
                 return mine
         raise AssertionError(sorted({f"{span.service}: {span.name}" for span in spans}))
 
@@ -58,7 +59,7 @@ def test_one_trace_leads_from_the_request_to_the_publication(stack: Stack, recei
     client = stack.client()
     body = client.ended(client.submit(prompt=f"traced {CANARY}", n=2)["id"])
     assert body["status"] == "succeeded"
-    spans = spans_of(receiver, body["id"])
+    spans = spans_of(receiver, body["id"], 2)
 
     seen = {(span.service.removeprefix("darkroom-"), span.name) for span in spans}
     assert set(STORY) <= seen, sorted(set(STORY) - seen)
@@ -104,7 +105,7 @@ def test_process_is_a_child_of_its_send(stack: Stack, receiver: Receiver) -> Non
 def test_a_gpu_batch_and_its_members_link_to_each_other(stack: Stack, receiver: Receiver) -> None:
     client = stack.client()
     body = client.ended(client.submit(n=4)["id"])
-    members = [span for span in spans_of(receiver, body["id"]) if span.name == "generate_content quick"]
+    members = [span for span in spans_of(receiver, body["id"], 4) if span.name == "generate_content quick"]
     assert len(members) == 4
 
     def linked_both_ways() -> bool:
