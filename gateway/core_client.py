@@ -178,8 +178,8 @@ class CoreClient:
         try:
             async with asyncio.timeout(max(self._deadlines.probe_s, 1.0)):
                 answer = await self._health.Check(HealthCheckRequest())
-        except (GRPCError, ProtocolError, StreamTerminatedError, OSError, TimeoutError):
-            return "core cannot be reached"
+        except (GRPCError, ProtocolError, StreamTerminatedError, OSError, TimeoutError, AttributeError):
+            return "core cannot be reached"  # AttributeError: grpclib deletes the transport of a lost connection
         return "" if answer.status == HealthCheckResponse.SERVING else "core is not ready"
 
 

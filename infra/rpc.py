@@ -94,6 +94,12 @@ async def calling(method: str, *, deadline_s: float) -> AsyncIterator[Span]:
         except (OSError, ProtocolError, StreamTerminatedError) as error:
             status = Status.UNAVAILABLE
             raise Retryable(f"{method}: {type(error).__name__}") from error
+        except AttributeError as error:
+            if error.name != "_transport":
+                raise
+            # grpclib 0.4.9 deletes the transport of a lost connection, also under a call that is about to use it
+            status = Status.UNAVAILABLE
+            raise Retryable(f"{method}: connection lost") from error
         finally:
             _finish(span, status)
 

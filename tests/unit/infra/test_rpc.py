@@ -1,8 +1,9 @@
 """Tokens, size cap, trace context and errors between a real grpclib server and client."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from grpclib import GRPCError, Status
@@ -20,6 +21,7 @@ from infra.lifecycle import ConfigError
 from infra.retry import Permanent, Retryable
 from schema import pb
 from tests.emulators import free_port
+from tests.eventually import eventually
 
 METHOD = "darkroom.v1.Core/Get"
 
@@ -145,6 +147,36 @@ async def test_the_deadline_and_a_missing_server_are_retryable() -> None:
             await get(target, deadline_s=0.05)
     with pytest.raises(Retryable):
         await get(target)
+
+
+@pytest.mark.asyncio
+async def test_a_connection_lost_under_a_call_is_retryable_and_the_next_call_connects_again() -> None:
+    """A server that goes away says so; grpclib then has a connection without a transport until the socket closes."""
+    core = Core()
+    async with served(core) as target:
+        channel = rpc.open_channel(target, token="right")
+        stub = pb.CoreStub(channel)
+        try:
+            async with rpc.calling(METHOD, deadline_s=5):
+                await stub.get(pb.GetRequest(generation_id="x"))
+            protocol: Any = channel._protocol
+            protocol.processor.connection.close()
+            with pytest.raises(Retryable):
+                async with rpc.calling(METHOD, deadline_s=5):
+                    await stub.get(pb.GetRequest(generation_id="x"))
+
+            async def answered() -> bool:
+                try:
+                    async with rpc.calling(METHOD, deadline_s=5):
+                        await stub.get(pb.GetRequest(generation_id="x"))
+                except Retryable:
+                    return False
+                return True
+
+            again: Callable[[], Any] = answered
+            await eventually(again, 5)
+        finally:
+            channel.close()
 
 
 @pytest.mark.asyncio
