@@ -11,7 +11,7 @@ from typing import Final
 from PIL import Image
 
 from schema import pb
-from worker.engines.contract import Picture
+from worker.engines.contract import EncodedPicture, Picture
 from worker.errors import BadOutput
 
 _FORMATS: Final[dict[int, tuple[str, str, dict[str, int]]]] = {
@@ -26,14 +26,20 @@ def content_type(output_format: int) -> str:
     return _FORMATS[output_format][1]
 
 
-def encode(picture: Picture, output_format: int) -> tuple[bytes, bytes]:
+def encode(picture: Picture | EncodedPicture, output_format: int) -> tuple[bytes, bytes]:
     """The file and its SHA-256. Raises BadOutput when the pixels are no picture of this format."""
     name, _, options = _FORMATS[output_format]
     try:
-        image = Image.frombytes("RGB", (picture.width, picture.height), picture.rgb)
+        image = _image(picture)
         buffer = BytesIO()
         image.save(buffer, name, **options)
     except (ValueError, OSError) as error:
         raise BadOutput(f"cannot be encoded as {name} ({type(error).__name__})") from None
     data = buffer.getvalue()
     return data, sha256(data).digest()
+
+
+def _image(picture: Picture | EncodedPicture) -> Image.Image:
+    if isinstance(picture, EncodedPicture):
+        return Image.open(BytesIO(picture.data)).convert("RGB")
+    return Image.frombytes("RGB", (picture.width, picture.height), picture.rgb)

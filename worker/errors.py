@@ -7,6 +7,7 @@ Exception
 │   ├── Unsupported           this worker will never render it: reported, the message deleted
 │   ├── OutOfMemory           the batch is halved and the cap remembered; alone: reported
 │   ├── BadOutput             NaN, wrong size, cannot be encoded: reported for that image alone
+│   ├── EngineDied            the engine's own process ended: started again, its members run again, each alone
 │   ├── LoadFailed            three times in a row: readiness off, nothing more is received
 │   └── EngineLost            the device is beyond repair in this process: reported, the process ends
 └── Hung                      no step within the deadline: reported, the process ends
@@ -33,6 +34,10 @@ class BadOutput(EngineError):
 
 class LoadFailed(EngineError):
     """The model could not be loaded."""
+
+
+class EngineDied(EngineError):
+    """The process that held the model has ended, or was ended because it hung."""
 
 
 class EngineLost(EngineError):

@@ -89,6 +89,16 @@ class Threads(Protocol):
         """The result of `work`, made on a thread. Cancelling gives up the result, not the work."""
 
 
+class Recorder(Protocol):
+    """Draws a run's timeline: what was done from when to when, in seconds of the worker's clock. Any thread."""
+
+    def __call__(self, lane: str, name: str, began_s: float, ended_s: float) -> None: ...
+
+
+def record_nothing(lane: str, name: str, began_s: float, ended_s: float) -> None:
+    """The recorder of a worker whose timeline nobody draws."""
+
+
 class Failpoints(Protocol):
     """Named places where tests kill the process."""
 

@@ -15,7 +15,7 @@ import structlog
 from opentelemetry.trace import Span
 
 from worker import tracing
-from worker.engines.contract import Done, Engine, Picture, Progress, RenderJob
+from worker.engines.contract import Done, EncodedPicture, Engine, Picture, Progress, RenderJob
 from worker.errors import BadOutput, EngineLost, OutOfMemory
 from worker.metrics import Metrics
 from worker.pipeline import Line
@@ -30,7 +30,7 @@ _log = structlog.get_logger()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Decoded:
     job_id: str
-    picture: Picture | None
+    picture: Picture | EncodedPicture | None
     bad: str
     decode_s: float
 
@@ -208,7 +208,7 @@ class Renderer:
 
     def _decode(self, engine: Engine, done: Done, job: RenderJob) -> _Decoded:
         began = self._clock()
-        picture: Picture | None = None
+        picture: Picture | EncodedPicture | None = None
         bad = ""
         try:
             picture = engine.decode(done)
@@ -276,8 +276,8 @@ def _places(error: BaseException) -> list[str]:
     return [f"{frame.filename.rsplit('/', 2)[-1]}:{frame.lineno}" for frame in frames]
 
 
-def _check(picture: Picture, job: RenderJob) -> None:
+def _check(picture: Picture | EncodedPicture, job: RenderJob) -> None:
     if (picture.width, picture.height) != (job.width, job.height):
         raise BadOutput("the picture is of another size than asked for")
-    if len(picture.rgb) != picture.width * picture.height * 3:
+    if isinstance(picture, Picture) and len(picture.rgb) != picture.width * picture.height * 3:
         raise BadOutput("the picture is not whole")

@@ -18,7 +18,18 @@ from worker.leaving import Leaving
 from worker.metrics import Metrics
 from worker.models import Models
 from worker.pipeline import Line, Sizes
-from worker.ports import Failpoints, JobQueue, NewId, ObjectStore, ReplyQueue, Rng, StillWanted, Threads
+from worker.ports import (
+    Failpoints,
+    JobQueue,
+    NewId,
+    ObjectStore,
+    Recorder,
+    ReplyQueue,
+    Rng,
+    StillWanted,
+    Threads,
+    record_nothing,
+)
 from worker.receive import Receiver
 from worker.render import Renderer
 from worker.timing import Caps, Measured, Waits
@@ -49,6 +60,7 @@ class Ports:
     clock: Callable[[], float]
     new_id: NewId
     rng: Rng
+    recorder: Recorder = record_nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from enum import Enum, IntEnum
 from opentelemetry.trace import INVALID_SPAN, Span
 
 from schema import pb
-from worker.engines.contract import BatchKey, Engine, EngineFacts, Picture, RenderJob
+from worker.engines.contract import BatchKey, EncodedPicture, Engine, EngineFacts, Picture, RenderJob
 
 MAX_RECEIPTS = 8
 """Copies of one message that are held together; later ones are left to come again."""
@@ -109,7 +109,7 @@ class Finished:
     """A picture on its way out, and what explains it. Times in seconds."""
 
     held: Held
-    picture: Picture = field(repr=False)
+    picture: Picture | EncodedPicture = field(repr=False)
     facts: EngineFacts
     batch_id: str
     batch_members: tuple[ImageId, ...]

@@ -4,9 +4,13 @@ One engine serves one model. `load`, `admit`, `step`, `decode`, `park`, `unpark`
 called on the GPU thread only, never two at a time; `key` and `evict` from any thread at any time. The worker
 checks every picture's size itself. Engines know nothing of queues, stores or users.
 
-The order of one batch: ``admit(jobs)``, then ``step`` until every job has come back as finished or evicted,
-``decode`` for each finished one. After any exception out of `admit`, `step` or `decode` (BadOutput excepted)
-the worker calls `reset`, which forgets all members and frees what they held.
+The order of one job: `admit`, then `step` until it comes back as finished or evicted, then `decode`. With
+`join_midway` others may be admitted between any two steps; with `park` a member may stand aside meanwhile. While
+others go on, finished jobs are decoded one between two steps; an engine with a second stream begins the decoding at
+the end of `step`, so that `decode` only fetches. A finished job that nobody wants any more is never decoded.
+
+After any exception out of `admit`, `step`, `park`, `unpark` or `decode` (BadOutput excepted) the worker calls `reset`,
+which forgets all members and frees what they held; after EngineDied it also makes the engine ready again.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,12 +42,14 @@ class Capabilities:
     """What an engine can do beside rendering a batch from its first step to its last.
 
     `join_midway`: `admit` may be called while members run. `evict_one`: `evict` frees the slot within one step
-    (otherwise only when every member is evicted). `park`: members can stand aside and come back.
+    (otherwise only when every member is evicted). `park`: members can stand aside and come back. `restartable`: the
+    model lives in a process of its own, which `kill` ends and `reset` starts again.
     """
 
     join_midway: bool = False
     evict_one: bool = False
     park: bool = False
+    restartable: bool = False
     max_batch: int = 1
 
 
@@ -96,6 +102,17 @@ class Picture:
     scheduler: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedPicture:
+    """A picture from a server that encodes by itself. `media_type` is image/png, image/webp or image/jpeg."""
+
+    width: int
+    height: int
+    data: bytes = field(repr=False)
+    media_type: str
+    scheduler: str = ""
+
+
 class Engine(Protocol):
     """See the module's text for threads and order."""
 
@@ -121,10 +138,15 @@ class Engine(Protocol):
         """Free everything that `load` took."""
 
     def admit(self, jobs: Sequence[RenderJob]) -> None:
-        """Let jobs of one key in. Raises errors.OutOfMemory, errors.EngineLost, or anything for a model's error."""
+        """Let jobs of one key in; with `join_midway` beside those of that key that run.
+
+        Raises errors.OutOfMemory, errors.EngineLost, errors.EngineDied, or anything for a model's error.
+        """
 
     def step(self, report: Report) -> Stepped:
-        """Go on: by one denoising step at least, to the end at most. Raises like `admit`."""
+        """Go on: by exactly one denoising step of every unparked member with `join_midway`, else by one at least, to
+        the end at most. Raises like `admit`.
+        """
 
     def evict(self, job_id: str) -> None:
         """The job's picture is not wanted any more. Any thread; unknown ids are ignored."""
@@ -135,8 +157,15 @@ class Engine(Protocol):
     def unpark(self, job_id: str) -> None:
         """Let a parked member go on."""
 
-    def decode(self, done: Done) -> Picture:
-        """The pixels of a finished job. Raises errors.BadOutput for this job alone."""
+    def decode(self, done: Done) -> Picture | EncodedPicture:
+        """The picture of a finished job. Raises errors.BadOutput for this job alone, else like `admit`."""
 
     def reset(self) -> None:
-        """Forget all members. Raises errors.EngineLost when nothing can be rendered any more."""
+        """Forget all members. Raises errors.EngineLost when nothing can be rendered any more, LoadFailed when the
+        engine's process cannot be started again.
+        """
+
+    def kill(self) -> None:
+        """End the engine's process at once, so that a call that hangs in it raises EngineDied. Any thread; only with
+        `capabilities.restartable`.
+        """

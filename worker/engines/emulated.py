@@ -109,6 +109,10 @@ class EmulatedEngine:
         """Not emulated."""
         raise EngineError(f"{job_id}: this engine does not park")
 
+    def kill(self) -> None:
+        """It runs in this process."""
+        raise EngineError("this engine has no process of its own")
+
     def decode(self, done: Done) -> Picture:
         """Draw it."""
         job = done.result

@@ -159,6 +159,10 @@ class PipelineEngine:
         """Impossible within a call."""
         raise EngineError(f"{job_id}: this engine does not park")
 
+    def kill(self) -> None:
+        """It runs in this process."""
+        raise EngineError("this engine has no process of its own")
+
     def decode(self, done: Done) -> Picture:
         """Floats in [0, 1], height x width x 3, to bytes. Raises BadOutput for NaN and other shapes."""
         import numpy as np  # noqa: PLC0415  (with the model libraries)
