@@ -55,8 +55,9 @@ class EmulatedEngine:
         self._sleep = sleep
         self._members: dict[str, tuple[RenderJob, int]] = {}
         self._evicted: set[str] = set()
+        self._parked: set[str] = set()
         self.loaded = False
-        self.capabilities = Capabilities(join_midway=True, evict_one=True, max_batch=max_batch)
+        self.capabilities = Capabilities(join_midway=True, evict_one=True, park=True, max_batch=max_batch)
         self.facts = EngineFacts(engine="emulated", model=model, model_revision="emulated", device="emulated")
 
     def key(self, job: RenderJob) -> BatchKey:
@@ -78,20 +79,25 @@ class EmulatedEngine:
         """At any step."""
         for job in jobs:
             self._evicted.discard(job.id)
+            self._parked.discard(job.id)
             self._members[job.id] = (job, 0)
 
     def step(self, report: Report) -> Stepped:
-        """One step of everybody."""
+        """One step of everybody who is not parked."""
         evicted = [job_id for job_id in self._members if job_id in self._evicted]
         for job_id in evicted:
             del self._members[job_id]
             self._evicted.discard(job_id)
-        if not self._members:
+            self._parked.discard(job_id)
+        batch = [job_id for job_id in self._members if job_id not in self._parked]
+        if not batch:
             return Stepped(evicted=evicted)
-        self._sleep(self._step_s * (1 - self._alpha + self._alpha * len(self._members)))
-        self._members = {job_id: (job, done + 1) for job_id, (job, done) in self._members.items()}
-        report(Progress(steps={job_id: done for job_id, (_, done) in self._members.items()}))
-        finished = [job for job, done in self._members.values() if done >= job.num_inference_steps]
+        self._sleep(self._step_s * (1 - self._alpha + self._alpha * len(batch)))
+        for job_id in batch:
+            job, done = self._members[job_id]
+            self._members[job_id] = (job, done + 1)
+        report(Progress(steps={job_id: self._members[job_id][1] for job_id in batch}))
+        finished = [job for job, done in map(self._members.__getitem__, batch) if done >= job.num_inference_steps]
         for job in finished:
             del self._members[job.id]
         return Stepped(finished=[Done(job_id=job.id, result=job) for job in finished], evicted=evicted)
@@ -102,12 +108,13 @@ class EmulatedEngine:
             self._evicted.add(job_id)
 
     def park(self, job_id: str) -> None:
-        """Not emulated."""
-        raise EngineError(f"{job_id}: this engine does not park")
+        """It takes no step, and keeps those it has taken."""
+        if job_id in self._members:
+            self._parked.add(job_id)
 
     def unpark(self, job_id: str) -> None:
-        """Not emulated."""
-        raise EngineError(f"{job_id}: this engine does not park")
+        """From the next step on."""
+        self._parked.discard(job_id)
 
     def kill(self) -> None:
         """It runs in this process."""
@@ -125,6 +132,7 @@ class EmulatedEngine:
         """Forget all."""
         self._members.clear()
         self._evicted.clear()
+        self._parked.clear()
 
 
 def draw(generation_id: str, index: int, seed: int, width: int, height: int) -> bytes:
