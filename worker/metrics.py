@@ -1,8 +1,13 @@
 """The worker's figures for Prometheus: one registry per instance, no prompt and no id in any label."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from worker.ledger import Ledger
 
 _SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
@@ -44,6 +49,32 @@ class Metrics:
     def watch_depth(self, part: str, depth: Callable[[], int]) -> None:
         """Show `depth()` as the depth of `part` whenever somebody looks."""
         self._depth.labels(part=part).set_function(depth)
+
+    def watch_ledger(self, ledger: Ledger, clock: Callable[[], float]) -> None:
+        """Show the ledger as it is whenever somebody looks, which must be on the event loop's thread."""
+        self.registry.register(_LedgerFigures(ledger, clock))
+
+
+class _LedgerFigures(Collector):
+    def __init__(self, ledger: Ledger, clock: Callable[[], float]) -> None:
+        self._ledger = ledger
+        self._clock = clock
+
+    def collect(self) -> Iterator[Metric]:
+        now_s = self._clock()
+        self._ledger.settle(now_s)
+        spent = CounterMetricFamily(
+            "darkroom_worker_gpu_seconds", "Where the GPU's seconds went, each under one cause", labels=("cause",)
+        )
+        for cause, seconds in self._ledger.seconds().items():
+            spent.add_metric((cause.value,), seconds)
+        yield spent
+        for name, text, value in (
+            ("open_idle", "Idle GPU seconds whose cause shows when they end", self._ledger.open_idle_s(now_s)),
+            ("unattributed", "GPU seconds that have no cause", self._ledger.unattributed_s(now_s)),
+            ("overlapping", "GPU seconds told of twice; they count once", self._ledger.overlapping_s),
+        ):
+            yield GaugeMetricFamily(f"darkroom_worker_gpu_{name}_seconds", text, value=value)
 
 
 def _counter(registry: CollectorRegistry, name: str, text: str, *labels: str) -> Counter:

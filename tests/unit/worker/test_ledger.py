@@ -3,6 +3,7 @@
 import pytest
 
 from worker.ledger import GAPS, SETTLE_S, Cause, Ledger
+from worker.metrics import Metrics
 
 
 def spent(ledger: Ledger) -> dict[str, float]:
@@ -58,9 +59,13 @@ def test_long_idle_time_is_settled_as_no_work_and_stays_so() -> None:
     assert spent(ledger) == {}
     ledger.settle(SETTLE_S + 50.0)
     assert spent(ledger) == {"no_work": 50.0}
+    ledger.settle(SETTLE_S + 50.0)
     assert ledger.open_idle_s(SETTLE_S + 50.0) == SETTLE_S
+    ledger.settle(SETTLE_S + 60.0)
+    assert spent(ledger) == {"no_work": 60.0}
     ledger.idle_ended(SETTLE_S + 60.0, existed_since_s=10.0)
-    assert spent(ledger) == {"no_work": 50.0, "work_not_here": SETTLE_S + 10.0}
+    assert spent(ledger) == {"no_work": 60.0, "work_not_here": SETTLE_S}
+    assert ledger.overlapping_s == 0.0
 
 
 def test_what_is_told_twice_counts_once_under_its_first_cause() -> None:
@@ -109,3 +114,21 @@ def test_gaps_that_are_forgotten_stay_unattributed() -> None:
     ledger.spend(Cause.DECODING, 0.0, now_s)
     assert spent(ledger) == {"rendering": GAPS + 10.0, "decoding": float(GAPS)}
     assert ledger.unattributed_s(now_s) == 10.0
+
+
+def test_metrics_show_the_ledger_as_it_is() -> None:
+    metrics, ledger, now_s = Metrics(), Ledger(0.0), 0.0
+    metrics.watch_ledger(ledger, lambda: now_s)
+    ledger.spend(Cause.RENDERING, 0.0, 2.0)
+    ledger.idle_began(3.0)
+
+    def shown(name: str, **labels: str) -> float | None:
+        return metrics.registry.get_sample_value(f"darkroom_worker_gpu_{name}", labels)
+
+    now_s = 4.0
+    assert shown("seconds_total", cause="rendering") == 2.0
+    assert shown("seconds_total", cause="no_work") == 0.0
+    assert (shown("open_idle_seconds"), shown("unattributed_seconds")) == (1.0, 1.0)
+    now_s = 3.0 + SETTLE_S + 10.0
+    assert shown("seconds_total", cause="no_work") == 10.0
+    assert (shown("open_idle_seconds"), shown("overlapping_seconds")) == (SETTLE_S, 0.0)
