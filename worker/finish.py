@@ -1,5 +1,6 @@
 """The last steps of an image: its reply, and only when that is accepted the deletion of its message."""
 
+import asyncio
 from collections.abc import Sequence
 
 import structlog
@@ -7,7 +8,7 @@ import structlog
 from worker import replies, tracing
 from worker.coalesce import Coalescer
 from worker.metrics import Metrics
-from worker.ports import Failpoints, Reply
+from worker.ports import Failpoints, Recorder, Reply
 from worker.types import Batch, Failed, Held, Uploaded
 from worker.window import Window
 
@@ -27,6 +28,7 @@ class Finisher:
         queue: str,
         metrics: Metrics,
         failpoints: Failpoints,
+        recorder: Recorder,
     ) -> None:
         self._window = window
         self._outbox = outbox
@@ -35,6 +37,7 @@ class Finisher:
         self._queue = queue
         self._metrics = metrics
         self._failpoints = failpoints
+        self._recorder = recorder
 
     async def started(self, batch: Batch) -> None:
         """Returns once the reply queue has accepted a `started` for every member."""
@@ -44,6 +47,8 @@ class Finisher:
     async def finish(self, item: Uploaded | Failed | Held) -> None:
         """Reply, delete, let go. A bare Held needs no reply: nobody waits for it."""
         held = self._held(item)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         if isinstance(item, Uploaded):
             await self._send([(held, replies.rendered(item, self._worker_id))], "rendered")
             facts = item.encoded.finished.facts
@@ -55,6 +60,7 @@ class Finisher:
         await self._failpoints.reach("worker.reply_sent")
         await self._deletions.submit_all(list(held.receipts.values()))
         await self._failpoints.reach("worker.deleted")
+        self._recorder("reply", held.id, began, loop.time())
         tracing.end(held.span, item.detail if isinstance(item, Failed) else "")
         self._window.settle(held)
 

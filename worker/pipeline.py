@@ -13,7 +13,7 @@ from worker import encode
 from worker.errors import BadOutput
 from worker.finish import Finisher
 from worker.metrics import Metrics
-from worker.ports import Failpoints, Threads
+from worker.ports import Failpoints, Recorder, Threads
 from worker.types import Encoded, Failed, Failure, Finished, Held, State, Uploaded
 from worker.upload import Uploader
 from worker.window import Window
@@ -67,12 +67,14 @@ class Line:
         sizes: Sizes,
         metrics: Metrics,
         failpoints: Failpoints,
+        recorder: Recorder,
     ) -> None:
         self._window = window
         self._threads = threads
         self._uploader = uploader
         self._metrics = metrics
         self._failpoints = failpoints
+        self._recorder = recorder
         self._encode = Stage("encode", self._encoded, bound=sizes.queued, workers=sizes.encoders)
         self._upload = Stage("upload", self._uploaded, bound=sizes.queued, workers=sizes.uploads)
         self._settle = Stage("settle", finisher.finish, bound=max(64, sizes.queued), workers=sizes.settling)
@@ -106,8 +108,10 @@ class Line:
             data, digest = await self._threads.run(lambda: encode.encode(finished.picture, output_format))
         except BadOutput as error:
             return await self.fail(Failed(held=held, failure=Failure.BAD_OUTPUT, detail=str(error)))
-        took = loop.time() - began
+        ended = loop.time()
+        took = ended - began
         self._metrics.encode_seconds.observe(took)
+        self._recorder("encode", held.id, began, ended)
         await self._failpoints.reach("worker.encoded")
         media = encode.content_type(output_format)
         return await self._upload.put(

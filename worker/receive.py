@@ -19,7 +19,7 @@ from worker.health import Health
 from worker.metrics import Metrics
 from worker.models import Models
 from worker.pipeline import Line
-from worker.ports import Failpoints, JobQueue, NewId, Received, Reply, ReplyQueue, Rng
+from worker.ports import Failpoints, JobQueue, NewId, Received, Recorder, Reply, ReplyQueue, Rng
 from worker.timing import Measured
 from worker.types import Failed, Failure, Job, State
 from worker.window import Offer, Window
@@ -52,6 +52,7 @@ class Receiver:
         metrics: Metrics,
         health: Health,
         failpoints: Failpoints,
+        recorder: Recorder,
     ) -> None:
         self._window = window
         self._queue = queue
@@ -68,6 +69,7 @@ class Receiver:
         self._metrics = metrics
         self._health = health
         self._failpoints = failpoints
+        self._recorder = recorder
         self._closed = asyncio.Event()
 
     def close(self) -> None:
@@ -116,8 +118,11 @@ class Receiver:
             _log.warning("receive.failed", error=type(error).__name__)
             return None
         self._health.clear("jobs")
+        ended = asyncio.get_running_loop().time()
+        if received:
+            self._recorder("receive", f"{len(received)} messages", began, ended)
         if len(received) == limit:  # otherwise most of the time went into waiting for messages
-            self._measured.observe(RECEIVE_KIND, asyncio.get_running_loop().time() - began)
+            self._measured.observe(RECEIVE_KIND, ended - began)
         return received
 
     async def _take_all(self, received: Sequence[Received]) -> None:

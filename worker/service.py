@@ -193,6 +193,7 @@ class Worker:
             queue=self._tuning.replies_queue,
             metrics=self._shared.metrics,
             failpoints=self._ports.failpoints,
+            recorder=self._ports.recorder,
         )
 
     def _build_line(self) -> Line:
@@ -205,6 +206,7 @@ class Worker:
             metrics=shared.metrics,
             health=shared.health,
             failpoints=ports.failpoints,
+            recorder=ports.recorder,
         )
         return Line(
             shared.window,
@@ -214,6 +216,7 @@ class Worker:
             sizes=Sizes(encoders=tuning.encoders, uploads=tuning.uploads, queued=tuning.line_images),
             metrics=shared.metrics,
             failpoints=ports.failpoints,
+            recorder=ports.recorder,
         )
 
     def _build_models(self) -> Models:
@@ -246,6 +249,7 @@ class Worker:
             metrics=shared.metrics,
             health=shared.health,
             failpoints=ports.failpoints,
+            recorder=ports.recorder,
         )
 
     def _build_gpu(self, pulse: Pulse) -> Gpu:

@@ -11,7 +11,7 @@ from infra.retry import Permanent, Retryable, retry
 from worker import replies, tracing
 from worker.health import Health
 from worker.metrics import Metrics
-from worker.ports import Failpoints, ObjectStore, Rng
+from worker.ports import Failpoints, ObjectStore, Recorder, Rng
 from worker.types import Encoded, Uploaded
 
 _log = structlog.get_logger()
@@ -30,6 +30,7 @@ class Uploader:
         metrics: Metrics,
         health: Health,
         failpoints: Failpoints,
+        recorder: Recorder,
     ) -> None:
         self._store = store
         self._bucket = bucket
@@ -38,6 +39,7 @@ class Uploader:
         self._metrics = metrics
         self._health = health
         self._failpoints = failpoints
+        self._recorder = recorder
 
     async def upload(self, encoded: Encoded) -> Uploaded:
         """Returns once the store has verified the digest; tries for ever."""
@@ -52,8 +54,10 @@ class Uploader:
             tracing.end(span)
         self._health.clear("store")
         await self._failpoints.reach("worker.uploaded")
-        took = loop.time() - began
+        ended = loop.time()
+        took = ended - began
         self._metrics.upload_seconds.observe(took)
+        self._recorder("upload", held.id, began, ended)
         return Uploaded(encoded=encoded, key=key, upload_s=took)
 
     async def _put(self, key: str, encoded: Encoded) -> None:
