@@ -68,6 +68,37 @@ class SubmitOutcome(betterproto.Enum):
     INVALID = 5
 
 
+class EngineFrameKind(betterproto.Enum):
+    UNSPECIFIED = 0
+    HELLO = 1
+    """from the server"""
+
+    DONE = 2
+    PROGRESS = 3
+    STEPPED = 4
+    PICTURE = 5
+    ERROR = 6
+    ADMIT = 16
+    """from the worker"""
+
+    STEP = 17
+    DECODE = 18
+    EVICT = 19
+    PARK = 20
+    UNPARK = 21
+    RESET = 22
+
+
+class EngineErrorKind(betterproto.Enum):
+    UNSPECIFIED = 0
+    MODEL_ERROR = 1
+    OUT_OF_MEMORY = 2
+    BAD_OUTPUT = 3
+    UNSUPPORTED = 4
+    LOAD_FAILED = 5
+    LOST = 6
+
+
 @dataclass(eq=False, repr=False)
 class GenerationSpec(betterproto.Message):
     """
@@ -333,7 +364,6 @@ class EngineJob(betterproto.Message):
     job_id: str = betterproto.string_field(1)
     spec: "GenerationSpec" = betterproto.message_field(2)
     prompts: "Prompts" = betterproto.message_field(3)
-    image_seed: int = betterproto.uint64_field(4)
 
 
 @dataclass(eq=False, repr=False)
@@ -351,46 +381,43 @@ class EngineHello(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
-class EngineAdmit(betterproto.Message):
-    jobs: List["EngineJob"] = betterproto.message_field(1)
-
-
-@dataclass(eq=False, repr=False)
-class EngineEvict(betterproto.Message):
-    job_id: str = betterproto.string_field(1)
-
-
-@dataclass(eq=False, repr=False)
-class EngineProgress(betterproto.Message):
+class EngineStep(betterproto.Message):
     job_id: str = betterproto.string_field(1)
     step: int = betterproto.uint32_field(2)
-    steps: int = betterproto.uint32_field(3)
 
 
 @dataclass(eq=False, repr=False)
 class EngineFinished(betterproto.Message):
     job_id: str = betterproto.string_field(1)
-    width: int = betterproto.uint32_field(2)
-    height: int = betterproto.uint32_field(3)
-    pixel_bytes: int = betterproto.uint64_field(4)
+    ticket: int = betterproto.uint64_field(2)
+
+
+@dataclass(eq=False, repr=False)
+class EnginePicture(betterproto.Message):
+    width: int = betterproto.uint32_field(1)
+    height: int = betterproto.uint32_field(2)
+    scheduler: str = betterproto.string_field(3)
+    media_type: str = betterproto.string_field(4)
 
 
 @dataclass(eq=False, repr=False)
 class EngineError(betterproto.Message):
-    job_id: str = betterproto.string_field(1)
-    kind: str = betterproto.string_field(2)
-    detail: str = betterproto.string_field(3)
+    kind: "EngineErrorKind" = betterproto.enum_field(1)
+    detail: str = betterproto.string_field(2)
 
 
 @dataclass(eq=False, repr=False)
 class EngineFrame(betterproto.Message):
-    hello: "EngineHello" = betterproto.message_field(1, group="body")
-    admit: "EngineAdmit" = betterproto.message_field(2, group="body")
-    evict: "EngineEvict" = betterproto.message_field(3, group="body")
-    progress: "EngineProgress" = betterproto.message_field(4, group="body")
-    finished: "EngineFinished" = betterproto.message_field(5, group="body")
-    error: "EngineError" = betterproto.message_field(6, group="body")
-    pixel_bytes: int = betterproto.uint64_field(15)
+    kind: "EngineFrameKind" = betterproto.enum_field(1)
+    pixel_bytes: int = betterproto.uint64_field(2)
+    hello: "EngineHello" = betterproto.message_field(3)
+    jobs: List["EngineJob"] = betterproto.message_field(4)
+    job_ids: List[str] = betterproto.string_field(5)
+    tickets: List[int] = betterproto.uint64_field(6)
+    steps: List["EngineStep"] = betterproto.message_field(7)
+    finished: List["EngineFinished"] = betterproto.message_field(8)
+    picture: "EnginePicture" = betterproto.message_field(9)
+    error: "EngineError" = betterproto.message_field(10)
 
 
 @dataclass(eq=False, repr=False)
