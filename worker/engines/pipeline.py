@@ -9,11 +9,8 @@ at the next larger one and cut to the middle.
 """
 
 import inspect
-import json
-from collections.abc import Mapping, Sequence
-from hashlib import blake2b
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from worker.engines.contract import (
     BatchKey,
@@ -27,17 +24,12 @@ from worker.engines.contract import (
     Stepped,
 )
 from worker.engines.devices import Device, is_lost, is_out_of_memory
-from worker.errors import BadOutput, EngineError, EngineLost, LoadFailed, OutOfMemory, Unsupported
+from worker.engines.opening import SCHEDULERS, fresh_scheduler, open_pipeline, revision_of
+from worker.engines.pixels import cut, levels, renderable
+from worker.errors import BadOutput, EngineError, EngineLost, OutOfMemory, Unsupported
 
 if TYPE_CHECKING:
     import numpy as np
-
-SCHEDULERS: Final[Mapping[str, tuple[str, dict[str, Any]]]] = {
-    "ddim": ("DDIMScheduler", {"clip_sample": False}),
-    "euler": ("EulerDiscreteScheduler", {}),
-    "dpmpp_2m": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
-}
-"""Names a request may give, and what they stand for in diffusers; empty is the model's own."""
 
 
 class _Unwanted(Exception):
@@ -89,20 +81,13 @@ class PipelineEngine:
 
     def load(self) -> None:
         """Read the weights. Raises LoadFailed, whose text says what to do."""
-        try:
-            device = self._wish.open()
-            self._pipeline = _open_pipeline(self._source, self._revision, self._wish.torch_dtype())
-            self._pipeline.to(device)
-        except (OSError, ValueError, RuntimeError, ImportError) as error:
-            self._pipeline = None
-            where = "folder" if Path(self._source).is_dir() else "hub id (not in the cache, and the hub unreachable?)"
-            raise LoadFailed(f"{where} {self._source}: {type(error).__name__}: {error}") from error
-        self._pipeline.set_progress_bar_config(disable=True)
+        self._pipeline = None
+        self._pipeline, device = open_pipeline(self._source, self._revision, self._wish)
         self._accepted = frozenset(inspect.signature(self._pipeline.__call__).parameters)
         self.facts = EngineFacts(
             engine="pipeline",
             model=self.facts.model,
-            model_revision=self._revision or _folder_revision(Path(self._source)),
+            model_revision=revision_of(self._source, self._revision),
             dtype=self._wish.dtype,
             device=self._wish.describe(device),
             libraries=self._wish.libraries(),
@@ -143,8 +128,8 @@ class PipelineEngine:
             raise OutOfMemory
         self._members.clear()
         self._evicted.clear()
-        cut = [_cut(image, job.width, job.height) for job, image in zip(jobs, images, strict=True)]
-        return Stepped(finished=[Done(job_id=job.id, result=image) for job, image in zip(jobs, cut, strict=True)])
+        middles = [cut(image, job.width, job.height) for job, image in zip(jobs, images, strict=True)]
+        return Stepped(finished=[Done(job_id=job.id, result=image) for job, image in zip(jobs, middles, strict=True)])
 
     def evict(self, job_id: str) -> None:
         """A call cannot drop one image; it is left when all of them are unwanted."""
@@ -172,7 +157,7 @@ class PipelineEngine:
             raise BadOutput("the model gave no RGB picture")
         if not np.isfinite(image).all():
             raise BadOutput("the model gave numbers that are not finite")
-        pixels = (image * 255.0).round().clip(0, 255).astype(np.uint8)
+        pixels = levels(image).astype(np.uint8)
         height, width, _ = pixels.shape
         return Picture(width=width, height=height, rgb=pixels.tobytes(), scheduler=self._used_scheduler)
 
@@ -194,7 +179,7 @@ class PipelineEngine:
         pipeline = self._pipeline
         first = jobs[0]
         own = pipeline.scheduler
-        pipeline.scheduler = self._fresh_scheduler(first.scheduler)
+        pipeline.scheduler = fresh_scheduler(own, first.scheduler)
         self._used_scheduler = type(pipeline.scheduler).__name__
 
         def on_step_end(_pipe: Any, step: int, _timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -222,57 +207,4 @@ class PipelineEngine:
         return images
 
     def _renderable(self, side: int) -> int:
-        """`side`, or the next larger one that the model's latents can express; pipelines silently round down."""
-        factor = int(getattr(self._pipeline, "vae_scale_factor", 8))
-        return -(-side // factor) * factor
-
-    def _fresh_scheduler(self, name: str) -> Any:
-        own = self._pipeline.scheduler
-        if not name:
-            return type(own).from_config(own.config)
-        import diffusers  # noqa: PLC0415  (heavy)
-
-        kind, options = SCHEDULERS[name]
-        return getattr(diffusers, kind).from_config(own.config, **options)
-
-
-def _cut(image: "np.ndarray[Any, Any]", width: int, height: int) -> "np.ndarray[Any, Any]":
-    """The middle of a picture that is larger than asked for; any other as it is."""
-    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
-    return image[top : top + height, left : left + width] if top >= 0 and left >= 0 else image
-
-
-def _open_pipeline(source: str, revision: str, dtype: Any) -> Any:
-    import transformers  # noqa: PLC0415  (heavy)
-
-    # Below error level both log parts of prompts ("the following part of your input was truncated …").
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    import diffusers  # noqa: PLC0415  (heavy; and noisy if imported before that)
-
-    diffusers.utils.logging.set_verbosity_error()
-    diffusers.utils.logging.disable_progress_bar()
-    where: dict[str, Any] = {"local_files_only": True} if Path(source).is_dir() else {"revision": revision}
-    index = diffusers.DiffusionPipeline.load_config(source, **where)
-    without: dict[str, Any] = {"safety_checker": None} if "safety_checker" in index else {}
-    if "requires_safety_checker" in index:
-        without["requires_safety_checker"] = False
-    return diffusers.DiffusionPipeline.from_pretrained(
-        source,
-        dtype=dtype,
-        use_safetensors=True,
-        trust_remote_code=False,
-        **where,
-        **without,
-    )
-
-
-def _folder_revision(folder: Path) -> str:
-    """What names the state of a local folder: a digest of its small files and of the sizes of its large ones."""
-    digest = blake2b(digest_size=8)
-    for file in sorted(each for each in folder.rglob("*") if each.is_file()):
-        size = file.stat().st_size
-        digest.update(json.dumps([str(file.relative_to(folder)), size]).encode())
-        if size < 1_000_000:
-            digest.update(file.read_bytes())
-    return f"folder:{digest.hexdigest()}"
+        return renderable(side, int(getattr(self._pipeline, "vae_scale_factor", 8)))
