@@ -7,10 +7,10 @@ from core import commands as c
 from core import tracing
 from core.events import Failure, RenderFacts, Spec, Timings
 from core.ports import Received
-from schema import pb
+from schema import fast
 
 _tracer = trace.get_tracer(__name__)
-Reply = pb.ImageStarted | pb.ImageRendered | pb.ImageAttemptFailed
+Reply = fast.ImageStarted | fast.ImageRendered | fast.ImageAttemptFailed
 
 
 class Processing:
@@ -42,15 +42,15 @@ class Processing:
 def kind(reply: Reply) -> str:
     """Its name in metrics and spans."""
     match reply:
-        case pb.ImageStarted():
+        case fast.ImageStarted():
             return "started"
-        case pb.ImageRendered():
+        case fast.ImageRendered():
             return "rendered"
         case _:
             return "attempt_failed"
 
 
-def started(reply: pb.ImageStarted, recheck_after_ms: int) -> c.RecordStarted:
+def started(reply: fast.ImageStarted, recheck_after_ms: int) -> c.RecordStarted:
     """The command for a worker's word that it begins."""
     return c.RecordStarted(
         index=reply.image.index,
@@ -64,7 +64,7 @@ def started(reply: pb.ImageStarted, recheck_after_ms: int) -> c.RecordStarted:
     )
 
 
-def rendered(reply: pb.ImageRendered, public_token: str) -> c.RecordRendered:
+def rendered(reply: fast.ImageRendered, public_token: str) -> c.RecordRendered:
     """The command for a worker's word that a picture lies in the temporary bucket. `public_token` is fresh."""
     times, facts = reply.timings, reply.facts
     return c.RecordRendered(
@@ -102,7 +102,7 @@ def rendered(reply: pb.ImageRendered, public_token: str) -> c.RecordRendered:
     )
 
 
-def attempt_failed(reply: pb.ImageAttemptFailed) -> c.RecordAttemptFailed:
+def attempt_failed(reply: fast.ImageAttemptFailed) -> c.RecordAttemptFailed:
     """The command for a worker's word that an attempt gave no picture."""
     return c.RecordAttemptFailed(
         index=reply.image.index,
@@ -115,7 +115,7 @@ def attempt_failed(reply: pb.ImageAttemptFailed) -> c.RecordAttemptFailed:
     )
 
 
-def misfit(reply: pb.ImageRendered, spec: Spec) -> c.RecordAttemptFailed | None:
+def misfit(reply: fast.ImageRendered, spec: Spec) -> c.RecordAttemptFailed | None:
     """The failure that a picture of another size or format than the asked one is."""
     if (reply.width, reply.height, int(reply.format)) == (spec.width, spec.height, spec.output_format):
         return None

@@ -13,7 +13,7 @@ from core.ports import Outgoing
 from core.schedule import Ref
 from core.state import Generation, Image
 from core.views import image_seed
-from schema import messages, pb
+from schema import fast, messages, pb
 
 _tracer = trace.get_tracer(__name__)
 
@@ -61,13 +61,13 @@ def batch_key(spec: Spec) -> tuple[object, ...]:
     return spec.model, spec.width, spec.height, spec.num_inference_steps, spec.guidance_scale, spec.scheduler
 
 
-def job_message(state: Generation, image: Image, prompts: Prompts, *, solo: bool) -> pb.ImageJob:
+def job_message(state: Generation, image: Image, prompts: Prompts, *, solo: bool) -> fast.ImageJob:
     """The message that asks a worker for this image."""
     spec = state.spec
-    return pb.ImageJob(
-        image=pb.ImageRef(generation_id=state.id, index=image.index),
+    return fast.ImageJob(
+        image=fast.ImageRef(generation_id=state.id, index=image.index),
         dispatch=image.dispatches + 1,
-        spec=pb.GenerationSpec(
+        spec=fast.GenerationSpec(
             model=spec.model,
             width=spec.width,
             height=spec.height,
@@ -78,10 +78,10 @@ def job_message(state: Generation, image: Image, prompts: Prompts, *, solo: bool
             output_format=pb.OutputFormat(spec.output_format),
             scheduler=spec.scheduler,
         ),
-        prompts=pb.Prompts(prompt=prompts.prompt, negative_prompt=prompts.negative_prompt),
+        prompts=fast.Prompts(prompt=prompts.prompt, negative_prompt=prompts.negative_prompt),
         image_seed=image_seed(spec.seed, image.index),
         priority=state.priority,
         solo=solo,
         requested_at_ms=state.requested_at_ms,
-        trace=pb.TraceContext(traceparent=state.trace.traceparent, tracestate=state.trace.tracestate),
+        trace=fast.TraceContext(traceparent=state.trace.traceparent, tracestate=state.trace.tracestate),
     )

@@ -24,7 +24,7 @@ from core.progress import Progress, Workers
 from core.runway import Patience
 from core.writer import Writer
 from infra.retry import Permanent, Retryable, backoff_s
-from schema import messages, pb
+from schema import fast, messages
 
 _log = structlog.get_logger()
 _LIMIT = 10
@@ -127,7 +127,7 @@ class Replies:
         except messages.BadMessage as error:
             _log.warning("reply.quarantined", reason=str(error), bytes=len(received.body))
             return None
-        if isinstance(message, pb.ImageJob):
+        if isinstance(message, fast.ImageJob):
             _log.warning("reply.quarantined", reason="a job on the replies queue")
             return None
         return message
@@ -154,12 +154,12 @@ class Replies:
         outcome = "unknown" if result.state is None else "recorded" if result.changed else "late"
         self._metrics.replies.labels(kind(reply), outcome).inc()
         ref = (reply.image.generation_id, reply.image.index)
-        if isinstance(reply, pb.ImageStarted):
+        if isinstance(reply, fast.ImageStarted):
             if result.changed:
                 self._progress.started(ref, reply.worker_id, reply.batch_size)
         else:
             self._workers.saw(reply.worker_id)
-        if isinstance(reply, pb.ImageRendered) and not result.changed and result.state is not None:
+        if isinstance(reply, fast.ImageRendered) and not result.changed and result.state is not None:
             images = result.state.images
             won = images[ref[1]].rendered if ref[1] < len(images) else None
             if won is None or won.attempt_id != reply.attempt_id:
@@ -171,10 +171,10 @@ class Replies:
     def _command(self, reply: Reply) -> c.Command:
         state = self._writer.open.get(reply.image.generation_id)
         match reply:
-            case pb.ImageStarted():
+            case fast.ImageStarted():
                 work_s = self._estimates.work_s(state.spec) if state else 0.0
                 return started(reply, self._patience.after_start_ms(work_s, reply.batch_size))
-            case pb.ImageRendered():
+            case fast.ImageRendered():
                 wrong = misfit(reply, state.spec) if state else None
                 return wrong or rendered(reply, self._new_token())
             case _:

@@ -1,7 +1,8 @@
 """The queue messages as bytes and back: envelope, codec, strict validation, in one place for both sides.
 
 `encode` and `decode` are inverse on valid messages. `decode` raises `BadMessage` for anything
-else and nothing but `BadMessage`, so a consumer can quarantine it and go on.
+else and nothing but `BadMessage`, so a consumer can quarantine it and go on. The messages are those of
+`schema.fast`; `encode` takes the generated ones too, whose bytes are the same.
 """
 
 from collections.abc import Callable
@@ -10,12 +11,12 @@ from typing import Any, TypeVar
 
 import betterproto
 
-from schema import pb, validate
+from schema import fast, pb, validate
 from schema.envelope import BadEnvelope, Envelope, seal, unseal
 
 M = TypeVar("M", bound=betterproto.Message)
 
-QueueMessage = pb.ImageJob | pb.ImageStarted | pb.ImageRendered | pb.ImageAttemptFailed
+QueueMessage = fast.ImageJob | fast.ImageStarted | fast.ImageRendered | fast.ImageAttemptFailed
 
 
 class BadMessage(ValueError):
@@ -31,12 +32,15 @@ class _Kind:
 
 
 _KINDS: tuple[_Kind, ...] = (
-    _Kind("job.image", 1, pb.ImageJob, validate.image_job),
-    _Kind("reply.started", 1, pb.ImageStarted, validate.image_started),
-    _Kind("reply.rendered", 1, pb.ImageRendered, validate.image_rendered),
-    _Kind("reply.attempt_failed", 1, pb.ImageAttemptFailed, validate.image_attempt_failed),
+    _Kind("job.image", 1, fast.ImageJob, validate.image_job),
+    _Kind("reply.started", 1, fast.ImageStarted, validate.image_started),
+    _Kind("reply.rendered", 1, fast.ImageRendered, validate.image_rendered),
+    _Kind("reply.attempt_failed", 1, fast.ImageAttemptFailed, validate.image_attempt_failed),
 )
-_BY_CLASS = {kind.cls: kind for kind in _KINDS}
+_GENERATED = {cls.__name__: cls for cls in (pb.ImageJob, pb.ImageStarted, pb.ImageRendered, pb.ImageAttemptFailed)}
+_BY_CLASS: dict[type[Any], _Kind] = {}
+for _kind in _KINDS:
+    _BY_CLASS[_kind.cls] = _BY_CLASS[_GENERATED[_kind.cls.__name__]] = _kind
 _BY_NAME = {(kind.name, kind.version): kind for kind in _KINDS}
 
 
@@ -44,7 +48,7 @@ def encode(message: QueueMessage) -> bytes:
     """The message sealed in its envelope. Raises schema.validate.Invalid for a message nobody would accept."""
     kind = _BY_CLASS[type(message)]
     kind.check(message)
-    return seal(Envelope(type=kind.name, version=kind.version, payload=bytes(message)))
+    return seal(Envelope(type=kind.name, version=kind.version, payload=message.SerializeToString()))
 
 
 def decode(data: bytes) -> QueueMessage:
@@ -56,7 +60,10 @@ def decode(data: bytes) -> QueueMessage:
     kind = _BY_NAME.get((envelope.type, envelope.version))
     if kind is None:
         raise BadMessage(f"unknown message {envelope.type!r} version {envelope.version}")
-    message: QueueMessage = parse(kind.cls, envelope.payload)
+    try:
+        message: QueueMessage = kind.cls.FromString(envelope.payload)
+    except Exception as error:  # noqa: BLE001  (DecodeError; whatever else it is, the message is at fault)
+        raise BadMessage(f"payload cannot be decoded ({type(error).__name__})") from None
     try:
         kind.check(message)
     except validate.Invalid as error:
@@ -65,7 +72,7 @@ def decode(data: bytes) -> QueueMessage:
 
 
 def parse(cls: type[M], payload: bytes) -> M:
-    """`payload` as a message of class `cls`. The codec's many errors become BadMessage."""
+    """`payload` as a generated message of class `cls`. The codec's many errors become BadMessage."""
     try:
         return cls().parse(payload)
     except Exception as error:  # noqa: BLE001  (RuntimeError from the Rust codec, EOFError and others from the Python one)

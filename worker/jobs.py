@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from schema import messages, pb
+from schema import fast, messages
 from worker.engines.contract import RenderJob
 from worker.types import ImageId, Job
 
@@ -10,7 +10,7 @@ from worker.types import ImageId, Job
 def parse(body: bytes, attributes: Mapping[str, str], *, suspect: bool) -> Job:
     """The job. `suspect` makes it solo whatever the message says. Raises schema.messages.BadMessage."""
     message = messages.decode(body)
-    if not isinstance(message, pb.ImageJob):
+    if not isinstance(message, fast.ImageJob):
         raise messages.BadMessage(f"a {type(message).__name__} is no job")
     spec = message.spec
     image = ImageId(generation_id=message.image.generation_id, index=message.image.index)
@@ -37,7 +37,7 @@ def parse(body: bytes, attributes: Mapping[str, str], *, suspect: bool) -> Job:
     )
 
 
-def _trace(attributes: Mapping[str, str], stored: pb.TraceContext) -> dict[str, str]:
+def _trace(attributes: Mapping[str, str], stored: fast.TraceContext) -> dict[str, str]:
     """The sender's own context where the queue carried it, else the generation's."""
     traceparent = attributes.get("traceparent", "")
     if traceparent:

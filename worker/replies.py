@@ -1,6 +1,6 @@
 """The three messages the worker sends to core, from what it knows. Pure."""
 
-from schema import limits, messages, pb
+from schema import fast, limits, messages, pb
 from worker.types import Batch, Failed, Held, Uploaded
 
 
@@ -13,7 +13,7 @@ def temp_key(held: Held) -> str:
 def started(batch: Batch, held: Held, worker_id: str) -> bytes:
     """The image is about to be admitted."""
     return messages.encode(
-        pb.ImageStarted(
+        fast.ImageStarted(
             image=held.job.image.ref(),
             attempt_id=held.attempt_id,
             dispatch=held.job.dispatch,
@@ -30,7 +30,7 @@ def rendered(uploaded: Uploaded, worker_id: str) -> bytes:
     finished = uploaded.encoded.finished
     held = finished.held
     return messages.encode(
-        pb.ImageRendered(
+        fast.ImageRendered(
             image=held.job.image.ref(),
             attempt_id=held.attempt_id,
             dispatch=held.job.dispatch,
@@ -51,7 +51,7 @@ def attempt_failed(failed: Failed, worker_id: str) -> bytes:
     """The attempt gave no picture."""
     held = failed.held
     return messages.encode(
-        pb.ImageAttemptFailed(
+        fast.ImageAttemptFailed(
             image=held.job.image.ref(),
             attempt_id=held.attempt_id,
             dispatch=held.job.dispatch,
@@ -63,9 +63,9 @@ def attempt_failed(failed: Failed, worker_id: str) -> bytes:
     )
 
 
-def _timings(uploaded: Uploaded) -> pb.AttemptTimings:
+def _timings(uploaded: Uploaded) -> fast.AttemptTimings:
     finished = uploaded.encoded.finished
-    return pb.AttemptTimings(
+    return fast.AttemptTimings(
         wait_ms=finished.held.wait_s * 1000,
         gpu_ms=finished.held.gpu_s * 1000,
         batch_gpu_ms=finished.batch_gpu_s * 1000,
@@ -76,10 +76,10 @@ def _timings(uploaded: Uploaded) -> pb.AttemptTimings:
     )
 
 
-def _facts(uploaded: Uploaded) -> pb.RenderFacts:
+def _facts(uploaded: Uploaded) -> fast.RenderFacts:
     finished = uploaded.encoded.finished
     facts = finished.facts
-    return pb.RenderFacts(
+    return fast.RenderFacts(
         engine=facts.engine,
         model=facts.model,
         model_revision=facts.model_revision,

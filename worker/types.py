@@ -9,7 +9,7 @@ from enum import Enum, IntEnum
 
 from opentelemetry.trace import INVALID_SPAN, Span
 
-from schema import pb
+from schema import fast
 from worker.engines.contract import BatchKey, EncodedPicture, Engine, EngineFacts, Picture, RenderJob
 
 MAX_RECEIPTS = 8
@@ -26,9 +26,9 @@ class ImageId:
     def __str__(self) -> str:
         return f"{self.generation_id}/{self.index}"
 
-    def ref(self) -> pb.ImageRef:
+    def ref(self) -> fast.ImageRef:
         """As the messages say it."""
-        return pb.ImageRef(generation_id=self.generation_id, index=self.index)
+        return fast.ImageRef(generation_id=self.generation_id, index=self.index)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from hashlib import sha256
 
 import pytest
 
-from schema import pb
+from schema import fast, pb
 from schema.envelope import Envelope, seal, unseal
 from schema.messages import encode
 from tests.cloud import DEAD, JOBS, REPLIES, TEMP
@@ -21,9 +21,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         invariants.check(stack)
 
 
-def rendered(generation_id: str, index: int = 0, attempt_id: str = "att_forged") -> pb.ImageRendered:
-    return pb.ImageRendered(
-        image=pb.ImageRef(generation_id=generation_id, index=index),
+def rendered(generation_id: str, index: int = 0, attempt_id: str = "att_forged") -> fast.ImageRendered:
+    return fast.ImageRendered(
+        image=fast.ImageRef(generation_id=generation_id, index=index),
         attempt_id=attempt_id,
         dispatch=1,
         worker_id="nobody",
@@ -33,8 +33,8 @@ def rendered(generation_id: str, index: int = 0, attempt_id: str = "att_forged")
         width=64,
         height=64,
         format=pb.OutputFormat(1),
-        timings=pb.AttemptTimings(),
-        facts=pb.RenderFacts(batch_id="bat_forged", seed=1),
+        timings=fast.AttemptTimings(),
+        facts=fast.RenderFacts(batch_id="bat_forged", seed=1),
     )
 
 
@@ -77,12 +77,12 @@ def test_replies_about_nothing_and_nobody_decide_nothing(stack: Stack) -> None:
     """Unknown generation, index beyond n, unknown attempt of a finished one (faults.md 35)."""
     client = stack.client()
     done = client.ended(client.submit()["id"])
-    wandering: list[pb.ImageRendered | pb.ImageStarted] = [
+    wandering: list[fast.ImageRendered | fast.ImageStarted] = [
         rendered("gen_nobody"),
         rendered(done["id"]),
         rendered(done["id"], index=9),
-        pb.ImageStarted(
-            image=pb.ImageRef(generation_id=done["id"], index=0),
+        fast.ImageStarted(
+            image=fast.ImageRef(generation_id=done["id"], index=0),
             attempt_id="att_late",
             dispatch=1,
             worker_id="nobody",

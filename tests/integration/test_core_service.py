@@ -124,7 +124,7 @@ async def worker(of: CoreSettings) -> AsyncIterator[None]:
                 for received in await jobs.receive(limit=10, wait_s=1, visibility_s=30):
                     number += 1
                     job = messages.decode(received.body)
-                    assert isinstance(job, pb.ImageJob)
+                    assert isinstance(job, fast.ImageJob)
                     data = f"{job.image.generation_id}".encode()
                     reply = rendered(job, f"att_{number}", data)
                     digest = hashlib.sha256(data).digest()

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from infra.local.layout import aws_environment
-from schema import messages, pb
+from schema import fast, messages, pb
 from tests import emulators, otlp
 from tests.cloud import DEAD, JOBS, REPLIES, TEMP, Cloud
 from tests.eventually import until
@@ -119,10 +119,10 @@ def system(tmp_path: Path) -> Iterator[System]:
 
 def job(number: int, *, model: str = "quick", steps: int = 4, form: int = 1, **more: Any) -> bytes:
     return messages.encode(
-        pb.ImageJob(
-            image=pb.ImageRef(generation_id=f"gen_{number}", index=1),
+        fast.ImageJob(
+            image=fast.ImageRef(generation_id=f"gen_{number}", index=1),
             dispatch=more.pop("dispatch", 1),
-            spec=pb.GenerationSpec(
+            spec=fast.GenerationSpec(
                 model=model,
                 width=64,
                 height=128,
@@ -132,7 +132,7 @@ def job(number: int, *, model: str = "quick", steps: int = 4, form: int = 1, **m
                 n=2,
                 output_format=pb.OutputFormat(form),
             ),
-            prompts=pb.Prompts(prompt="a secret prompt"),
+            prompts=fast.Prompts(prompt="a secret prompt"),
             image_seed=number + 1,
             **more,
         )
@@ -142,10 +142,10 @@ def job(number: int, *, model: str = "quick", steps: int = 4, form: int = 1, **m
 def test_a_picture_for_each_job_in_the_promised_order(system: System) -> None:
     system.start()
     system.send([job(number, form=1 + number % 3) for number in range(6)])
-    until(lambda: len(system.of(pb.ImageRendered)) == 6, 20, what=system.worker.tail())
+    until(lambda: len(system.of(fast.ImageRendered)) == 6, 20, what=system.worker.tail())
     system.no_job_left()
-    for rendered in system.of(pb.ImageRendered):
-        started = next(each for each in system.of(pb.ImageStarted) if each.attempt_id == rendered.attempt_id)
+    for rendered in system.of(fast.ImageRendered):
+        started = next(each for each in system.of(fast.ImageStarted) if each.attempt_id == rendered.attempt_id)
         assert (started.image, started.worker_id, started.dispatch) == (rendered.image, "worker-of-mine", 1)
         data = system.cloud.s3.get_object(Bucket=TEMP, Key=rendered.temp_key)["Body"].read()
         number = int(rendered.image.generation_id.removeprefix("gen_"))
@@ -159,14 +159,14 @@ def test_a_picture_for_each_job_in_the_promised_order(system: System) -> None:
         assert 20 <= rendered.timings.batch_gpu_ms < 2_000
         assert 0 < rendered.timings.gpu_ms <= rendered.timings.batch_gpu_ms
     assert all(trace == TRACE for trace in system.traces)  # no exporter: the sender's context goes on unchanged
-    assert not system.of(pb.ImageAttemptFailed)
+    assert not system.of(fast.ImageAttemptFailed)
 
 
 def test_what_is_no_job_goes_to_the_dead_letter_queue_and_the_rest_goes_on(system: System) -> None:
     whole = job(1)
     foreign = messages.encode(
-        pb.ImageStarted(
-            image=pb.ImageRef(generation_id="gen_1"),
+        fast.ImageStarted(
+            image=fast.ImageRef(generation_id="gen_1"),
             attempt_id="a",
             dispatch=1,
             worker_id="w",
@@ -176,41 +176,41 @@ def test_what_is_no_job_goes_to_the_dead_letter_queue_and_the_rest_goes_on(syste
     )
     system.send([whole[:-3], "no base64 at all!", b"\0" * 40, foreign, whole[:40] + b"x" + whole[41:], job(2)])
     system.start()
-    until(lambda: len(system.of(pb.ImageRendered)) == 1, 20, what=system.worker.tail())
+    until(lambda: len(system.of(fast.ImageRendered)) == 1, 20, what=system.worker.tail())
     system.no_job_left()
     assert system.cloud.waiting(DEAD) == 5
-    assert len(system.of(pb.ImageStarted)) == 1
+    assert len(system.of(fast.ImageStarted)) == 1
 
 
 def test_an_unknown_model_is_refused_with_a_reply(system: System) -> None:
     system.start()
     system.send([job(1, model="nobody-has-it")])
-    failed = until(lambda: system.of(pb.ImageAttemptFailed), 20, what=system.worker.tail())[0]
+    failed = until(lambda: system.of(fast.ImageAttemptFailed), 20, what=system.worker.tail())[0]
     assert int(failed.failure) == pb.AttemptFailure.UNSUPPORTED
-    assert not system.of(pb.ImageStarted)
+    assert not system.of(fast.ImageStarted)
     system.no_job_left()
 
 
 def test_a_duplicate_gives_one_picture(system: System) -> None:
     system.send([job(1, model="slow")] * 3)
     system.start()
-    until(lambda: system.of(pb.ImageRendered), 20, what=system.worker.tail())
+    until(lambda: system.of(fast.ImageRendered), 20, what=system.worker.tail())
     system.no_job_left()
-    assert len(system.of(pb.ImageRendered)) == 1
+    assert len(system.of(fast.ImageRendered)) == 1
 
 
 def test_messages_stay_hidden_while_a_batch_outlasts_the_visibility_timeout(system: System) -> None:
     system.send([job(number, model="slow", steps=12) for number in range(5)])  # three batches of about 3 s
     system.start()
-    until(lambda: len(system.of(pb.ImageRendered)) == 5, 40, what=system.worker.tail())
+    until(lambda: len(system.of(fast.ImageRendered)) == 5, 40, what=system.worker.tail())
     system.no_job_left()
-    assert len(system.of(pb.ImageStarted)) == 5
+    assert len(system.of(fast.ImageStarted)) == 5
 
 
 def test_a_drain_finishes_what_runs_and_gives_the_rest_back_at_once(system: System) -> None:
     system.send([job(number, model="slow", steps=20) for number in range(8)])
     system.start(DARKROOM_VISIBILITY_S="60")
-    until(lambda: len(system.of(pb.ImageStarted)) >= 2, 20, what=system.worker.tail())
+    until(lambda: len(system.of(fast.ImageStarted)) >= 2, 20, what=system.worker.tail())
     began = time.monotonic()
     system.worker.signal(signal.SIGTERM)
 
@@ -221,12 +221,12 @@ def test_a_drain_finishes_what_runs_and_gives_the_rest_back_at_once(system: Syst
     until(lambda: visible() >= 4, 2, what=f"buffered jobs are visible again\n{system.worker.tail()}")
     assert time.monotonic() - began < 2
     assert system.worker.exit_code(20) == 0
-    started = {str(each.attempt_id) for each in system.of(pb.ImageStarted)}
-    rendered = {str(each.attempt_id) for each in system.of(pb.ImageRendered)}
-    drained = {str(each.attempt_id) for each in system.of(pb.ImageAttemptFailed)}
+    started = {str(each.attempt_id) for each in system.of(fast.ImageStarted)}
+    rendered = {str(each.attempt_id) for each in system.of(fast.ImageRendered)}
+    drained = {str(each.attempt_id) for each in system.of(fast.ImageAttemptFailed)}
     assert rendered
     assert rendered | drained == started
-    assert all(int(each.failure) == pb.AttemptFailure.DRAINED for each in system.of(pb.ImageAttemptFailed))
+    assert all(int(each.failure) == pb.AttemptFailure.DRAINED for each in system.of(fast.ImageAttemptFailed))
     assert system.cloud.waiting(JOBS) == 8 - len(started)
 
 
@@ -242,7 +242,7 @@ def test_a_missing_model_folder_is_one_line_and_exit_code_2(system: System, tmp_
 def test_a_hung_engine_ends_the_process_and_says_which_images_ran(system: System) -> None:
     system.send([job(1, model="slow", steps=20)])
     system.worker.start(DARKROOM_WORKER_HANG_S="0.5", DARKROOM_FAILPOINTS="worker.gpu_mid=sleep:60@3")
-    failed = until(lambda: system.of(pb.ImageAttemptFailed), 20, what=system.worker.tail())[0]
+    failed = until(lambda: system.of(fast.ImageAttemptFailed), 20, what=system.worker.tail())[0]
     assert int(failed.failure) == pb.AttemptFailure.HUNG
     assert system.worker.exit_code(10) == 1
     system.no_job_left()
@@ -254,7 +254,7 @@ def test_one_trace_goes_from_the_senders_span_to_the_reply(system: System) -> No
             OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, OTEL_TRACES_EXPORTER="otlp", OTEL_BSP_SCHEDULE_DELAY="100"
         )
         system.send([job(1)])
-        until(lambda: system.of(pb.ImageRendered), 20, what=system.worker.tail())
+        until(lambda: system.of(fast.ImageRendered), 20, what=system.worker.tail())
         system.worker.stop()
         spans = {span.name: span for span in receiver.spans() if span.trace_id == TRACE.split("-")[1]}
         batch = next(span for span in receiver.spans() if span.name == "batch")
@@ -275,7 +275,7 @@ def test_one_trace_goes_from_the_senders_span_to_the_reply(system: System) -> No
 def test_metrics_count_what_happened(system: System) -> None:
     system.start()
     system.send([job(number) for number in range(3)])
-    until(lambda: len(system.of(pb.ImageRendered)) == 3, 20, what=system.worker.tail())
+    until(lambda: len(system.of(fast.ImageRendered)) == 3, 20, what=system.worker.tail())
     with urllib.request.urlopen(f"http://127.0.0.1:{system.admin}/metrics", timeout=5) as answer:
         lines = dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if not line.startswith("#"))
     assert float(lines['darkroom_worker_images_rendered_total{engine="emulated",model="quick"}']) == 3

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from core import events as e
 from core.state import Generation
-from schema import messages, pb
+from schema import fast, messages
 from tests.simulation.world import World
 
 Ref = tuple[str, int]
@@ -31,9 +31,9 @@ class Rules:
         if message is None:
             return
         ref = (message.image.generation_id, message.image.index)
-        if isinstance(message, pb.ImageJob):
+        if isinstance(message, fast.ImageJob):
             self.sent.add((*ref, message.dispatch))
-        elif isinstance(message, pb.ImageStarted):
+        elif isinstance(message, fast.ImageStarted):
             self.started.add((sender, ref))
         else:
             self.answered.add((sender, ref))
@@ -44,13 +44,13 @@ class Rules:
         if message is None:
             return
         ref = (message.image.generation_id, message.image.index)
-        if isinstance(message, pb.ImageJob):
+        if isinstance(message, fast.ImageJob):
             if (reader, ref) not in self.answered | self.unwanted:
                 self.world.violate(f"{reader} deleted {ref} before its reply was accepted")
-        elif isinstance(message, pb.ImageRendered):
+        elif isinstance(message, fast.ImageRendered):
             self._rendered_deleted(message, ref)
 
-    def _rendered_deleted(self, message: pb.ImageRendered, ref: Ref) -> None:
+    def _rendered_deleted(self, message: fast.ImageRendered, ref: Ref) -> None:
         state = self.states.get(ref[0])
         if state is None or not state.open:
             return

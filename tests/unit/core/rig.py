@@ -140,7 +140,7 @@ class Worker:
     worker_id: str = "w1"
     upload: bool = True
     render_s: float = 0.05
-    seen: list[pb.ImageJob] = field(default_factory=list)
+    seen: list[fast.ImageJob] = field(default_factory=list)
     fail_with: int = 0
     start_only: bool = False
 
@@ -148,13 +148,13 @@ class Worker:
         while True:
             for received in await self.world.jobs.receive(limit=10, wait_s=20, visibility_s=VISIBILITY_S):
                 job = messages.decode(received.body)
-                assert isinstance(job, pb.ImageJob)
+                assert isinstance(job, fast.ImageJob)
                 self.seen.append(job)
                 await self.answer(job)
                 if not self.start_only:
                     await self.world.jobs.delete([received.receipt])
 
-    async def answer(self, job: pb.ImageJob) -> None:
+    async def answer(self, job: fast.ImageJob) -> None:
         attempt = f"att_{self.worker_id}_{len(self.seen)}"
         await self.say(started(job, attempt, self.worker_id))
         if self.start_only:
@@ -173,8 +173,8 @@ class Worker:
         await self.world.replies.send([sqs.Outgoing(body=messages.encode(message))])
 
 
-def started(job: pb.ImageJob, attempt: str, worker_id: str = "w1") -> pb.ImageStarted:
-    return pb.ImageStarted(
+def started(job: fast.ImageJob, attempt: str, worker_id: str = "w1") -> fast.ImageStarted:
+    return fast.ImageStarted(
         image=job.image,
         attempt_id=attempt,
         dispatch=job.dispatch,
@@ -185,8 +185,8 @@ def started(job: pb.ImageJob, attempt: str, worker_id: str = "w1") -> pb.ImageSt
     )
 
 
-def rendered(job: pb.ImageJob, attempt: str, data: bytes, worker_id: str = "w1") -> pb.ImageRendered:
-    return pb.ImageRendered(
+def rendered(job: fast.ImageJob, attempt: str, data: bytes, worker_id: str = "w1") -> fast.ImageRendered:
+    return fast.ImageRendered(
         image=job.image,
         attempt_id=attempt,
         dispatch=job.dispatch,
@@ -197,13 +197,13 @@ def rendered(job: pb.ImageJob, attempt: str, data: bytes, worker_id: str = "w1")
         width=job.spec.width,
         height=job.spec.height,
         format=job.spec.output_format,
-        timings=pb.AttemptTimings(gpu_ms=50.0),
-        facts=pb.RenderFacts(batch_id="bat_1"),
+        timings=fast.AttemptTimings(gpu_ms=50.0),
+        facts=fast.RenderFacts(batch_id="bat_1"),
     )
 
 
-def failed(job: pb.ImageJob, attempt: str, worker_id: str, failure: int) -> pb.ImageAttemptFailed:
-    return pb.ImageAttemptFailed(
+def failed(job: fast.ImageJob, attempt: str, worker_id: str, failure: int) -> fast.ImageAttemptFailed:
+    return fast.ImageAttemptFailed(
         image=job.image,
         attempt_id=attempt,
         dispatch=job.dispatch,

@@ -6,14 +6,14 @@ import pytest
 
 from core.parts import Core
 from core.state import Ending
-from schema import pb
+from schema import fast, pb
 from tests import virtual_time
 from tests.eventually import eventually
 from tests.unit.core.rig import VISIBILITY_S, Worker, World, rendered, working
 from tests.unit.core.test_replies import DATA, ending, one_dispatched, put, say
 
 
-async def decided(world: World, core: Core) -> pb.ImageRendered:
+async def decided(world: World, core: Core) -> fast.ImageRendered:
     [job] = await one_dispatched(world, core)
     reply = await put(world, rendered(job, "att_1", DATA))
     await say(world, reply)

@@ -5,7 +5,7 @@ import pytest
 from core.parts import Core
 from core.state import Ending
 from infra import sqs
-from schema import messages, pb
+from schema import fast, messages
 from schema.envelope import Envelope, seal
 from tests import virtual_time
 from tests.eventually import eventually
@@ -14,13 +14,13 @@ from tests.unit.core.rig import World, failed, item, rendered, started
 DATA = b"picture"
 
 
-async def one_dispatched(world: World, core: Core, generation_id: str = "g", *, n: int = 1) -> list[pb.ImageJob]:
+async def one_dispatched(world: World, core: Core, generation_id: str = "g", *, n: int = 1) -> list[fast.ImageJob]:
     await core.service.submit([item(generation_id, n=n)])
-    jobs: list[pb.ImageJob] = []
+    jobs: list[fast.ImageJob] = []
     while len(jobs) < n:
         for each in await world.jobs.receive(limit=10, wait_s=20, visibility_s=1_000):
             message = messages.decode(each.body)
-            assert isinstance(message, pb.ImageJob)
+            assert isinstance(message, fast.ImageJob)
             jobs.append(message)
     return sorted(jobs, key=lambda job: job.image.index)
 
@@ -34,7 +34,7 @@ async def quiet(world: World) -> None:
     await eventually(lambda: not world.replies._messages, what="all replies are taken and deleted")
 
 
-async def put(world: World, reply: pb.ImageRendered, data: bytes = DATA) -> pb.ImageRendered:
+async def put(world: World, reply: fast.ImageRendered, data: bytes = DATA) -> fast.ImageRendered:
     await world.temp.put(reply.temp_key, data, content_type="image/png", sha256=reply.sha256)
     return reply
 
@@ -91,7 +91,7 @@ def test_replies_after_the_end_and_for_strangers_are_dropped() -> None:
             [job] = await one_dispatched(world, core)
             await core.service.cancel("ann", "g")
             late = await put(world, rendered(job, "att_1", DATA))
-            stranger = pb.ImageJob(image=pb.ImageRef(generation_id="nobody"), dispatch=1, spec=job.spec)
+            stranger = fast.ImageJob(image=fast.ImageRef(generation_id="nobody"), dispatch=1, spec=job.spec)
             await say(world, started(job, "att_1"), late, failed(job, "att_1", "w1", 1), started(stranger, "att_9"))
             assert ending(core) is Ending.CANCELLED
             assert world.types("g") == ["generation.requested", "image.dispatched", "generation.cancelled"]

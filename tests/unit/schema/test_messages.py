@@ -9,24 +9,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schema import limits, messages, pb, validate
+from schema import fast, limits, messages, pb, validate
 from schema.envelope import Envelope, seal, unseal
 
 
-def job() -> pb.ImageJob:
-    return pb.ImageJob(
-        image=pb.ImageRef(generation_id="gen_01", index=1),
+def job() -> fast.ImageJob:
+    return fast.ImageJob(
+        image=fast.ImageRef(generation_id="gen_01", index=1),
         dispatch=1,
         spec=spec(),
-        prompts=pb.Prompts(prompt="a red circle", negative_prompt=""),
+        prompts=fast.Prompts(prompt="a red circle", negative_prompt=""),
         image_seed=8,
         priority=0,
         requested_at_ms=1,
     )
 
 
-def spec() -> pb.GenerationSpec:
-    return pb.GenerationSpec(
+def spec() -> fast.GenerationSpec:
+    return fast.GenerationSpec(
         model="demo",
         width=256,
         height=512,
@@ -38,9 +38,9 @@ def spec() -> pb.GenerationSpec:
     )
 
 
-def started() -> pb.ImageStarted:
-    return pb.ImageStarted(
-        image=pb.ImageRef(generation_id="gen_01", index=1),
+def started() -> fast.ImageStarted:
+    return fast.ImageStarted(
+        image=fast.ImageRef(generation_id="gen_01", index=1),
         attempt_id="att_1",
         dispatch=1,
         worker_id="w1",
@@ -49,9 +49,9 @@ def started() -> pb.ImageStarted:
     )
 
 
-def rendered() -> pb.ImageRendered:
-    return pb.ImageRendered(
-        image=pb.ImageRef(generation_id="gen_01", index=1),
+def rendered() -> fast.ImageRendered:
+    return fast.ImageRendered(
+        image=fast.ImageRef(generation_id="gen_01", index=1),
         attempt_id="att_1",
         dispatch=1,
         worker_id="w1",
@@ -61,14 +61,14 @@ def rendered() -> pb.ImageRendered:
         width=256,
         height=512,
         format=pb.OutputFormat(2),
-        timings=pb.AttemptTimings(wait_ms=1.0, gpu_ms=2.0),
-        facts=pb.RenderFacts(engine="emulated", batch_id="bat_1"),
+        timings=fast.AttemptTimings(wait_ms=1.0, gpu_ms=2.0),
+        facts=fast.RenderFacts(engine="emulated", batch_id="bat_1"),
     )
 
 
-def failed() -> pb.ImageAttemptFailed:
-    return pb.ImageAttemptFailed(
-        image=pb.ImageRef(generation_id="gen_01", index=1),
+def failed() -> fast.ImageAttemptFailed:
+    return fast.ImageAttemptFailed(
+        image=fast.ImageRef(generation_id="gen_01", index=1),
         attempt_id="att_1",
         dispatch=1,
         worker_id="w1",
@@ -165,7 +165,7 @@ def test_a_well_sealed_message_out_of_range_is_bad(
     with pytest.raises(validate.Invalid):
         messages.encode(message)
     with pytest.raises(messages.BadMessage):
-        messages.decode(seal(Envelope(type=name, version=1, payload=bytes(message))))
+        messages.decode(seal(Envelope(type=name, version=1, payload=message.SerializeToString())))
 
 
 @settings(max_examples=2_500, deadline=None)

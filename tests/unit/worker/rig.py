@@ -7,9 +7,10 @@ from dataclasses import replace
 from itertools import count
 from typing import Any, TypeVar
 
+from infra.clock import wall_ms
 from infra.failpoints import Failpoints
 from infra.sqs import Outgoing
-from schema import messages, pb
+from schema import fast, messages, pb
 from tests.eventually import eventually
 from tests.fakes import FakeBucket, FakeQueue
 from worker.engines.contract import Done, Picture, RenderJob, Report, Stepped
@@ -121,23 +122,24 @@ class Rig:
             encode_threads=self._encode,
             failpoints=Failpoints.from_env(failpoints),
             clock=asyncio.get_running_loop().time,
+            wall_ms=wall_ms,
             new_id=lambda prefix: f"{prefix}_{next(ids)}",
             rng=lambda: 0.01,
         )
         defaults = Tuning(worker_id="w", receive_wait_s=1, drain_s=5.0, wanted_every_s=0.05, hang_s=5.0)
         self.worker = Worker(self.ports, replace(defaults, **tuning))
 
-    async def send(self, *jobs: pb.ImageJob) -> None:
+    async def send(self, *jobs: fast.ImageJob) -> None:
         assert all(await self.jobs.send([Outgoing(body=messages.encode(job)) for job in jobs]))
 
     def of(self, kind: type[T]) -> list[T]:
         return [reply for reply in self.replies.accepted if isinstance(reply, kind)]
 
     def rendered(self) -> list[str]:
-        return [each.image.generation_id for each in self.of(pb.ImageRendered)]
+        return [each.image.generation_id for each in self.of(fast.ImageRendered)]
 
     def failed(self) -> dict[str, int]:
-        return {each.image.generation_id: int(each.failure) for each in self.of(pb.ImageAttemptFailed)}
+        return {each.image.generation_id: int(each.failure) for each in self.of(fast.ImageAttemptFailed)}
 
     async def idle(self) -> None:
         """Until nothing is held and no message is left."""
@@ -180,9 +182,9 @@ async def quiet(check: Callable[[], Awaitable[None]], deadline_s: float = 10.0) 
     await eventually(wait, deadline_s)
 
 
-def job(number: int | str, **fields: Any) -> pb.ImageJob:
+def job(number: int | str, **fields: Any) -> fast.ImageJob:
     """A valid job; `steps`, `size` and the message's own fields can be given."""
-    spec = pb.GenerationSpec(
+    spec = fast.GenerationSpec(
         model=fields.pop("model", MODEL),
         width=fields.pop("size", 64),
         height=64,
@@ -193,13 +195,13 @@ def job(number: int | str, **fields: Any) -> pb.ImageJob:
         output_format=pb.OutputFormat(1),
     )
     defaults: dict[str, Any] = {"dispatch": 1, "image_seed": 1}
-    return pb.ImageJob(
-        image=pb.ImageRef(generation_id=f"g{number}", index=fields.pop("index", 0)),
+    return fast.ImageJob(
+        image=fast.ImageRef(generation_id=f"g{number}", index=fields.pop("index", 0)),
         spec=spec,
-        prompts=pb.Prompts(prompt="a secret prompt"),
+        prompts=fast.Prompts(prompt="a secret prompt"),
         **{**defaults, **fields},
     )
 
 
-def some(numbers: Iterable[int], **fields: Any) -> list[pb.ImageJob]:
+def some(numbers: Iterable[int], **fields: Any) -> list[fast.ImageJob]:
     return [job(number, **fields) for number in numbers]

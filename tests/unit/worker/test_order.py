@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from infra.sqs import Outgoing, Received
-from schema import pb
+from schema import fast, pb
 from tests.eventually import eventually
 from tests.unit.worker.rig import FaultyEngine, Rig, generation, job, quiet, running, some
 from worker.engines.contract import RenderJob, Report, Stepped
@@ -25,7 +25,7 @@ async def test_started_is_accepted_before_admission_and_everything_before_deleti
     early: list[str] = []
 
     def on_admit(jobs: Sequence[RenderJob]) -> None:
-        started = {each.image.generation_id for each in rig.of(pb.ImageStarted)}
+        started = {each.image.generation_id for each in rig.of(fast.ImageStarted)}
         unannounced.extend(generation(each) for each in jobs if generation(each) not in started)
 
     engine.on_admit = on_admit
@@ -45,7 +45,7 @@ async def test_started_is_accepted_before_admission_and_everything_before_deleti
     assert len(rig.rendered()) == 20
     assert not unannounced
     assert not early
-    for rendered in rig.of(pb.ImageRendered):
+    for rendered in rig.of(fast.ImageRendered):
         assert rendered.temp_key in rig.bucket.objects
 
 
@@ -63,7 +63,7 @@ async def test_nothing_is_deleted_while_replies_are_refused() -> None:
         await rig.send(*some(range(2)))
         await rig.idle()
     assert sorted(rig.rendered()) == ["g0", "g1"]
-    assert len(rig.of(pb.ImageStarted)) == 2
+    assert len(rig.of(fast.ImageStarted)) == 2
 
 
 async def test_an_unreachable_reply_queue_holds_the_gpu_and_loses_nothing() -> None:
@@ -91,7 +91,7 @@ async def test_an_unreachable_store_presses_back_on_the_gpu_and_loses_nothing() 
         rig.bucket.unreachable = False
         await rig.idle()
     assert len(set(rig.rendered())) == 30
-    reasons = {each.timings.wait_reason for each in rig.of(pb.ImageRendered)}
+    reasons = {each.timings.wait_reason for each in rig.of(fast.ImageRendered)}
     assert "backpressure" in reasons
 
 
@@ -104,7 +104,7 @@ async def test_the_next_batch_is_announced_while_the_previous_one_renders() -> N
 
     async def send(sent: Sequence[Reply]) -> Sequence[bool]:
         answer = await whole_send(sent)
-        if len(rig.of(pb.ImageStarted)) == 4:
+        if len(rig.of(fast.ImageStarted)) == 4:
             all_announced.set()
         return answer
 
@@ -140,8 +140,8 @@ async def test_a_solo_image_has_the_worker_to_itself() -> None:
     assert len(rig.rendered()) == 12
     assert not wrong
     assert ["gs1"] in engine.admitted
-    assert {each.image.generation_id for each in rig.of(pb.ImageStarted) if each.solo} == {"gs1", "gs2"}
-    assert all(each.batch_size == 1 for each in rig.of(pb.ImageStarted) if each.solo)
+    assert {each.image.generation_id for each in rig.of(fast.ImageStarted) if each.solo} == {"gs1", "gs2"}
+    assert all(each.batch_size == 1 for each in rig.of(fast.ImageStarted) if each.solo)
 
 
 async def test_a_message_delivered_for_the_third_time_runs_alone() -> None:
@@ -152,7 +152,7 @@ async def test_a_message_delivered_for_the_third_time_runs_alone() -> None:
         assert [each.receive_count for each in received]
     async with running(rig):
         await rig.idle()
-    assert {each.image.generation_id: each.solo for each in rig.of(pb.ImageStarted)} == {"g1": True, "g2": False}
+    assert {each.image.generation_id: each.solo for each in rig.of(fast.ImageStarted)} == {"g1": True, "g2": False}
 
 
 async def test_higher_priority_goes_first() -> None:
@@ -171,7 +171,7 @@ async def test_an_unwanted_image_is_dropped_before_it_runs_and_its_message_delet
         await rig.idle()
     assert rig.rendered() == ["g2"]
     assert ["g2"] in rig.engine.admitted
-    assert not [each for each in rig.of(pb.ImageStarted) if each.image.generation_id == "g1"]
+    assert not [each for each in rig.of(fast.ImageStarted) if each.image.generation_id == "g1"]
 
 
 async def test_an_unwanted_running_image_leaves_at_the_next_step() -> None:
@@ -225,7 +225,7 @@ async def test_a_drain_gives_back_what_waits_and_finishes_what_runs() -> None:
 
         await quiet(assert_the_rest_is_back, 1.0)
         assert not rig.rendered()
-    started = {each.image.generation_id for each in rig.of(pb.ImageStarted)}
+    started = {each.image.generation_id for each in rig.of(fast.ImageStarted)}
     assert set(rig.rendered()) | set(rig.failed()) == started
     assert set(engine.admitted[0]) <= set(rig.rendered())
     assert set(rig.failed().values()) <= {int(pb.AttemptFailure.DRAINED)}

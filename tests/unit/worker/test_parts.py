@@ -12,7 +12,7 @@ from PIL import Image
 from infra.failpoints import Failpoints
 from infra.retry import Permanent, Retryable
 from infra.sqs import Outgoing
-from schema import messages, pb
+from schema import fast, messages, pb
 from tests.eventually import eventually
 from tests.fakes import FakeQueue
 from tests.unit.worker.rig import job as job_message
@@ -82,7 +82,7 @@ def test_a_job_is_read_whole_and_its_prompt_stays_out_of_its_repr() -> None:
 def test_the_queues_context_goes_before_the_stored_one() -> None:
     stored = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     own = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01"
-    message = messages.encode(job_message(1, trace=pb.TraceContext(traceparent=stored)))
+    message = messages.encode(job_message(1, trace=fast.TraceContext(traceparent=stored)))
     assert jobs.parse(message, {}, suspect=False).trace["traceparent"] == stored
     assert jobs.parse(message, {"traceparent": own}, suspect=False).trace["traceparent"] == own
     with_own = jobs.parse(message, {"traceparent": own}, suspect=False)

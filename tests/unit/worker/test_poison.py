@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from schema import pb
+from schema import fast, pb
 from tests.eventually import eventually
 from tests.unit.worker.rig import FaultyEngine, Rig, generation, job, quiet, running, some
 from worker.engines.contract import Picture, RenderJob
@@ -126,7 +126,7 @@ async def test_what_is_not_of_the_asked_size_is_no_picture(picture: Picture) -> 
         await rig.send(job(1))
         await rig.idle()
     assert rig.failed() == {"g1": F.BAD_OUTPUT}
-    assert rig.of(pb.ImageAttemptFailed)[0].detail.startswith("the picture is")
+    assert rig.of(fast.ImageAttemptFailed)[0].detail.startswith("the picture is")
 
 
 async def test_three_failed_loads_turn_readiness_off_and_give_the_jobs_back() -> None:
@@ -178,7 +178,7 @@ async def test_details_and_logs_hold_no_text_of_the_models_error(capfd: pytest.C
     async with running(Rig(engine)) as rig:
         await rig.send(job(1))
         await rig.idle()
-    detail = rig.of(pb.ImageAttemptFailed)[0].detail
+    detail = rig.of(fast.ImageAttemptFailed)[0].detail
     assert detail == "the model raised ZeroDivisionError"
     out, err = capfd.readouterr()
     assert "model.raised" in out + err
