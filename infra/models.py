@@ -22,8 +22,8 @@ class ModelEntry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$", description="What clients call it")
-    engine: Literal["pipeline", "emulated"] = "pipeline"
-    source: str = Field("", description="Folder of a diffusers pipeline, or hub id")
+    engine: Literal["pipeline", "emulated", "uds", "http"] = "pipeline"
+    source: str = Field("", description="Folder of a diffusers pipeline, or hub id; http: the server's address")
     revision: str = Field("", description="Pinned commit; required for a hub id")
     width: int = Field(512, ge=64, le=2048, multiple_of=8)
     height: int = Field(512, ge=64, le=2048, multiple_of=8)
@@ -37,10 +37,23 @@ class ModelEntry(BaseModel):
     step_ms: float = Field(20.0, gt=0, description="emulated: one step of a batch of one")
     alpha: float = Field(0.3, ge=0, le=1, description="emulated: t(b) = t(1)·(1-α+αb); 1: batching gains nothing")
 
+    serves: Literal["pipeline", "latent", "emulated"] = Field("pipeline", description="uds: what its process runs")
+    api: Literal["openai", "raw"] = Field("openai", description="http: the OpenAI Images API, or our own server's pixels")
+    api_key_env: str = Field("", description="http: the environment variable that holds the server's key")
+    remote_name: str = Field("", description="http: what the server calls the model; empty: the same")
+    request_timeout_s: float = Field(300.0, gt=0, le=3600, description="http: limit of one picture, waiting included")
+
+    @property
+    def in_process(self) -> str:
+        """The kind of engine that computes in this entry's own process; empty for http."""
+        return {"uds": self.serves, "http": ""}.get(self.engine, self.engine)
+
     @model_validator(mode="after")
     def _consistent(self) -> "ModelEntry":
-        if self.engine == "pipeline" and not self.source:
-            raise ValueError("engine pipeline needs a source")
+        if self.in_process in {"pipeline", "latent"} and not self.source:
+            raise ValueError(f"engine {self.in_process} needs a source")
+        if self.engine == "http" and not self.source.startswith(("http://", "https://")):
+            raise ValueError("engine http needs a source that begins with http:// or https://")
         if self.width > self.max_width or self.height > self.max_height:
             raise ValueError("the default size is larger than max_width or max_height")
         return self
@@ -64,9 +77,9 @@ def load(path: Path) -> tuple[ModelEntry, ...]:
 
 
 def require_sources(entries: Sequence[ModelEntry]) -> None:
-    """Raises ConfigError for a pipeline whose source is neither an existing folder nor a hub id with a revision."""
+    """Raises ConfigError for a model whose source is neither an existing folder nor a hub id with a revision."""
     for entry in entries:
-        if entry.engine == "pipeline" and not Path(entry.source).is_dir() and not _pinned_hub_id(entry):
+        if entry.in_process in {"pipeline", "latent"} and not Path(entry.source).is_dir() and not _pinned_hub_id(entry):
             raise ConfigError(
                 f"model {entry.name!r}: {entry.source} is no folder; give a folder, or a hub id with its revision"
             )
