@@ -7,17 +7,17 @@ reverse. Nothing is lost by stopping at once either; draining only spares caller
 import asyncio
 import random
 import secrets
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 
 import structlog
 from grpclib.health.service import Health
 from grpclib.server import Server
 
 from core.config import CoreSettings
-from core.errors import LogUnusable
+from core.errors import LogBroken, LogUnusable, VersionConflict
 from core.grpc_api import CoreApi
-from core.parts import Core, Log, Ports, Tuning
+from core.parts import Core, Ports, Tuning
 from core.ports import Outgoing
 from core.sqlite_log import SqliteLog
 from infra import aws, rpc, sqs
@@ -32,6 +32,10 @@ _log = structlog.get_logger()
 _TOKEN_BYTES = 24  # 192 bits
 _SALT_BYTES = 16
 _DRAFTS_KEPT_DAYS = 14  # beyond any recheck; what is lost so is rendered again
+BROKEN_ADVICE = (
+    "core stops, and has told nobody what it does not know; started again it reads what is on disk. "
+    "If it stops again: core/README.md, When the log is damaged"
+)
 
 
 class Senders:
@@ -70,6 +74,7 @@ async def serve(settings: CoreSettings, shutdown: Shutdown, ports: Ports | None 
     token = settings.internal_token.get_secret_value()
     rpc.require_token(settings.core_host, token)
     async with AsyncExitStack() as stack:
+        stack.enter_context(_fail_stop())
         core = Core(ports or await open_ports(settings, stack), tuning(settings))
         await core.load()
         admin = AdminServer(settings.core_admin_host, settings.core_admin_port, core.metrics.registry, core.reasons)
@@ -87,6 +92,25 @@ async def serve(settings: CoreSettings, shutdown: Shutdown, ports: Ports | None 
             for task in tasks:
                 task.cancel()
         _log.info("core.stopped")
+
+
+@contextmanager
+def _fail_stop() -> Iterator[None]:
+    """Says in one line of the log why core cannot go on when its log is broken; a traceback follows."""
+    try:
+        yield
+    except BaseException as error:
+        for broken in _broken(error):
+            _log.critical("log.broken", reason=str(broken), advice=BROKEN_ADVICE)
+        raise
+
+
+def _broken(error: BaseException) -> Iterator[LogBroken | VersionConflict]:
+    if isinstance(error, LogBroken | VersionConflict):
+        yield error
+    elif isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _broken(inner)
 
 
 async def open_ports(settings: CoreSettings, stack: AsyncExitStack) -> Ports:
@@ -122,6 +146,7 @@ async def open_ports(settings: CoreSettings, stack: AsyncExitStack) -> Ports:
         new_token=lambda: secrets.token_hex(_TOKEN_BYTES),
         new_salt=lambda: secrets.token_bytes(_SALT_BYTES),
         draw=random.random,
+        log_tail_bytes=lambda: log.wal_bytes,
     )
 
 
@@ -143,9 +168,10 @@ def tuning(settings: CoreSettings) -> Tuning:
     )
 
 
-async def _open_log(settings: CoreSettings, failpoints: Failpoints, stack: AsyncExitStack) -> Log:
+async def _open_log(settings: CoreSettings, failpoints: Failpoints, stack: AsyncExitStack) -> SqliteLog:
+    log = SqliteLog(settings.log_path, reach=failpoints.reach_now, wal_limit_bytes=settings.core_wal_limit_bytes)
     try:
-        return await stack.enter_async_context(SqliteLog(settings.log_path, reach=failpoints.reach_now))
+        return await stack.enter_async_context(log)
     except LogUnusable as error:
         raise ConfigError(str(error)) from None
 

@@ -16,6 +16,9 @@ class CoreSettings(Settings):
     core_admin_port: int = Field(9102, ge=0, le=65535, description="Port of metrics and readiness; 0: any free one")
     core_create_queues: bool = Field(True, description="Make queues and buckets that are missing (embedded stack)")
     core_backlog_cap: int = Field(10_000, ge=1, description="Unfinished images beyond which submissions are refused")
+    core_wal_limit_bytes: int = Field(
+        1024**3, ge=1024**2, description="Write-ahead log beyond which nothing is written while a reader holds it"
+    )
     core_runway: int = Field(0, ge=0, description="Images kept on the jobs queue; 0: by workers and pace")
     core_recheck_cap_s: float = Field(900, gt=0, description="Longest silence before an image is sent again")
     core_overtaking_s: float = Field(30.0, ge=0, description="GPU seconds that may overtake the longest waiting image")

@@ -2,7 +2,8 @@
 
 Exception
 ├── infra.retry.Retryable            try again later: gRPC UNAVAILABLE
-│   └── LogFull                      no room on disk; nothing was written
+│   ├── LogFull                      no room on disk; nothing was written
+│   └── LogHeld                      a reader keeps the write-ahead log from being folded up; nothing was written
 ├── infra.retry.Permanent
 │   ├── LogBroken                    the log's state is unknown or damaged: core stops at once
 │   ├── VersionConflict              somebody else wrote this stream: two cores on one log; core stops
@@ -15,6 +16,10 @@ from infra.retry import Permanent, Retryable
 
 class LogFull(Retryable):
     """The disk is full; the transaction was rolled back and nothing was written."""
+
+
+class LogHeld(Retryable):
+    """The write-ahead log has reached its limit, and a reader that does not end keeps it from being folded up."""
 
 
 class LogBroken(Permanent):

@@ -23,6 +23,9 @@ class Metrics:
             registry=r,
         )
         self.log_refusals = Counter("darkroom_core_log_refusals", "Transactions refused, nothing written", registry=r)
+        self.log_tail = Gauge(
+            "darkroom_core_log_wal_bytes", "Write-ahead log, grown only by a stuck reader", registry=r
+        )
         self.submissions = Counter("darkroom_core_submissions", "Submitted items", ["outcome"], registry=r)
         self.backlog = Gauge("darkroom_core_backlog_images", "Images of open generations", ["state"], registry=r)
         self.dispatched = Counter("darkroom_core_dispatched", "Images put on the jobs queue", registry=r)

@@ -55,6 +55,8 @@ class Ports:
     new_token: Callable[[], str]
     new_salt: Callable[[], bytes]
     draw: Callable[[], float]
+    log_tail_bytes: Callable[[], int] = int
+    """How much of the log is not yet folded up; for the figures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +130,7 @@ class Core:
         """Start every loop in `group`. None returns; one that raises ends the service."""
         loops: list[tuple[str, Coroutine[Any, Any, None]]] = [
             ("writer", self.writer.run()),
-            ("clock", self.clock.persist(self._ports.log)),
+            ("clock", self.clock.persist(self._ports.log, self.writer.saved)),
             ("surroundings", self._surroundings.run()),
             ("dispatcher", self._dispatcher.run()),
             ("expiry", self._expiry.run()),
@@ -207,5 +209,6 @@ class Core:
         counts.labels("started").set_function(lambda: self._dispatcher.counts["started"])
         counts.labels("unpublished").set_function(lambda: self._publisher.waiting)
         counts.labels("unfinished").set_function(lambda: self.writer.backlog_images)
+        self.metrics.log_tail.set_function(self._ports.log_tail_bytes)
         self.metrics.running_s.set_function(lambda: self.clock.now_ms() / 1000)
         self.metrics.workers.set_function(lambda: len(self._workers.batches()))

@@ -6,6 +6,7 @@ loses at most that second. A stopped process or a paused machine did not run, th
 """
 
 import asyncio
+from collections.abc import Callable
 
 import structlog
 
@@ -39,11 +40,14 @@ class RunningClock:
         self._seen_s = now_s
         return self._base_ms + int(self._ran_s * 1000)
 
-    async def persist(self, upkeep: Upkeep) -> None:
-        """Save the running time every second, for ever. Raises LogBroken."""
+    async def persist(self, upkeep: Upkeep, saved: Callable[[Retryable | None], None]) -> None:
+        """Save the running time every second, for ever, and tell `saved` whether the log took it. Raises LogBroken."""
         while True:
             await asyncio.sleep(PERSIST_EVERY_S)
             try:
                 await upkeep.save_running_ms(self.now_ms())
             except Retryable as error:
                 _log.warning("clock.not_saved", reason=str(error))
+                saved(error)
+            else:
+                saved(None)

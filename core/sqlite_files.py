@@ -1,4 +1,4 @@
-"""The log's files: the folder, the lock that lets one core in, and the marker that a log was begun here.
+"""The log's files: the folder, the lock that lets one core in, the marker that a log was begun here, its head's note.
 
 Nothing here opens the database file itself: closing any descriptor of it would drop SQLite's own locks
 (https://sqlite.org/howtocorrupt.html, 2.2), so the lock lies in a file beside it.
@@ -18,12 +18,14 @@ class LogFiles:
         self.database = path
         self.lock = path.with_name(path.name + ".lock")
         self.marker = path.with_name(path.name + ".begun")
+        self.wal = path.with_name(path.name + "-wal")
+        self.note = path.with_name(path.name + ".head")
         self._descriptor: int | None = None
 
     def claim(self) -> None:
         """Makes the folder and takes the lock. Raises LogUnusable when another process has it."""
         try:
-            self.database.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.database.parent)
             descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise LogUnusable(
@@ -50,11 +52,20 @@ class LogFiles:
             self._descriptor = None
 
     def assert_present(self) -> None:
-        """Raises LogUnusable when the database is gone although a log was begun here: it is never begun anew."""
-        if self.marker.exists() and not self.database.exists():
+        """Raises LogUnusable when the database is gone although a log was begun here: it is never begun anew.
+
+        SQLite would delete a `-wal` file that it finds beside an empty database, and what that held with it.
+        """
+        begun = [each for each in (self.marker, self.note, self.wal) if each.exists()]
+        if begun and not self.database.exists():
             raise LogUnusable(
                 f"the event log {self.database} is missing, but one was begun here: put it back from a backup, "
-                f"or remove {self.marker} to begin an empty one"
+                f"or remove {' and '.join(map(str, begun))} to begin an empty one"
+            )
+        if self.wal.exists() and self.wal.stat().st_size and not self.database.stat().st_size:
+            raise LogUnusable(
+                f"the event log {self.database} is empty, but {self.wal} is not: put it back from a backup, "
+                f"or remove {' and '.join(map(str, begun))} to begin an empty one"
             )
 
     def mark_begun(self) -> None:
@@ -62,8 +73,22 @@ class LogFiles:
         if self.marker.exists():
             return
         self.marker.write_text("A log was begun beside this file. Core refuses to begin another while it stands.\n")
-        folder = os.open(self.marker.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(self.marker.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes it and those above it, durably: a power cut must not take the folder from around a synced log."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in it durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

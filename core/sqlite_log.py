@@ -19,6 +19,7 @@ from core.events import Recorded
 from core.ports import KeyRow, PromptRow, Transaction
 from core.sqlite_base import assert_version, open_file, sqlite3, translated
 from core.sqlite_files import LogFiles
+from core.sqlite_wal import WAL_LIMIT_BYTES
 from core.views import Rows
 
 # aiosqlite takes the module named sqlite3, whichever it is, once, at its import: it gets ours, nobody else does.
@@ -43,9 +44,12 @@ def _nowhere(_: str) -> None:
 class SqliteLog:
     """One log in one file. `reach` is told the failpoints core.before_commit and core.after_commit, on the thread."""
 
-    def __init__(self, path: Path, *, reach: Callable[[str], None] = _nowhere) -> None:
+    def __init__(
+        self, path: Path, *, reach: Callable[[str], None] = _nowhere, wal_limit_bytes: int = WAL_LIMIT_BYTES
+    ) -> None:
         self._files = LogFiles(path)
         self._reach = reach
+        self._wal_limit_bytes = wal_limit_bytes
         self._stack = AsyncExitStack()
         self._writing: aiosqlite.Connection
         self._reading: aiosqlite.Connection
@@ -64,8 +68,10 @@ class SqliteLog:
             self._files.assert_present()
             self._writing = await _connect(self._files.database, stack)
             self._writer = await _run(
-                self._writing, lambda connection: sqlite_open.prepare(connection, self._files, self._reach)
+                self._writing,
+                lambda connection: sqlite_open.prepare(connection, self._files, self._reach, self._wal_limit_bytes),
             )
+            stack.callback(self._writer.close)
             self.running_ms = await _run(self._writing, sqlite_open.running_ms)
             self._reading = await _connect(self._files.database, stack)
             await _run(self._reading, lambda connection: connection.execute("PRAGMA query_only = ON"))
@@ -77,6 +83,11 @@ class SqliteLog:
     ) -> None:
         """Waits for what runs on the threads and closes; the last connection empties the WAL file."""
         await self._stack.aclose()
+
+    @property
+    def wal_bytes(self) -> int:
+        """How much the write-ahead log holds; more than some MiB only while a reader does not end."""
+        return self._writer.wal_bytes
 
     async def append(self, transaction: Transaction) -> None:
         """As `ports.EventLog.append`; Retryable (nothing written) if a foreign process holds the database."""

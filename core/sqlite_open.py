@@ -4,19 +4,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from core import sqlite_base
+from core import sqlite_base, sqlite_head
 from core.codec import BadEvent, decode
 from core.errors import LogUnusable
 from core.sqlite_base import sqlite3
 from core.sqlite_files import LogFiles
+from core.sqlite_head import HeadNote
 from core.sqlite_read import EVENT_COLUMNS
 from core.sqlite_write import CHAIN_START, LogWriter, create, link, read_head, read_meta
 
-CHECKED_WHOLE_BYTES: Final = 256 * 1024 * 1024
-"""Up to this size every page is checked at each start (about 0.3 s per 100 MiB); beyond, only the log's end is.
+CHECKED_PAGES_BYTES: Final = 256 * 1024 * 1024
+"""Up to this size the form of every page is checked at each start (0.2 s per 100 MiB on one core).
 
 A start must not take minutes, and `python -m core verify` reads everything beside a running core.
 """
+
+CHECKED_WHOLE_BYTES: Final = 128 * 1024 * 1024
+"""Up to this size each start also holds indexes against tables and every event against the chain: a flipped bit is
+found wherever it is in the log (1.6 s per 100 MiB on one core, of which the chain takes 0.9).
+"""
+
+RUNBOOK: Final = (
+    "Keep the folder as it is, run `python -m core verify`, and put back a backup with "
+    "`python -m core restore`: core/README.md, When the log is damaged"
+)
 
 CHECKED_EVENTS: Final = 256
 """Newest events whose chain and digests are checked at each start, whatever the size: a torn end is found here."""
@@ -30,22 +41,22 @@ def set_up(connection: "sqlite3.Connection", path: Path) -> None:
         raise LogUnusable(cannot_open(path, error)) from None
 
 
-def prepare(connection: "sqlite3.Connection", files: LogFiles, reach: Callable[[str], None]) -> LogWriter:
+def prepare(
+    connection: "sqlite3.Connection", files: LogFiles, reach: Callable[[str], None], wal_limit_bytes: int
+) -> LogWriter:
     """A writer on a database that has its tables and passed the checks."""
     path = files.database
     try:
         if files.marker.exists() and not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
             raise LogUnusable(
                 f"the event log {path} is empty, but one was begun here: put it back from a backup, "
-                f"or remove {files.marker} to begin an empty one"
+                f"or remove {files.marker} and {files.note} to begin an empty one"
             )
         create(connection)
-        if path.stat().st_size <= CHECKED_WHOLE_BYTES:
-            answer = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if answer != "ok":
-                raise LogUnusable(damaged(path, answer))
+        check_pages(connection, path)
         check_end(connection, path)
-        writer = LogWriter(connection, reach)
+        check_head(connection, files)
+        writer = LogWriter(connection, reach, note=HeadNote(files.note), wal_limit_bytes=wal_limit_bytes)
     except sqlite3.Error as error:
         raise LogUnusable(cannot_open(path, error)) from None
     files.mark_begun()
@@ -55,6 +66,43 @@ def prepare(connection: "sqlite3.Connection", files: LogFiles, reach: Callable[[
 def running_ms(connection: "sqlite3.Connection") -> int:
     """The latest running time that the log knows of."""
     return max(read_meta(connection)["running_ms"], read_head(connection).running_ms)
+
+
+def check_pages(connection: "sqlite3.Connection", path: Path) -> None:
+    """Checks the database's form, and the chain over all events, as far as a start may take time for it."""
+    size = connection.execute("PRAGMA page_count").fetchone()[0] * connection.execute("PRAGMA page_size").fetchone()[0]
+    if size <= CHECKED_PAGES_BYTES:
+        whole = size <= CHECKED_WHOLE_BYTES
+        answer = connection.execute(f"PRAGMA {'integrity_check' if whole else 'quick_check'}(1)").fetchone()[0]
+        if answer != "ok":
+            raise LogUnusable(damaged(path, answer))
+        if whole:
+            check_chain(connection, path)
+
+
+def check_chain(connection: "sqlite3.Connection", path: Path) -> None:
+    """Holds every event against the chain. What events mean is not looked at."""
+    chain = CHAIN_START
+    events = connection.execute(f"SELECT {EVENT_COLUMNS}, chain FROM events ORDER BY position")  # noqa: S608
+    for place, row in enumerate(events, 1):
+        if row[0] != place or link(chain, row[:7]) != row[7]:
+            raise LogUnusable(damaged(path, f"event {row[0]} does not follow the one before"))
+        chain = row[7]
+
+
+def check_head(connection: "sqlite3.Connection", files: LogFiles) -> None:
+    """Holds the log against the note of its head: nothing that was acknowledged may be missing."""
+    noted = sqlite_head.read(files.note)
+    if noted is None:
+        return
+    row = connection.execute("SELECT chain FROM events WHERE position = ?", (noted.position,)).fetchone()
+    if row is None:
+        raise LogUnusable(
+            f"the event log {files.database} ends at {read_head(connection).position}, but event {noted.position} "
+            f"was acknowledged: its -wal file is lost or damaged, or an old copy lies in its place. {RUNBOOK}"
+        )
+    if row[0] != noted.chain:
+        raise LogUnusable(damaged(files.database, f"event {noted.position} is not the one that was acknowledged"))
 
 
 def check_end(connection: "sqlite3.Connection", path: Path) -> None:
@@ -90,4 +138,4 @@ def cannot_open(path: Path, error: "sqlite3.Error") -> str:
 
 def damaged(path: Path, detail: str) -> str:
     """What to do about a log that does not verify."""
-    return f"the event log {path} is damaged ({detail}): run `python -m core verify`, and put back a backup"
+    return f"the event log {path} is damaged ({detail}). {RUNBOOK}"

@@ -13,9 +13,11 @@ from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 from core.codec import encode, type_of
-from core.errors import LogBroken, LogUnusable, VersionConflict
+from core.errors import LogBroken, LogHeld, LogUnusable, VersionConflict
 from core.ports import Entry, PromptRow, Transaction
 from core.sqlite_base import sqlite3, statements, translated
+from core.sqlite_head import HeadNote
+from core.sqlite_wal import WAL_LIMIT_BYTES, Tail
 from core.views import GenerationRow, ImageRow
 
 # ruff: noqa: S608  (every inserted piece is a constant of this module)
@@ -142,9 +144,18 @@ def _nowhere(_: str) -> None:
 class LogWriter:
     """Appends to one open database. Knows the head, so that a foreign write is noticed by the next append."""
 
-    def __init__(self, connection: "sqlite3.Connection", reach: Callable[[str], None] = _nowhere) -> None:
+    def __init__(
+        self,
+        connection: "sqlite3.Connection",
+        reach: Callable[[str], None] = _nowhere,
+        *,
+        note: HeadNote | None = None,
+        wal_limit_bytes: int = WAL_LIMIT_BYTES,
+    ) -> None:
         self._connection = connection
         self._reach = reach
+        self._note = note
+        self._tail = Tail(connection, limit_bytes=wal_limit_bytes)
         self._broken = ""
         self._saves_since_append = 0
         self.head = read_head(connection)
@@ -156,19 +167,42 @@ class LogWriter:
         self._commit(lambda: self._write(transaction, rows, new))
         self.head = head
         self._saves_since_append = 0
+        self._write_note()
+        self._fold()
         self._reach("core.after_commit")
 
     def save_running_ms(self, running_ms: int) -> None:
         """Keeps the time, forgets expired keys, and empties the WAL file after a second without appends."""
         self._commit(lambda: self._save(running_ms))
         self._saves_since_append += 1
-        if self._saves_since_append == SAVES_UNTIL_IDLE:
-            self._empty_wal()
+        self._fold(whole=self._saves_since_append == SAVES_UNTIL_IDLE)
 
-    def _empty_wal(self) -> None:
-        """Also takes erased prompts out of the file system: until then the WAL file holds them as they were."""
+    def close(self) -> None:
+        """Lets go of the note. The connection is its owner's."""
+        if self._note is not None:
+            self._note.close()
+
+    @property
+    def wal_bytes(self) -> int:
+        """How much the write-ahead log holds."""
+        return self._tail.size_bytes
+
+    def _write_note(self) -> None:
+        if self._note is not None:
+            try:
+                self._note.write(self.head.position, self.head.chain)
+            except LogBroken as problem:
+                self._broken = str(problem)
+                raise
+
+    def _fold(self, *, whole: bool = False) -> None:
+        """Folds up the write-ahead log when that is due, or `whole`. What was committed before stays committed: what
+        cannot be folded up now, for want of room or because of a reader, is next time.
+        """
         try:
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._tail.look()
+            if whole or self._tail.due:
+                self._tail.fold(whole=whole)
         except sqlite3.Error as error:
             problem = translated(error)
             if isinstance(problem, LogBroken):
@@ -178,6 +212,10 @@ class LogWriter:
     def _commit(self, write: Callable[[], None]) -> None:
         if self._broken:
             raise LogBroken(self._broken)
+        if self._tail.held:
+            self._fold()
+            if self._tail.held:
+                raise LogHeld("a reader that does not end keeps the write-ahead log from being folded up")
         connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")

@@ -17,7 +17,7 @@ from core import commands as c
 from core import events as e
 from core.decide import Now
 from core.draft import Change, Draft, Order, Result, unfinished
-from core.errors import LogFull
+from core.errors import LogFull, LogHeld
 from core.metrics import Metrics
 from core.ports import EventLog, Projection
 from core.state import Generation, fold
@@ -111,6 +111,13 @@ class Writer:
         await self._queue.put(work)
         return await asyncio.shield(work.done)
 
+    def saved(self, error: Retryable | None) -> None:
+        """Hear how a writing went that the log has made by itself: it tells whether the log takes anything.
+
+        Once core is unready nobody sends it work, and no transaction of its own would ever show that it could.
+        """
+        self.trouble = "" if error is None else _trouble(error)
+
     async def run(self) -> None:
         """Write, for ever. Raises LogBroken or VersionConflict; a cancellation waits for the end of the append."""
         while True:
@@ -172,7 +179,7 @@ class Writer:
 
     def _refuse(self, works: Sequence[_Work], error: Retryable) -> None:
         """Nothing was written: memory stays as it is, and these callers may try again."""
-        self.trouble = "log: disk full" if isinstance(error, LogFull) else "log: busy"
+        self.trouble = _trouble(error)
         _log.error("log.refused", reason=self.trouble)
         self._metrics.log_refusals.inc()
         for work in works:
@@ -224,3 +231,13 @@ class Writer:
     def _tell(self, changes: Sequence[Change]) -> None:
         for listener in self._listeners:
             listener(changes)
+
+
+def _trouble(error: Retryable) -> str:
+    match error:
+        case LogFull():
+            return "log: disk full"
+        case LogHeld():
+            return "log: held by a reader"
+        case _:
+            return "log: busy"
