@@ -38,7 +38,9 @@ class ModelEntry(BaseModel):
     alpha: float = Field(0.3, ge=0, le=1, description="emulated: t(b) = t(1)·(1-α+αb); 1: batching gains nothing")
 
     serves: Literal["pipeline", "latent", "emulated"] = Field("pipeline", description="uds: what its process runs")
-    api: Literal["openai", "raw"] = Field("openai", description="http: the OpenAI Images API, or our own server's pixels")
+    api: Literal["openai", "raw"] = Field(
+        "openai", description="http: the OpenAI Images API, or our own server's pixels"
+    )
     api_key_env: str = Field("", description="http: the environment variable that holds the server's key")
     remote_name: str = Field("", description="http: what the server calls the model; empty: the same")
     request_timeout_s: float = Field(300.0, gt=0, le=3600, description="http: limit of one picture, waiting included")

@@ -1,4 +1,7 @@
-"""`python -m worker` serves until it is told to stop. One process owns one GPU."""
+"""`python -m worker` serves until it is told to stop. One process owns one GPU.
+
+`python -m worker engine-server` serves one model to other processes instead.
+"""
 
 import argparse
 import sys
@@ -7,13 +10,20 @@ from collections.abc import Sequence
 from infra import lifecycle, settings, telemetry
 from worker.app import serve
 from worker.config import WorkerSettings
+from worker.engine_server import app as engine_server
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The process. Returns the exit code: 1 after a hang or a lost device, so that the supervisor starts it again."""
     parser = argparse.ArgumentParser(prog="python -m worker", description="Renders images from the jobs queue.")
-    parser.add_subparsers(dest="command").add_parser("serve", help="serve until SIGTERM (the default)")
-    parser.parse_args(arguments)
+    commands = parser.add_subparsers(dest="command")
+    commands.add_parser("serve", help="serve until SIGTERM (the default)")
+    engine_server.add_arguments(
+        commands.add_parser("engine-server", help="serve one model's engine to other processes")
+    )
+    given = parser.parse_args(arguments)
+    if given.command == "engine-server":
+        return engine_server.main(given)
     try:
         config = settings.load(WorkerSettings)
     except lifecycle.ConfigError as error:

@@ -1,10 +1,12 @@
 """Engines from entries of the models file. A kind's library is imported when its engine loads, not before."""
 
+import sys
 from typing import Protocol
 
 from worker.engines.contract import Engine
 from worker.engines.emulated import EmulatedEngine
 from worker.engines.pipeline import PipelineEngine
+from worker.engines.uds import UdsEngine
 
 
 class ModelEntry(Protocol):
@@ -14,6 +16,8 @@ class ModelEntry(Protocol):
     def name(self) -> str: ...
     @property
     def engine(self) -> str: ...
+    @property
+    def in_process(self) -> str: ...
     @property
     def source(self) -> str: ...
     @property
@@ -37,6 +41,15 @@ class ModelEntry(Protocol):
 def build(entry: ModelEntry, *, torch_threads: int) -> Engine:
     """The engine of one model, not loaded yet. Raises ValueError for a kind that nobody knows."""
     match entry.engine:
+        case "uds":
+            served = _in_process(entry, entry.in_process, torch_threads)
+            return UdsEngine(served, (sys.executable, "-m", "worker", "engine-server", "--model", entry.name))
+        case kind:
+            return _in_process(entry, kind, torch_threads)
+
+
+def _in_process(entry: ModelEntry, kind: str, torch_threads: int) -> Engine:
+    match kind:
         case "emulated":
             return EmulatedEngine(
                 model=entry.name,
@@ -59,4 +72,4 @@ def build(entry: ModelEntry, *, torch_threads: int) -> Engine:
                 torch_threads=torch_threads,
             )
         case _:
-            raise ValueError(f"unknown engine {entry.engine!r}")
+            raise ValueError(f"unknown engine {kind!r}")

@@ -1,0 +1,80 @@
+"""The composition root of the engine server: one in-process engine behind a Unix domain socket or HTTP."""
+
+import argparse
+import os
+from pathlib import Path
+
+import structlog
+
+from infra import lifecycle, models, settings, telemetry
+from infra.lifecycle import ConfigError
+from worker.engine_server.config import EngineServerSettings
+from worker.engines import server_uds
+from worker.engines.build import build
+from worker.engines.contract import Engine
+
+_log = structlog.get_logger()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line of `engine-server`."""
+    parser.add_argument("--model", required=True, help="a name in the models file")
+    parser.add_argument("--models-file", type=Path, help="default: DARKROOM_MODELS_FILE")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--uds", type=Path, metavar="PATH", help="a socket in a folder that only this user can enter")
+    where.add_argument("--http", metavar="HOST:PORT", help="beyond loopback it needs DARKROOM_ENGINE_TOKEN")
+    parser.add_argument(
+        "--parent", type=int, default=0, metavar="PID", help="end with this process, which must be ours"
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """The process. Returns the exit code: 3 when the device is lost, 2 for wrong settings."""
+    try:
+        config = settings.load(EngineServerSettings)
+        entry = _entry(arguments.models_file or config.models_file, arguments.model)
+        _address(arguments.http, config)
+    except ConfigError as error:
+        lifecycle.print_config_error(error)
+        return lifecycle.EXIT_MISCONFIGURED
+    flush = telemetry.set_up("darkroom-engine", config)
+    engine = build(entry, torch_threads=config.worker_torch_threads)
+    try:
+        if arguments.uds:
+            return _serve_uds(engine, arguments.uds, arguments.parent)
+        raise ConfigError("--http: not yet")
+    finally:
+        flush()
+
+
+def _serve_uds(engine: Engine, path: Path, parent: int) -> int:
+    os.umask(0o077)
+    try:
+        return server_uds.serve(engine, path, parent=parent)
+    except OSError as error:
+        lifecycle.print_config_error(ConfigError(f"--uds {path}: {error}"))
+        return lifecycle.EXIT_MISCONFIGURED
+
+
+def _entry(path: Path, name: str) -> models.ModelEntry:
+    entries = models.load(path)
+    entry = next((each for each in entries if each.name == name), None)
+    if entry is None:
+        raise ConfigError(f"models file {path}: no model {name!r}; it has {', '.join(each.name for each in entries)}")
+    if not entry.in_process:
+        raise ConfigError(f"model {name!r} has engine {entry.engine}: it is served elsewhere")
+    models.require_sources([entry])
+    return entry.model_copy(update={"engine": entry.in_process})
+
+
+def _address(text: str | None, config: EngineServerSettings) -> tuple[str, int, str]:
+    token = config.engine_token.get_secret_value()
+    if text is None:
+        return "", 0, token
+    host, _, port = text.rpartition(":")
+    host = host.strip("[]")
+    if not host or not port.isdecimal() or int(port) > 65_535:
+        raise ConfigError(f"--http {text}: not HOST:PORT")
+    if not token and not settings.is_loopback(host):
+        raise ConfigError(f"the engine would be open on {host}: set DARKROOM_ENGINE_TOKEN, or listen on 127.0.0.1")
+    return host, int(port), token

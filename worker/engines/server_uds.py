@@ -1,0 +1,188 @@
+"""The engine server on a Unix domain socket: lets one worker drive an engine in this process, step by step.
+
+Single-threaded: the thread that serves the socket is the engine's own. While a step runs it looks at the socket after
+each denoising step, which is when an engine can act on an eviction. With a parent it serves one connection and never
+outlives that process; garbage closes the connection.
+"""
+
+import ctypes
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from schema.validate import Invalid
+from worker.engines.contract import Done, Engine, Picture, Progress
+from worker.engines.frames import Closed, Connection, Garbage, listen, peer_pid
+from worker.engines.proto import EngineFinished, EngineFrame, EnginePicture, EngineStep, ErrorKind, Kind
+from worker.engines.wire import error_message, frame, hello, job_id, job_of
+from worker.errors import EngineLost, LoadFailed, Unsupported
+
+_log = structlog.get_logger()
+_PR_SET_PDEATHSIG: Final = 1
+_EXIT_LOST: Final = 3
+MAX_MEMBERS: Final = 4096
+
+
+def serve(engine: Engine, path: Path, *, parent: int = 0) -> int:
+    """Serves `engine` at `path` and returns the exit code. With `parent`, until its connection or that process ends."""
+    if parent:
+        _die_with(parent)
+    uid = os.geteuid()
+    with listen(path, uid) as listener:
+        while True:
+            sock, _ = listener.accept()
+            connection = Connection(sock)
+            try:
+                pid = peer_pid(sock, uid)
+                if parent and pid != parent:
+                    raise Garbage("another process than the parent")
+                _Session(engine, connection).run()
+            except Closed:
+                _log.info("engine_server.closed")
+            except Garbage as error:
+                _log.warning("engine_server.garbage", error=str(error))
+            except LoadFailed:
+                return 1  # the other side has been told
+            except EngineLost:
+                return _EXIT_LOST  # only a new process helps
+            finally:
+                connection.close()
+            if parent:
+                return 0
+            engine.reset()
+
+
+def _die_with(parent: int) -> None:
+    """The kernel kills this process as soon as the thread that started it ends, however that comes about.
+
+    prctl(2). The end of the connection says the same, but nobody reads it while a model hangs.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
+    if os.getppid() != parent:  # it ended before the call
+        raise SystemExit(1)
+
+
+class _Session:
+    """One connection's calls, in order."""
+
+    def __init__(self, engine: Engine, connection: Connection) -> None:
+        self._engine = engine
+        self._connection = connection
+        self._results: dict[int, Done] = {}
+        self._tickets = 0
+
+    def run(self) -> None:
+        """Until the other side goes. Raises Closed, Garbage, LoadFailed and EngineLost."""
+        self._attempt(self._hello)
+        while True:
+            asked = self._connection.receive()
+            if asked.pixel_bytes:
+                raise Garbage("pixels for the server")
+            if asked.kind == Kind.EVICT:
+                self._evict(asked)
+            else:
+                self._attempt(lambda asked=asked: self._answer(asked))  # type: ignore[misc]
+
+    def _attempt(self, call: Callable[[], None]) -> None:
+        """`call`, its failure sent to the other side."""
+        try:
+            call()
+        except (Closed, Garbage):
+            raise
+        except Exception as error:  # noqa: BLE001  (a model may raise anything)
+            failed = error_message(error)
+        else:
+            return
+        # outside the except block: its traceback would hold tensors
+        self._connection.send(frame(Kind.ERROR, error=failed))
+        if failed.kind == ErrorKind.LOST:
+            raise EngineLost
+        if failed.kind == ErrorKind.LOAD_FAILED:
+            raise LoadFailed
+
+    def _hello(self) -> None:
+        if not self._engine.loaded:
+            self._engine.load()
+        self._connection.send(frame(Kind.HELLO, hello=hello(self._engine.facts, self._engine.capabilities)))
+
+    def _answer(self, asked: EngineFrame) -> None:
+        match asked.kind:
+            case Kind.STEP:
+                return self._step(asked)
+            case Kind.DECODE:
+                return self._decode(asked)
+            case Kind.ADMIT:
+                self._admit(asked)
+            case Kind.PARK:
+                self._engine.park(self._one_job(asked))
+            case Kind.UNPARK:
+                self._engine.unpark(self._one_job(asked))
+            case Kind.RESET:
+                self._results.clear()
+                self._engine.reset()
+            case _:
+                raise Garbage(f"frame kind {int(asked.kind)}")
+        return self._connection.send(frame(Kind.DONE))
+
+    def _admit(self, asked: EngineFrame) -> None:
+        if not 0 < len(asked.jobs) <= MAX_MEMBERS:
+            raise Garbage(f"{len(asked.jobs)} jobs")
+        try:
+            jobs = [job_of(each) for each in asked.jobs]
+        except Invalid as error:
+            raise Unsupported(str(error)) from None
+        self._engine.admit(jobs)
+
+    def _step(self, asked: EngineFrame) -> None:
+        for ticket in asked.tickets:
+            self._results.pop(ticket, None)
+        self._evict(asked)
+        stepped = self._engine.step(self._report)
+        finished = [EngineFinished(job_id=done.job_id, ticket=self._keep(done)) for done in stepped.finished]
+        self._connection.send(frame(Kind.STEPPED, finished=finished, job_ids=list(stepped.evicted)))
+
+    def _report(self, progress: Progress) -> None:
+        steps = [EngineStep(job_id=each, step=step) for each, step in progress.steps.items()]
+        self._connection.send(frame(Kind.PROGRESS, steps=steps))
+        while self._connection.waiting():
+            asked = self._connection.receive()
+            if asked.kind != Kind.EVICT or asked.pixel_bytes:
+                raise Garbage("a call within a call")
+            self._evict(asked)
+
+    def _keep(self, done: Done) -> int:
+        self._tickets += 1
+        self._results[self._tickets] = done
+        return self._tickets
+
+    def _decode(self, asked: EngineFrame) -> None:
+        if len(asked.tickets) != 1 or asked.tickets[0] not in self._results:
+            raise Garbage("an unknown ticket")
+        picture = self._engine.decode(self._results.pop(asked.tickets[0]))
+        if isinstance(picture, Picture):
+            data, media_type = picture.rgb, ""
+        else:
+            data, media_type = picture.data, picture.media_type
+        about = EnginePicture(
+            width=picture.width, height=picture.height, scheduler=picture.scheduler, media_type=media_type
+        )
+        self._connection.send(frame(Kind.PICTURE, picture=about), data)
+
+    def _evict(self, asked: EngineFrame) -> None:
+        for each in asked.job_ids:
+            self._engine.evict(each)
+
+    @staticmethod
+    def _one_job(asked: EngineFrame) -> str:
+        if len(asked.job_ids) != 1:
+            raise Garbage("not one job")
+        try:
+            return job_id(asked.job_ids[0])
+        except Invalid as error:
+            raise Garbage(str(error)) from None

@@ -1,0 +1,141 @@
+"""One run of the engine server as a child of this process: started, connected, ended, its end explained.
+
+The socket lies in a folder of its own that only this user can enter, and is removed once the connection stands. The
+child ends with the thread that started it, so `open` belongs on the GPU thread.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from worker.engines.frames import Closed, Connection, Garbage, peer_pid
+from worker.engines.proto import EngineHello, Kind
+from worker.engines.wire import exception_of
+from worker.errors import LoadFailed
+
+_LOOK_EVERY_S: Final = 0.02
+_FAREWELL_S: Final = 5.0
+_KEPT_FROM_IT: Final = ("AWS_", "OTEL_", "DARKROOM_INTERNAL_TOKEN", "DARKROOM_ENGINE_TOKEN", "DARKROOM_FAILPOINTS")
+"""Variables that a model's process has no use for."""
+
+
+class EngineProcess:
+    """`command` is given `--uds PATH --parent PID` and must serve there. One instance is one run."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = list(command)
+        self._child: subprocess.Popen[bytes] | None = None
+        self._connection: Connection | None = None
+
+    @property
+    def connection(self) -> Connection:
+        """To the server; after `open`."""
+        if self._connection is None:
+            raise Closed("not connected")
+        return self._connection
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs and is connected. Any thread."""
+        child = self._child
+        return self._connection is not None and child is not None and child.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """Of the child; 0 before `open`."""
+        return self._child.pid if self._child else 0
+
+    def open(self, deadline_s: float) -> EngineHello:
+        """Start, connect, and wait until the model is loaded. Raises LoadFailed, and leaves nothing behind then."""
+        end_s = time.perf_counter() + deadline_s
+        try:
+            with tempfile.TemporaryDirectory(prefix="darkroom-engine-") as folder:  # mode 0700
+                path = Path(folder) / "engine.sock"
+                self._start(path)
+                self._connection = Connection(self._connect(path, end_s))
+            return self._greeted(end_s)
+        except (OSError, Closed, Garbage) as error:
+            ended = self.end(at_once=not isinstance(error, Closed))
+            raise LoadFailed(f"the engine's process {ended} before it was ready ({error})") from None
+        except LoadFailed:
+            self.end()
+            raise
+
+    def kill(self) -> None:
+        """SIGKILL. Any thread; calls that wait for the process fail at once."""
+        if self._child is not None:
+            self._child.kill()
+
+    def end(self, *, at_once: bool = False) -> str:
+        """Make sure that it has ended. Returns how: "ended by SIGSEGV", "exited with code 3"."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        child = self._child
+        if child is None:
+            return "did not start"
+        if at_once:
+            child.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return _how(child.wait(_FAREWELL_S))
+        child.kill()
+        child.wait()
+        return "hung and was killed"
+
+    def _start(self, path: Path) -> None:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(_KEPT_FROM_IT)}
+        self._child = subprocess.Popen(  # noqa: S603  (our own command line)
+            [*self._command, "--uds", str(path), "--parent", str(os.getpid())],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr,  # both are logs; a model library that prints must not reach the worker's stdout
+            process_group=0,  # a Ctrl-C or a SIGTERM to the worker's group drains the worker, and needs the engine
+        )
+
+    def _connect(self, path: Path, end_s: float) -> socket.socket:
+        assert self._child is not None  # noqa: S101
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        while True:
+            self._still_waiting(end_s)
+            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+                sock.connect(str(path))
+                break
+            time.sleep(_LOOK_EVERY_S)
+        if peer_pid(sock, os.geteuid()) != self._child.pid:
+            sock.close()
+            raise Garbage("another process answers")
+        return sock
+
+    def _greeted(self, end_s: float) -> EngineHello:
+        while not self.connection.waiting(_LOOK_EVERY_S):
+            self._still_waiting(end_s)
+        first = self.connection.receive()
+        if first.kind == Kind.ERROR:
+            error = exception_of(first.error)
+            raise error if isinstance(error, LoadFailed) else LoadFailed(f"{type(error).__name__} while loading")
+        if first.kind != Kind.HELLO:
+            raise Garbage("no greeting")
+        return first.hello
+
+    def _still_waiting(self, end_s: float) -> None:
+        assert self._child is not None  # noqa: S101
+        if self._child.poll() is not None:
+            raise Closed("it ended")
+        if time.perf_counter() > end_s:
+            raise TimeoutError("its time was up")
+
+
+def _how(code: int) -> str:
+    if code >= 0:
+        return f"exited with code {code}"
+    with contextlib.suppress(ValueError):
+        return f"ended by {signal.Signals(-code).name}"
+    return f"ended by signal {-code}"

@@ -1,0 +1,255 @@
+"""An engine in a process of its own, reached over a Unix domain socket: a crash of the model costs no worker.
+
+The worker's end: each call of the contract is a frame there and one back (`frames.py`, `server_uds.py`). What the
+served engine can do and which jobs go together is asked of an unloaded copy of it in this process, so `key` needs no
+server. Whenever the process ends, by itself, by the kernel or by `kill`, the call under way raises EngineDied.
+"""
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Final
+
+import structlog
+
+from infra.retry import backoff_s
+from worker.engines.contract import (
+    BatchKey,
+    Capabilities,
+    Done,
+    EncodedPicture,
+    Engine,
+    EngineFacts,
+    Picture,
+    Progress,
+    RenderJob,
+    Report,
+    Stepped,
+)
+from worker.engines.frames import Closed, Garbage
+from worker.engines.proto import EngineFrame, Kind
+from worker.engines.supervisor import EngineProcess
+from worker.engines.wire import capabilities_of, exception_of, facts_of, frame, job_message
+from worker.errors import EngineDied, LoadFailed
+
+_log = structlog.get_logger()
+MAX_STARTS: Final = 3
+
+
+class _Result:
+    """A finished job's result in the server. Given up without being decoded, it is forgotten there as well.
+
+    `ticket` is 0 once it has been decoded. `unclaimed` tells the runs of the server apart.
+    """
+
+    def __init__(self, ticket: int, unclaimed: deque[int]) -> None:
+        self.ticket = ticket
+        self.unclaimed = unclaimed
+
+    def __del__(self) -> None:
+        if self.ticket:
+            self.unclaimed.append(self.ticket)
+
+
+class UdsEngine:
+    """`served` is the engine as this process would build it, `command` starts its server."""
+
+    def __init__(
+        self,
+        served: Engine,
+        command: Sequence[str],
+        *,
+        load_deadline_s: float = 600.0,
+        rng: Callable[[], float] = random.random,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._served = served
+        self._command = list(command)
+        self._load_deadline_s = load_deadline_s
+        self._rng = rng
+        self._sleep = sleep
+        self._process: EngineProcess | None = None
+        self._wanted = False
+        self._deaths = 0
+        self._unclaimed: deque[int] = deque()
+        self._lock = threading.Lock()  # around what `evict` shares with the GPU thread
+        self._members: set[str] = set()
+        self._evicted: list[str] = []
+        self._stepping = False
+        self.capabilities: Capabilities = replace(served.capabilities, restartable=True)
+        self.facts: EngineFacts = replace(served.facts, engine=f"uds:{served.facts.engine}")
+
+    @property
+    def loaded(self) -> bool:
+        """False as soon as the process has ended."""
+        return self._process is not None and self._process.alive
+
+    @property
+    def pid(self) -> int:
+        """The server's process; 0 when there is none."""
+        return self._process.pid if self._process else 0
+
+    def key(self, job: RenderJob) -> BatchKey:
+        """The served engine's."""
+        return self._served.key(job)
+
+    def load(self) -> None:
+        """Start the server and wait until it has loaded the model. Raises LoadFailed."""
+        self.unload()
+        self._process = process = EngineProcess(self._command)
+        hello = process.open(self._load_deadline_s)
+        if capabilities_of(hello) != self.capabilities or hello.model != self.facts.model:
+            process.end()
+            raise LoadFailed("the server serves something else; does it read the same models file?")
+        self.facts = facts_of(hello, "uds")
+        self._unclaimed = deque()
+        self._wanted = True
+        _log.info("engine.started", pid=process.pid, engine=self.facts.engine, model=self.facts.model)
+
+    def unload(self) -> None:
+        """End the server: the surest way to give memory back."""
+        self._wanted = False
+        self._forget()
+        if self._process is not None:
+            self._process.end()
+            self._process = None
+
+    def admit(self, jobs: Sequence[RenderJob]) -> None:
+        """At any step, if the served engine lets jobs join."""
+        with self._lock:
+            self._members |= {job.id for job in jobs}
+            self._evicted = [each for each in self._evicted if each not in self._members]
+        self._call(frame(Kind.ADMIT, jobs=[job_message(job) for job in jobs]), Kind.DONE)
+
+    def step(self, report: Report) -> Stepped:
+        """As the served engine steps. `report` is called as its reports arrive."""
+        with self._talking() as process:
+            connection = process.connection
+            with self._lock:
+                gone = [self._unclaimed.popleft() for _ in range(len(self._unclaimed))]
+                asked = frame(Kind.STEP, job_ids=self._evicted, tickets=gone)
+                self._evicted = []
+                self._stepping = True
+                connection.send(asked)
+            try:
+                answer = connection.receive()
+                while answer.kind == Kind.PROGRESS:
+                    report(Progress(steps={each.job_id: each.step for each in answer.steps}))
+                    answer = connection.receive()
+            finally:
+                with self._lock:
+                    self._stepping = False
+            self._check(answer, Kind.STEPPED)
+        finished = [Done(job_id=each.job_id, result=_Result(each.ticket, self._unclaimed)) for each in answer.finished]
+        left = list(answer.job_ids)
+        with self._lock:
+            self._members -= {*left, *(each.job_id for each in finished)}
+        if finished:
+            self._deaths = 0
+        return Stepped(finished=finished, evicted=left)
+
+    def evict(self, job_id: str) -> None:
+        """At once while a step runs, else with the next one."""
+        with self._lock:
+            if job_id not in self._members:
+                return
+            process = self._process
+            now = self._stepping and process is not None and process.alive
+            if not (now and process and process.connection.send_now(frame(Kind.EVICT, job_ids=[job_id]))):
+                self._evicted.append(job_id)
+
+    def park(self, job_id: str) -> None:
+        """As the served engine does."""
+        self._call(frame(Kind.PARK, job_ids=[job_id]), Kind.DONE)
+
+    def unpark(self, job_id: str) -> None:
+        """As the served engine does."""
+        self._call(frame(Kind.UNPARK, job_ids=[job_id]), Kind.DONE)
+
+    def decode(self, done: Done) -> Picture | EncodedPicture:
+        """The picture, its pixels received into the bytes that are returned."""
+        result = done.result
+        if not isinstance(result, _Result) or result.unclaimed is not self._unclaimed:
+            raise EngineDied("the result was lost with its process")
+        with self._talking() as process:
+            process.connection.send(frame(Kind.DECODE, tickets=[result.ticket]))
+            result.ticket = 0
+            answer = process.connection.receive()
+            self._check(answer, Kind.PICTURE)
+            data = process.connection.pixels(answer.pixel_bytes)
+        about = answer.picture
+        size = {"width": about.width, "height": about.height}
+        if about.media_type:
+            return EncodedPicture(**size, data=data, media_type=about.media_type, scheduler=about.scheduler)
+        return Picture(**size, rgb=data, scheduler=about.scheduler)
+
+    def reset(self) -> None:
+        """Forget all; start the server again if it has ended, later and later while nothing is ever finished."""
+        self._forget()
+        if not self._wanted:
+            return
+        if self.loaded:
+            with suppress(EngineDied):
+                self._call(frame(Kind.RESET), Kind.DONE)
+        if not self.loaded:
+            self._restart()
+
+    def kill(self) -> None:
+        """SIGKILL to the server."""
+        process = self._process
+        if process is not None:
+            process.kill()
+
+    def _restart(self) -> None:
+        for attempt in range(MAX_STARTS):
+            wait = self._deaths + attempt - 2  # the first time at once
+            if wait >= 0:
+                self._sleep(backoff_s(wait, first_s=0.5, cap_s=10.0, draw=self._rng()))
+            try:
+                return self.load()
+            except LoadFailed as error:
+                self._wanted = True
+                _log.warning("engine.start_failed", attempt=attempt + 1, error=str(error))
+        self._wanted = False
+        raise LoadFailed(f"the engine's process failed to start {MAX_STARTS} times")
+
+    def _call(self, asked: EngineFrame, answer: int) -> None:
+        with self._talking() as process:
+            process.connection.send(asked)
+            self._check(process.connection.receive(), answer)
+
+    @contextmanager
+    def _talking(self) -> Iterator[EngineProcess]:
+        """Around one call: its failure on the way is the death of the process."""
+        process = self._process
+        if process is None:
+            raise EngineDied("there is no engine process")
+        try:
+            yield process
+        except Garbage as error:
+            why, at_once = str(error), True
+        except (Closed, EngineDied) as error:  # EngineDied: it said so itself, and ends
+            why, at_once = str(error), False
+        else:
+            return
+        self._deaths += 1
+        how = process.end(at_once=at_once)
+        _log.error("engine.died", pid=process.pid, how=how, why=why)
+        raise EngineDied(f"the engine's process {how}")
+
+    @staticmethod
+    def _check(answer: EngineFrame, kind: int) -> None:
+        """Raises what the server reported, and Garbage for an answer to another question."""
+        if answer.kind == Kind.ERROR:
+            raise exception_of(answer.error)
+        if answer.kind != kind:
+            raise Garbage(f"frame kind {int(answer.kind)} where {int(kind)} was due")
+
+    def _forget(self) -> None:
+        with self._lock:
+            self._members.clear()
+            self._evicted.clear()
