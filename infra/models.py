@@ -22,7 +22,7 @@ class ModelEntry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$", description="What clients call it")
-    engine: Literal["pipeline", "emulated", "uds", "http"] = "pipeline"
+    engine: Literal["pipeline", "latent", "emulated", "uds", "http"] = "pipeline"
     source: str = Field("", description="Folder of a diffusers pipeline, or hub id; http: the server's address")
     revision: str = Field("", description="Pinned commit; required for a hub id")
     width: int = Field(512, ge=64, le=2048, multiple_of=8)

@@ -1,6 +1,7 @@
 """What every engine must do, whatever is behind it: one suite over the emulated engine and real pipelines.
 
-`tiny` has random weights and DDIM, `demo` is the model in the repository with DPM-Solver++.
+`tiny` has random weights and DDIM, `demo` is the model in the repository with DPM-Solver++; both through the pipeline
+engine and through the latent one.
 """
 
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import pytest
 
 from worker.engines.contract import Done, Engine, Picture, Progress, RenderJob
 from worker.engines.emulated import EmulatedEngine
+from worker.engines.latent import LatentEngine
 from worker.engines.pipeline import PipelineEngine
 from worker.errors import Unsupported
 
@@ -25,14 +27,16 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.build(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.fixture(params=["emulated", "tiny", "demo"])
+@pytest.fixture(params=["emulated", "tiny", "demo", "latent-tiny", "latent-demo"])
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     made: Engine
     if request.param == "emulated":
         made = EmulatedEngine(model="m", step_s=0.01, alpha=0.5, max_batch=4, max_width=128, max_height=128, sleep=_no)
     else:
-        folder: Path = DEMO if request.param == "demo" else request.getfixturevalue("tiny_folder")
-        made = PipelineEngine(
+        folder: Path = DEMO if request.param.endswith("demo") else request.getfixturevalue("tiny_folder")
+        kind: type[LatentEngine | PipelineEngine]
+        kind = LatentEngine if request.param.startswith("latent") else PipelineEngine
+        made = kind(
             model="m", source=str(folder), device="cpu", max_batch=4, max_width=128, max_height=128, torch_threads=1
         )
     made.load()
@@ -84,7 +88,7 @@ def apart(one: Picture, other: Picture) -> int:
 def test_it_says_what_it_is_and_can(engine: Engine) -> None:
     assert engine.loaded
     assert engine.facts.model == "m"
-    assert engine.facts.engine in ("emulated", "pipeline")
+    assert engine.facts.engine in ("emulated", "pipeline", "latent")
     assert engine.facts.device
     assert engine.facts.model_revision
     assert engine.capabilities.max_batch == 4
@@ -159,6 +163,51 @@ def test_evicting_one_leaves_the_others_alone(engine: Engine) -> None:
         if "gen_2/0" in pictures:
             break
     assert apart(pixels(engine, pictures["gen_2/0"]), render(engine, job(2))["gen_2/0"]) <= 2
+
+
+def test_who_can_evict_one_frees_its_slot_within_a_step(engine: Engine) -> None:
+    if not engine.capabilities.evict_one:
+        pytest.skip("it cannot")
+    engine.admit([job(1, steps=50), job(2)])
+    engine.step(lambda _: None)
+    engine.evict("gen_1/0")
+    assert list(engine.step(lambda _: None).evicted) == ["gen_1/0"]
+    engine.evict("gen_1/0")
+    assert [done.job_id for done in engine.step(lambda _: None).finished] == ["gen_2/0"]
+
+
+def test_who_joins_midway_gets_the_same_picture(engine: Engine) -> None:
+    if not engine.capabilities.join_midway:
+        pytest.skip("nobody can")
+    alone = {number: render(engine, job(number))[f"gen_{number}/0"] for number in (1, 2, 3)}
+    pictures = {}
+    for number in (1, 2, 3):
+        engine.admit([job(number)])
+        pictures.update({done.job_id: pixels(engine, done) for done in engine.step(lambda _: None).finished})
+    while len(pictures) < 3:
+        pictures.update({done.job_id: pixels(engine, done) for done in engine.step(lambda _: None).finished})
+    for number in (1, 2, 3):
+        assert apart(alone[number], pictures[f"gen_{number}/0"]) <= 2
+
+
+def test_who_stands_aside_gets_the_same_picture(engine: Engine) -> None:
+    if not engine.capabilities.park:
+        pytest.skip("nobody can")
+    alone = {number: render(engine, job(number))[f"gen_{number}/0"] for number in (1, 2)}
+    engine.admit([job(1), job(2)])
+    engine.step(lambda _: None)
+    engine.park("gen_1/0")
+    pictures = {}
+    while "gen_2/0" not in pictures:
+        pictures.update({done.job_id: pixels(engine, done) for done in engine.step(lambda _: None).finished})
+    stepped = engine.step(lambda _: None)
+    assert not stepped.finished
+    assert not stepped.evicted
+    engine.unpark("gen_1/0")
+    while "gen_1/0" not in pictures:
+        pictures.update({done.job_id: pixels(engine, done) for done in engine.step(lambda _: None).finished})
+    for number in (1, 2):
+        assert apart(alone[number], pictures[f"gen_{number}/0"]) <= 2
 
 
 def test_after_a_reset_nothing_is_left_of_the_batch(engine: Engine) -> None:

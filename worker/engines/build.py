@@ -5,6 +5,7 @@ from typing import Protocol
 
 from worker.engines.contract import Engine
 from worker.engines.emulated import EmulatedEngine
+from worker.engines.latent import LatentEngine
 from worker.engines.pipeline import PipelineEngine
 from worker.engines.uds import UdsEngine
 
@@ -59,8 +60,8 @@ def _in_process(entry: ModelEntry, kind: str, torch_threads: int) -> Engine:
                 max_width=entry.max_width,
                 max_height=entry.max_height,
             )
-        case "pipeline":
-            return PipelineEngine(
+        case "pipeline" | "latent":
+            return (LatentEngine if kind == "latent" else PipelineEngine)(
                 model=entry.name,
                 source=entry.source,
                 revision=entry.revision,

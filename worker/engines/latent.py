@@ -1,0 +1,256 @@
+"""Our own denoising loop for Stable Diffusion 1.x and 2.x and the demo model: images of different step counts, seeds,
+guidance values, schedulers and ages share each forward pass, and join, leave and stand aside at any step.
+
+Here are members and threads; `latent_model` and its parts hold the mathematics and are imported by `load`. The VAE
+factor, sizes, noise and rounding are as in the `pipeline` engine, so a picture is the same there within rounding.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from worker.engines.contract import (
+    BatchKey,
+    Capabilities,
+    Done,
+    EngineFacts,
+    Picture,
+    Progress,
+    RenderJob,
+    Report,
+    Stepped,
+)
+from worker.engines.devices import Device, is_lost, is_out_of_memory
+from worker.engines.opening import SCHEDULERS, revision_of
+from worker.errors import BadOutput, EngineError, EngineLost, OutOfMemory, Unsupported
+
+if TYPE_CHECKING:
+    from worker.engines.latent_decoder import Pending
+    from worker.engines.latent_denoiser import Member
+    from worker.engines.latent_model import LatentModel
+
+_T = TypeVar("_T")
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Seat:
+    """A member's place in the engine."""
+
+    job: RenderJob
+    key: BatchKey
+    member: "Member"
+    parked: bool = False
+
+    @property
+    def done(self) -> int:
+        """Steps, of those asked for; PLMS passes once more through the model than there are steps."""
+        return min(self.member.index, self.job.num_inference_steps)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Developing:
+    """What `Done` carries: the picture under way, or its latents."""
+
+    pending: "Pending"
+    scheduler: str
+
+
+class LatentEngine:
+    """See the module's text."""
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        source: str,
+        revision: str = "",
+        dtype: str = "float32",
+        device: str = "auto",
+        max_batch: int = 8,
+        max_width: int = 1024,
+        max_height: int = 1024,
+        torch_threads: int = 0,
+    ) -> None:
+        self._source = source
+        self._revision = revision
+        self._max_width = max_width
+        self._max_height = max_height
+        self._wish = Device(name=device, dtype=dtype, threads=torch_threads)
+        self._model: LatentModel | None = None
+        self._seats: dict[str, _Seat] = {}
+        self._known: set[str] = set()
+        self._evicted: set[str] = set()
+        self.capabilities = Capabilities(join_midway=True, evict_one=True, park=True, max_batch=max_batch)
+        self.facts = EngineFacts(engine="latent", model=model, model_revision=revision)
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the weights are in memory."""
+        return self._model is not None
+
+    def key(self, job: RenderJob) -> BatchKey:
+        """Size and whether there is guidance; steps, guidance values and schedulers may differ within a batch."""
+        if job.width > self._max_width or job.height > self._max_height:
+            raise Unsupported(f"pictures may have at most {self._max_width}x{self._max_height} pixels")
+        if job.scheduler and job.scheduler not in SCHEDULERS:
+            raise Unsupported("unknown scheduler")
+        model = self._model
+        if model is not None and job.scheduler in model.schedules.refused:
+            raise Unsupported(model.schedules.refused[job.scheduler])
+        return (job.model, job.width, job.height, self._wish.dtype, int(_guided(job)))
+
+    def fits(self, job: RenderJob) -> int | None:
+        """The largest batch of such images that measured memory allows; None while nothing is known. Any thread."""
+        model = self._model
+        most = model.memory.fits(self.key(job)) if model else None
+        return None if most is None else min(most, self.capabilities.max_batch)
+
+    def load(self) -> None:
+        """Read the weights. Raises LoadFailed, whose text says what to do."""
+        from worker.engines.latent_model import open_model  # noqa: PLC0415  (imports torch)
+
+        self._model = None
+        self._model, device = open_model(self._source, self._revision, self._wish)
+        self.facts = EngineFacts(
+            engine="latent",
+            model=self.facts.model,
+            model_revision=revision_of(self._source, self._revision),
+            dtype=self._wish.dtype,
+            device=self._wish.describe(device),
+            libraries=self._wish.libraries(),
+        )
+
+    def unload(self) -> None:
+        """Let the weights go."""
+        self._model = None
+        self.reset()
+
+    def admit(self, jobs: Sequence[RenderJob]) -> None:
+        """Texts are encoded and the noise is drawn here; the first step is the next one."""
+        model = self._ready()
+        keys = {self.key(job) for job in jobs}
+        if len(keys | {seat.key for seat in self._running()}) > 1:
+            raise EngineError("images of different keys cannot share a pass")
+        ids = {job.id for job in jobs}
+        self._evicted -= ids
+        self._known |= ids  # from here on they can be evicted
+        try:
+            members = self._guarded(lambda: model.members(jobs, guided=_guided(jobs[0])) if jobs else [])
+        except Exception:
+            self._known -= ids
+            raise
+        for job, member in zip(jobs, members, strict=True):
+            self._seats[job.id] = _Seat(job=job, key=self.key(job), member=member)
+
+    def step(self, report: Report) -> Stepped:
+        """One step of everybody who is not parked. Raises OutOfMemory, EngineLost, or what the model raises."""
+        model = self._ready()
+        evicted = self._drop()
+        running = self._running()
+        if not running:
+            return Stepped(evicted=evicted)
+        with model.memory.watch(running[0].key, len(running)):
+            self._guarded(lambda: model.step([seat.member for seat in running]))
+            report(Progress(steps={seat.job.id: seat.done for seat in running}))
+            evicted += self._drop()
+            done = self._guarded(lambda: self._develop(model))
+        if not self._seats:
+            model.rest()
+        return Stepped(finished=done, evicted=evicted)
+
+    def evict(self, job_id: str) -> None:
+        """It is gone when the step under way, or else the next one, comes back."""
+        if job_id in self._known:
+            self._evicted.add(job_id)
+
+    def park(self, job_id: str) -> None:
+        """It keeps its latents, what its solver remembers, and its prompt's encoding."""
+        seat = self._seat(job_id)
+        seat.member.keep()
+        seat.parked = True
+
+    def unpark(self, job_id: str) -> None:
+        """Raises EngineError beside images of another key."""
+        seat = self._seat(job_id)
+        if any(other.key != seat.key for other in self._running()):
+            raise EngineError("images of different keys cannot share a pass")
+        seat.parked = False
+
+    def kill(self) -> None:
+        """It runs in this process."""
+        raise EngineError("this engine has no process of its own")
+
+    def decode(self, done: Done) -> Picture:
+        """On a GPU only waits for the picture. Raises BadOutput for numbers that are not finite."""
+        developing = done.result
+        assert isinstance(developing, _Developing)  # noqa: S101  (our own `step` made it)
+        pixels, finite = self._guarded(developing.pending.fetch)
+        if not finite:
+            raise BadOutput("the model gave numbers that are not finite")
+        if pixels.ndim != 3 or pixels.shape[2] != 3:
+            raise BadOutput("the model gave no RGB picture")
+        height, width, _ = pixels.shape
+        return Picture(width=width, height=height, rgb=pixels.numpy().tobytes(), scheduler=developing.scheduler)
+
+    def reset(self) -> None:
+        """Forget the members, and give memory back to the device."""
+        self._seats.clear()
+        self._known.clear()
+        self._evicted.clear()
+        if self._model is not None:
+            self._model.rest()
+        self._wish.free()
+
+    def _ready(self) -> "LatentModel":
+        if self._model is None:
+            raise EngineError("the model is not loaded")
+        return self._model
+
+    def _seat(self, job_id: str) -> _Seat:
+        if job_id not in self._seats:
+            raise EngineError(f"{job_id}: not a member")
+        return self._seats[job_id]
+
+    def _running(self) -> list[_Seat]:
+        return [seat for seat in self._seats.values() if not seat.parked]
+
+    def _leave(self, job_id: str) -> None:
+        del self._seats[job_id]
+        self._known.discard(job_id)
+        self._evicted.discard(job_id)
+
+    def _drop(self) -> list[str]:
+        """Evicted members leave, parked ones too."""
+        left = [job_id for job_id in self._seats if job_id in self._evicted]
+        for job_id in left:
+            self._leave(job_id)
+        return left
+
+    def _develop(self, model: "LatentModel") -> list[Done]:
+        """Members that have done their last step leave as pictures."""
+        finished = [seat for seat in self._running() if seat.member.finished]
+        done = []
+        for seat in finished:
+            pending = model.begin(seat.member, seat.job)
+            result = _Developing(pending=pending, scheduler=seat.member.schedule.scheduler)
+            done.append(Done(job_id=seat.job.id, result=result))
+        for seat in finished:
+            self._leave(seat.job.id)
+        return done
+
+    def _guarded(self, work: Callable[[], _T]) -> _T:
+        """Names what the device's errors mean."""
+        try:
+            return work()
+        except Exception as error:
+            if is_lost(error):
+                raise EngineLost(type(error).__name__) from None
+            if not is_out_of_memory(error):
+                raise
+        self.reset()  # outside the except block: its traceback holds tensors
+        raise OutOfMemory
+
+
+def _guided(job: RenderJob) -> bool:
+    """As diffusers has it: a scale of 1 and less means no guidance."""
+    return job.guidance_scale > 1

@@ -1,0 +1,50 @@
+"""From latents to bytes, one image at a time. On a CPU the work is done when the picture is asked for, so that it falls
+between two steps of the others; on a GPU it is launched at once on a stream of its own (`latent_cuda`).
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from worker.engines.pixels import cut, levels
+
+
+class Pending(Protocol):
+    """A picture to be had."""
+
+    def fetch(self) -> tuple[torch.Tensor, bool]:
+        """uint8 pixels, height x width x 3, on the CPU, and whether all numbers were finite."""
+
+
+class Decoder:
+    """An AutoencoderKL or AutoencoderTiny."""
+
+    def __init__(self, vae: Any) -> None:
+        self._vae = vae
+        self._scaling = float(vae.config.scaling_factor)
+
+    def begin(self, latents: torch.Tensor, width: int, height: int) -> Pending:
+        """Of one image, channels x height x width. Nothing is computed yet."""
+        return _Waiting(decoder=self, latents=latents.clone(), width=width, height=height)
+
+    @torch.inference_mode()
+    def decode(self, latents: torch.Tensor, width: int, height: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pixels as `Pending.fetch` gives them and a boolean, both on the device, cut to size."""
+        sample = (latents / self._scaling).to(self._vae.dtype).unsqueeze(0)
+        image = self._vae.decode(sample, return_dict=False)[0][0].float()
+        finite = latents.isfinite().all() & image.isfinite().all()
+        whole = (image * 0.5 + 0.5).clamp(0, 1).permute(1, 2, 0)
+        return levels(cut(whole, width, height)).to(torch.uint8).contiguous(), finite
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Waiting:
+    decoder: Decoder
+    latents: torch.Tensor = field(repr=False)
+    width: int
+    height: int
+
+    def fetch(self) -> tuple[torch.Tensor, bool]:
+        pixels, finite = self.decoder.decode(self.latents, self.width, self.height)
+        return pixels.cpu(), bool(finite)

@@ -1,0 +1,110 @@
+"""A Stable Diffusion pipeline of diffusers taken apart: conditioning, denoiser, schedules and decoder, and what they
+cannot do. `latent.LatentEngine` imports it when it loads, and is the only one to call it, on the GPU thread.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import torch
+
+from worker.engines.contract import RenderJob
+from worker.engines.devices import Device
+from worker.engines.latent_conditioning import StableDiffusionConditioning
+from worker.engines.latent_cuda import CudaProbe, Pace, StreamDecoder
+from worker.engines.latent_decoder import Decoder, Pending
+from worker.engines.latent_denoiser import Denoiser, Member, UNet
+from worker.engines.latent_memory import MemoryCurve
+from worker.engines.latent_schedule import Schedules
+from worker.engines.opening import open_pipeline
+from worker.engines.pixels import renderable
+from worker.errors import LoadFailed
+
+CLASSES: Final = ("StableDiffusionPipeline",)
+
+
+class LatentModel:
+    """Weights and what has been learned of them; holds no image."""
+
+    def __init__(self, pipeline: Any, device: str) -> None:
+        problem = _problem(pipeline)
+        if problem:
+            raise LoadFailed(f'{problem}; use engine = "pipeline"')
+        self.schedules = Schedules(pipeline.scheduler)
+        self._device = device
+        self._dtype = pipeline.unet.dtype
+        self._channels = int(pipeline.unet.config.in_channels)
+        self._factor = int(pipeline.vae_scale_factor)
+        self._conditioning = StableDiffusionConditioning(pipeline, device)
+        self._denoiser = Denoiser(UNet(pipeline.unet), device=device, dtype=self._dtype)
+        decoder = Decoder(pipeline.vae)
+        on_cuda = device == "cuda"
+        self._decoder = StreamDecoder(decoder) if on_cuda else decoder
+        self._pace = Pace() if on_cuda else None
+        self.memory = MemoryCurve(CudaProbe() if on_cuda else None)
+
+    @torch.inference_mode()
+    def members(self, jobs: Sequence[RenderJob], *, guided: bool) -> list[Member]:
+        """Jobs of one size, ready for their first step. Raises Unsupported."""
+        schedules = [self.schedules.of(job.scheduler, job.num_inference_steps) for job in jobs]
+        wanted = self._conditioning.of([job.prompt for job in jobs])
+        unwanted = self._conditioning.of([job.negative_prompt for job in jobs]) if guided else [None] * len(jobs)
+        return [
+            Member(
+                schedule=schedule,
+                state=self._noise(job, schedule.start),
+                wanted=towards,
+                unwanted=away,
+                guidance=job.guidance_scale,
+            )
+            for job, schedule, towards, away in zip(jobs, schedules, wanted, unwanted, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def step(self, members: Sequence[Member]) -> None:
+        """One step of each."""
+        self._denoiser.step(members)
+        if self._pace is not None:
+            self._pace.launched()
+
+    @torch.inference_mode()
+    def begin(self, member: Member, job: RenderJob) -> Pending:
+        """Decode a finished member; beside the others where the device can."""
+        return self._decoder.begin(member.state[0], job.width, job.height)
+
+    def rest(self) -> None:
+        """Nobody is left: hold no batch's tensors."""
+        self._denoiser.forget()
+
+    def _noise(self, job: RenderJob, start: float) -> torch.Tensor:
+        """The draw of diffusers' `randn_tensor` for a list of CPU generators, in the model's dtype."""
+        shape = (1, self._channels, self._latent(job.height), self._latent(job.width))
+        noise = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(job.seed), dtype=self._dtype)
+        state = torch.zeros((self.schedules.slots, *shape[1:]))
+        state[0] = noise[0].float() * start
+        return state.to(self._device)
+
+    def _latent(self, side: int) -> int:
+        return renderable(side, self._factor) // self._factor
+
+
+def open_model(source: str, revision: str, wish: Device) -> tuple[LatentModel, str]:
+    """The model and its device. Raises LoadFailed, whose text says what to do."""
+    pipeline, device = open_pipeline(source, revision, wish, classes=CLASSES)
+    return LatentModel(pipeline, device), device
+
+
+def _problem(pipeline: Any) -> str:
+    """Why this pipeline is none that is taken apart here; empty: it is."""
+    parts = {"unet": "UNet2DConditionModel", "text_encoder": "CLIPTextModel"}
+    for name, kind in parts.items():
+        if type(getattr(pipeline, name)).__name__ != kind:
+            return f"its {name} is a {type(getattr(pipeline, name)).__name__}, not a {kind}"
+    config = pipeline.unet.config
+    if config.in_channels != pipeline.vae.config.latent_channels:
+        return "its UNet takes more than latents"
+    if config.addition_embed_type not in (None, "text"):
+        return f"its UNet asks for an added embedding of type {config.addition_embed_type}"
+    for option in ("class_embed_type", "encoder_hid_dim_type", "time_cond_proj_dim"):
+        if config.get(option) is not None:
+            return f"its UNet asks for {option} = {config.get(option)}"
+    return ""
