@@ -7,8 +7,8 @@ frozen (stopped, or killed for good) runs nothing until it is thawed. Nobody els
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Coroutine
-from contextvars import Context, ContextVar
+from collections.abc import Callable, Coroutine
+from contextvars import Context, ContextVar, copy_context
 from itertools import count
 from typing import Any, TypeVar
 
@@ -54,6 +54,21 @@ class _Task(asyncio.Task[T]):
         return self._number
 
 
+class _Handle(asyncio.Handle):
+    """As the base class, without what a loop in debug mode asks of it."""
+
+    def __init__(
+        self, callback: Callable[..., object], args: tuple[Any, ...], loop: "VirtualLoop", context: Any
+    ) -> None:
+        self._context = copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """Runs until its main coroutine ends; `run` is the whole of its use."""
 
@@ -63,7 +78,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._numbers = count(1)
         # Of the base class, which types its own parts no further.
         self._ready: deque[Any]
-        self._scheduled: list[Any]
+        self._scheduled: list[Any]  # (when, number, handle): tuples compare at a tenth of the time
         self._stopping: bool
         self._here = 0
         self.over = False
@@ -108,6 +123,18 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._ready.extend(actor.held)
         actor.held.clear()
 
+    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> _Handle:  # type: ignore[override]
+        """As the base class."""
+        handle = _Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> asyncio.TimerHandle:  # type: ignore[override]
+        """As the base class; of what is due at the same time, the first asked for is the first to run."""
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._scheduled, (when, next(self._numbers), timer))
+        return timer
+
     def _make_task(self, _: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> "asyncio.Task[Any]":
         task = _Task(coroutine, number=next(self._numbers), loop=self, **options)
         context: Context | None = options.get("context")
@@ -137,17 +164,15 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _run_once(self) -> None:
         """As the base class, but: no waiting, no I/O, exact times, and nothing of frozen actors."""
         scheduled, ready = self._scheduled, self._ready
-        while scheduled and scheduled[0]._cancelled:
-            heapq.heappop(scheduled)._scheduled = False
+        while scheduled and scheduled[0][2]._cancelled:
+            heapq.heappop(scheduled)
         if not ready and not self._stopping:
             if not scheduled:
                 raise Deadlock(", ".join(sorted(task.get_name() for task in self._alive)))
-            if scheduled[0].when() > self._now_s:
-                self._now_s, self._here = scheduled[0].when(), 0
-        while scheduled and scheduled[0].when() <= self._now_s:
-            handle = heapq.heappop(scheduled)
-            handle._scheduled = False
-            ready.append(handle)
+            if scheduled[0][0] > self._now_s:
+                self._now_s, self._here = scheduled[0][0], 0
+        while scheduled and scheduled[0][0] <= self._now_s:
+            ready.append(heapq.heappop(scheduled)[2])
         for _ in range(len(ready)):
             handle = ready.popleft()
             if handle._cancelled:

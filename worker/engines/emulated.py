@@ -28,6 +28,7 @@ _MAX_ID_BYTES = 64
 _NUMBERS = struct.Struct(">BII")  # index, seed, checksum
 _BITS = (1 + _MAX_ID_BYTES + _NUMBERS.size) * 8
 _CELLS_PX = (16, 8, 4, 2)
+_LIGHT = b"0" * 113 + b"1" * 143  # of each level of grey
 
 
 class NotEmulated(ValueError):
@@ -142,16 +143,17 @@ def draw(generation_id: str, index: int, seed: int, width: int, height: int) -> 
         raise ValueError(f"a generation id may have at most {_MAX_ID_BYTES} characters")
     head = bytes((len(name),)) + name.ljust(_MAX_ID_BYTES, b"\0")
     data = head + _NUMBERS.pack(index, seed, crc32(head + bytes((index,)) + seed.to_bytes(4, "big")))
-    bits = [byte >> shift & 1 for byte in data for shift in range(7, -1, -1)]
+    bits = f"{int.from_bytes(data, 'big'):0{_BITS}b}".encode()
     cell = _cell_px(width, height)
     columns, rows = width // cell, height // cell
     tint = crc32(data)  # light cells have a colour of their own, bright enough to be told from dark ones
     light = bytes((192 + (tint & 63), 192 + (tint >> 8 & 63), 192 + (tint >> 16 & 63))) * cell
     dark = bytes((16, 16, 24)) * cell
+    bits += b"01" * ((columns * rows - _BITS) // 2 + 1)
     lines = []
     for row in range(rows):
-        cells = (bits[at] if at < _BITS else at & 1 for at in range(row * columns, (row + 1) * columns))
-        line = b"".join(light if bit else dark for bit in cells)
+        cells = bits[row * columns : (row + 1) * columns]
+        line = cells.replace(b"0", dark).replace(b"1", light)  # no byte of a dark cell is a "1"
         lines.append((line + line[-3:] * (width - columns * cell)) * cell)
     image = b"".join(lines)
     return image + image[-3 * width :] * (height - rows * cell)
@@ -171,14 +173,12 @@ def read_emulated(data: bytes) -> tuple[str, int, int]:
         raise NotEmulated("too small")
     cell = _cell_px(width, height)
     columns = width // cell
-    pixels = image.tobytes()
-    packed = bytearray(_BITS // 8)
-    for at in range(_BITS):
-        row, column = divmod(at, columns)
-        level = pixels[(row * cell + cell // 2) * width + column * cell + cell // 2]
-        packed[at // 8] |= (level > 112) << (7 - at % 8)
+    pixels = image.tobytes().translate(_LIGHT)
+    middles = range((cell // 2) * width + cell // 2, width * height, width * cell)
+    bits = b"".join(pixels[at : at + columns * cell : cell] for at in middles)[:_BITS]
+    packed = int(bits, 2).to_bytes(_BITS // 8, "big")
     index, seed, checksum = _NUMBERS.unpack_from(packed, 1 + _MAX_ID_BYTES)
-    head = bytes(packed[: 1 + _MAX_ID_BYTES])
+    head = packed[: 1 + _MAX_ID_BYTES]
     if checksum != crc32(head + bytes((index,)) + seed.to_bytes(4, "big")) or head[0] > _MAX_ID_BYTES:
         raise NotEmulated("the cells do not add up")
     return head[1 : 1 + head[0]].decode("ascii"), index, seed
