@@ -1,0 +1,48 @@
+"""Engines behind real engine servers, for tests: each test ends what it started."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from worker.engines.contract import Capabilities, RenderJob
+from worker.engines.emulated import EmulatedEngine
+from worker.engines.uds import UdsEngine
+
+ROOT = Path(__file__).parent.parent
+
+
+def emulated(*, max_batch: int = 8, max_side: int = 512) -> EmulatedEngine:
+    """The copy that stays in this process: it is asked for keys and capabilities only."""
+    return EmulatedEngine(
+        model="m", step_s=0.002, alpha=0.3, max_batch=max_batch, max_width=max_side, max_height=max_side
+    )
+
+
+@contextmanager
+def faulty(*options: str, loaded: bool = True, load_deadline_s: float = 60.0) -> Iterator[UdsEngine]:
+    """A faulty engine (tests/crash/faulty_engine_server.py) in a process of its own."""
+    served = emulated()
+    if "--whole-calls" in options:
+        served.capabilities = Capabilities(max_batch=8)
+    command = (sys.executable, "-m", "tests.crash.faulty_engine_server", *options)
+    engine = UdsEngine(served, command, load_deadline_s=load_deadline_s, sleep=lambda _: None)
+    try:
+        if loaded:
+            engine.load()
+        yield engine
+    finally:
+        engine.unload()
+
+
+def job(number: int, prompt: str = "a picture", *, steps: int = 3, side: int = 64) -> RenderJob:
+    return RenderJob(
+        id=f"gen_{number}/0",
+        model="m",
+        width=side,
+        height=side,
+        num_inference_steps=steps,
+        guidance_scale=3.0,
+        seed=100 + number,
+        prompt=prompt,
+    )
