@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from worker.batcher import AGEING_S
-
 T = TypeVar("T")
+AGEING_S = 30.0
+"""Waiting this long is worth one step of priority: nothing starves behind a stream of urgent work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ import structlog
 
 from infra import aws, models
 from infra.admin import AdminServer
+from infra.clock import wall_ms
 from infra.failpoints import Failpoints
 from infra.ids import new_id
 from infra.lifecycle import Shutdown
@@ -21,6 +22,7 @@ from worker.engines.build import build
 from worker.ports import JobQueue, ObjectStore, Reply, ReplyQueue, StillWanted
 from worker.service import LANES, Ports, Tuning, Worker
 from worker.threads import WorkerThreads
+from worker.types import Mode
 
 _log = structlog.get_logger()
 
@@ -72,6 +74,7 @@ async def open_ports(settings: WorkerSettings, stack: AsyncExitStack) -> Ports:
         encode_threads=encode_threads,
         failpoints=Failpoints.from_env(settings.failpoints),
         clock=asyncio.get_running_loop().time,
+        wall_ms=wall_ms,
         new_id=new_id,
         rng=random.random,
     )
@@ -97,6 +100,7 @@ def tuning(settings: WorkerSettings) -> Tuning:
         hang_s=settings.worker_hang_s,
         models_loaded=settings.worker_models_loaded,
         preload=settings.worker_preload,
+        mode=Mode(settings.worker_mode),
     )
 
 

@@ -1,50 +1,66 @@
-"""Which images go through the model next: a pure function of what waits. The GPU loop calls it.
+"""Whose turn it is: pure functions of what waits. The announcer calls them.
 
-Order: priority, raised by one for every `ageing_s` of waiting, then age. The first image's key is the batch's
-key, and the batch fills with the oldest of that key. A solo image runs alone. Nobody waits for mates.
+Order: priority, raised by one for every `ageing_s` of waiting, then age. The first image's key is the next batch's
+key; who of that key goes together is the admission policy's choice. A solo image runs alone. Nobody waits for mates.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from worker.admission import AGEING_S, Seat, next_step
 from worker.engines.contract import BatchKey
 
 T = TypeVar("T")
-AGEING_S = 30.0
-"""Waiting this long is worth one step of priority: nothing starves behind a stream of urgent work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate(Generic[T]):
-    """One waiting image. `order` is the order of receipt and breaks ties."""
+    """One waiting image. `steps` it will take; `order` is the order of receipt and breaks ties."""
 
     item: T
     key: BatchKey
+    steps: int
     priority: int
     solo: bool
     received_s: float
     order: int
 
+    def seat(self, now_s: float) -> Seat[T]:
+        """As the admission policy sees it."""
+        return Seat(
+            item=self.item,
+            remaining_steps=self.steps,
+            priority=self.priority,
+            waited_s=max(0.0, now_s - self.received_s),
+            order=self.order,
+            running=False,
+            parked=False,
+        )
 
-def next_batch(
-    waiting: Sequence[Candidate[T]],
-    *,
-    limit: Callable[[T], int],
-    now_s: float,
-    ageing_s: float = AGEING_S,
-) -> tuple[T, ...]:
-    """The next batch, in order; empty when nothing waits. `limit` says how many may join the batch of an image."""
+
+def head(waiting: Sequence[Candidate[T]], *, now_s: float, ageing_s: float = AGEING_S) -> Candidate[T] | None:
+    """The first in line."""
 
     def rank(candidate: Candidate[T]) -> tuple[float, float, int]:
         aged = int((now_s - candidate.received_s) / ageing_s)
         return (-(candidate.priority + max(0, aged)), candidate.received_s, candidate.order)
 
-    if not waiting:
+    return min(waiting, key=rank, default=None)
+
+
+def next_batch(
+    waiting: Sequence[Candidate[T]],
+    *,
+    step_s: Callable[[BatchKey], Callable[[int], float]],
+    limit: Callable[[T], int],
+    now_s: float,
+) -> tuple[T, ...]:
+    """Who goes to an idle GPU; empty when nothing waits. `limit` says how many may go together with an image."""
+    first = head(waiting, now_s=now_s)
+    if first is None:
         return ()
-    ranked = sorted(waiting, key=rank)
-    head = ranked[0]
-    if head.solo:
-        return (head.item,)
-    mates = [each.item for each in ranked if each.key == head.key and not each.solo]
-    return tuple(mates[: max(1, limit(head.item))])
+    if first.solo:
+        return (first.item,)
+    mates = [each.seat(now_s) for each in waiting if each.key == first.key and not each.solo]
+    return next_step(mates, step_s=step_s(first.key), limit=max(1, limit(first.item)), join=True, park=True)

@@ -4,6 +4,7 @@ import os
 import re
 import secrets
 import socket
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -34,6 +35,9 @@ class WorkerSettings(Settings):
     worker_wanted_every_s: float = Field(1.0, gt=0, description="How often core is asked what is still wanted")
     worker_hang_s: float = Field(30.0, gt=0, description="Least time without a step that counts as a hang")
     worker_models_loaded: int = Field(1, ge=1, le=64, description="Models kept in memory at a time")
+    worker_mode: Literal["plain", "batched", "overlapped"] = Field(
+        "overlapped", description="plain and batched are reference loops, to measure the overlapped one against"
+    )
     worker_preload: bool = Field(default=True, description="Load the default model at start")
     worker_torch_threads: int = Field(0, ge=0, le=256, description="CPU threads of one model; 0: half of the cores")
 

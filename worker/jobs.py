@@ -33,6 +33,7 @@ def parse(body: bytes, attributes: Mapping[str, str], *, suspect: bool) -> Job:
         output_format=int(message.spec.output_format),
         priority=message.priority,
         solo=message.solo or suspect,
+        requested_at_s=message.requested_at_ms / 1000,
         trace=_trace(attributes, message.trace),
     )
 

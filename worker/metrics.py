@@ -25,17 +25,14 @@ class Metrics:
         self.dropped = _counter(registry, "dropped", "Images dropped because nobody wants them any more", "state")
         self.rendered = _counter(registry, "images_rendered", "Pictures reported as rendered", "engine", "model")
         self.failed = _counter(registry, "images_failed", "Attempts reported as failed", "failure")
-        self.batches = _counter(registry, "batches", "Batches begun on the GPU thread", "engine", "model")
+        self.batches = _counter(registry, "batches", "Groups of images admitted to the GPU together", "engine", "model")
         self.batch_size = Histogram(
             "darkroom_worker_batch_size",
-            "Images per batch",
+            "Images per forward pass: one observation a step",
             registry=registry,
             buckets=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64),
         )
-        self.bisected = _counter(registry, "batches_halved", "Batches halved", "reason")
-        self.gpu_busy = _counter(registry, "gpu_busy_seconds", "Seconds that the GPU thread rendered or decoded")
-        self.gpu_backpressure = _counter(registry, "gpu_backpressure_seconds", "Seconds the GPU waited for the line")
-        self.gpu_loading = _counter(registry, "gpu_loading_seconds", "Seconds the GPU thread loaded models")
+        self.bisected = _counter(registry, "batches_halved", "Batches split after a failure", "reason")
         self.heartbeats = _counter(registry, "heartbeats", "Visibility heartbeats", "outcome")
         self.receipts_lost = _counter(registry, "receipts_lost", "Messages that another worker has taken over")
         self.upload_failures = _counter(registry, "upload_failures", "Uploads that failed and are tried again")
@@ -44,11 +41,17 @@ class Metrics:
         self.encode_seconds = _seconds(registry, "encode", "Encoding one picture")
         self.upload_seconds = _seconds(registry, "upload", "Uploading one picture, retries included")
         self.wait_seconds = _seconds(registry, "wait", "From receipt to admission")
+        self._depths: dict[str, Callable[[], int]] = {}
         self._depth = Gauge("darkroom_worker_depth", "Images in each part of the worker", ("part",), registry=registry)
 
     def watch_depth(self, part: str, depth: Callable[[], int]) -> None:
         """Show `depth()` as the depth of `part` whenever somebody looks."""
+        self._depths[part] = depth
         self._depth.labels(part=part).set_function(depth)
+
+    def depths(self) -> dict[str, int]:
+        """What is in each part at this moment."""
+        return {part: depth() for part, depth in self._depths.items()}
 
     def watch_ledger(self, ledger: Ledger, clock: Callable[[], float]) -> None:
         """Show the ledger as it is whenever somebody looks, which must be on the event loop's thread."""

@@ -9,6 +9,7 @@ from infra.retry import backoff_s
 from worker.engines.contract import BatchKey, Engine, RenderJob
 from worker.errors import Unsupported
 from worker.health import Health
+from worker.ledger import Cause, Ledger
 from worker.metrics import Metrics
 from worker.ports import Rng, Threads
 from worker.timing import Caps, Waits
@@ -30,6 +31,7 @@ class Models:
         keep_loaded: int,
         caps: Caps,
         waits: Waits,
+        ledger: Ledger,
         rng: Rng,
         metrics: Metrics,
         health: Health,
@@ -39,6 +41,7 @@ class Models:
         self._keep_loaded = keep_loaded
         self._caps = caps
         self._waits = waits
+        self._ledger = ledger
         self._rng = rng
         self._metrics = metrics
         self._health = health
@@ -83,6 +86,7 @@ class Models:
         """Make `engine` ready. False after three failures: this worker is of no use any more."""
         loop = asyncio.get_running_loop()
         began = loop.time()
+        self._ledger.idle_ended(began, existed_since_s=None)
         try:
             await self._make_room(engine)
             for attempt in range(MAX_LOADS):
@@ -90,8 +94,9 @@ class Models:
                     return True
                 await asyncio.sleep(backoff_s(attempt, first_s=0.5, cap_s=5.0, draw=self._rng()))
         finally:
-            self._waits.loading_until_s = loop.time()
-            self._metrics.gpu_loading.inc(loop.time() - began)
+            self._waits.loading_until_s = ended = loop.time()
+            self._ledger.spend(Cause.LOADING, began, ended)
+            self._ledger.idle_began(ended)
         self.broken = True
         self._health.hinder("model", f"model {engine.facts.model} failed to load {MAX_LOADS} times")
         return False

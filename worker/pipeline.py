@@ -5,6 +5,7 @@ upload verified, reply accepted by the queue, message deleted.
 """
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -19,15 +20,68 @@ from worker.upload import Uploader
 from worker.window import Window
 
 T = TypeVar("T")
+SETTLE_BOUND = 8_192
+"""More than the window ever holds: each held image gets here once, so putting never waits."""
+
+
+class Places:
+    """How many pictures the line still takes: counted on the GPU thread as they are made, given back by the line."""
+
+    def __init__(self, places: int) -> None:
+        self._free = places
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._freed = asyncio.Event()
+
+    @property
+    def free(self) -> bool:
+        """Whether `take` would succeed now."""
+        return self._free > 0
+
+    def take(self) -> bool:
+        """One place; False when there is none. Any thread."""
+        with self._lock:
+            if self._free <= 0:
+                return False
+            self._free -= 1
+            return True
+
+    def give(self) -> None:
+        """A taken place is free again. Any thread."""
+        with self._lock:
+            self._free += 1
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._freed.set)
+
+    async def wait(self) -> None:
+        """Until there is a place. One waiter at a time."""
+        self._loop = asyncio.get_running_loop()
+        while not self.free:
+            self._freed.clear()
+            if not self.free:
+                await self._freed.wait()
+
+
+def _nothing() -> None:
+    pass
 
 
 class Stage(Generic[T]):
-    """A bounded queue and the number of tasks that work on it."""
+    """A bounded queue and the number of tasks that work on it. `taken` is called whenever one takes an item."""
 
-    def __init__(self, name: str, handle: Callable[[T], Awaitable[None]], *, bound: int, workers: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        handle: Callable[[T], Awaitable[None]],
+        *,
+        bound: int,
+        workers: int,
+        taken: Callable[[], None] = _nothing,
+    ) -> None:
         self.name = name
         self.workers = workers
         self._handle = handle
+        self._taken = taken
         self._queue: asyncio.Queue[T] = asyncio.Queue(bound)
 
     def depth(self) -> int:
@@ -38,10 +92,16 @@ class Stage(Generic[T]):
         """Waits while the queue is full."""
         await self._queue.put(item)
 
+    def put_now(self, item: T) -> None:
+        """For callers who know that there is room."""
+        self._queue.put_nowait(item)
+
     async def run(self) -> None:
         """For ever; the service runs `workers` of these."""
         while True:
-            await self._handle(await self._queue.get())
+            item = await self._queue.get()
+            self._taken()
+            await self._handle(item)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,15 +135,42 @@ class Line:
         self._metrics = metrics
         self._failpoints = failpoints
         self._recorder = recorder
-        self._encode = Stage("encode", self._encoded, bound=sizes.queued, workers=sizes.encoders)
+        self.places = Places(sizes.queued)
+        self._encode = Stage(
+            "encode", self._encoded, bound=sizes.queued, workers=sizes.encoders, taken=self.places.give
+        )
         self._upload = Stage("upload", self._uploaded, bound=sizes.queued, workers=sizes.uploads)
-        self._settle = Stage("settle", finisher.finish, bound=max(64, sizes.queued), workers=sizes.settling)
+        self._settle = Stage("settle", finisher.finish, bound=SETTLE_BOUND, workers=sizes.settling)
         self.stages = (self._encode, self._upload, self._settle)
 
-    async def picture(self, finished: Finished) -> None:
-        """A picture leaves the GPU."""
-        self._window.move(finished.held, State.FINISHING)
-        await self._encode.put(finished)
+    async def room(self) -> None:
+        """Until another picture may come."""
+        await self.places.wait()
+
+    def picture(self, finished: Finished) -> None:
+        """A picture leaves the GPU; its place has been taken."""
+        if self._leaves(finished.held):
+            self._encode.put_now(finished)
+        else:
+            self.places.give()
+
+    def fail_now(self, failed: Failed) -> None:
+        """An attempt gave no picture."""
+        if self._leaves(failed.held):
+            self._settle.put_now(failed)
+
+    def drop_now(self, held: Held) -> None:
+        """Nobody wants what is on the GPU any more: only its message is left to delete."""
+        self._metrics.dropped.labels(state=held.state.value).inc()
+        if self._leaves(held):
+            self._settle.put_now(held)
+
+    def _leaves(self, held: Held) -> bool:
+        """False for one that has been answered already, because the worker had to leave."""
+        if held.state in (State.FINISHING, State.GONE):
+            return False
+        self._window.move(held, State.FINISHING)
+        return True
 
     async def fail(self, failed: Failed) -> None:
         """An attempt gave no picture."""

@@ -20,13 +20,13 @@ from worker.metrics import Metrics
 from worker.models import Models
 from worker.pipeline import Line
 from worker.ports import Failpoints, JobQueue, NewId, Received, Recorder, Reply, ReplyQueue, Rng
+from worker.room import RECEIVE_KIND
 from worker.timing import Measured
 from worker.types import Failed, Failure, Job, State
 from worker.window import Offer, Window
 
 _log = structlog.get_logger()
 CALL_DEADLINE_S = 10.0
-RECEIVE_KIND = ("receive",)
 
 
 class Receiver:
@@ -53,6 +53,7 @@ class Receiver:
         health: Health,
         failpoints: Failpoints,
         recorder: Recorder,
+        wall_ms: Callable[[], int],
     ) -> None:
         self._window = window
         self._queue = queue
@@ -70,6 +71,7 @@ class Receiver:
         self._health = health
         self._failpoints = failpoints
         self._recorder = recorder
+        self._wall_ms = wall_ms
         self._closed = asyncio.Event()
 
     def close(self) -> None:
@@ -155,7 +157,10 @@ class Receiver:
 
     def _offer(self, message: Received, job: Job, key: BatchKey) -> Offer:
         now_s = asyncio.get_running_loop().time()
-        offer = self._window.offer(job, key, message_id=message.message_id, receipt=message.receipt, now_s=now_s)
+        age_s = max(0.0, self._wall_ms() / 1000 - job.requested_at_s) if job.requested_at_s else 0.0
+        offer = self._window.offer(
+            job, key, message_id=message.message_id, receipt=message.receipt, now_s=now_s, existed_s=now_s - age_s
+        )
         if offer is not Offer.HELD:
             self._metrics.duplicates.labels(kind=offer.value).inc()
         return offer

@@ -1,283 +1,260 @@
-"""Drives an engine through one batch on the GPU thread, and finds the culprit when a batch fails.
+"""Drives sessions on the GPU thread, hands on what comes out of them, and finds the culprit when one breaks.
 
-A failing batch is halved until what fails is alone: mates succeed, the culprit is reported. Out of memory halves
-as well, and the smaller size is remembered. A bad picture fails only its own image.
+A failing batch is halved until what fails is alone: mates succeed, the culprit is reported. Out of memory halves as
+well, and the smaller size is remembered. When an engine's own process has died, each suspect runs alone at once, for
+every further death costs loading the model. A bad picture fails only its own image.
 """
 
 import asyncio
 import contextlib
-import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import structlog
-from opentelemetry.trace import Span
 
-from worker import tracing
-from worker.engines.contract import Done, EncodedPicture, Engine, Picture, Progress, RenderJob
-from worker.errors import BadOutput, EngineLost, OutOfMemory
+from worker.curve import Curves
+from worker.engines.contract import BatchKey, Engine, Progress, RenderJob
+from worker.ledger import Cause, Ledger
+from worker.member import (
+    Admitted,
+    Broke,
+    Crash,
+    Decoded,
+    End,
+    Event,
+    Left,
+    Member,
+    Spent,
+    Surroundings,
+    members_of,
+)
 from worker.metrics import Metrics
+from worker.on_gpu import OnGpu
 from worker.pipeline import Line
-from worker.ports import Failpoints, NewId, Threads
-from worker.timing import Caps, Measured, Waits, batch_kind
-from worker.types import Batch, Failed, Failure, Finished, Held, State
+from worker.ports import Failpoints, NewId, Recorder, Threads
+from worker.session import Session
+from worker.timing import Caps, Waits
+from worker.types import Batch, Failed, Failure, Held, Mode, State
 from worker.watchdog import Pulse
+from worker.window import Window
 
 _log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Decoded:
-    job_id: str
-    picture: Picture | EncodedPicture | None
-    bad: str
-    decode_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Turn:
-    """One stay on the GPU thread: until somebody leaves the batch."""
-
-    took_s: float
-    decoded: Sequence[_Decoded] = ()
-    evicted: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Crash:
-    """A turn that raised. Holds no traceback: that would hold tensors."""
-
-    took_s: float
-    failure: Failure
-    detail: str
-
-
 @dataclass(slots=True, kw_only=True)
-class _Run:
-    """A batch under way."""
+class _Isolation:
+    """What is left to do after a crash: groups that run apart, and members that are beyond suspicion."""
 
-    batch: Batch
-    active: dict[str, Held]
-    spans: dict[str, Span] = field(default_factory=dict)
-    gpu_s: float = 0.0
+    groups: list[list[Member]] = field(default_factory=list)
+    innocents: list[Member] = field(default_factory=list)
 
 
 class Renderer:
-    """Used by the GPU loop, one batch at a time."""
+    """Used by the GPU loop, one session at a time."""
 
     def __init__(
         self,
         thread: Threads,
+        window: Window,
         line: Line,
         *,
+        mode: Mode,
+        limit: Callable[[RenderJob], int],
         clock: Callable[[], float],
         caps: Caps,
-        measured: Measured,
+        curves: Curves,
         waits: Waits,
         pulse: Pulse,
-        worker_id: str,
-        jobs_queue: str,
+        ledger: Ledger,
+        on_gpu: OnGpu,
         new_id: NewId,
         metrics: Metrics,
         failpoints: Failpoints,
+        recorder: Recorder,
     ) -> None:
         self._thread = thread
+        self._window = window
         self._line = line
+        self._mode = mode
+        self._limit = limit
         self._clock = clock
         self._caps = caps
-        self._measured = measured
+        self._curves = curves
         self._waits = waits
         self._pulse = pulse
-        self._worker_id = worker_id
-        self._jobs_queue = jobs_queue
+        self._ledger = ledger
+        self._on_gpu = on_gpu
         self._new_id = new_id
         self._metrics = metrics
         self._failpoints = failpoints
+        self._recorder = recorder
+        self._hung = False
 
-    async def render(self, batch: Batch) -> None:
-        """Returns when every member has left the GPU. Raises EngineLost."""
-        parts = [batch]
-        while parts:
-            part = parts.pop()
-            for held in part.members:
-                if held.unwanted:
-                    await self._line.drop(held)
-            members = tuple(held for held in part.members if not held.unwanted)
-            if not members:
-                continue
-            part = replace(part, members=members)
-            crash = await self._run(part)
-            if crash is not None:
-                parts.extend(reversed(await self._halves(part, crash)))
-
-    async def _run(self, batch: Batch) -> _Crash | None:
-        run = _Run(batch=batch, active={held.id: held for held in batch.members})
-        self._admitted(run)
-        batch_span = tracing.batch(batch)
-        run.spans = {held.id: tracing.generate(held, batch_span) for held in batch.members}
-        crash: _Crash | None = None
-        newcomers: Sequence[RenderJob] = [held.job.render for held in batch.members]
-        try:
-            while run.active and crash is None:
-                turn = await self._turn(run, newcomers)
-                newcomers = ()
-                if isinstance(turn, _Crash):
-                    crash = turn
-                else:
-                    await self._deal(run, turn)
-        finally:
-            error = crash.detail if crash else ""
-            for span in (*run.spans.values(), batch_span):
-                tracing.end(span, error)
-        self._waits.batch_until_s = self._clock()
-        if crash is None:
-            steps = max(held.job.render.num_inference_steps for held in batch.members)
-            self._measured.observe(batch_kind(batch.key, steps, len(batch.members)), run.gpu_s)
-        return crash
-
-    def _admitted(self, run: _Run) -> None:
-        now_s = self._clock()
-        render = run.batch.members[0].job.render
-        self._metrics.batches.labels(engine=run.batch.engine.facts.engine, model=render.model).inc()
-        self._metrics.batch_size.observe(len(run.batch.members))
-        for held in run.batch.members:
-            if held.state is not State.RUNNING:
-                held.state = State.RUNNING
-                held.wait_s = now_s - held.received_s
-                held.wait_reason = self._waits.reason(held.received_s)
-                held.span = tracing.process(held, self._jobs_queue, self._worker_id)
-                self._metrics.wait_seconds.observe(held.wait_s)
-
-    async def _turn(self, run: _Run, newcomers: Sequence[RenderJob]) -> _Turn | _Crash:
-        """One stay on the thread: let newcomers in, step until somebody is finished or evicted, decode."""
+    def session(self, engine: Engine, key: BatchKey, *, solo: bool = False) -> Session:
+        """A session that others may join, where engine and mode allow it."""
+        overlapped = self._mode is Mode.OVERLAPPED
         loop = asyncio.get_running_loop()
+        session: Session
+
+        def post(event: Event) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has closed
+                loop.call_soon_threadsafe(self._posted, session, event)
 
         def report(progress: Progress) -> None:
             self._failpoints.reach_now("worker.gpu_mid")
-            with contextlib.suppress(RuntimeError):  # the loop has closed
-                loop.call_soon_threadsafe(self._progressed, run, progress)
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._progressed, progress)
 
-        self._pulse.begin(run.batch.key, len(run.active), self._clock())
-        turn: _Turn | _Crash | None = None
+        around = Surroundings(
+            clock=self._clock,
+            post=post,
+            report=report,
+            places=self._line.places,
+            limit=self._limit,
+            record=self._recorder,
+        )
+        can = engine.capabilities
+        session = Session(
+            engine,
+            key,
+            around,
+            joins=overlapped and can.join_midway,
+            parks=overlapped and can.park,
+            step_seconds=self._curves.step_s(key),
+        )
+        if solo:
+            session.close()
+        return session
+
+    async def run(self, session: Session) -> None:
+        """Returns when every member has left the GPU, whoever joined meanwhile included. Raises EngineLost."""
+        while True:
+            crash = await self._until_it_ends(session)
+            if crash is not None:
+                await self._isolate(session, crash)
+            elif not session.offered:
+                return
+
+    def hung(self) -> None:
+        """The engine's process is being killed because it hung: what it was at has failed for that reason."""
+        self._hung = True
+
+    async def _until_it_ends(self, session: Session) -> Crash | None:
+        """Turn after turn, as long as the line has room; None once nobody is left."""
+        while True:
+            end = await self._turn(session)
+            if end.crash is not None:
+                return end.crash
+            if not end.full:
+                self._ledger.idle_began(end.at_s)
+                return None
+            await self._line.room()
+            self._waits.backpressure_until_s = self._clock()
+            self._ledger.spend(Cause.BACKPRESSURE, end.at_s, self._clock())
+
+    async def _turn(self, session: Session) -> End:
+        self._pulse.begin(session.key, self._clock())
+        end: End | None = None
         try:
-            jobs = {job_id: held.job.render for job_id, held in run.active.items()}
-            turn = await self._thread.run(partial(self._on_thread, run.batch.engine, jobs, newcomers, report))
+            end = await self._thread.run(session.turn)
         finally:
-            if isinstance(turn, _Turn):
-                self._pulse.end(self._clock())
-            else:
+            if end is None or end.crash is not None:
                 self._pulse.fail()
-        self._metrics.gpu_busy.inc(turn.took_s)
-        run.gpu_s += turn.took_s
-        for held in run.active.values():
-            held.gpu_s += turn.took_s / len(run.active)
-        return turn
+            else:
+                self._pulse.end(self._clock())
+        return end
 
-    def _progressed(self, run: _Run, progress: Progress) -> None:
+    def _progressed(self, progress: Progress) -> None:
         self._pulse.beat(self._clock())
         for job_id, step in progress.steps.items():
-            if job_id in run.active:
-                run.active[job_id].step = step
+            held = self._window.get(job_id)
+            if held is not None:
+                held.step = step
+        if self._window.waiting_count():
+            self._window.touch()  # the announcer may have to say who comes next
 
-    def _on_thread(
-        self,
-        engine: Engine,
-        jobs: Mapping[str, RenderJob],
-        newcomers: Sequence[RenderJob],
-        report: Callable[[Progress], None],
-    ) -> _Turn | _Crash:
-        began = self._clock()
-        try:
-            if newcomers:
-                engine.admit(newcomers)
-            stepped = engine.step(report)
-            while not (stepped.finished or stepped.evicted):  # each way back to the event loop costs the GPU time
-                stepped = engine.step(report)
-            decoded = [self._decode(engine, done, jobs[done.job_id]) for done in stepped.finished]
-            return _Turn(took_s=self._clock() - began, decoded=decoded, evicted=stepped.evicted)
-        except EngineLost:
-            raise
-        except OutOfMemory:
-            failure, detail = Failure.OUT_OF_MEMORY, "out of memory"
-        except Exception as error:  # noqa: BLE001  (a model may raise anything)
-            failure, detail = Failure.MODEL_ERROR, f"the model raised {type(error).__name__}"
-            _log.warning("model.raised", error=type(error).__name__, at=_places(error))
-        engine.reset()  # outside the except block: its traceback would keep tensors alive
-        return _Crash(took_s=self._clock() - began, failure=failure, detail=detail)
+    def _posted(self, session: Session, event: Event) -> None:
+        """What the GPU thread tells, in its order, on the event loop. Never waits."""
+        match event:
+            case Admitted():
+                self._ledger.idle_ended(event.at_s, existed_since_s=min(each.held.existed_s for each in event.members))
+                self._on_gpu.admitted(event.members, event.at_s, self._waits)
+                self._window.touch()
+            case Spent():
+                self._spent(session, event)
+            case Left():
+                self._on_gpu.left(event.member)
+                self._line.drop_now(event.member.held)
+            case Decoded():
+                self._pulse.learn()
+                self._hand_on(session, event)
+            case Broke():
+                self._pulse.fail()
 
-    def _decode(self, engine: Engine, done: Done, job: RenderJob) -> _Decoded:
-        began = self._clock()
-        picture: Picture | EncodedPicture | None = None
-        bad = ""
-        try:
-            picture = engine.decode(done)
-            _check(picture, job)
-        except BadOutput as error:
-            picture, bad = None, str(error)
-        return _Decoded(job_id=job.id, picture=picture, bad=bad, decode_s=self._clock() - began)
+    def _spent(self, session: Session, event: Spent) -> None:
+        self._ledger.spend(event.cause, event.began_s, event.ended_s)
+        self._pulse.beat(event.ended_s)
+        if event.cause is not Cause.RENDERING:
+            return
+        self._waits.batch_until_s = event.ended_s
+        self._metrics.batch_size.observe(event.size)
+        if event.step_s is not None:
+            self._curves.observe(session.key, event.size, event.step_s)
+            session.step_seconds = self._curves.step_s(session.key)
 
-    async def _deal(self, run: _Run, turn: _Turn) -> None:
-        """Hand on what is finished. Waits when the line is full."""
-        for job_id in turn.evicted:
-            if job_id in run.active:
-                await self._line.drop(run.active.pop(job_id))
-        for each in turn.decoded:
-            held = run.active.pop(each.job_id)
-            tracing.end(run.spans[held.id], each.bad)
-            await self._hand_on(run, held, each)
-
-    async def _hand_on(self, run: _Run, held: Held, decoded: _Decoded) -> None:
-        began = self._clock()
+    def _hand_on(self, session: Session, event: Decoded) -> None:
+        held = event.member.held
+        self._on_gpu.left(event.member, event.bad)
         if held.unwanted:
-            await self._line.drop(held)
-        elif decoded.picture is None:
-            await self._line.fail(Failed(held=held, failure=Failure.BAD_OUTPUT, detail=decoded.bad))
+            self._line.places.give()
+            self._line.drop_now(held)
+        elif event.picture is None:
+            self._line.places.give()
+            self._line.fail_now(Failed(held=held, failure=Failure.BAD_OUTPUT, detail=event.bad))
         else:
-            await self._line.picture(
-                Finished(
-                    held=held,
-                    picture=decoded.picture,
-                    facts=run.batch.engine.facts,
-                    batch_id=run.batch.id,
-                    batch_members=tuple(each.job.image for each in run.batch.members),
-                    batch_gpu_s=run.gpu_s,
-                    decode_s=decoded.decode_s,
-                )
-            )
-        blocked = self._clock() - began
-        if blocked > 0.001:
-            self._waits.backpressure_until_s = self._clock()
-            self._metrics.gpu_backpressure.inc(blocked)
+            self._line.picture(self._on_gpu.finished(event, session.engine.facts))
 
-    async def _halves(self, batch: Batch, crash: _Crash) -> list[Batch]:
-        """What to run again, in order, after `batch` has failed."""
-        if len(batch.members) == 1:
-            await self._line.fail(Failed(held=batch.members[0], failure=crash.failure, detail=crash.detail))
-            return []
+    async def _isolate(self, session: Session, crash: Crash) -> None:
+        """Run the suspects apart until whoever breaks the engine has done so alone; the others go on afterwards."""
+        work = _Isolation()
+        self._judge(work, crash)
+        while work.groups:
+            members = work.groups.pop()
+            apart = self.session(session.engine, session.key, solo=True)
+            apart.offer(members)
+            again = await self._until_it_ends(apart)
+            if again is not None:
+                self._judge(work, again)
+        session.offer(work.innocents)
+
+    def _judge(self, work: _Isolation, crash: Crash) -> None:
+        """Convict who was alone; otherwise say who runs with whom."""
+        hung, self._hung = self._hung, False
+        everybody = [*crash.suspects, *crash.innocents]
+        for member in everybody:
+            self._on_gpu.left(member, crash.detail)
+        work.innocents += self._afresh([each.held for each in crash.innocents])
+        suspects = [each.held for each in crash.suspects]
+        if len(suspects) == 1:
+            failure = Failure.HUNG if hung else crash.failure
+            self._line.fail_now(Failed(held=suspects[0], failure=failure, detail=crash.detail))
+            return
         if crash.failure is Failure.OUT_OF_MEMORY:
-            render = batch.members[0].job.render
-            self._caps.ran_out(render.model, render.width, render.height, len(batch.members))
-        reason = crash.failure.name.lower()
+            render = suspects[0].job.render
+            self._caps.ran_out(render.model, render.width, render.height, len(suspects))
+        reason = "died" if crash.died else crash.failure.name.lower()
         self._metrics.bisected.labels(reason=reason).inc()
-        left = [held for held in batch.members if held.state is State.RUNNING]
-        _log.warning("batch.halved", batch=batch.id, size=len(batch.members), left=len(left), reason=crash.detail)
-        middle = (len(left) + 1) // 2
-        return [
-            replace(batch, id=self._new_id("bat"), members=tuple(half))
-            for half in (left[:middle], left[middle:])
-            if half
-        ]
+        left = [held for held in suspects if held.state in (State.STARTED, State.RUNNING)]
+        _log.warning("batch.split", size=len(suspects), left=len(left), reason=crash.detail)
+        middle = 1 if crash.died else (len(left) + 1) // 2
+        parts = [left[at : at + middle] for at in range(0, len(left), middle)] if left else []
+        work.groups.extend(self._afresh(part) for part in reversed(parts))
 
-
-def _places(error: BaseException) -> list[str]:
-    """Where an error came from, without its text, which may hold a prompt."""
-    frames = traceback.extract_tb(error.__traceback__)[-6:]
-    return [f"{frame.filename.rsplit('/', 2)[-1]}:{frame.lineno}" for frame in frames]
-
-
-def _check(picture: Picture | EncodedPicture, job: RenderJob) -> None:
-    if (picture.width, picture.height) != (job.width, job.height):
-        raise BadOutput("the picture is of another size than asked for")
-    if isinstance(picture, Picture) and len(picture.rgb) != picture.width * picture.height * 3:
-        raise BadOutput("the picture is not whole")
+    def _afresh(self, held: Sequence[Held]) -> list[Member]:
+        """As members of a new group, at their first step."""
+        if not held:
+            return []
+        first = held[0]
+        engine = self._on_gpu.engine_of(first)
+        group = Batch(id=self._new_id("bat"), engine=engine, key=first.key, members=tuple(held), solo=first.job.solo)
+        return members_of(group)

@@ -4,34 +4,27 @@
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TypeVar
 
+from worker.announce import Announcer
 from worker.coalesce import Coalescer
-from worker.engines.contract import Engine
+from worker.curve import Curves
 from worker.finish import Finisher
-from worker.gpu import Gpu, Room
+from worker.floor import Floor
+from worker.gpu import Gpu
 from worker.health import Health
 from worker.heartbeat import Heartbeat
 from worker.leaving import Leaving
+from worker.ledger import Ledger
 from worker.metrics import Metrics
 from worker.models import Models
+from worker.on_gpu import OnGpu
+from worker.parts import Ports, Tuning
 from worker.pipeline import Line, Sizes
-from worker.ports import (
-    Failpoints,
-    JobQueue,
-    NewId,
-    ObjectStore,
-    Recorder,
-    ReplyQueue,
-    Rng,
-    StillWanted,
-    Threads,
-    record_nothing,
-)
 from worker.receive import Receiver
 from worker.render import Renderer
+from worker.room import Room
 from worker.timing import Caps, Measured, Waits
 from worker.types import Failure, Held, State
 from worker.upload import Uploader
@@ -39,58 +32,21 @@ from worker.wanted import Inquiry
 from worker.watchdog import Pulse, Watchdog
 from worker.window import Window
 
+__all__ = ["LANES", "Ports", "Tuning", "Worker"]
 T = TypeVar("T")
 LANES = 2
 """Calls of one kind under way at a time."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ports:
-    """Everything outside the worker. `clock` is the loop's time and may be read from threads."""
-
-    jobs: JobQueue
-    replies: ReplyQueue
-    dead: ReplyQueue
-    store: ObjectStore
-    wanted: StillWanted | None
-    engines: Mapping[str, Engine]
-    gpu_thread: Threads
-    encode_threads: Threads
-    failpoints: Failpoints
-    clock: Callable[[], float]
-    new_id: NewId
-    rng: Rng
-    recorder: Recorder = record_nothing
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tuning:
-    """Names, sizes and times. Each is described in `config.py`."""
-
-    worker_id: str
-    jobs_queue: str = "darkroom-jobs"
-    replies_queue: str = "darkroom-replies"
-    temp_bucket: str = "darkroom-temp"
-    visibility_s: int = 60
-    drain_s: float = 20.0
-    window_images: int = 64
-    receive_wait_s: int = 3
-    suspect_receives: int = 3
-    encoders: int = 2
-    uploads: int = 8
-    line_images: int = 16
-    upload_deadline_s: float = 30.0
-    wanted_every_s: float = 1.0
-    hang_s: float = 30.0
-    models_loaded: int = 1
-    preload: bool = True
-
-
 class _Shared:
     """What the parts of one worker have in common."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         self.metrics = Metrics()
+        self.ledger = Ledger(clock())
+        self.metrics.watch_ledger(self.ledger, clock)
+        self.floor = Floor()
+        self.curves = Curves()
         self.health = Health(jobs="jobs queue: not reached yet")
         self.window = Window()
         self.measured = Measured()
@@ -102,7 +58,7 @@ class Worker:
     """`run` serves until told to drain."""
 
     def __init__(self, ports: Ports, tuning: Tuning) -> None:
-        shared = _Shared()
+        shared = _Shared(ports.clock)
         if tuning.preload:
             shared.health.hinder("model", "the default model is not loaded yet")
         self._ports, self._tuning, self._shared = ports, tuning, shared
@@ -132,7 +88,8 @@ class Worker:
         )
         pulse = Pulse(shared.measured, floor_s=tuning.hang_s)
         self._watchdog = Watchdog(pulse, tick_s=min(1.0, tuning.hang_s / 5), leave=self._hung)
-        self._gpu = self._build_gpu(pulse)
+        self._renderer = self._build_renderer(pulse)
+        self._gpu = self._build_gpu()
         self._heartbeat = Heartbeat(
             shared.window,
             ports.jobs,
@@ -172,8 +129,15 @@ class Worker:
             self.window.touch()  # the receiver waits for that
         await self._gpu.run()
 
-    async def _hung(self, detail: str) -> None:
+    async def _hung(self, detail: str) -> bool:
+        """An engine in a process of its own is ended and started again; any other takes this process along."""
+        session = self._shared.floor.session
+        if session is not None and session.engine.capabilities.restartable:
+            self._renderer.hung()
+            session.engine.kill()
+            return True
         await self._leaving.broken(Failure.HUNG, detail)
+        return False
 
     async def _lost(self, detail: str) -> None:
         await self._leaving.broken(Failure.MODEL_ERROR, detail)
@@ -226,6 +190,7 @@ class Worker:
             keep_loaded=self._tuning.models_loaded,
             caps=self._shared.caps,
             waits=self._shared.waits,
+            ledger=self._shared.ledger,
             rng=self._ports.rng,
             metrics=self._shared.metrics,
             health=self._shared.health,
@@ -239,7 +204,14 @@ class Worker:
             ports.dead,
             self._line,
             self._models,
-            room=Room(shared.window, self._models, shared.measured, limit=tuning.window_images),
+            room=Room(
+                shared.window,
+                self._models,
+                shared.curves,
+                shared.measured,
+                mode=tuning.mode,
+                limit=tuning.window_images,
+            ),
             wait_s=tuning.receive_wait_s,
             visibility_s=tuning.visibility_s,
             suspect_receives=tuning.suspect_receives,
@@ -250,37 +222,51 @@ class Worker:
             health=shared.health,
             failpoints=ports.failpoints,
             recorder=ports.recorder,
+            wall_ms=ports.wall_ms,
         )
 
-    def _build_gpu(self, pulse: Pulse) -> Gpu:
+    def _build_renderer(self, pulse: Pulse) -> Renderer:
         ports, tuning, shared = self._ports, self._tuning, self._shared
-        renderer = Renderer(
+        return Renderer(
             ports.gpu_thread,
+            shared.window,
             self._line,
+            mode=tuning.mode,
+            limit=self._models.limit,
             clock=ports.clock,
             caps=shared.caps,
-            measured=shared.measured,
+            curves=shared.curves,
             waits=shared.waits,
             pulse=pulse,
-            worker_id=tuning.worker_id,
-            jobs_queue=tuning.jobs_queue,
+            ledger=shared.ledger,
+            on_gpu=OnGpu(
+                worker_id=tuning.worker_id,
+                jobs_queue=tuning.jobs_queue,
+                engine=self._models.engine,
+                metrics=shared.metrics,
+            ),
             new_id=ports.new_id,
             metrics=shared.metrics,
             failpoints=ports.failpoints,
+            recorder=ports.recorder,
         )
-        return Gpu(
+
+    def _build_gpu(self) -> Gpu:
+        ports, tuning, shared = self._ports, self._tuning, self._shared
+        announcer = Announcer(
             shared.window,
             self._models,
             self._inquiry,
             self._finisher,
-            self._line,
-            renderer,
-            lost=self._lost,
-            give_back=self._leaving.give_back,
+            shared.floor,
+            mode=tuning.mode,
+            curves=shared.curves,
             measured=shared.measured,
+            give_back=self._leaving.give_back,
             new_id=ports.new_id,
             failpoints=ports.failpoints,
         )
+        return Gpu(shared.window, self._line, shared.floor, announcer, self._renderer, lost=self._lost)
 
     def _watch_depths(self) -> None:
         window = self._shared.window

@@ -43,14 +43,9 @@ class Caps:
         self._learned[kind] = max(1, min(size // 2, self._learned.get(kind, size)))
 
 
-def step_kind(key: BatchKey, size: int) -> tuple[object, ...]:
-    """The time between two signs of life of a batch."""
-    return ("step", key, size)
-
-
-def batch_kind(key: BatchKey, steps: int, size: int) -> tuple[object, ...]:
-    """The time of a whole batch on the GPU thread."""
-    return ("batch", key, steps, size)
+def step_kind(key: BatchKey) -> tuple[object, ...]:
+    """The time between two signs of life of the GPU thread."""
+    return ("step", key)
 
 
 def ahead(*, batch: int, batch_s: float | None, receive_s: float, limit: int) -> int:

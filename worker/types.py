@@ -35,8 +35,8 @@ class ImageId:
 class Job:
     """One valid job message.
 
-    `output_format` is a number of schema.pb.OutputFormat; `trace` the carrier of the context that the image's
-    process span becomes a child of.
+    `output_format` is a number of schema.pb.OutputFormat; `requested_at_s` Unix time, 0 when unknown; `trace` the
+    carrier of the context that the image's process span becomes a child of.
     """
 
     image: ImageId
@@ -45,7 +45,19 @@ class Job:
     output_format: int
     priority: int = 0
     solo: bool = False
+    requested_at_s: float = 0.0
     trace: Mapping[str, str] = field(default_factory=dict)
+
+
+class Mode(Enum):
+    """How the worker goes about it. The simpler loops are kept as references to measure the real one against."""
+
+    PLAIN = "plain"
+    """One image at a time: received, rendered, uploaded, answered, deleted, and only then the next."""
+    BATCHED = "batched"
+    """A batch at a time, everything of it settled before the next is received."""
+    OVERLAPPED = "overlapped"
+    """The real one."""
 
 
 class Failure(IntEnum):
@@ -71,12 +83,16 @@ class State(Enum):
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Held:
-    """A job in the window, from receipt to deletion. `receipts`: message id to receipt, the copies included."""
+    """A job in the window, from receipt to deletion. `receipts`: message id to receipt, the copies included.
+
+    `existed_s`: when it was requested, in the worker's clock, as far as the two clocks agree.
+    """
 
     job: Job
     key: BatchKey
     receipts: dict[str, str]
     received_s: float
+    existed_s: float
     order: int
     state: State = State.WAITING
     attempt_id: str = ""

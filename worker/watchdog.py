@@ -24,9 +24,9 @@ class Pulse:
         self.beats = 0
         self.working = False
 
-    def begin(self, key: BatchKey, size: int, now_s: float) -> None:
+    def begin(self, key: BatchKey, now_s: float) -> None:
         """The thread has been given work."""
-        self._kind = step_kind(key, size)
+        self._kind = step_kind(key)
         self._last_s = now_s
         self._longest_s = 0.0
         self.beats += 1
@@ -39,10 +39,15 @@ class Pulse:
         self.beats += 1
 
     def end(self, now_s: float) -> None:
-        """The work is done. The longest silence is what is learned: it covers encoding prompts and decoding."""
+        """The work is done."""
         self.beat(now_s)
+        self.learn()
         self.working = False
+
+    def learn(self) -> None:
+        """A picture is done. The longest silence is what is learned: it covers encoding prompts and decoding."""
         self._measured.observe(self._kind, min(self._longest_s, self._floor_s))
+        self._longest_s = 0.0
 
     def fail(self) -> None:
         """The work ended in an error: nothing is learned."""
@@ -55,9 +60,12 @@ class Pulse:
 
 
 class Watchdog:
-    """One task of the service. Counts its own ticks, so that a stopped and continued process is not taken for hung."""
+    """One task of the service. Counts its own ticks, so that a stopped and continued process is not taken for hung.
 
-    def __init__(self, pulse: Pulse, *, tick_s: float, leave: Callable[[str], Awaitable[None]]) -> None:
+    `leave` is told of a hang: True when it has ended the engine's process and the worker goes on.
+    """
+
+    def __init__(self, pulse: Pulse, *, tick_s: float, leave: Callable[[str], Awaitable[bool]]) -> None:
         self._pulse = pulse
         self._tick_s = tick_s
         self._leave = leave
@@ -75,5 +83,7 @@ class Watchdog:
             silent_s += min(loop.time() - before, 2 * self._tick_s)
             if silent_s > self._pulse.deadline_s():
                 _log.error("gpu.hung", silent_s=round(silent_s, 1))
-                await self._leave("no step within the deadline")
+                if await self._leave("no step within the deadline"):
+                    silent_s = 0.0
+                    continue
                 raise Hung(f"no step for {silent_s:.0f} s")

@@ -46,23 +46,39 @@ class Window:
         self._change.set()
         self._change = asyncio.Event()
 
-    def offer(self, job: Job, key: BatchKey, *, message_id: str, receipt: str, now_s: float) -> Offer:
+    def offer(
+        self,
+        job: Job,
+        key: BatchKey,
+        *,
+        message_id: str,
+        receipt: str,
+        now_s: float,
+        existed_s: float | None = None,
+    ) -> Offer:
         """Take a message in, or say what else it is."""
         if (job.render.id, job.dispatch) in self._settled:
             return Offer.SETTLED
         held = self._held.get(job.render.id)
         if held is not None:
             return self._attach(held, job, message_id, receipt)
-        self.hold(job, key, message_id=message_id, receipt=receipt, now_s=now_s)
+        self._hold(job, key, message_id=message_id, receipt=receipt, now_s=now_s, existed_s=existed_s)
         return Offer.HELD
 
-    def hold(self, job: Job, key: BatchKey, *, message_id: str, receipt: str, now_s: float) -> Held:
-        """Take a job in that is not held."""
+    def _hold(
+        self, job: Job, key: BatchKey, *, message_id: str, receipt: str, now_s: float, existed_s: float | None
+    ) -> None:
         self._order += 1
-        held = Held(job=job, key=key, receipts={message_id: receipt}, received_s=now_s, order=self._order)
+        held = Held(
+            job=job,
+            key=key,
+            receipts={message_id: receipt},
+            received_s=now_s,
+            existed_s=now_s if existed_s is None else existed_s,
+            order=self._order,
+        )
         self._held[held.id] = held
         self.touch()
-        return held
 
     def _attach(self, held: Held, job: Job, message_id: str, receipt: str) -> Offer:
         if message_id not in held.receipts and len(held.receipts) >= MAX_RECEIPTS:

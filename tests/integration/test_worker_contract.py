@@ -279,5 +279,5 @@ def test_metrics_count_what_happened(system: System) -> None:
     with urllib.request.urlopen(f"http://127.0.0.1:{system.admin}/metrics", timeout=5) as answer:
         lines = dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if not line.startswith("#"))
     assert float(lines['darkroom_worker_images_rendered_total{engine="emulated",model="quick"}']) == 3
-    assert float(lines["darkroom_worker_gpu_busy_seconds_total"]) > 0
+    assert float(lines['darkroom_worker_gpu_seconds_total{cause="rendering"}']) > 0
     assert json.loads(json.dumps(lines))["darkroom_worker_quarantined_total"] == "0.0"

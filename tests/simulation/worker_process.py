@@ -189,6 +189,7 @@ class WorkerProcess:
             encode_threads=Inline(),
             failpoints=NoFailpoints(),
             clock=self._world.loop.time,
+            wall_ms=self._world.wall_ms,
             new_id=lambda prefix: self._new_id(life, prefix),
             rng=self._dice.random,
         )

@@ -33,9 +33,15 @@ class FaultyEngine(EmulatedEngine):
         self.nan: set[str] = set()
         self.loses: set[str] = set()
         self.fits = 1_000
+        self.ran_out = 0
         self.failing_loads = 0
         self.admitted: list[list[str]] = []
         self.on_admit: Callable[[Sequence[RenderJob]], None] = lambda _: None
+
+    @property
+    def running(self) -> int:
+        """How many are members."""
+        return len(self._members)
 
     def load(self) -> None:
         if self.failing_loads:
@@ -51,6 +57,7 @@ class FaultyEngine(EmulatedEngine):
     def step(self, report: Report) -> Stepped:
         members = {generation(job) for job, _ in self._members.values()}
         if len(members) > self.fits:
+            self.ran_out += 1
             raise OutOfMemory
         if members & self.loses:
             raise EngineLost

@@ -74,7 +74,7 @@ def test_a_job_is_read_whole_and_its_prompt_stays_out_of_its_repr() -> None:
     job = jobs.parse(messages.encode(message), {}, suspect=False)
     assert (job.render.id, job.dispatch, job.priority, job.render.seed, job.solo) == ("g7/2", 3, -2, 99, False)
     assert job.render.prompt == "a secret prompt"
-    held = Held(job=job, key=(), receipts={}, received_s=0.0, order=1)
+    held = Held(job=job, key=(), receipts={}, received_s=0.0, existed_s=0.0, order=1)
     assert "secret" not in repr(held)
     assert jobs.parse(messages.encode(message), {}, suspect=True).solo
 
@@ -150,13 +150,14 @@ async def test_the_watchdog_barks_at_silence_and_not_at_work_or_rest() -> None:
     pulse = Pulse(Measured(), floor_s=0.05)
     told: list[str] = []
 
-    async def leave(detail: str) -> None:
+    async def leave(detail: str) -> bool:
         told.append(detail)
+        return False
 
     watchdog = asyncio.ensure_future(Watchdog(pulse, tick_s=0.01, leave=leave).run())
     await asyncio.wait({watchdog}, timeout=0.3)  # at rest
     assert not watchdog.done()
-    pulse.begin(("k",), 1, loop.time())
+    pulse.begin(("k",), loop.time())
     for _ in range(20):  # at work
         await asyncio.wait({watchdog}, timeout=0.02)
         pulse.beat(loop.time())
@@ -172,9 +173,9 @@ async def test_the_watchdog_barks_at_silence_and_not_at_work_or_rest() -> None:
 async def test_a_process_that_was_stopped_and_continued_is_not_taken_for_hung() -> None:
     loop = asyncio.get_running_loop()
     pulse = Pulse(Measured(), floor_s=0.2)
-    pulse.begin(("k",), 1, loop.time())
+    pulse.begin(("k",), loop.time())
 
-    async def leave(_: str) -> None:
+    async def leave(_: str) -> bool:
         raise AssertionError
 
     watchdog = asyncio.ensure_future(Watchdog(pulse, tick_s=0.02, leave=leave).run())

@@ -1,0 +1,42 @@
+"""How many more messages the receiver may fetch: about two batches ahead of the GPU, from measured times."""
+
+from worker.curve import Curves
+from worker.models import Models
+from worker.timing import Measured, ahead
+from worker.types import Mode
+from worker.window import Window
+
+RECEIVE_KIND = ("receive",)
+
+
+class Room:
+    """The receiver asks before every poll."""
+
+    def __init__(
+        self, window: Window, models: Models, curves: Curves, measured: Measured, *, mode: Mode, limit: int
+    ) -> None:
+        self._window = window
+        self._models = models
+        self._curves = curves
+        self._measured = measured
+        self._mode = mode
+        self._limit = limit
+
+    def __call__(self) -> int:
+        """At most `limit` images wait in all; none for a worker that cannot load its model, or has yet to.
+
+        Loading may take minutes, or hang: what was received meanwhile would be hidden from workers that are free.
+        Without overlap nothing is received until everything held is settled.
+        """
+        if self._models.broken or self._models.waiting:
+            return 0
+        first = next(iter(self._window.waiting()), None)
+        batch = self._models.largest_batch() if first is None else self._models.limit(first.job.render)
+        if self._mode is not Mode.OVERLAPPED:
+            return (1 if self._mode is Mode.PLAIN else batch) if not self._window.held() else 0
+        batch_s = None
+        if first is not None and self._curves.known(first.key):
+            batch_s = first.job.render.num_inference_steps * self._curves.step_s(first.key)(batch)
+        receive_s = self._measured.seconds(RECEIVE_KIND) or 0.0
+        target = ahead(batch=batch, batch_s=batch_s, receive_s=receive_s, limit=self._limit)
+        return target - self._window.waiting_count()

@@ -1,0 +1,266 @@
+"""One stretch of work on the GPU thread: images of one batch key that come, stand aside and go at every step.
+
+`turn` runs on the GPU thread and owns the members; everything else is called on the event loop. The loop offers
+members and learns what became of them through `post`; nothing here waits, so the thread stands still only when a turn
+has ended: because nothing is left to do, because the line behind the GPU is full, or because something broke.
+"""
+
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from worker.admission import next_step
+from worker.engines.contract import BatchKey, Done, EncodedPicture, Engine, Picture, RenderJob
+from worker.errors import BadOutput, EngineDied, EngineLost, LoadFailed, OutOfMemory
+from worker.ledger import Cause
+from worker.member import MAX_MATES, Admitted, Broke, Crash, Decoded, End, Left, Member, Spent, Surroundings
+from worker.types import Failure
+
+_log = structlog.get_logger()
+
+
+class Session:
+    """See the module's text. `joins` and `parks`: what the engine can do, and is to do."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        key: BatchKey,
+        around: Surroundings,
+        *,
+        joins: bool,
+        parks: bool,
+        step_seconds: Callable[[int], float],
+    ) -> None:
+        self.engine = engine
+        self.key = key
+        self.joins = joins
+        self.open = joins
+        self.began_s = around.clock()
+        self.step_seconds = step_seconds
+        self.roster: tuple[Member, ...] = ()
+        self._around = around
+        self._parks = parks
+        self._offered: deque[Member] = deque()
+        self._members: list[Member] = []
+        self._undecoded: deque[tuple[Member, Done]] = deque()
+        self._at_work: Sequence[Member] = ()
+        self._together: frozenset[str] = frozenset()
+        self._step_took_s = 0.0
+
+    @property
+    def offered(self) -> int:
+        """How many are announced and not yet seen by the thread."""
+        return len(self._offered)
+
+    def offer(self, members: Sequence[Member]) -> None:
+        """They may join at the next step."""
+        self._offered.extend(members)
+
+    def take_back(self) -> list[Member]:
+        """Those offered that the thread has not seen yet."""
+        back = []
+        while self._offered:
+            try:
+                back.append(self._offered.popleft())
+            except IndexError:  # the thread was quicker
+                break
+        return back
+
+    def close(self) -> None:
+        """Nobody joins any more."""
+        self.open = False
+
+    def turn(self) -> End:
+        """On the GPU thread, as long as there is something to do. Raises EngineLost."""
+        died = False
+        try:
+            return self._go_on()
+        except EngineLost:
+            raise
+        except OutOfMemory:
+            failure, detail = Failure.OUT_OF_MEMORY, "out of memory"
+        except EngineDied:
+            failure, detail, died = Failure.MODEL_ERROR, "the engine's process died", True
+        except Exception as error:  # noqa: BLE001  (a model may raise anything)
+            failure, detail = Failure.MODEL_ERROR, f"the model raised {type(error).__name__}"
+            _log.warning("model.raised", error=type(error).__name__, at=_where(error))
+        return self._crashed(failure, detail, died=died)  # outside the except block: its traceback holds tensors
+
+    def _go_on(self) -> End:
+        while True:
+            blocked = bool(self._undecoded) and not self._around.places.free
+            if not blocked:
+                self._take_offered()
+            chosen = self._chosen(blocked=blocked)
+            if chosen:
+                self._step(chosen)
+            elif blocked:
+                return self._end(full=True)
+            elif not self._undecoded:
+                return self._end()
+            self._decode_some(until_s=self._step_took_s if self._members else None)
+
+    def _end(self, *, full: bool = False) -> End:
+        return End(at_s=self._around.clock(), full=full)
+
+    def _take_offered(self) -> None:
+        for member in self.take_back():
+            if member.held.unwanted:
+                self._around.post(Left(member=member))
+            else:
+                self._members.append(member)
+                self.roster = tuple(self._members)
+
+    def _chosen(self, *, blocked: bool) -> Sequence[Member]:
+        """Who takes the next step; while the line is full, only those that run."""
+        members = [each for each in self._members if each.running] if blocked else self._members
+        if not members:
+            return ()
+        now_s = self._around.clock()
+        return next_step(
+            [member.seat(now_s) for member in members],
+            step_s=self.step_seconds,
+            limit=self._around.limit(members[0].held.job.render),
+            join=self.joins,
+            park=self._parks,
+        )
+
+    def _step(self, chosen: Sequence[Member]) -> None:
+        self._at_work = chosen
+        began_s = self._around.clock()
+        self._seat(chosen, began_s)
+        stepping_s = self._around.clock()
+        stepped = self.engine.step(self._around.report)
+        ended_s = self._around.clock()
+        self._step_took_s = ended_s - stepping_s
+        steps = (
+            1
+            if self.engine.capabilities.join_midway
+            else max(each.held.job.render.num_inference_steps for each in chosen)
+        )
+        self._around.post(
+            Spent(
+                cause=Cause.RENDERING,
+                began_s=began_s,
+                ended_s=ended_s,
+                size=len(chosen),
+                step_s=None if stepped.evicted else self._step_took_s / steps,
+            )
+        )
+        self._around.record("render", ",".join(each.id for each in chosen), began_s, ended_s)
+        for member in chosen:
+            member.gpu_s += (ended_s - began_s) / len(chosen)
+            member.batch_gpu_s += ended_s - began_s
+            member.remaining = max(1, member.remaining - steps)
+        self._sort_out(stepped.finished, stepped.evicted)
+        self._at_work = ()
+
+    def _seat(self, chosen: Sequence[Member], now_s: float) -> None:
+        """Park those who stand aside, call back those who go on, admit those who are new."""
+        going = frozenset(member.id for member in chosen)
+        for member in self._members:
+            if member.running and member.id not in going:
+                self.engine.park(member.id)
+                member.running, member.parked = False, True
+        new = [member for member in chosen if not (member.running or member.parked)]
+        for member in chosen:
+            if member.parked:
+                self.engine.unpark(member.id)
+            member.running, member.parked = True, False
+        if new:
+            self._around.post(Admitted(members=new, at_s=now_s))
+            self.engine.admit([member.held.job.render for member in new])
+            for member in new:
+                if member.held.unwanted:  # said so before the engine knew it
+                    self.engine.evict(member.id)
+        if going != self._together:
+            self._together = going
+            _acquaint(chosen)
+
+    def _sort_out(self, finished: Sequence[Done], evicted: Sequence[str]) -> None:
+        if not (finished or evicted):
+            return
+        by_id = {member.id: member for member in self._members}
+        self._undecoded.extend((by_id.pop(done.job_id), done) for done in finished)
+        for job_id in evicted:
+            if job_id in by_id:
+                self._around.post(Left(member=by_id.pop(job_id)))
+        self._members = list(by_id.values())
+        self.roster = tuple(self._members)
+
+    def _decode_some(self, *, until_s: float | None) -> None:
+        """Decode what is finished. While others wait for their next step: one, and more only as `until_s` allows."""
+        began_s = self._around.clock()
+        while self._undecoded:
+            member, done = self._undecoded[0]
+            if member.held.unwanted:
+                self._undecoded.popleft()
+                self._around.post(Left(member=member))
+                continue
+            if not self._around.places.take():
+                return
+            self._undecoded.popleft()
+            self._decode(member, done)
+            if until_s is not None and self._around.clock() - began_s >= until_s:
+                return
+
+    def _decode(self, member: Member, done: Done) -> None:
+        self._at_work = (member,)
+        began_s = self._around.clock()
+        picture: Picture | EncodedPicture | None = None
+        bad = ""
+        try:
+            picture = self.engine.decode(done)
+            _check(picture, member.held.job.render)
+        except BadOutput as error:
+            picture, bad = None, str(error)
+        except BaseException:
+            self._around.places.give()
+            raise
+        ended_s = self._around.clock()
+        self._at_work = ()
+        self._around.post(Spent(cause=Cause.DECODING, began_s=began_s, ended_s=ended_s))
+        self._around.record("decode", member.id, began_s, ended_s)
+        self._around.post(Decoded(member=member, picture=picture, bad=bad, decode_s=ended_s - began_s))
+
+    def _crashed(self, failure: Failure, detail: str, *, died: bool) -> End:
+        """Make the engine ready again; everybody begins anew, some under suspicion."""
+        self._around.post(Broke())
+        began_s = self._around.clock()
+        suspects = list(self._at_work)
+        innocents = [each for each in self._members if each not in suspects]
+        innocents += [member for member, _ in self._undecoded if member not in suspects]
+        self._at_work, self._members, self.roster = (), [], ()
+        self._undecoded.clear()
+        try:
+            self.engine.reset()
+        except LoadFailed as error:
+            raise EngineLost(str(error)) from None
+        ended_s = self._around.clock()
+        self._around.post(Spent(cause=Cause.RESTARTING, began_s=began_s, ended_s=ended_s))
+        crash = Crash(suspects=suspects, innocents=innocents, failure=failure, detail=detail, died=died)
+        return End(at_s=ended_s, crash=crash)
+
+
+def _acquaint(chosen: Sequence[Member]) -> None:
+    """Everybody remembers with whom it shares a step."""
+    for member in chosen:
+        for mate in chosen:
+            if mate is not member and len(member.mates) < MAX_MATES:
+                member.mates[mate.id] = mate.held.job.image
+
+
+def _where(error: BaseException) -> list[str]:
+    """Where an error came from, without its text, which may hold a prompt."""
+    frames = traceback.extract_tb(error.__traceback__)[-6:]
+    return [f"{frame.filename.rsplit('/', 2)[-1]}:{frame.lineno}" for frame in frames]
+
+
+def _check(picture: Picture | EncodedPicture, job: RenderJob) -> None:
+    if (picture.width, picture.height) != (job.width, job.height):
+        raise BadOutput("the picture is of another size than asked for")
+    if isinstance(picture, Picture) and len(picture.rgb) != picture.width * picture.height * 3:
+        raise BadOutput("the picture is not whole")
