@@ -50,13 +50,17 @@ _proto-into FOLDER:
     mkdir -p "$1/darkroom"
     PATH="$PWD/.venv/bin:$PATH" {{ python }} -m grpc_tools.protoc -I schema --python_betterproto_out="$1" {{ proto_sources }}
 
-# A benchmark by its name (submit, log); the last line is JSON
+# A benchmark by its name (submit, log, worker); the last line is JSON
 bench NAME *ARGS: (venv "dev")
     {{ python }} -m loadtests.bench "$@"
 
 # Load by simulated users on the emulated GPU: just load --users 50 --time 60s
 load *ARGS: (venv "dev")
     {{ python }} -m loadtests.load "$@"
+
+# Pictures of what the worker does when, in each mode: just timeline --mode overlapped --out FOLDER
+timeline *ARGS: (venv "dev")
+    {{ python }} -m loadtests.timeline "$@"
 
 # Simulated schedules of faults, from a seed: just simulate --schedules 1000 --seed 1; the last line is JSON
 simulate *ARGS: (venv "dev")
