@@ -7,11 +7,13 @@ from pathlib import Path
 import structlog
 
 from infra import lifecycle, models, settings, telemetry
+from infra.clock import wall_ms
 from infra.lifecycle import ConfigError
 from worker.engine_server.config import EngineServerSettings
-from worker.engines import server_uds
+from worker.engines import server_http, server_uds
 from worker.engines.build import build
 from worker.engines.contract import Engine
+from worker.engines.images_api import Defaults
 
 _log = structlog.get_logger()
 
@@ -33,7 +35,7 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         config = settings.load(EngineServerSettings)
         entry = _entry(arguments.models_file or config.models_file, arguments.model)
-        _address(arguments.http, config)
+        host, port, token = _address(arguments.http, config)
     except ConfigError as error:
         lifecycle.print_config_error(error)
         return lifecycle.EXIT_MISCONFIGURED
@@ -42,7 +44,17 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         if arguments.uds:
             return _serve_uds(engine, arguments.uds, arguments.parent)
-        raise ConfigError("--http: not yet")
+        _log.info("engine_server.starting", model=entry.name, engine=entry.engine)
+        limits = server_http.Limits(waiting=config.engine_waiting, render_s=config.engine_render_s)
+        defaults = Defaults(
+            model=entry.name,
+            width=entry.width,
+            height=entry.height,
+            num_inference_steps=entry.num_inference_steps,
+            guidance_scale=entry.guidance_scale,
+        )
+        server = server_http.Server(engine, defaults, limits, now_s=lambda: wall_ms() / 1000, token=token)
+        return lifecycle.run(lambda shutdown: server.serve(host, port, shutdown.wait))
     finally:
         flush()
 

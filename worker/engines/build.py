@@ -5,6 +5,8 @@ from typing import Protocol
 
 from worker.engines.contract import Engine
 from worker.engines.emulated import EmulatedEngine
+from worker.engines.http import HttpEngine
+from worker.engines.http_calls import Patience
 from worker.engines.latent import LatentEngine
 from worker.engines.pipeline import PipelineEngine
 from worker.engines.uds import UdsEngine
@@ -37,6 +39,14 @@ class ModelEntry(Protocol):
     def step_ms(self) -> float: ...
     @property
     def alpha(self) -> float: ...
+    @property
+    def api(self) -> str: ...
+    @property
+    def api_key_env(self) -> str: ...
+    @property
+    def remote_name(self) -> str: ...
+    @property
+    def request_timeout_s(self) -> float: ...
 
 
 def build(entry: ModelEntry, *, torch_threads: int) -> Engine:
@@ -45,6 +55,19 @@ def build(entry: ModelEntry, *, torch_threads: int) -> Engine:
         case "uds":
             served = _in_process(entry, entry.in_process, torch_threads)
             return UdsEngine(served, (sys.executable, "-m", "worker", "engine-server", "--model", entry.name))
+        case "http":
+            return HttpEngine(
+                model=entry.name,
+                base=entry.source,
+                api=entry.api,
+                remote_name=entry.remote_name,
+                api_key_env=entry.api_key_env,
+                revision=entry.revision,
+                max_batch=entry.max_batch,
+                max_width=entry.max_width,
+                max_height=entry.max_height,
+                patience=Patience(timeout_s=entry.request_timeout_s),
+            )
         case kind:
             return _in_process(entry, kind, torch_threads)
 

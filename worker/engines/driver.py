@@ -1,0 +1,183 @@
+"""Lets many callers share one engine: waiting pictures become batches on the engine's own thread.
+
+Used by the HTTP side of the engine server. First come, first served: whoever waits longest opens a batch, and those of
+its key go along; with an engine that lets jobs join, also while it runs, unless somebody of another key waits longer.
+A batch that fails is run again one by one, so that a picture fails by its own fault only.
+"""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+
+from worker.engines.contract import Done, EncodedPicture, Engine, Picture, Progress, RenderJob
+from worker.errors import EngineLost
+
+_log = structlog.get_logger()
+T = TypeVar("T")
+
+
+class Busy(Exception):
+    """As many wait as may wait."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Waiting:
+    job: RenderJob
+    loop: asyncio.AbstractEventLoop
+    future: "asyncio.Future[Picture | EncodedPicture]"
+    alone: bool = False
+    unwanted: bool = False
+
+    def settle(self, result: Picture | EncodedPicture | Exception) -> None:
+        """From the engine's thread."""
+
+        def on_loop() -> None:
+            if self.future.done():
+                return
+            if isinstance(result, Exception):
+                self.future.set_exception(result)
+            else:
+                self.future.set_result(result)
+
+        self.loop.call_soon_threadsafe(on_loop)
+
+
+class Driver:
+    """`run` belongs on a thread of its own, everything else on an event loop. The engine is loaded by `run`."""
+
+    def __init__(self, engine: Engine, *, waiting: int, on_end: Callable[[BaseException | None], None]) -> None:
+        self._engine = engine
+        self._most = waiting
+        self._on_end = on_end
+        self._changed = threading.Condition()
+        self._waiting: deque[_Waiting] = deque()
+        self._members: dict[str, _Waiting] = {}
+        self._stopping = False
+        self.ready = False
+
+    async def render(self, job: RenderJob) -> Picture | EncodedPicture:
+        """The picture. Raises Busy, Unsupported, or what the engine raised over this job; when cancelled, the job
+        leaves the engine.
+        """
+        self._engine.key(job)
+        loop = asyncio.get_running_loop()
+        mine = _Waiting(job=job, loop=loop, future=loop.create_future())
+        with self._changed:
+            if len(self._waiting) >= self._most:
+                raise Busy
+            self._waiting.append(mine)
+            self._changed.notify()
+        try:
+            return await mine.future
+        except asyncio.CancelledError:
+            self._withdraw(mine)
+            raise
+
+    def stop(self) -> None:
+        """Ends `run` after the current step."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+
+    def run(self) -> None:
+        """Until stopped. Tells `on_end` why it ended."""
+        why: BaseException | None = None
+        try:
+            self._engine.load()
+            self.ready = True
+            while self._admitted():
+                self._step()
+        except Exception as error:  # noqa: BLE001  (told to `on_end`, which ends the process)
+            why = error
+        self.ready = False
+        for each in [*self._members.values(), *self._waiting]:
+            each.settle(EngineLost("the server ends"))
+        self._on_end(why)
+
+    def _withdraw(self, mine: _Waiting) -> None:
+        with self._changed:
+            mine.unwanted = True
+            if mine in self._waiting:
+                self._waiting.remove(mine)
+        self._engine.evict(mine.job.id)
+
+    def _admitted(self) -> bool:
+        """Lets in who can come in; waits while there is nothing to do. False once stopped."""
+        with self._changed:
+            while not (self._waiting or self._members or self._stopping):
+                self._changed.wait()
+            newcomers = self._choose()
+            self._members |= {each.job.id: each for each in newcomers}
+        if newcomers:
+            self._attempt(lambda: self._engine.admit([each.job for each in newcomers]))
+        return not self._stopping
+
+    def _choose(self) -> Sequence[_Waiting]:
+        """Under the lock."""
+        can = self._engine.capabilities
+        if self._members and not can.join_midway:
+            return ()
+        running = list(self._members.values())
+        chosen: list[_Waiting] = []
+        while self._waiting and len(running) + len(chosen) < can.max_batch:
+            head = self._waiting[0]
+            mates = [*running, *chosen]
+            if mates and (head.alone or mates[0].alone or self._engine.key(head.job) != self._engine.key(mates[0].job)):
+                break
+            if any(each.job.id == head.job.id for each in mates):  # asked for again; the first is about to leave
+                break
+            chosen.append(self._waiting.popleft())
+        return chosen
+
+    def _step(self) -> None:
+        if not self._members:
+            return
+        for each in [each for each in self._members.values() if each.unwanted]:
+            self._engine.evict(each.job.id)  # cancelled before it was admitted, when the engine did not know it
+        stepped = self._attempt(lambda: self._engine.step(_ignore))
+        if stepped is None:
+            return
+        for job_id in stepped.evicted:
+            self._members.pop(job_id, None)
+        for done in stepped.finished:
+            self._decode(done)
+
+    def _decode(self, done: Done) -> None:
+        member = self._members.pop(done.job_id, None)
+        if member is None or member.unwanted:
+            return
+        try:
+            member.settle(self._engine.decode(done))
+        except EngineLost:
+            raise
+        except Exception as error:  # noqa: BLE001  (a model may raise anything)
+            member.settle(error.with_traceback(None))
+
+    def _attempt(self, call: Callable[[], T]) -> T | None:
+        """What `call` gives; None after it has failed, with everybody dealt with. Raises EngineLost."""
+        try:
+            return call()
+        except EngineLost:
+            raise
+        except Exception as error:  # noqa: BLE001  (a model may raise anything)
+            failure = error.with_traceback(None)  # which would hold tensors
+        self._engine.reset()
+        members, self._members = list(self._members.values()), {}
+        if len(members) == 1:
+            members[0].settle(failure)
+            return None
+        _log.warning("engine_server.batch_failed", size=len(members), error=type(failure).__name__)
+        with self._changed:
+            for each in reversed([each for each in members if not each.unwanted]):
+                each.alone = True
+                self._waiting.appendleft(each)
+        return None
+
+
+def _ignore(_: Progress) -> None:
+    """Callers over HTTP hear of the end only."""
