@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from worker.admission import Seat, next_step
 from worker.batcher import Candidate, head, next_batch
 from worker.curve import Curves
-from worker.engines.contract import Engine
+from worker.engines.contract import BatchKey, Engine
 from worker.finish import Finisher
 from worker.floor import Floor, left_s, quantum_s, staying
 from worker.member import Member, members_of
@@ -109,6 +109,7 @@ class Announcer:
             return ()
         waiting = self._candidates()
         now_s = asyncio.get_running_loop().time()
+        self._tell(waiting, now_s)
         first = head(waiting, now_s=now_s)
         if first is None or self._must_wait(solo=first.solo):
             return ()
@@ -143,7 +144,8 @@ class Announcer:
         return bool(busy) and (serial or any(held.job.solo for held in busy))
 
     def _batch(self, waiting: Sequence[Candidate[Held]], now_s: float) -> Sequence[Held]:
-        return next_batch(waiting, step_s=self._curves.step_s, limit=self._limit, now_s=now_s)
+        step_s = self._curves.step_s if self._mode is Mode.OVERLAPPED else _greedily
+        return next_batch(waiting, step_s=step_s, limit=self._limit, now_s=now_s)
 
     def _limit(self, held: Held) -> int:
         return 1 if self._mode is Mode.PLAIN else self._models.limit(held.job.render)
@@ -164,6 +166,15 @@ class Announcer:
             park=session.engine.capabilities.park,
         )
         return [held for held in chosen if held.id not in known]
+
+    def _tell(self, waiting: Sequence[Candidate[Held]], now_s: float) -> None:
+        """The GPU thread sizes its batches by all who wait, the unannounced included."""
+        session = self._floor.session
+        if session is None or not session.open:
+            return
+        behind = [each for each in waiting if each.key == session.key and not each.solo]
+        if [each.order for each in behind] != [seat.order for seat in session.behind]:
+            session.behind = [_nobody(each.seat(now_s)) for each in behind]
 
     def _following(
         self, session: Session, waiting: Sequence[Candidate[Held]], first: Candidate[Held], now_s: float
@@ -212,6 +223,24 @@ class Announcer:
         else:
             self._floor.coming = group
         self._window.touch()
+
+
+def _greedily(_: BatchKey) -> Callable[[int], float]:
+    """As if batching were free: a static batch takes all it can."""
+    return lambda _: 1.0
+
+
+def _nobody(seat: Seat[Held]) -> Seat[Member | None]:
+    """Somebody who cannot be seated yet, but counts."""
+    return Seat(
+        item=None,
+        remaining_steps=seat.remaining_steps,
+        priority=seat.priority,
+        waited_s=seat.waited_s,
+        order=seat.order,
+        running=False,
+        parked=False,
+    )
 
 
 def _seat(member: Member, remaining: int, now_s: float) -> Seat[Held]:

@@ -34,7 +34,7 @@ class Member:
         """The job's id."""
         return self.held.id
 
-    def seat(self, now_s: float) -> "Seat[Member]":
+    def seat(self, now_s: float) -> "Seat[Member | None]":
         """As the policy sees it."""
         return Seat(
             item=self,

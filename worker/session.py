@@ -8,10 +8,11 @@ has ended: because nothing is left to do, because the line behind the GPU is ful
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import structlog
 
-from worker.admission import next_step
+from worker.admission import Seat, next_step
 from worker.engines.contract import BatchKey, Done, EncodedPicture, Engine, Picture, RenderJob
 from worker.errors import BadOutput, EngineDied, EngineLost, LoadFailed, OutOfMemory
 from worker.ledger import Cause
@@ -19,6 +20,22 @@ from worker.member import MAX_MATES, Admitted, Broke, Crash, Decoded, End, Left,
 from worker.types import Failure
 
 _log = structlog.get_logger()
+LOOK_AGAIN_STEPS = 16
+"""Steps after which a choice is made anew although nobody came or went: waiting makes images more urgent."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Choice:
+    """Stands while nobody comes or goes: with each step those who were nearest to their end come nearer to it."""
+
+    chosen: Sequence[Member]
+    members: Sequence[Member]
+    behind: object
+    limit: int
+    steps_left: int
+
+    def stands(self, members: Sequence[Member], behind: object, limit: int) -> bool:
+        return self.steps_left > 0 and self.limit == limit and self.behind is behind and self.members == tuple(members)
 
 
 class Session:
@@ -36,11 +53,12 @@ class Session:
     ) -> None:
         self.engine = engine
         self.key = key
-        self.joins = joins
         self.open = joins
+        self._joins = joins
         self.began_s = around.clock()
         self.step_seconds = step_seconds
         self.roster: tuple[Member, ...] = ()
+        self.behind: Sequence[Seat[Member | None]] = ()
         self._around = around
         self._parks = parks
         self._offered: deque[Member] = deque()
@@ -48,6 +66,7 @@ class Session:
         self._undecoded: deque[tuple[Member, Done]] = deque()
         self._at_work: Sequence[Member] = ()
         self._together: frozenset[str] = frozenset()
+        self._choice: _Choice | None = None
         self._step_took_s = 0.0
 
     @property
@@ -107,25 +126,45 @@ class Session:
         return End(at_s=self._around.clock(), full=full)
 
     def _take_offered(self) -> None:
-        for member in self.take_back():
-            if member.held.unwanted:
-                self._around.post(Left(member=member))
-            else:
-                self._members.append(member)
-                self.roster = tuple(self._members)
+        """Let in who was offered; who is not wanted any more, and has not begun, goes."""
+        self._members += self.take_back()
+        unwanted = [each for each in self._members if each.held.unwanted and not (each.running or each.parked)]
+        for member in unwanted:
+            self._members.remove(member)
+            self._around.post(Left(member=member))
+        if unwanted or len(self._members) != len(self.roster):
+            self.roster = tuple(self._members)
 
     def _chosen(self, *, blocked: bool) -> Sequence[Member]:
         """Who takes the next step; while the line is full, only those that run."""
         members = [each for each in self._members if each.running] if blocked else self._members
         if not members:
             return ()
+        limit = self._around.limit(members[0].held.job.render)
+        if not self._joins:
+            return [each for each in members if each.running] or members[:limit]
+        choice = self._choice
+        if choice is None or not choice.stands(members, self.behind, limit):
+            choice = self._choice = self._choose(members, limit)
+        choice.steps_left -= 1
+        return choice.chosen
+
+    def _choose(self, members: Sequence[Member], limit: int) -> "_Choice":
+        """As the policy says with all who wait in view. Places of those who are not here yet go to those who are."""
         now_s = self._around.clock()
-        return next_step(
-            [member.seat(now_s) for member in members],
-            step_s=self.step_seconds,
-            limit=self._around.limit(members[0].held.job.render),
-            join=self.joins,
-            park=self._parks,
+        seats: list[Seat[Member | None]] = [member.seat(now_s) for member in members]
+        seats += self.behind
+        best = next_step(seats, step_s=self.step_seconds, limit=limit, join=True, park=self._parks)
+        chosen = [member for member in best if member is not None]
+        if len(chosen) < len(best):
+            others = sorted((each for each in members if each not in chosen), key=lambda each: not each.running)
+            chosen += others[: len(best) - len(chosen)]
+        return _Choice(
+            chosen=chosen,
+            members=tuple(members),
+            behind=self.behind,
+            limit=limit,
+            steps_left=min(LOOK_AGAIN_STEPS, *(each.remaining for each in chosen)),
         )
 
     def _step(self, chosen: Sequence[Member]) -> None:
