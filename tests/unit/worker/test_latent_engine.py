@@ -1,0 +1,323 @@
+"""What is the latent engine's own, over real pipelines: diffusers' pictures, mixed batches, refusals, bad numbers."""
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from worker.engines.contract import Done, Picture, RenderJob
+from worker.engines.latent import LatentEngine
+from worker.engines.opening import fresh_scheduler
+from worker.errors import BadOutput, EngineError, LoadFailed, Unsupported
+
+DEMO = Path(__file__).parents[3] / "worker" / "demo_model" / "weights"
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers, numpy 2
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from worker.engines import tiny
+
+    return tiny.build(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def tiny_engine(folder: Path) -> LatentEngine:
+    return opened(folder)
+
+
+@pytest.fixture
+def engine(tiny_engine: LatentEngine) -> Iterator[LatentEngine]:
+    yield tiny_engine
+    tiny_engine.reset()
+
+
+def opened(folder: Path, **more: Any) -> LatentEngine:
+    made = LatentEngine(model="m", source=str(folder), device="cpu", torch_threads=1, max_batch=4, **more)
+    made.load()
+    return made
+
+
+def changed(folder: Path, to: Path, file: str, **options: Any) -> Path:
+    """A copy of a model whose configuration says something else."""
+    shutil.copytree(folder, to)
+    config = json.loads((to / file).read_text())
+    (to / file).write_text(json.dumps({**config, **options}))
+    return to
+
+
+def job(number: int = 0, prompt: str = "", **more: Any) -> RenderJob:
+    fields: dict[str, Any] = {
+        "id": f"g_{number}/0",
+        "model": "m",
+        "width": 64,
+        "height": 64,
+        "num_inference_steps": 4,
+        "guidance_scale": 3.0,
+        "seed": number,
+    }
+    return RenderJob(**{**fields, **more}, prompt=prompt or f"picture {number}")
+
+
+def rendered(engine: LatentEngine, *jobs: RenderJob) -> dict[str, Picture]:
+    engine.admit(jobs)
+    pictures: dict[str, Picture] = {}
+    while len(pictures) < len(jobs):
+        pictures.update({done.job_id: engine.decode(done) for done in engine.step(lambda _: None).finished})
+    return pictures
+
+
+def by_diffusers(folder: Path, *jobs: RenderJob) -> dict[str, bytes]:
+    """Each picture alone, by the bare pipeline."""
+    import diffusers
+    import numpy as np
+    import torch
+
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, safety_checker=None, requires_safety_checker=False
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    own = pipeline.scheduler
+    pictures = {}
+    for each in jobs:
+        pipeline.scheduler = fresh_scheduler(own, each.scheduler)
+        image = pipeline(
+            prompt=[each.prompt],
+            negative_prompt=[each.negative_prompt],
+            width=each.width,
+            height=each.height,
+            num_inference_steps=each.num_inference_steps,
+            guidance_scale=each.guidance_scale,
+            generator=[torch.Generator("cpu").manual_seed(each.seed)],
+            output_type="np",
+        ).images[0]
+        pictures[each.id] = (image * 255).round().astype(np.uint8).tobytes()
+    return pictures
+
+
+def apart(one: bytes, other: bytes) -> int:
+    return max(abs(a - b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_every_scheduler_draws_the_bare_pipelines_picture_in_one_mixed_batch(
+    folder: Path, tmp_path: Path, prediction: str, spacing: str
+) -> None:
+    options = {"prediction_type": prediction, "timestep_spacing": spacing}
+    copy = changed(folder, tmp_path / "model", "scheduler/scheduler_config.json", **options)
+    jobs = [
+        job(number, scheduler=name, num_inference_steps=number + 2, guidance_scale=1.5 + number, negative_prompt=away)
+        for number, (name, away) in enumerate([("", ""), ("ddim", "blurred"), ("euler", ""), ("dpmpp_2m", "dark")])
+    ]
+    pictures = rendered(opened(copy), *jobs)
+    expected = by_diffusers(copy, *jobs)
+    for each in jobs:
+        assert apart(pictures[each.id].rgb, expected[each.id]) <= 2
+    assert len(set(expected.values())) == 4
+
+
+def test_the_scheduler_of_stable_diffusion_1_too(folder: Path, tmp_path: Path) -> None:
+    copy = changed(
+        folder, tmp_path / "model", "scheduler/scheduler_config.json", _class_name="PNDMScheduler", skip_prk_steps=True
+    )
+    index = json.loads((copy / "model_index.json").read_text())
+    (copy / "model_index.json").write_text(json.dumps({**index, "scheduler": ["diffusers", "PNDMScheduler"]}))
+    jobs = [job(1, num_inference_steps=6), job(2, scheduler="dpmpp_2m")]
+    engine = opened(copy)
+    seen: list[int] = []
+    pictures = rendered(engine, *jobs)
+    expected = by_diffusers(copy, *jobs)
+    for each in jobs:
+        assert apart(pictures[each.id].rgb, expected[each.id]) <= 2
+    assert pictures["g_1/0"].scheduler == "PNDMScheduler"
+    engine.admit([job(3)])
+    while not engine.step(lambda progress: seen.append(progress.steps["g_3/0"])).finished:
+        pass
+    assert seen == [1, 2, 3, 4, 4]  # one pass more than steps, as diffusers does it
+
+
+def test_without_guidance_there_is_one_pass_and_the_same_picture(folder: Path, engine: LatentEngine) -> None:
+    jobs = [job(1, guidance_scale=1.0), job(2, guidance_scale=0.0)]
+    pictures = rendered(engine, *jobs)
+    expected = by_diffusers(folder, *jobs)
+    for each in jobs:
+        assert apart(pictures[each.id].rgb, expected[each.id]) <= 2
+
+
+def test_the_demo_model_draws_the_bare_pipelines_picture() -> None:
+    jobs = [
+        job(1, "a large red circle on a white background", guidance_scale=1.5, width=128, height=64),
+        job(2, "a small blue star on a black background", guidance_scale=2.0, width=128, height=64, scheduler="ddim"),
+    ]
+    pictures = rendered(opened(DEMO), *jobs)
+    expected = by_diffusers(DEMO, *jobs)
+    for each in jobs:
+        assert apart(pictures[each.id].rgb, expected[each.id]) <= 2
+
+
+def test_a_size_between_two_of_the_latents_is_cut_from_the_larger_one() -> None:
+    made = opened(DEMO)
+    small = rendered(made, job(1, width=72, height=64))["g_1/0"]
+    large = rendered(made, job(1, width=80, height=64))["g_1/0"]
+    assert (small.width, small.height) == (72, 64)
+    rows = [large.rgb[(row * 80 + 4) * 3 : (row * 80 + 76) * 3] for row in range(64)]
+    assert small.rgb == b"".join(rows)
+
+
+def test_the_key_holds_size_and_whether_there_is_guidance(engine: LatentEngine) -> None:
+    same = [job(), job(1, num_inference_steps=9), job(2, guidance_scale=9.0), job(3, scheduler="euler"), job(4, "x")]
+    assert len({engine.key(each) for each in same}) == 1
+    others = [job(width=128), job(height=128), job(guidance_scale=1.0)]
+    assert len({engine.key(each) for each in [job(), *others]}) == 4
+    for wrong in (job(scheduler="nobody-knows-it"), job(width=2048)):
+        with pytest.raises(Unsupported):
+            engine.key(wrong)
+
+
+def test_images_of_two_keys_share_no_pass_but_one_may_stand_aside(engine: LatentEngine) -> None:
+    with pytest.raises(EngineError):
+        engine.admit([job(1), job(2, width=128)])
+    engine.admit([job(1)])
+    with pytest.raises(EngineError):
+        engine.admit([job(2, width=128)])
+    engine.park("g_1/0")
+    engine.admit([job(2, width=128)])
+    with pytest.raises(EngineError):
+        engine.unpark("g_1/0")
+    engine.evict("g_2/0")
+    engine.step(lambda _: None)
+    engine.unpark("g_1/0")
+    assert engine.step(lambda _: None).evicted == []
+
+
+def test_an_image_evicted_in_its_last_step_or_while_it_is_parked_is_gone(engine: LatentEngine) -> None:
+    engine.admit([job(1, num_inference_steps=1), job(2)])
+    stepped = engine.step(lambda _: engine.evict("g_1/0"))
+    assert (list(stepped.finished), list(stepped.evicted)) == ([], ["g_1/0"])
+    engine.park("g_2/0")
+    engine.evict("g_2/0")
+    assert engine.step(lambda _: None).evicted == ["g_2/0"]
+    assert engine.step(lambda _: None).evicted == []
+
+
+def test_numbers_that_are_not_finite_fail_their_image_alone(folder: Path, engine: LatentEngine) -> None:
+    good, bad = job(1), job(2, guidance_scale=1e38)
+    engine.admit([good, bad])
+    done: dict[str, Done] = {}
+    while len(done) < 2:
+        done.update({each.job_id: each for each in engine.step(lambda _: None).finished})
+    with pytest.raises(BadOutput):
+        engine.decode(done["g_2/0"])
+    assert apart(engine.decode(done["g_1/0"]).rgb, by_diffusers(folder, good)["g_1/0"]) <= 2
+
+
+def test_a_step_that_raises_is_the_models_error_and_a_reset_forgets_all(
+    engine: LatentEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from worker.errors import EngineLost, OutOfMemory
+
+    engine.admit([job(1)])
+    for raised, named in [
+        (ValueError("x"), ValueError),
+        (RuntimeError("CUDA error: an illegal memory access"), EngineLost),
+        (MemoryError(), OutOfMemory),
+    ]:
+        with monkeypatch.context() as patch:
+
+            def fail(*_: Any, error: Exception = raised) -> None:
+                raise error
+
+            assert engine._model is not None
+            patch.setattr(engine._model._denoiser, "_model", fail)
+            with pytest.raises(named):
+                engine.step(lambda _: None)
+    engine.reset()
+    assert rendered(engine, job(1))
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "named"),
+    [
+        ("model_index.json", {"_class_name": "StableDiffusionXLPipeline"}, "StableDiffusionXLPipeline"),
+        ("scheduler/scheduler_config.json", {"thresholding": True}, "thresholding"),
+        ("scheduler/scheduler_config.json", {"prediction_type": "sample"}, "prediction_type"),
+    ],
+)
+def test_what_it_cannot_run_is_refused_with_the_way_out(
+    folder: Path, tmp_path: Path, file: str, options: dict[str, Any], named: str
+) -> None:
+    copy = changed(folder, tmp_path / "model", file, **options)
+    with pytest.raises(LoadFailed, match=f"{named}.*pipeline"):
+        opened(copy)
+
+
+def test_a_unet_that_wants_more_is_refused(engine: LatentEngine) -> None:
+    from worker.engines.latent_model import _problem
+
+    assert engine._model is not None
+    pipeline = engine._model._conditioning._pipeline
+    assert _problem(pipeline) == ""
+    for options in ({"in_channels": 9}, {"addition_embed_type": "text_time"}, {"time_cond_proj_dim": 256}):
+        before = {name: pipeline.unet.config[name] for name in options}
+        pipeline.unet.register_to_config(**options)
+        assert _problem(pipeline)
+        pipeline.unet.register_to_config(**before)
+
+
+def test_a_scheduler_that_the_model_rules_out_is_unsupported(folder: Path, tmp_path: Path) -> None:
+    copy = changed(
+        folder,
+        tmp_path / "model",
+        "scheduler/scheduler_config.json",
+        _class_name="EulerDiscreteScheduler",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+    )
+    index = json.loads((copy / "model_index.json").read_text())
+    (copy / "model_index.json").write_text(json.dumps({**index, "scheduler": ["diffusers", "EulerDiscreteScheduler"]}))
+    made = opened(copy)
+    assert made.key(job(scheduler="dpmpp_2m"))
+    with pytest.raises(Unsupported, match="zero terminal SNR"):
+        made.key(job(scheduler="ddim"))
+
+
+def test_texts_are_encoded_once_kept_few_and_never_told(
+    engine: LatentEngine, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert engine._model is not None
+    conditioning = engine._model._conditioning
+    caplog.set_level(logging.DEBUG)
+    engine.admit([job(1, "canary " * 50, negative_prompt="canary " * 40)])
+    engine.step(lambda _: None)
+    out, err = capfd.readouterr()
+    assert "canary" not in out + err + caplog.text + repr(conditioning._kept)
+    first = conditioning.of(["", "", "red"])
+    assert first[0] is first[1] is conditioning.of([""])[0]
+    conditioning.of([f"text {number}" for number in range(100)])
+    assert len(conditioning._kept) == 64
+
+
+def test_memory_is_measured_through_a_probe_and_bounded_by_the_largest_batch(engine: LatentEngine) -> None:
+    from tests.unit.worker.test_latent_memory import GIB, Device
+    from worker.engines.latent_memory import MemoryCurve
+
+    assert engine.fits(job()) is None
+    assert engine._model is not None
+    device = Device(room=7 * GIB, base=0, each=GIB)
+    curve = engine._model.memory
+    engine._model.memory = MemoryCurve(device)
+    try:
+        engine.admit([job(1)])
+        engine.step(lambda _: device.run(2))
+        assert engine.fits(job()) == 2
+        assert engine.fits(job(guidance_scale=1.0)) is None
+        device.room = 100 * GIB
+        engine.step(lambda _: device.run(3))
+        assert engine.fits(job()) == engine.capabilities.max_batch
+    finally:
+        engine._model.memory = curve
