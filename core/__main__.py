@@ -1,4 +1,4 @@
-"""`python -m core` serves; `python -m core verify | rebuild | history ID` reads or mends the log offline."""
+"""`python -m core` serves; `python -m core verify | backup | restore | rebuild | history` work on the log."""
 
 import gc
 import sys

@@ -1,6 +1,7 @@
-"""The offline commands of `python -m core`: verify, rebuild, history. `core.__main__` calls `run`.
+"""The offline commands of `python -m core`: verify, backup, restore, rebuild, history. `core.__main__` calls `run`.
 
-verify and history only read, and may run beside a core; rebuild takes the log's lock. None of them starts anything.
+verify, backup and history only read, and may run beside a core; restore and rebuild take the log's lock. None of them
+starts anything.
 Exit codes: 0 as asked, 1 the log is wrong or the generation unknown, 2 it could not be looked at.
 """
 
@@ -9,16 +10,14 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, TextIO
+from typing import TextIO
 
-from core import history, sqlite_check, sqlite_read, sqlite_rebuild
+from core import history, sqlite_backup, sqlite_check, sqlite_read, sqlite_rebuild
 from core.errors import LogBroken, LogUnusable
 from core.sqlite_base import assert_version, connect, connect_read_only, sqlite3, translated
 from core.sqlite_files import LogFiles
 from core.sqlite_open import cannot_open
 from infra.retry import Retryable
-
-COMMANDS: Final = ("verify", "rebuild", "history")
 
 
 def run(argv: Sequence[str]) -> int:
@@ -28,12 +27,14 @@ def run(argv: Sequence[str]) -> int:
     path = Path(options.data_dir) / "core" / "log.sqlite3"
     commands: dict[str, Callable[[Path, argparse.Namespace, TextIO], int]] = {
         "verify": _verify,
+        "backup": _backup,
+        "restore": _restore,
         "rebuild": _rebuild,
         "history": _history,
     }
     try:
         assert_version()
-        if not path.exists():
+        if options.command != "restore" and not path.exists():
             raise LogUnusable(
                 f"there is no event log {path}: name its data folder with --data-dir or DARKROOM_DATA_DIR"
             )
@@ -61,6 +62,15 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
         metavar="POSITION:CHAIN",
         help="what an earlier verify printed: prove that the log has only grown since",
     )
+    copy = commands.add_parser(
+        "backup", parents=[shared], help="copy the log, beside a running core too, and verify it"
+    )
+    copy.add_argument(
+        "to", type=Path, metavar="FILE", help="the new file; it holds the prompts, which are personal data"
+    )
+    back = commands.add_parser("restore", parents=[shared], help="put a backup in the log's place; core must not run")
+    back.add_argument("source", type=Path, metavar="FILE", help="what backup made")
+    back.add_argument("--replace", action="store_true", help="put a log that is there aside, and keep it")
     commands.add_parser("rebuild", parents=[shared], help="make the projection anew from the log; core must not run")
     story = commands.add_parser("history", parents=[shared], help="tell all that happened to one generation")
     story.add_argument("id", help="the generation's id")
@@ -89,11 +99,53 @@ def _verify(path: Path, options: argparse.Namespace, out: TextIO) -> int:
         print(f"and {report.more_problems} more", file=out)
     count = len(report.problems) + report.more_problems
     print(
-        f"{f'{count} problems' if count else 'ok'}: {report.events} events of {report.generations} generations "
-        f"({report.open} open); head {report.head.position}:{report.head.chain.hex()}",
+        f"{f'{count} problems' if count else 'ok'}: {_counts(report)}",
         file=out,
     )
     return 1 if count else 0
+
+
+def _backup(path: Path, options: argparse.Namespace, out: TextIO) -> int:
+    shown = -1
+
+    def progress(done: int, total: int) -> None:
+        nonlocal shown
+        percent = 100 * done // max(1, total)
+        if sys.stderr.isatty() and percent != shown:
+            shown = percent
+            print(f"\rcopied {percent} %", end="\n" * (done == total), file=sys.stderr, flush=True)  # noqa: T201  (a person waits)
+
+    report = sqlite_backup.backup(path, options.to, progress)
+    print(f"backed up to {options.to}: {_counts(report)}", file=out)
+    return 0
+
+
+def _restore(path: Path, options: argparse.Namespace, out: TextIO) -> int:
+    files = LogFiles(path)
+    files.claim()
+    try:
+        made = sqlite_backup.restore(options.source, files, replace=options.replace)
+    finally:
+        files.release()
+    print(f"restored from {options.source}: {_counts(made.report)}", file=out)
+    if made.aside is not None:
+        print(f"the log that was there is kept in {made.aside}", file=out)
+        if made.events_left is None:
+            print("it cannot be read: what was accepted after the backup is unknown to core now", file=out)
+        else:
+            print(
+                f"{made.events_left} later events, {made.generations_left} new generations among them, are only there: "
+                "core knows nothing of them now",
+                file=out,
+            )
+    return 0
+
+
+def _counts(report: sqlite_check.Report) -> str:
+    return (
+        f"{report.events} events of {report.generations} generations ({report.open} open); "
+        f"head {report.head.position}:{report.head.chain.hex()}"
+    )
 
 
 def _rebuild(path: Path, _: argparse.Namespace, out: TextIO) -> int:

@@ -63,7 +63,7 @@ def check(connection: "sqlite3.Connection", expected_position: int = 0) -> Repor
 
 
 def _pages(connection: "sqlite3.Connection") -> Iterator[str]:
-    for (answer,) in connection.execute("PRAGMA quick_check"):
+    for (answer,) in connection.execute("PRAGMA integrity_check"):
         if answer != "ok":
             yield f"database: {' '.join(answer.split())}"
 

@@ -116,6 +116,8 @@ def create(connection: "sqlite3.Connection") -> None:
             connection.executemany("INSERT INTO meta VALUES (?, ?)", seeds)
         elif not {"meta", "events"} <= tables:
             raise LogUnusable("the database is not an event log of darkroom")
+        for statement in statements("twice"):
+            connection.execute(statement)
         connection.execute("COMMIT")
     finally:
         if connection.in_transaction:

@@ -50,4 +50,3 @@ CREATE TABLE keys (
     PRIMARY KEY (tenant, key)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX keys_expiry ON keys (expires_at_running_ms);
