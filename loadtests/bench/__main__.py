@@ -4,7 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-NAMES = ("log", "submit", "worker")
+NAMES = ("batching", "log", "submit", "worker")
 
 
 def main(argv: Sequence[str]) -> int:
