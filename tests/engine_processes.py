@@ -1,10 +1,14 @@
 """Engines behind real engine servers, for tests: each test ends what it started."""
 
+import os
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.eventually import Hopeless, until
+from tests.process import Process, free_port, module
 from worker.engines.contract import Capabilities, RenderJob
 from worker.engines.emulated import EmulatedEngine
 from worker.engines.uds import UdsEngine
@@ -33,6 +37,32 @@ def faulty(*options: str, loaded: bool = True, load_deadline_s: float = 60.0) ->
         yield engine
     finally:
         engine.unload()
+
+
+@contextmanager
+def http_engine_server(model: str, models_file: Path, **env: str) -> Iterator[str]:
+    """The address of `python -m worker engine-server --http`, ready."""
+    port = free_port()
+    argv = module("worker", "engine-server", "--model", model, "--http", f"127.0.0.1:{port}")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "DARKROOM_MODELS_FILE": str(models_file)} | env
+    server = Process("engine-server", argv, environment, models_file.parent)
+    server.start()
+    try:
+        until(lambda: _answers(f"http://127.0.0.1:{port}/health", server), 60, what=server.tail())
+        yield f"http://127.0.0.1:{port}"
+        server.stop()
+    finally:
+        server.kill()
+
+
+def _answers(url: str, server: Process) -> bool:
+    if not server.alive:
+        raise Hopeless(server.tail())
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
 
 
 def job(number: int, prompt: str = "a picture", *, steps: int = 3, side: int = 64) -> RenderJob:

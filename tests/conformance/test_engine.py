@@ -1,22 +1,40 @@
 """What every engine must do, whatever is behind it: one suite over the emulated engine and real pipelines.
 
 `tiny` has random weights and DDIM, `demo` is the model in the repository with DPM-Solver++; both through the pipeline
-engine and through the latent one.
+engine and through the latent one. `uds` and the two of `http` have the emulated engine in a real engine server.
 """
 
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from infra import models
+from tests.engine_processes import http_engine_server
+from worker.engines.build import build
 from worker.engines.contract import Done, Engine, Picture, Progress, RenderJob
 from worker.engines.emulated import EmulatedEngine
+from worker.engines.http import HttpEngine
 from worker.engines.latent import LatentEngine
 from worker.engines.pipeline import PipelineEngine
 from worker.errors import Unsupported
 
 STEPS = 3
 DEMO = Path(__file__).parents[2] / "worker" / "demo_model" / "weights"
+SERVED = """
+[[models]]
+name = "m"
+engine = "uds"
+serves = "emulated"
+step_ms = 5.0
+width = 64
+height = 64
+max_width = 128
+max_height = 128
+max_batch = 4
+"""
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers, numpy 2
 
 
@@ -27,11 +45,38 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.build(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.fixture(params=["emulated", "tiny", "demo", "latent-tiny", "latent-demo"])
-def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+@pytest.fixture(scope="session")
+def models_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "models.toml"
+    path.write_text(SERVED)
+    return path
+
+
+@pytest.fixture(scope="session")
+def http_server(models_file: Path) -> Iterator[str]:
+    with http_engine_server("m", models_file) as address:
+        yield address
+
+
+@pytest.fixture(params=["emulated", "tiny", "demo", "latent-tiny", "latent-demo", "uds", "http-raw", "http-openai"])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     made: Engine
     if request.param == "emulated":
         made = EmulatedEngine(model="m", step_s=0.01, alpha=0.5, max_batch=4, max_width=128, max_height=128, sleep=_no)
+    elif request.param == "uds":
+        path = request.getfixturevalue("models_file")
+        monkeypatch.setenv("DARKROOM_MODELS_FILE", str(path))
+        made = build(models.load(path)[0], torch_threads=1)
+    elif request.param.startswith("http"):
+        made = HttpEngine(
+            model="m",
+            base=request.getfixturevalue("http_server"),
+            api=request.param.partition("-")[2],
+            max_batch=4,
+            max_width=128,
+            max_height=128,
+            beat_s=0.05,
+        )
     else:
         folder: Path = DEMO if request.param.endswith("demo") else request.getfixturevalue("tiny_folder")
         kind: type[LatentEngine | PipelineEngine]
@@ -74,10 +119,13 @@ def render(engine: Engine, *jobs: RenderJob) -> dict[str, Picture]:
 
 
 def pixels(engine: Engine, done: Done) -> Picture:
-    """The picture of an engine that does not encode."""
+    """The picture, whether the engine encodes or not."""
     picture = engine.decode(done)
-    assert isinstance(picture, Picture)
-    return picture
+    if isinstance(picture, Picture):
+        return picture
+    with Image.open(BytesIO(picture.data)) as image:
+        assert (picture.width, picture.height, picture.media_type) == (*image.size, "image/png")
+        return Picture(width=picture.width, height=picture.height, rgb=image.tobytes())
 
 
 def apart(one: Picture, other: Picture) -> int:
@@ -88,7 +136,7 @@ def apart(one: Picture, other: Picture) -> int:
 def test_it_says_what_it_is_and_can(engine: Engine) -> None:
     assert engine.loaded
     assert engine.facts.model == "m"
-    assert engine.facts.engine in ("emulated", "pipeline", "latent")
+    assert engine.facts.engine.rpartition(":")[2] in ("emulated", "pipeline", "latent")
     assert engine.facts.device
     assert engine.facts.model_revision
     assert engine.capabilities.max_batch == 4
@@ -130,7 +178,10 @@ def test_progress_counts_every_step_of_every_job(engine: Engine) -> None:
     finished = 0
     while finished < 2:
         finished += len(engine.step(report).finished)
-    assert seen == [{"gen_1/0": step, "gen_2/0": step} for step in (1, 2, 3)]
+    if engine.facts.engine.startswith("http"):
+        assert not any(seen)  # whole pictures are asked for: it gives signs of life only
+    else:
+        assert seen == [{"gen_1/0": step, "gen_2/0": step} for step in (1, 2, 3)]
 
 
 def test_a_batch_that_nobody_wants_is_left(engine: Engine) -> None:
@@ -166,8 +217,8 @@ def test_evicting_one_leaves_the_others_alone(engine: Engine) -> None:
 
 
 def test_who_can_evict_one_frees_its_slot_within_a_step(engine: Engine) -> None:
-    if not engine.capabilities.evict_one:
-        pytest.skip("it cannot")
+    if not (engine.capabilities.evict_one and engine.capabilities.join_midway):
+        pytest.skip("it cannot, or its steps are whole pictures")
     engine.admit([job(1, steps=50), job(2)])
     engine.step(lambda _: None)
     engine.evict("gen_1/0")

@@ -37,7 +37,6 @@ from worker.engines.http_calls import Answer, Calls, OpenAI, Outcome, Patience, 
 from worker.errors import BadOutput, EngineDied, EngineError, LoadFailed, Unsupported
 
 _log = structlog.get_logger()
-_BEAT_S: Final = 1.0
 _CONNECT_S: Final = 10.0
 _OUTAGE_LOOK_S: Final = 1.0
 _RGB: Final = "application/octet-stream"
@@ -62,6 +61,7 @@ class HttpEngine:
         max_height: int = 1024,
         patience: Patience | None = None,
         outage_s: float = 60.0,
+        beat_s: float = 1.0,
         rng: Callable[[], float] = random.random,
     ) -> None:
         self._base = base
@@ -72,6 +72,7 @@ class HttpEngine:
         self._max_height = max_height
         self._patience = patience or Patience(timeout_s=300.0)
         self._outage_s = outage_s
+        self._beat_s = beat_s
         self._rng = rng
         self._runner: asyncio.Runner | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -128,7 +129,7 @@ class HttpEngine:
                 self._members[job.id] = job
 
     def step(self, report: Report) -> Stepped:
-        """Ask for every member. `report` is told every second that the requests are within their limits."""
+        """Ask for every member. `report` is told now and then that the requests are within their limits."""
         if self._runner is None or self._calls is None:
             raise EngineDied("the server is not known to be there")
         outcomes, left = self._runner.run(self._ask_all(self._calls, report))
@@ -228,8 +229,9 @@ class HttpEngine:
                 }
             pending: set[asyncio.Task[Outcome]] = set(self._tasks.values())
             while pending:
-                _, pending = await asyncio.wait(pending, timeout=_BEAT_S)
-                report(Progress(steps={}))  # each request has a limit: a sign of life, for the watchdog
+                _, pending = await asyncio.wait(pending, timeout=self._beat_s)
+                if pending:
+                    report(Progress(steps={}))  # each request has a limit: a sign of life, for the watchdog
         with self._lock:
             tasks, self._tasks = self._tasks, {}
         left += [job_id for job_id, task in tasks.items() if task.cancelled()]
