@@ -66,6 +66,10 @@ timeline *ARGS: (venv "dev")
 simulate *ARGS: (venv "dev")
     {{ python }} -m tests.simulation "$@"
 
+# Faults of the disk under a real core: just storage-faults --every 1 --replays 10000; the last line is JSON
+storage-faults *ARGS: (venv "dev")
+    {{ python }} -m tests.storage "$@"
+
 # Train the demo model from nothing (about an hour on two cores)
 model-train *ARGS: (venv "dev")
     {{ python }} -m worker.demo_model.train "$@"

@@ -1,0 +1,24 @@
+"""`python -m tests.storage.unsynced_core`: core as it is, but for PRAGMA synchronous = NORMAL.
+
+What the power-loss model must catch. No setting of production can do this, so that none can do it by mistake.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from core import sqlite_base
+from core.__main__ import main
+
+
+def weakened(set_up: Callable[[Any], None]) -> Callable[[Any], None]:
+    def weak(connection: Any) -> None:
+        set_up(connection)
+        connection.execute("PRAGMA synchronous = NORMAL")
+
+    return weak
+
+
+if __name__ == "__main__":
+    vars(sqlite_base)["set_up"] = weakened(sqlite_base.set_up)
+    sys.exit(main(["serve"]))
