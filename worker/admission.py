@@ -7,7 +7,7 @@ steps and one of 50 slow ones, and it grows with what batching gains, since who 
 **Size.** For each batch size the rest of the day is played through: everybody who is here, shortest first, that many
 at a time, nobody else coming. The size with the least waiting wins. Where batching gains nothing that is one, whatever
 waits; where it gains, the size grows with the square root of the line. Each image beyond the first `limit` counts as
-somebody who waits for the very last one, since behind a long line more is coming: there throughput decides.
+BACKLOG more that wait for the very last one, since behind a long line more is coming: there throughput decides.
 
 Played through and measured in `loadtests/bench/batching.py`. No clock, no I/O.
 """
@@ -25,6 +25,8 @@ PARKED_PER_SEAT = 2
 """Images that stand aside, at most, for each that may run: what has begun holds memory, and is to be finished."""
 LEAST_GAIN = 0.005
 """A larger batch must be better by this share: near a tie the smaller one finishes somebody sooner."""
+BACKLOG = 8
+"""Images yet to come for each one beyond the first `limit`."""
 LOOK_AHEAD = 4
 """Limits' worth of images that are played through."""
 
@@ -138,4 +140,4 @@ def _waiting_s(work: Sequence[int], times: Sequence[float], size: int) -> float:
     for at in range(full + 1, many):
         now_s += (ends[at] - ends[at - 1]) * times[many - at]
         total += now_s
-    return total + now_s * max(0, many + 1 - len(times))
+    return total + now_s * BACKLOG * max(0, many + 1 - len(times))
