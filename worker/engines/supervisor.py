@@ -103,15 +103,15 @@ class EngineProcess:
     def _connect(self, path: Path, end_s: float) -> socket.socket:
         assert self._child is not None  # noqa: S101
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        while True:
-            self._still_waiting(end_s)
-            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
-                sock.connect(str(path))
-                break
-            time.sleep(_LOOK_EVERY_S)
-        if peer_pid(sock, os.geteuid()) != self._child.pid:
+        try:
+            while sock.connect_ex(str(path)):  # not there yet, or not listening yet
+                self._still_waiting(end_s)
+                time.sleep(_LOOK_EVERY_S)
+            if peer_pid(sock, os.geteuid()) != self._child.pid:
+                raise Garbage("another process answers")
+        except BaseException:
             sock.close()
-            raise Garbage("another process answers")
+            raise
         return sock
 
     def _greeted(self, end_s: float) -> EngineHello:

@@ -1,0 +1,270 @@
+"""The engine server on a Unix domain socket, with strangers and with the worker's engine at its other end."""
+
+import contextlib
+import os
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra import models
+from tests.engine_processes import ROOT, faulty, job
+from tests.eventually import until
+from tests.process import Process, module
+from worker.engines.build import build
+from worker.engines.contract import Picture, Progress
+from worker.engines.emulated import draw
+from worker.engines.frames import Closed, Connection
+from worker.engines.proto import Kind
+from worker.engines.uds import UdsEngine
+from worker.engines.wire import frame, job_message
+from worker.errors import LoadFailed, Unsupported
+
+MODELS = """
+[[models]]
+name = "m"
+engine = "emulated"
+max_batch = 4
+
+[[models]]
+name = "far"
+engine = "http"
+source = "http://127.0.0.1:1"
+"""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Process]:
+    """A server of nobody's: it takes one connection after the other."""
+    (tmp_path / "models.toml").write_text(MODELS)
+    path = tmp_path / "engine.sock"
+    argv = module("worker", "engine-server", "--model", "m", "--models-file", "models.toml", "--uds", str(path))
+    process = Process("engine-server", argv, os.environ | {"PYTHONPATH": str(ROOT)}, tmp_path)
+    tmp_path.chmod(0o700)
+    process.start()
+    until(path.is_socket, 30, what=process.tail())
+    yield process
+    process.kill()
+
+
+def connect(server: Process) -> Connection:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    until(lambda: sock.connect_ex(str(server.folder / "engine.sock")) == 0)
+    connection = Connection(sock)
+    assert connection.receive().kind == Kind.HELLO
+    return connection
+
+
+def serves(server: Process) -> None:
+    connection = connect(server)
+    connection.send(frame(Kind.ADMIT, jobs=[job_message(job(1, steps=1))]))
+    assert connection.receive().kind == Kind.DONE
+    connection.send(frame(Kind.STEP))
+    assert connection.receive().kind == Kind.PROGRESS
+    assert [each.job_id for each in connection.receive().finished] == ["gen_1/0"]
+    connection.close()
+
+
+def test_garbage_closes_the_connection_and_costs_nothing_else(server: Process) -> None:
+    pixels = frame(Kind.STEP)
+    unknown = frame(99)
+    nobody = frame(Kind.PARK)
+    path = frame(Kind.PARK, job_ids=["gen_1"])
+    ticket = frame(Kind.DECODE, tickets=[7])
+    crowd = frame(Kind.ADMIT)
+    for number, wrong in enumerate((unknown, nobody, path, ticket, crowd, pixels)):
+        connection = connect(server)
+        connection.send(wrong, b"abc" if wrong is pixels else b"")
+        with pytest.raises(Closed):
+            connection.receive()
+        connection.close()
+        assert server.output().count("engine_server.garbage") == number + 1
+    bare = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    until(lambda: bare.connect_ex(str(server.folder / "engine.sock")) == 0)
+    with bare:
+        bare.sendall(struct.pack(">I", 2**31) + b"x" * 100)
+        with contextlib.suppress(ConnectionResetError):
+            while bare.recv(4096):
+                pass
+    serves(server)
+
+
+def test_members_of_a_closed_connection_are_forgotten(server: Process) -> None:
+    connection = connect(server)
+    connection.send(frame(Kind.ADMIT, jobs=[job_message(job(5))]))
+    assert connection.receive().kind == Kind.DONE
+    connection.close()
+    serves(server)
+
+
+def test_a_job_out_of_range_is_refused_and_the_connection_stays(server: Process) -> None:
+    connection = connect(server)
+    wrong = job_message(job(1))
+    wrong.spec.width = 65
+    for _ in range(2):
+        connection.send(frame(Kind.ADMIT, jobs=[wrong]))
+        answer = connection.receive()
+        assert (answer.kind, answer.error.detail) == (Kind.ERROR, "width must be a multiple of 8")
+    connection.close()
+
+
+def test_a_second_server_leaves_the_first_its_socket(server: Process) -> None:
+    second = Process("second", server.argv, server.env, server.folder)
+    second.start()
+    assert second.exit_code() == 2
+    assert "in use" in second.output()
+    serves(server)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--model", "x", "--uds", "s"], "no model 'x'; it has m, far"),
+        (["--model", "far", "--uds", "s"], "served elsewhere"),
+        (["--model", "m", "--http", "0.0.0.0:1"], "DARKROOM_ENGINE_TOKEN"),
+        (["--model", "m", "--http", "8000"], "not HOST:PORT"),
+        (["--model", "m", "--uds", "open/s"], "chmod 700"),
+    ],
+    ids=["unknown", "elsewhere", "open to all", "no port", "open folder"],
+)
+def test_wrong_settings_are_one_line_and_exit_code_2(tmp_path: Path, options: list[str], complaint: str) -> None:
+    (tmp_path / "models.toml").write_text(MODELS)
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o755)
+    argv = module("worker", "engine-server", "--models-file", "models.toml", *options)
+    process = Process("engine-server", argv, os.environ | {"PYTHONPATH": str(ROOT)}, tmp_path)
+    process.start()
+    try:
+        assert process.exit_code() == 2
+    finally:
+        process.kill()
+    (line,) = process.output().splitlines()
+    assert complaint in line
+
+
+def test_it_answers_nobody_but_its_parent(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    argv = [sys.executable, "-m", "tests.crash.faulty_engine_server", "--uds", "s", "--parent", str(os.getpid() + 1)]
+    process = Process("server", argv, os.environ | {"PYTHONPATH": str(ROOT)}, tmp_path)
+    process.start()
+    assert process.exit_code() == 1  # the process it was told of has not started it
+
+
+def test_what_is_no_engine_server_is_not_waited_for() -> None:
+    with faulty(loaded=False) as engine:
+        stranger = UdsEngine(engine, [sys.executable, "-c", "print('hello')"])
+        with pytest.raises(LoadFailed, match="exited with code 0 before it was ready"):
+            stranger.load()
+        missing = UdsEngine(engine, ["/nonexistent/program"])
+        with pytest.raises(LoadFailed, match="did not start"):
+            missing.load()
+
+
+def test_a_model_process_gets_no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_SECRET_ACCESS_KEY", "DARKROOM_INTERNAL_TOKEN", "OTEL_EXPORTER_OTLP_HEADERS", "DARKROOM_OTHER"):
+        monkeypatch.setenv(name, "x")
+    with faulty("--environment", str(tmp_path / "names")):
+        names = (tmp_path / "names").read_text().splitlines()
+    assert "DARKROOM_OTHER" in names
+    assert "PATH" in names
+    assert not [name for name in names if name.startswith(("AWS_", "OTEL_", "DARKROOM_INTERNAL"))]
+
+
+def test_nothing_is_left_in_the_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with faulty() as engine:
+        assert engine.loaded
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_whole_call_can_be_left_in_the_middle() -> None:
+    """An engine whose one step is the whole call: evicting everybody ends it long before its last step."""
+    with faulty("--whole-calls") as engine:
+        assert not engine.capabilities.join_midway
+        engine.admit([job(1, steps=150), job(2, steps=150)])
+        seen: list[dict[str, int]] = []
+
+        def report(progress: Progress) -> None:
+            seen.append(progress.steps)
+            if len(seen) == 2:
+                engine.evict("gen_1/0")
+                engine.evict("gen_2/0")
+
+        left: list[str] = []
+        while len(left) < 2:
+            stepped = engine.step(report)
+            assert not stepped.finished
+            left += stepped.evicted
+        assert sorted(left) == ["gen_1/0", "gen_2/0"]
+        assert len(seen) < 100
+
+
+def test_an_eviction_from_another_thread_arrives(tmp_path: Path) -> None:
+    with faulty("--whole-calls") as engine:
+        engine.admit([job(1, steps=150)])
+        evictor = threading.Timer(0.05, engine.evict, ["gen_1/0"])
+        evictor.start()
+        assert list(engine.step(lambda _: None).evicted) == ["gen_1/0"]
+        evictor.join()
+        engine.evict("gen_1/0")  # too late: ignored
+        engine.admit([job(1, steps=1)])
+        assert [done.job_id for done in engine.step(lambda _: None).finished] == ["gen_1/0"]
+
+
+def test_results_that_nobody_wants_are_forgotten() -> None:
+    with faulty() as engine:
+        for number in range(5):
+            engine.admit([job(number, steps=1)])
+            stepped = engine.step(lambda _: None)
+            assert len(stepped.finished) == 1
+        assert len(engine._unclaimed) == 4 - 3  # each step has told the server of the one before
+        del stepped
+        assert len(engine._unclaimed) == 2 - 1 + 1
+        engine.step(lambda _: None)
+        assert not engine._unclaimed
+
+
+def test_a_step_waits_for_nothing_but_the_engine() -> None:
+    """Hundreds of calls in order: no frame is lost, doubled or mixed up."""
+    with faulty() as engine:
+        for number in range(150):
+            one, other = job(2 * number, steps=1, side=64), job(2 * number + 1, steps=2, side=64)
+            engine.admit([one, other])
+            for expected in (one, other):
+                (done,) = engine.step(lambda _: None).finished
+                picture = engine.decode(done)
+                assert isinstance(picture, Picture)
+                assert picture.rgb == draw(expected.id.partition("/")[0], 0, expected.seed, 64, 64)
+
+
+def test_what_the_models_file_no_longer_says_is_not_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "models.toml"
+    path.write_text('[[models]]\nname = "m"\nengine = "uds"\nserves = "emulated"\nmax_batch = 4\n')
+    engine = build(models.load(path)[0], torch_threads=1)
+    monkeypatch.setenv("DARKROOM_MODELS_FILE", str(path))
+    path.write_text(path.read_text().replace("4", "5"))
+    with pytest.raises(LoadFailed, match="the same models file"):
+        engine.load()
+    assert not engine.loaded
+
+
+def test_an_unsupported_size_is_known_without_a_server() -> None:
+    with faulty(loaded=False) as engine, pytest.raises(Unsupported):
+        engine.key(job(1, side=1024))
+
+
+def test_a_stopped_server_is_killed_when_it_is_unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.engines.supervisor._FAREWELL_S", 0.2)
+    with faulty() as engine:
+        pid = engine.pid
+        os.kill(pid, signal.SIGSTOP)
+        began = time.perf_counter()
+        engine.unload()
+        assert time.perf_counter() - began < 60
+        assert not Path(f"/proc/{pid}").exists()
