@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from worker.engines.contract import Picture, Progress, RenderJob
@@ -123,7 +123,13 @@ class Run:
         self.unwanted.discard(job_id)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking took minutes, and ended in the test's timeout
+    print_blob=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(images=st.lists(IMAGES, min_size=1, max_size=6), data=st.data())
 def test_every_picture_is_its_own(folder: Path, images: list[RenderJob], data: st.DataObject) -> None:
     expected = {f"g_{number}/0": alone(folder, image) for number, image in enumerate(images)}

@@ -92,13 +92,13 @@ class Schedules:
         return found
 
     def _refusal(self, name: str) -> str:
-        if problem := _problem(fresh_scheduler(self._own, name)):
-            return problem
         try:
-            self._build(name, 2)
-        except Unsupported as error:
-            return str(error)
-        return ""
+            problem = _problem(fresh_scheduler(self._own, name))
+            if not problem:
+                self._build(name, 2)
+        except (Unsupported, ValueError, NotImplementedError, ImportError) as error:  # the latter are diffusers' own
+            return str(error) or type(error).__name__
+        return problem
 
     def _build(self, name: str, steps: int) -> Schedule:
         scheduler = fresh_scheduler(self._own, name)
