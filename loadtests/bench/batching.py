@@ -22,7 +22,18 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import product
 
-from loadtests.bench.batching_sim import LIMIT, Noisy, Outcome, all_at_once, poisson, static, stepwise, times_s
+from loadtests.bench.batching_sim import (
+    LIMIT,
+    Noisy,
+    all_at_once,
+    figures,
+    poisson,
+    ratios,
+    static,
+    static_per_s,
+    stepwise,
+    times_s,
+)
 
 ALPHAS = (1.0, 0.8, 0.5, 0.3)
 LOADS = (0.3, 0.5, 0.7, 0.9)
@@ -49,6 +60,11 @@ class Task:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark."""
     options = _options(argv)
+    if options.real:
+        from loadtests.bench import batching_real  # noqa: PLC0415  (the rest needs no worker but its policy)
+
+        print(json.dumps(batching_real.run(options)))
+        return 0
     began = time.monotonic()
     cells, saturated = _measure(options)
     result = {
@@ -75,6 +91,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--capacity", choices=("static", "stepwise"), default="static")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--no-robust", action="store_true", help="leave out the learned curve and the window")
+    parser.add_argument("--real", action="store_true", help="three cells in real time through the worker's own loop")
     options = parser.parse_args(argv)
     if options.quick:
         options.images = min(options.images, 2_000)
@@ -110,19 +127,19 @@ def measure(task: Task) -> Json:
 
 def _cell(task: Task) -> Json:
     mix, times = MIXES[task.mix], times_s(task.alpha)
-    static_per_s = max(_static_capacity(times, mix, cap) for cap in CAPS)
+    best_static_per_s = max(static_per_s(times, mix, cap) for cap in CAPS)
     stepwise_per_s = LIMIT / (times[LIMIT] * statistics.mean(mix))
-    per_s = task.load * (stepwise_per_s if task.stepwise_capacity else static_per_s)
+    per_s = task.load * (stepwise_per_s if task.stepwise_capacity else best_static_per_s)
     crowd = poisson(random.Random(task.seed), mix, task.images, per_s)
-    base, cap = min(((_figures(static(crowd, times, cap)), cap) for cap in CAPS), key=lambda each: each[0]["p50"])
+    base, cap = min(((figures(static(crowd, times, cap)), cap) for cap in CAPS), key=lambda each: each[0]["p50"])
     outcome = stepwise(crowd, times)
-    ours = _figures(outcome)
+    ours = figures(outcome)
     cell: Json = {
         "alpha": task.alpha,
         "load": task.load,
         "load_stepwise": round(per_s / stepwise_per_s, 3),
         "mix": task.mix,
-        **_ratios(ours, base),
+        **ratios(ours, base),
         "baseline_cap": cap,
         **{f"{name}_s": round(value, 3) for name, value in ours.items()},
         **{f"baseline_{name}_s": round(value, 3) for name, value in base.items()},
@@ -132,8 +149,8 @@ def _cell(task: Task) -> Json:
     }
     if task.robust:
         noisy = Noisy(random.Random(task.seed), noise=NOISE, pauses=PAUSES)
-        cell["learned_curve"] = _ratios(_figures(stepwise(crowd, times, noisy=noisy)), base)
-        cell["window_16"] = _ratios(_figures(stepwise(crowd, times, window=WINDOW)), base)
+        cell["learned_curve"] = ratios(figures(stepwise(crowd, times, noisy=noisy)), base)
+        cell["window_16"] = ratios(figures(stepwise(crowd, times, window=WINDOW)), base)
     return cell
 
 
@@ -152,13 +169,6 @@ def _saturated(task: Task) -> Json:
     }
 
 
-def _static_capacity(times: Sequence[float], mix: Sequence[int], cap: int) -> float:
-    """Images a second of full static batches: the mean of the longest of `cap` draws decides."""
-    many = len(mix)
-    longest = sum(steps * (((rank + 1) / many) ** cap - (rank / many) ** cap) for rank, steps in enumerate(sorted(mix)))
-    return cap / (times[cap] * longest)
-
-
 def summary(cells: Sequence[Json]) -> Json:
     """What the floors are about. The figures at 70 % load are those of the worse mix."""
 
@@ -172,19 +182,6 @@ def summary(cells: Sequence[Json]) -> Json:
         "worst_p99_ratio": worst("p99_ratio"),
         "worst_mean_ratio": worst("mean_ratio"),
     }
-
-
-def _figures(outcome: Outcome) -> dict[str, float]:
-    ordered = sorted(outcome.sojourns_s)
-    return {
-        "p50": ordered[len(ordered) // 2],
-        "p99": ordered[len(ordered) * 99 // 100],
-        "mean": statistics.fmean(ordered),
-    }
-
-
-def _ratios(ours: dict[str, float], base: dict[str, float]) -> dict[str, float]:
-    return {f"{name}_ratio": round(ours[name] / base[name], 3) for name in ours}
 
 
 def _number(value: object) -> float:

@@ -4,6 +4,7 @@ A plain discrete-event loop. Of the policy nothing is written again here: every 
 """
 
 import random
+import statistics
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -70,9 +71,31 @@ def all_at_once(rng: random.Random, mix: Sequence[int], images: int) -> Crowd:
     return Crowd(arrivals_s=[0.0] * images, steps=rng.choices(mix, k=images))
 
 
-def static(crowd: Crowd, times: Sequence[float], cap: int) -> Outcome:
+def static_per_s(times: Sequence[float], mix: Sequence[int], cap: int, decode_s: float = 0.0) -> float:
+    """Images a second of full static batches: the mean of the longest of `cap` draws decides."""
+    many = len(mix)
+    longest = sum(steps * (((rank + 1) / many) ** cap - (rank / many) ** cap) for rank, steps in enumerate(sorted(mix)))
+    return cap / (times[cap] * longest + decode_s * cap)
+
+
+def figures(outcome: Outcome) -> dict[str, float]:
+    """Of the seconds from arrival to finish."""
+    ordered = sorted(outcome.sojourns_s)
+    return {
+        "p50": ordered[len(ordered) // 2],
+        "p99": ordered[len(ordered) * 99 // 100],
+        "mean": statistics.fmean(ordered),
+    }
+
+
+def ratios(ours: dict[str, float], base: dict[str, float]) -> dict[str, float]:
+    """By name."""
+    return {f"{name}_ratio": round(ours[name] / base[name], 3) for name in ours}
+
+
+def static(crowd: Crowd, times: Sequence[float], cap: int, decode_s: float = 0.0) -> Outcome:
     """First come, first served: whenever the GPU is free all who wait go, up to the cap, and stay to the last step of
-    the longest.
+    the longest, and until each is decoded.
     """
     now_s, at, sojourns, taken = 0.0, 0, list[float](), 0
     arrivals = crowd.arrivals_s
@@ -80,18 +103,20 @@ def static(crowd: Crowd, times: Sequence[float], cap: int) -> Outcome:
         now_s = max(now_s, arrivals[at])
         end = min(at + cap, bisect_right(arrivals, now_s, lo=at))
         longest = max(crowd.steps[at:end])
-        now_s += times[end - at] * longest
+        now_s += times[end - at] * longest + decode_s * (end - at)
         taken += longest
         sojourns += [now_s - each for each in arrivals[at:end]]
         at = end
     return Outcome(sojourns_s=sojourns, makespan_s=now_s, steps=taken)
 
 
-def stepwise(crowd: Crowd, times: Sequence[float], *, window: int = 0, noisy: Noisy | None = None) -> Outcome:
+def stepwise(
+    crowd: Crowd, times: Sequence[float], *, window: int = 0, noisy: Noisy | None = None, decode_s: float = 0.0
+) -> Outcome:
     """The worker's policy, asked before every step. It sees `window` waiting images (0: all), and the true curve or,
     with `noisy`, what `worker.curve` makes of measured steps.
     """
-    run = _Run(crowd, window)
+    run = _Run(crowd, window, decode_s)
     true_s = times.__getitem__
     while run.left:
         run.arrive()
@@ -107,12 +132,13 @@ def stepwise(crowd: Crowd, times: Sequence[float], *, window: int = 0, noisy: No
 class _Run:
     """Who is here, and the clock."""
 
-    def __init__(self, crowd: Crowd, window: int) -> None:
+    def __init__(self, crowd: Crowd, window: int, decode_s: float) -> None:
         self.seats: list[Seat[int]] = []
         self.left = len(crowd.steps)
         self.outcome = Outcome(sojourns_s=[0.0] * self.left, makespan_s=0.0)
         self._crowd = crowd
         self._window = window or self.left
+        self._decode_s = decode_s
         self._coming = deque(range(self.left))
         self._fresh = 0
         self._parked = 0
@@ -166,6 +192,7 @@ class _Run:
     def _leave(self) -> None:
         for seat in self.seats:
             if not seat.remaining_steps:
+                self._now_s += self._decode_s
                 self.outcome.sojourns_s[seat.item] = self._now_s - self._crowd.arrivals_s[seat.item]
                 self.left -= 1
         self.outcome.makespan_s = self._now_s
