@@ -321,3 +321,19 @@ def test_memory_is_measured_through_a_probe_and_bounded_by_the_largest_batch(eng
         assert engine.fits(job()) == engine.capabilities.max_batch
     finally:
         engine._model.memory = curve
+
+
+def test_the_models_file_may_name_it(folder: Path) -> None:
+    from infra.models import ModelEntry
+    from worker.engines.build import build
+
+    entry = ModelEntry(name="m", engine="latent", source=str(folder), device="cpu", max_batch=3)
+    made = build(entry, torch_threads=1)
+    assert isinstance(made, LatentEngine)
+    assert not made.loaded
+    made.load()
+    assert made.facts.engine == "latent"
+    assert made.capabilities.max_batch == 3
+    made.unload()
+    with pytest.raises(EngineError, match="not loaded"):
+        made.step(lambda _: None)
