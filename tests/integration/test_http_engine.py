@@ -1,0 +1,245 @@
+"""The engine `http` against a foreign server that speaks the OpenAI Images API, well and badly."""
+
+import threading
+from collections.abc import Iterator
+from io import BytesIO
+
+import pytest
+from PIL import Image
+
+from tests.engine_processes import job
+from tests.eventually import until
+from tests.images_standin import KEY, Seen, colour, standin
+from worker.encode import encode
+from worker.engines.contract import EncodedPicture, RenderJob
+from worker.engines.http import HttpEngine
+from worker.engines.http_calls import Patience
+from worker.errors import BadOutput, EngineDied, LoadFailed, Unsupported
+
+QUICK = Patience(timeout_s=30.0, attempts=3, first_wait_s=0.01)
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[str, Seen]]:
+    with standin() as running:
+        yield running
+
+
+@pytest.fixture
+def engine(server: tuple[str, Seen]) -> Iterator[HttpEngine]:
+    made = make(server[0])
+    made.load()
+    yield made
+    made.unload()
+
+
+def make(base: str, *, patience: Patience = QUICK, api_key_env: str = "") -> HttpEngine:
+    return HttpEngine(
+        model="m",
+        base=base,
+        remote_name="Qwen/Qwen-Image",
+        api_key_env=api_key_env,
+        patience=patience,
+        outage_s=1.0,
+        beat_s=0.05,
+        max_batch=4,
+    )
+
+
+def render(engine: HttpEngine, *jobs: RenderJob) -> dict[str, EncodedPicture]:
+    engine.admit(jobs)
+    done: dict[str, EncodedPicture] = {}
+    while len(done) < len(jobs):
+        for each in engine.step(lambda _: None).finished:
+            picture = engine.decode(each)
+            assert isinstance(picture, EncodedPicture)
+            done[each.job_id] = picture
+    return done
+
+
+def is_right(picture: EncodedPicture, wanted: RenderJob) -> bool:
+    with Image.open(BytesIO(picture.data)) as image:
+        pixel = image.getpixel((0, 0))
+    size = (picture.width, picture.height) == (wanted.width, wanted.height)
+    return size and pixel == colour(wanted.seed) and picture.media_type == "image/png"
+
+
+def test_the_published_request_is_sent_and_each_picture_is_its_own(
+    server: tuple[str, Seen], engine: HttpEngine
+) -> None:
+    jobs = [job(number) for number in range(4)]
+    pictures = render(engine, *jobs)
+    assert all(is_right(pictures[each.id], each) for each in jobs)
+    assert min(server[1].bodies, key=lambda body: int(body["seed"])) == {
+        "model": "Qwen/Qwen-Image",
+        "prompt": "a picture",
+        "n": 1,
+        "size": "64x64",
+        "response_format": "b64_json",
+        "output_format": "png",
+        "seed": 100,
+        "num_inference_steps": 3,
+        "guidance_scale": 3.0,
+    }
+    data, _ = encode(pictures["gen_0/0"], 1)
+    assert data is pictures["gen_0/0"].data
+    assert (engine.facts.engine, engine.facts.model, engine.facts.device) == ("http:openai", "m", "remote")
+
+
+@pytest.mark.parametrize("fault", ["status=500", "status=502", "status=503", "status=429", "reset", "later=0"])
+def test_a_passing_fault_is_tried_again(server: tuple[str, Seen], engine: HttpEngine, fault: str) -> None:
+    wanted = job(1, f"once:{fault}")
+    assert is_right(render(engine, wanted)[wanted.id], wanted)
+    assert len(server[1].bodies) == 2
+
+
+def test_retry_after_is_honoured(server: tuple[str, Seen], engine: HttpEngine) -> None:
+    render(engine, job(1, "once:later=1"))
+    first, second = server[1].at_s
+    assert second - first >= 1.0
+
+
+@pytest.mark.parametrize(
+    ("fault", "complaint"),
+    [
+        ("status=500", "HTTP 500"),
+        ("status=400", "HTTP 400"),
+        ("base64", "no picture in base64"),
+        ("url", "no picture in base64"),
+        ("html", "no picture in base64"),
+        ("list", "no picture in base64"),
+        ("text", "is no picture"),
+        ("huge", "too long"),
+    ],
+)
+def test_what_the_server_cannot_give_fails_alone(engine: HttpEngine, fault: str, complaint: str) -> None:
+    bad, good = job(1, f"fault:{fault}"), job(2)
+    engine.admit([bad, good])
+    done = {each.job_id: each for each in engine.step(lambda _: None).finished}
+    with pytest.raises(BadOutput, match=complaint) as caught:
+        engine.decode(done[bad.id])
+    assert "fault" not in str(caught.value)  # the server's text quotes the prompt
+    picture = engine.decode(done[good.id])
+    assert isinstance(picture, EncodedPicture)
+    assert is_right(picture, good)
+
+
+def test_a_field_out_of_the_servers_range_fails_alone(engine: HttpEngine) -> None:
+    engine.admit([RenderJob(**{name: getattr(job(1), name) for name in job(1).__slots__} | {"guidance_scale": 25.0})])
+    (done,) = engine.step(lambda _: None).finished
+    with pytest.raises(BadOutput, match=r"HTTP 422$"):
+        engine.decode(done)
+
+
+def test_a_cut_file_is_found_where_it_is_encoded(engine: HttpEngine) -> None:
+    engine.admit([job(1, "fault:cut")])
+    (done,) = engine.step(lambda _: None).finished
+    with pytest.raises(BadOutput):
+        encode(engine.decode(done), 1)
+
+
+def test_another_size_is_reported_as_what_it_is(engine: HttpEngine) -> None:
+    assert render(engine, job(1, "fault:size"))["gen_1/0"].width == 72  # the worker compares
+
+
+@pytest.mark.parametrize("fault", ["status=503", "status=429", "status=401", "status=404", "redirect", "reset"])
+def test_a_lasting_fault_of_the_server_is_nobodys_fault(engine: HttpEngine, fault: str) -> None:
+    """The others' pictures are not lost to it, and the engine goes on."""
+    engine.admit([job(1, f"fault:{fault}"), job(2)])
+    assert [done.job_id for done in engine.step(lambda _: None).finished] == ["gen_2/0"]
+    with pytest.raises(EngineDied, match="the model server"):
+        engine.step(lambda _: None)
+    engine.reset()
+    assert is_right(render(engine, job(3))["gen_3/0"], job(3))
+
+
+def test_a_slow_answer_is_given_up_at_its_limit(server: tuple[str, Seen]) -> None:
+    engine = make(server[0], patience=Patience(timeout_s=0.5))
+    engine.load()
+    engine.admit([job(1, "fault:slow")])
+    beats: list[object] = []
+    with pytest.raises(EngineDied, match=r"no answer within 0\.5 s"):
+        engine.step(beats.append)
+    assert beats  # it said meanwhile that it lives
+    engine.unload()
+
+
+def test_a_500_of_a_sick_server_convicts_nobody(server: tuple[str, Seen], engine: HttpEngine) -> None:
+    server[1].healthy = False
+    engine.admit([job(1)])
+    with pytest.raises(EngineDied, match="HTTP 503"):
+        engine.step(lambda _: None)
+    with pytest.raises(LoadFailed, match="not ready"):
+        engine.reset()
+    server[1].healthy = True
+    engine.reset()
+    assert render(engine, job(2))
+
+
+def test_an_absent_server_is_told_at_load() -> None:
+    with standin() as (base, _):
+        engine = make(base)
+        engine.load()
+    engine.admit([job(1)])
+    with pytest.raises(EngineDied, match="Client"):
+        engine.step(lambda _: None)
+    with pytest.raises(LoadFailed, match="not reachable"):
+        engine.reset()
+    with pytest.raises(LoadFailed, match="not reachable"):
+        engine.load()
+    assert not engine.loaded
+
+
+def test_an_evicted_request_ends_and_its_mates_do_not(server: tuple[str, Seen], engine: HttpEngine) -> None:
+    engine.admit([job(1, "fault:slow"), job(2)])
+
+    def evict() -> None:
+        until(lambda: len(server[1].bodies) == 2, what="both have been asked for")
+        engine.evict("gen_1/0")
+        engine.evict("unknown/0")
+
+    evictor = threading.Thread(target=evict)
+    evictor.start()
+    stepped = engine.step(lambda _: None)
+    evictor.join()
+    assert list(stepped.evicted) == ["gen_1/0"]
+    assert [done.job_id for done in stepped.finished] == ["gen_2/0"]
+    wanted = job(1)
+    assert is_right(render(engine, wanted)["gen_1/0"], wanted)  # the same id may come again
+
+
+def test_who_is_evicted_before_the_step_is_not_asked_for(server: tuple[str, Seen], engine: HttpEngine) -> None:
+    engine.admit([job(1), job(2)])
+    engine.evict("gen_1/0")
+    stepped = engine.step(lambda _: None)
+    assert (list(stepped.evicted), [done.job_id for done in stepped.finished]) == (["gen_1/0"], ["gen_2/0"])
+    assert len(server[1].bodies) == 1
+
+
+def test_the_key_comes_from_the_named_variable_and_shows_nowhere(
+    server: tuple[str, Seen], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server[1].key = KEY
+    monkeypatch.delenv("A_KEY", raising=False)
+    engine = make(server[0], api_key_env="A_KEY")
+    with pytest.raises(LoadFailed, match="A_KEY holds no key"):
+        engine.load()
+    monkeypatch.setenv("A_KEY", "sk-wrong")
+    with pytest.raises(LoadFailed, match="refuses the key") as caught:
+        engine.load()
+    monkeypatch.setenv("A_KEY", KEY)
+    engine.load()
+    engine.admit([job(1, "fault:status=503")])
+    with pytest.raises(EngineDied):
+        engine.step(lambda _: None)
+    assert render(engine, job(1))
+    engine.unload()
+    shown = "".join(capsys.readouterr()) + str(caught.value) + repr(vars(engine))
+    assert "http_engine.unanswered" in shown
+    assert KEY not in shown
+    assert "sk-wrong" not in shown
+
+
+def test_a_scheduler_cannot_be_asked_of_it(engine: HttpEngine) -> None:
+    with pytest.raises(Unsupported, match="scheduler"):
+        engine.key(RenderJob(**{name: getattr(job(1), name) for name in job(1).__slots__} | {"scheduler": "ddim"}))
