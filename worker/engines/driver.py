@@ -58,6 +58,7 @@ class Driver:
         self._waiting: deque[_Waiting] = deque()
         self._members: dict[str, _Waiting] = {}
         self._stopping = False
+        self._over = False
         self.ready = False
 
     async def render(self, job: RenderJob) -> Picture | EncodedPicture:
@@ -68,6 +69,8 @@ class Driver:
         loop = asyncio.get_running_loop()
         mine = _Waiting(job=job, loop=loop, future=loop.create_future())
         with self._changed:
+            if self._over:
+                raise EngineLost("the server ends")
             if len(self._waiting) >= self._most:
                 raise Busy
             self._waiting.append(mine)
@@ -94,8 +97,10 @@ class Driver:
                 self._step()
         except Exception as error:  # noqa: BLE001  (told to `on_end`, which ends the process)
             why = error
-        self.ready = False
-        for each in [*self._members.values(), *self._waiting]:
+        with self._changed:
+            self.ready, self._over = False, True
+            left = [*self._members.values(), *self._waiting]
+        for each in left:
             each.settle(EngineLost("the server ends"))
         self._on_end(why)
 
