@@ -11,11 +11,13 @@ from infra import lifecycle, settings, telemetry
 from worker.app import serve
 from worker.config import WorkerSettings
 from worker.engine_server import app as engine_server
+from worker.types import Mode
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The process. Returns the exit code: 1 after a hang or a lost device, so that the supervisor starts it again."""
     parser = argparse.ArgumentParser(prog="python -m worker", description="Renders images from the jobs queue.")
+    parser.add_argument("--mode", choices=[mode.value for mode in Mode], help="instead of DARKROOM_WORKER_MODE")
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("serve", help="serve until SIGTERM (the default)")
     engine_server.add_arguments(
@@ -29,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except lifecycle.ConfigError as error:
         lifecycle.print_config_error(error)
         return lifecycle.EXIT_MISCONFIGURED
+    if given.mode:
+        config = config.model_copy(update={"worker_mode": given.mode})
     flush = telemetry.set_up("darkroom-worker", config)
     try:
         return lifecycle.run(lambda shutdown: serve(config, shutdown))
