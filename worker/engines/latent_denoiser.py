@@ -104,7 +104,9 @@ class Denoiser:
         """Rows of the schedules with the guidance value behind: one small copy to the device per step."""
         rows = torch.stack([member.schedule.rows[member.index] for member in members])
         guidance = torch.tensor([[member.guidance] for member in members])
-        numbers = torch.cat([rows, guidance], dim=1)
-        if self._device.type == "cuda":
-            return numbers.pin_memory().to(self._device, non_blocking=True)
-        return numbers
+        return moved(torch.cat([rows, guidance], dim=1), self._device)
+
+
+def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """From the CPU to `device`, without waiting for what runs there."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

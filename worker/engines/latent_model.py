@@ -12,7 +12,7 @@ from worker.engines.devices import Device
 from worker.engines.latent_conditioning import StableDiffusionConditioning
 from worker.engines.latent_cuda import CudaProbe, Pace, StreamDecoder
 from worker.engines.latent_decoder import Decoder, Pending
-from worker.engines.latent_denoiser import Denoiser, Member, UNet
+from worker.engines.latent_denoiser import Denoiser, Member, UNet, moved
 from worker.engines.latent_memory import MemoryCurve
 from worker.engines.latent_schedule import Schedules
 from worker.engines.opening import open_pipeline
@@ -84,7 +84,7 @@ class LatentModel:
         noise = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(job.seed), dtype=self._dtype)
         state = torch.zeros((self.schedules.slots, *shape[1:]))
         state[0] = noise[0].float() * start
-        return state.to(self._device)
+        return moved(state, torch.device(self._device))
 
     def _latent(self, side: int) -> int:
         return renderable(side, self._factor) // self._factor
