@@ -14,7 +14,7 @@ from typing import TextIO
 
 from core import history, sqlite_backup, sqlite_check, sqlite_read, sqlite_rebuild
 from core.errors import LogBroken, LogUnusable
-from core.sqlite_base import assert_version, connect, connect_read_only, sqlite3, translated
+from core.sqlite_base import READ_ERRORS, assert_version, connect, connect_read_only, sqlite3, translated
 from core.sqlite_files import LogFiles
 from core.sqlite_open import cannot_open
 from infra.retry import Retryable
@@ -44,7 +44,7 @@ def run(argv: Sequence[str]) -> int:
     except LogBroken as error:
         print(f"darkroom: the event log {path} is damaged: {error}", file=err)
         return 1
-    except sqlite3.Error as error:
+    except READ_ERRORS as error:
         print(f"darkroom: {cannot_open(path, error)}", file=err)
     return 2
 

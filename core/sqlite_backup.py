@@ -14,11 +14,11 @@ from typing import Final
 
 from core import sqlite_check
 from core.errors import LogUnusable
-from core.sqlite_base import connect, connect_read_only, open_file, sqlite3
+from core.sqlite_base import READ_ERRORS, connect, connect_read_only, open_file
 from core.sqlite_check import Report
 from core.sqlite_files import LogFiles, make_folder, sync_folder
 from core.sqlite_head import HeadNote
-from core.sqlite_open import check_end, check_head, check_pages
+from core.sqlite_open import check
 
 PAGES_PER_STEP: Final = 1_024
 """4 MiB: a step of the copy takes some ms. Writers are never blocked; the write-ahead log grows meanwhile."""
@@ -116,7 +116,7 @@ def _copy(source: Path, to: Path, progress: Progress) -> None:
         reading.backup(writing, pages=PAGES_PER_STEP, progress=lambda _, left, total: progress(total - left, total))
         reading.execute("ROLLBACK")
         writing.execute("PRAGMA journal_mode = DELETE").fetchall()  # one file, complete in itself
-    except sqlite3.Error as error:
+    except READ_ERRORS as error:
         raise LogUnusable(f"cannot copy the event log {source} ({error})") from None
     finally:
         reading.close()
@@ -131,7 +131,7 @@ def _verified(path: Path, source: Path) -> Report:
             report = sqlite_check.check(connection)
         finally:
             connection.close()
-    except sqlite3.Error as error:
+    except READ_ERRORS as error:
         raise LogUnusable(f"{source} cannot be read as an event log ({error})") from None
     if report.problems:
         number = len(report.problems) + report.more_problems
@@ -157,9 +157,7 @@ def _look(files: LogFiles, report: Report) -> None:
     note.close()
     connection = connect(files.database)
     try:
-        check_pages(connection, files.database)
-        check_end(connection, files.database)
-        check_head(connection, files)
+        check(connection, files)
     finally:
         connection.close()
 
@@ -175,6 +173,6 @@ def _left(old: Path, report: Report) -> tuple[int | None, int | None]:
             events, generations = connection.execute(query, (report.head.position,)).fetchone()
         finally:
             connection.close()
-    except sqlite3.Error:
+    except READ_ERRORS:
         return None, None
     return int(events), int(generations)

@@ -20,6 +20,7 @@ else:
     import pysqlite3 as sqlite3
 
 __all__ = [
+    "READ_ERRORS",
     "assert_version",
     "connect",
     "connect_read_only",
@@ -29,6 +30,9 @@ __all__ = [
     "statements",
     "translated",
 ]
+
+READ_ERRORS: Final = (sqlite3.Error, UnicodeDecodeError)
+"""What reading may raise; the second for damaged text, also for a name in the message of the first."""
 
 _FIXED_IN: Final = (3, 51, 3)
 _BACK_PORTS: Final = ((3, 50, 7), (3, 44, 6))
@@ -61,9 +65,13 @@ def set_up(connection: "sqlite3.Connection") -> None:
 
 
 def connect_read_only(path: Path) -> "sqlite3.Connection":
-    """A connection that cannot write; works beside a running core."""
+    """A connection that cannot write; works beside a running core.
+
+    Damaged text is read with a mark in it, and so meets the checks instead of ending them.
+    """
     uri = f"{path.absolute().as_uri()}?mode=ro"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+    connection.text_factory = lambda data: data.decode("utf-8", "replace")
     connection.execute("PRAGMA busy_timeout = 2000")
     return connection
 

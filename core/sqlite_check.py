@@ -17,7 +17,7 @@ from core.errors import LogBroken
 from core.events import Recorded
 from core.sqlite_base import sqlite3
 from core.sqlite_read import EVENT_COLUMNS
-from core.sqlite_write import CHAIN_START, Head, link
+from core.sqlite_write import CHAIN_START, Head, follows
 from core.state import fold
 from core.views import Rows, project
 
@@ -55,8 +55,8 @@ def check(connection: "sqlite3.Connection", expected_position: int = 0) -> Repor
         report.add(_chain(connection, report, expected_position))
         report.add(_streams(connection, report))
         report.add(_strays(connection))
-    except sqlite3.DatabaseError as error:
-        report.add(iter([f"cannot be read on: {error}"]))
+    except Exception as error:  # noqa: BLE001  (a damaged row may hold anything, and none of it may end the report)
+        report.add(iter([f"cannot be read on: {type(error).__name__}: {error}"]))
     finally:
         connection.execute("ROLLBACK")
     return report
@@ -74,7 +74,7 @@ def _chain(connection: "sqlite3.Connection", report: Report, expected_position: 
         where = f"position {row[0]}, stream {row[1]}"
         if row[0] != position + 1:
             yield f"{where}: follows position {position}"
-        if link(chain, row[:7]) != row[7]:
+        if not follows(chain, row):
             yield f"{where}: the chain does not fit what is written here or before"
         position, chain = row[0], row[7]
         report.events += 1

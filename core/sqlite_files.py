@@ -56,13 +56,14 @@ class LogFiles:
 
         SQLite would delete a `-wal` file that it finds beside an empty database, and what that held with it.
         """
-        begun = [each for each in (self.marker, self.note, self.wal) if each.exists()]
+        wal = self.wal.exists() and self.wal.stat().st_size > 0
+        begun = [each for each in (self.marker, self.note) if each.exists()] + [self.wal] * wal
         if begun and not self.database.exists():
             raise LogUnusable(
                 f"the event log {self.database} is missing, but one was begun here: put it back from a backup, "
                 f"or remove {' and '.join(map(str, begun))} to begin an empty one"
             )
-        if self.wal.exists() and self.wal.stat().st_size and not self.database.stat().st_size:
+        if wal and not self.database.stat().st_size:
             raise LogUnusable(
                 f"the event log {self.database} is empty, but {self.wal} is not: put it back from a backup, "
                 f"or remove {' and '.join(map(str, begun))} to begin an empty one"

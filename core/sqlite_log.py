@@ -8,13 +8,14 @@ so that a cancelled caller can leave nothing half done: what has begun is finish
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from core import sqlite_open, sqlite_read, sqlite_write
-from core.errors import LogUnusable
+from core.errors import LogBroken, LogUnusable
 from core.events import Recorded
 from core.ports import KeyRow, PromptRow, Transaction
 from core.sqlite_base import assert_version, open_file, sqlite3, translated
@@ -66,10 +67,18 @@ class SqliteLog:
             self._files.claim()
             stack.callback(self._files.release)
             self._files.assert_present()
+            with ThreadPoolExecutor(1, "log.inspect") as pool:
+                inspected = await asyncio.get_running_loop().run_in_executor(pool, sqlite_open.inspect, self._files)
             self._writing = await _connect(self._files.database, stack)
             self._writer = await _run(
                 self._writing,
-                lambda connection: sqlite_open.prepare(connection, self._files, self._reach, self._wal_limit_bytes),
+                lambda connection: sqlite_open.prepare(
+                    connection,
+                    self._files,
+                    self._reach,
+                    wal_limit_bytes=self._wal_limit_bytes,
+                    inspected=inspected,
+                ),
             )
             stack.callback(self._writer.close)
             self.running_ms = await _run(self._writing, sqlite_open.running_ms)
@@ -158,6 +167,8 @@ async def _run(connection: aiosqlite.Connection, function: "Callable[[sqlite3.Co
             return function(connection._conn)  # noqa: SLF001
         except sqlite3.Error as error:
             raise translated(error) from error
+        except UnicodeDecodeError as error:
+            raise LogBroken(f"a text of the log is not UTF-8: {error.reason}") from None
 
     result: T = await connection._execute(whole)  # type: ignore[no-untyped-call]  # noqa: SLF001
     return result

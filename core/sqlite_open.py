@@ -7,11 +7,11 @@ from typing import Final
 from core import sqlite_base, sqlite_head
 from core.codec import BadEvent, decode
 from core.errors import LogUnusable
-from core.sqlite_base import sqlite3
+from core.sqlite_base import READ_ERRORS, connect_read_only, sqlite3
 from core.sqlite_files import LogFiles
 from core.sqlite_head import HeadNote
 from core.sqlite_read import EVENT_COLUMNS
-from core.sqlite_write import CHAIN_START, LogWriter, create, link, read_head, read_meta
+from core.sqlite_write import CHAIN_START, LogWriter, assert_ours, create, follows, read_head, read_meta
 
 CHECKED_PAGES_BYTES: Final = 256 * 1024 * 1024
 """Up to this size the form of every page is checked at each start (0.2 s per 100 MiB on one core).
@@ -32,35 +32,79 @@ RUNBOOK: Final = (
 CHECKED_EVENTS: Final = 256
 """Newest events whose chain and digests are checked at each start, whatever the size: a torn end is found here."""
 
+_NEEDS_WRITING: Final = ("SQLITE_READONLY", "SQLITE_CANTOPEN")
+"""What a rollback journal of a half-made log means to a connection that may not write."""
+
 
 def set_up(connection: "sqlite3.Connection", path: Path) -> None:
     """The pragmas; they are the first to read the file."""
     try:
         sqlite_base.set_up(connection)
-    except sqlite3.Error as error:
+    except READ_ERRORS as error:
         raise LogUnusable(cannot_open(path, error)) from None
+
+
+def inspect(files: LogFiles) -> bool:
+    """Checks a log before it is opened for writing, and changes no byte: closing a connection that may write folds up
+    the write-ahead log, and what a damaged one still held would be gone. True: looked at, and sound. False: there is
+    no log yet, or one that was half made and needs a connection that may write.
+    """
+    if not files.database.exists() or not files.database.stat().st_size:
+        return False
+    try:
+        connection = connect_read_only(files.database)
+        try:
+            return check(connection, files)
+        finally:
+            connection.close()
+    except READ_ERRORS as error:
+        if (getattr(error, "sqlite_errorname", None) or "").startswith(_NEEDS_WRITING):
+            return False
+        raise LogUnusable(cannot_open(files.database, error)) from None
 
 
 def prepare(
-    connection: "sqlite3.Connection", files: LogFiles, reach: Callable[[str], None], wal_limit_bytes: int
+    connection: "sqlite3.Connection",
+    files: LogFiles,
+    reach: Callable[[str], None],
+    *,
+    wal_limit_bytes: int,
+    inspected: bool,
 ) -> LogWriter:
     """A writer on a database that has its tables and passed the checks."""
-    path = files.database
     try:
-        if files.marker.exists() and not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
-            raise LogUnusable(
-                f"the event log {path} is empty, but one was begun here: put it back from a backup, "
-                f"or remove {files.marker} and {files.note} to begin an empty one"
-            )
+        if not inspected:
+            assert_not_lost(connection, files)
         create(connection)
-        check_pages(connection, path)
-        check_end(connection, path)
-        check_head(connection, files)
+        if not inspected:
+            check(connection, files)
         writer = LogWriter(connection, reach, note=HeadNote(files.note), wal_limit_bytes=wal_limit_bytes)
-    except sqlite3.Error as error:
-        raise LogUnusable(cannot_open(path, error)) from None
+    except READ_ERRORS as error:
+        raise LogUnusable(cannot_open(files.database, error)) from None
     files.mark_begun()
     return writer
+
+
+def check(connection: "sqlite3.Connection", files: LogFiles) -> bool:
+    """All that a start looks at. False for an empty database where no log was begun. Raises LogUnusable."""
+    if assert_not_lost(connection, files):
+        return False
+    assert_ours(connection)
+    check_pages(connection, files.database)
+    check_end(connection, files.database)
+    check_head(connection, files)
+    return True
+
+
+def assert_not_lost(connection: "sqlite3.Connection", files: LogFiles) -> bool:
+    """Whether the database is empty. Raises LogUnusable when a log was begun here."""
+    empty = not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
+    if empty and files.marker.exists():
+        raise LogUnusable(
+            f"the event log {files.database} is empty, but one was begun here: put it back from a backup, "
+            f"or remove {files.marker} and {files.note} to begin an empty one"
+        )
+    return empty
 
 
 def running_ms(connection: "sqlite3.Connection") -> int:
@@ -85,7 +129,7 @@ def check_chain(connection: "sqlite3.Connection", path: Path) -> None:
     chain = CHAIN_START
     events = connection.execute(f"SELECT {EVENT_COLUMNS}, chain FROM events ORDER BY position")  # noqa: S608
     for place, row in enumerate(events, 1):
-        if row[0] != place or link(chain, row[:7]) != row[7]:
+        if row[0] != place or not follows(chain, row):
             raise LogUnusable(damaged(path, f"event {row[0]} does not follow the one before"))
         chain = row[7]
 
@@ -114,17 +158,20 @@ def check_end(connection: "sqlite3.Connection", path: Path) -> None:
     before = CHAIN_START if rows[0][0] == 1 else None
     place = rows[0][0]
     for row in rows:
-        if row[0] != place or (before is not None and link(before, row[:7]) != row[7]):
+        if row[0] != place or (before is not None and not follows(before, row)):
             raise LogUnusable(damaged(path, f"event {row[0]} does not follow the one before"))
         try:
-            decode(row[6])
+            if before is not None:
+                decode(row[6])
         except BadEvent as error:
             raise LogUnusable(damaged(path, f"event {row[0]}: {error}")) from None
         before, place = row[7], place + 1
 
 
-def cannot_open(path: Path, error: "sqlite3.Error") -> str:
-    """What to do about an error of SQLite at the start."""
+def cannot_open(path: Path, error: Exception) -> str:
+    """What to do about an error of reading at the start."""
+    if isinstance(error, UnicodeDecodeError):
+        return damaged(path, "a text is not UTF-8")
     name = getattr(error, "sqlite_errorname", None) or ""
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
         return damaged(path, str(error))

@@ -90,6 +90,16 @@ def link(chain: bytes, row: Row) -> bytes:
     return digest.digest()
 
 
+def follows(chain: bytes, row: Row) -> bool:
+    """Whether an event row with its own hash at the end is the one that came after `chain`. Damaged rows, whatever
+    they hold, are not.
+    """
+    try:
+        return bool(link(chain, row[:-1]) == row[-1])
+    except (struct.error, TypeError, ValueError):
+        return False
+
+
 def rows_of(entries: Sequence[Entry], head: Head) -> tuple[list[Row], Head]:
     """The table rows of new events after `head`, and the head after them."""
     rows = []
@@ -114,14 +124,21 @@ def create(connection: "sqlite3.Connection") -> None:
                 connection.execute(statement)
             seeds = [("schema_version", SCHEMA_VERSION), ("running_ms", 0)]
             connection.executemany("INSERT INTO meta VALUES (?, ?)", seeds)
-        elif not {"meta", "events"} <= tables:
-            raise LogUnusable("the database is not an event log of darkroom")
+        else:
+            assert_ours(connection)
         for statement in statements("twice"):
             connection.execute(statement)
         connection.execute("COMMIT")
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+
+
+def assert_ours(connection: "sqlite3.Connection") -> None:
+    """Raises LogUnusable for a database that is no event log, or one of another version."""
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    if not {"meta", "events"} <= tables:
+        raise LogUnusable("the database is not an event log of darkroom")
     found = read_meta(connection)["schema_version"]
     if found != SCHEMA_VERSION:
         raise LogUnusable(f"the event log has version {found}, this core reads {SCHEMA_VERSION}: install its release")
