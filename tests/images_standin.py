@@ -33,6 +33,7 @@ class Seen:
     bodies: list[dict[str, Any]] = field(default_factory=list)
     at_s: list[float] = field(default_factory=list)
     healthy: bool = True
+    looks: int = 0
     key: str = ""
     faults: set[str] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -49,6 +50,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/health":
+            self.seen.looks += 1
             return self._empty(200 if self.seen.healthy else 503)
         if self.seen.key and self.headers.get("Authorization") != f"Bearer {self.seen.key}":
             return self._json(401, {"error": {"message": "invalid api key", "code": "invalid_api_key"}})

@@ -33,14 +33,14 @@ def engine(server: tuple[str, Seen]) -> Iterator[HttpEngine]:
     made.unload()
 
 
-def make(base: str, *, patience: Patience = QUICK, api_key_env: str = "") -> HttpEngine:
+def make(base: str, *, patience: Patience = QUICK, api_key_env: str = "", outage_s: float = 1.0) -> HttpEngine:
     return HttpEngine(
         model="m",
         base=base,
         remote_name="Qwen/Qwen-Image",
         api_key_env=api_key_env,
         patience=patience,
-        outage_s=1.0,
+        outage_s=outage_s,
         beat_s=0.05,
         max_batch=4,
     )
@@ -238,6 +238,22 @@ def test_the_key_comes_from_the_named_variable_and_shows_nowhere(
     assert "http_engine.unanswered" in shown
     assert KEY not in shown
     assert "sk-wrong" not in shown
+
+
+def test_a_server_that_still_loads_its_model_is_waited_for(server: tuple[str, Seen]) -> None:
+    server[1].healthy = False
+    engine = make(server[0], outage_s=30.0)
+
+    def heal() -> None:
+        until(lambda: server[1].looks >= 2, what="it has been looked at twice")
+        server[1].healthy = True
+
+    healer = threading.Thread(target=heal)
+    healer.start()
+    engine.load()
+    healer.join()
+    assert engine.loaded
+    engine.unload()
 
 
 def test_a_scheduler_cannot_be_asked_of_it(engine: HttpEngine) -> None:

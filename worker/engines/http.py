@@ -13,10 +13,10 @@ import json
 import os
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from io import BytesIO
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import structlog
@@ -33,7 +33,7 @@ from worker.engines.contract import (
     Report,
     Stepped,
 )
-from worker.engines.http_calls import Answer, Calls, OpenAI, Outcome, Patience, Raw, Unreachable
+from worker.engines.http_calls import Answer, Calls, Health, OpenAI, Outcome, Patience, Raw, Unreachable
 from worker.errors import BadOutput, EngineDied, EngineError, LoadFailed, Unsupported
 
 _log = structlog.get_logger()
@@ -60,7 +60,7 @@ class HttpEngine:
         max_width: int = 1024,
         max_height: int = 1024,
         patience: Patience | None = None,
-        outage_s: float = 60.0,
+        outage_s: float = 120.0,
         beat_s: float = 1.0,
         rng: Callable[[], float] = random.random,
     ) -> None:
@@ -99,7 +99,7 @@ class HttpEngine:
         return (job.model, job.width, job.height)
 
     def load(self) -> None:
-        """Look whether the server is there and takes the key. Raises LoadFailed."""
+        """Wait until the server is there, well, and takes the key; it may have a model to load. Raises LoadFailed."""
         self.unload()
         key = os.environ.get(self._api_key_env, "") if self._api_key_env else ""
         if self._api_key_env and not key:
@@ -203,9 +203,7 @@ class HttpEngine:
             cookie_jar=aiohttp.DummyCookieJar(),
         )
         calls = Calls(self._session, self._base, self._dialect, patience=self._patience, rng=self._rng)
-        healthy, why, about = await calls.healthy()
-        if not healthy:
-            raise LoadFailed(f"the model server is {why}")
+        about = await self._until_healthy(calls)
         said = {name: str(value)[:100] for name, value in about.items() if isinstance(value, str)}
         self.facts = replace(
             self.facts,
@@ -237,16 +235,19 @@ class HttpEngine:
         left += [job_id for job_id, task in tasks.items() if task.cancelled()]
         return {job_id: task.result() for job_id, task in tasks.items() if not task.cancelled()}, left
 
-    async def _until_healthy(self, calls: Calls) -> None:
-        why = ""
+    async def _until_healthy(self, calls: Calls) -> Mapping[str, Any]:
+        """What the server says of itself. Raises LoadFailed when it is not well in time."""
+        health = Health(why="not answering")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._outage_s):
                 while True:
-                    healthy, why, _ = await calls.healthy()
-                    if healthy:
-                        return
+                    health = await calls.health()
+                    if not health.why:
+                        return health.about
+                    if health.hopeless:
+                        break
                     await asyncio.sleep(_OUTAGE_LOOK_S)
-        raise LoadFailed(f"the model server is {why or 'not answering'}")
+        raise LoadFailed(f"the model server: {health.why}")
 
     def _forget(self) -> None:
         with self._lock:

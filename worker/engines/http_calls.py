@@ -52,6 +52,15 @@ class Unreachable:
 Outcome = Answer | Refused | Unreachable
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """`why` is empty when the server is well; waiting does not help when it is `hopeless`."""
+
+    why: str
+    hopeless: bool = False
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Dialect(Protocol):
     """How one kind of server is asked."""
 
@@ -156,25 +165,25 @@ class Calls:
                     await asyncio.sleep(wait_s + backoff_s(0, first_s=most, cap_s=most, draw=self._rng()))
         except TimeoutError:
             return Unreachable(f"no answer within {self._patience.timeout_s:g} s")
-        if isinstance(outcome, Refused) and outcome.why == "HTTP 500" and not (await self.healthy())[0]:
+        if isinstance(outcome, Refused) and outcome.why == "HTTP 500" and (await self.health()).why:
             return Unreachable("HTTP 500, and not healthy")
         return outcome
 
-    async def healthy(self) -> tuple[bool, str, dict[str, Any]]:
-        """Whether the server is ready, why not, and what it says of itself; /v1/models knows the right key."""
+    async def health(self) -> Health:
+        """How the server is and what it says of itself; /v1/models knows the right key."""
         about: dict[str, Any] = {}
         try:
             async with asyncio.timeout(10.0):
                 async with self._session.get(f"{self._base}/health", allow_redirects=False) as response:
                     if response.status not in (200, 404):
-                        return False, f"not ready (HTTP {response.status})", about
+                        return Health(why=f"not ready (HTTP {response.status})")
                     about = _object(await _limited(response, _MAX_ERROR_BYTES)) if response.status == 200 else {}
                 async with self._session.get(f"{self._base}/v1/models", allow_redirects=False) as response:
                     if response.status in (401, 403):
-                        return False, f"it refuses the key (HTTP {response.status})", about
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            return False, f"not reachable ({type(error).__name__})", about
-        return True, "", about
+                        return Health(why=f"it refuses the key (HTTP {response.status})", hopeless=True)
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
+            return Health(why=f"not reachable ({type(error).__name__})")
+        return Health(why="", about=about)
 
     async def _once(self, job: RenderJob, name: str) -> tuple[Outcome, float | None]:
         """One request: its outcome, and the least wait before it is worth another; None if it is not."""
