@@ -1,8 +1,8 @@
 """The write-ahead log's size, and its folding up into the database (a checkpoint), seen from the writing connection.
 
 SQLite's automatic checkpoint keeps its errors to itself, so `sqlite_write` has it off and calls this after each
-commit. A reader that does not end keeps frames from being folded up, and the file grows without end: from
-`ALARM_BYTES` on that is said once, loudly, and at the limit nothing more is written until the reader has gone.
+commit. A reader that does not end keeps frames from being folded up, and the file grows without end: at a quarter of
+the limit that is said once, loudly, and at the limit nothing more is written until the reader has gone.
 """
 
 from typing import Final
@@ -14,8 +14,6 @@ from core.sqlite_base import sqlite3
 _log = structlog.get_logger()
 FOLD_PAGES: Final = 1_000
 """As SQLite's own default: about 4 MiB."""
-ALARM_BYTES: Final = 64 * 1024 * 1024
-"""Sixteen times the usual size, and the size to which the file is cut back (`journal_size_limit`)."""
 WAL_LIMIT_BYTES: Final = 1024 * 1024 * 1024
 
 
@@ -58,7 +56,7 @@ class Tail:
     def _checkpoint(self, mode: str) -> None:
         # fetchall: a statement that is not run to its end holds a lock
         [(_, self._frames, self._folded)] = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
-        if self.size_bytes < ALARM_BYTES:
+        if self.size_bytes < self._limit_bytes // 4:
             self._alarmed = False
         elif not self._alarmed:
             self._alarmed = True

@@ -20,9 +20,9 @@ from worker.errors import BadOutput, EngineLost, LoadFailed, OutOfMemory
 class FaultyEngine(EmulatedEngine):
     """A member's prompt is its fault: segfault, hang, raise, memory, lost, bad; any other has none."""
 
-    def __init__(self, *, whole_calls: bool = False, broken: str = "") -> None:
+    def __init__(self, *, model: str = "m", whole_calls: bool = False, broken: str = "") -> None:
         super().__init__(
-            model="m", step_s=0.002, alpha=0.3, max_batch=8, max_width=512, max_height=512, sleep=time.sleep
+            model=model, step_s=0.002, alpha=0.3, max_batch=8, max_width=512, max_height=512, sleep=time.sleep
         )
         self._broken = broken
         self._whole_calls = whole_calls
@@ -76,6 +76,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--uds", type=Path, required=True)
     parser.add_argument("--parent", type=int, default=0)
+    parser.add_argument("--model", default="m")
     parser.add_argument("--whole-calls", action="store_true")
     parser.add_argument("--broken", default="")
     parser.add_argument("--environment", type=Path, help="where the names of all variables are written")
@@ -90,7 +91,7 @@ def main() -> int:
         with given.starts.open("a") as starts:
             starts.write("start\n")
         broken = "weights" if len(given.starts.read_text().splitlines()) > given.broken_after else ""
-    engine = FaultyEngine(whole_calls=given.whole_calls, broken=broken)
+    engine = FaultyEngine(model=given.model, whole_calls=given.whole_calls, broken=broken)
     return server_uds.serve(engine, given.uds, parent=given.parent)
 
 

@@ -64,7 +64,7 @@ def jobs(draw: st.DrawFn) -> tuple[str, Values]:
 
 @st.composite
 def rendered(draw: st.DrawFn) -> tuple[str, Values]:
-    values = {name: draw(each) for name, each in attempts.items()}
+    values: dict[str, Any] = {name: draw(each) for name, each in attempts.items()}
     image = values["image"]
     values |= {
         "temp_key": f"temp/{image['generation_id']}/{image['index']}/{values['attempt_id']}",

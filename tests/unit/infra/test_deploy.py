@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic_settings import BaseSettings
 
 from core.config import CoreSettings
 from gateway.config import GatewaySettings
@@ -83,7 +84,7 @@ def test_health_checks_ask_the_ports_that_are_served() -> None:
     ports = {
         name: re.findall(r"127\.0\.0\.1:(\d+)", " ".join(SERVICES[name]["healthcheck"]["test"])) for name in SERVICES
     }
-    fields = {"gateway": GatewaySettings, "core": CoreSettings, "worker": WorkerSettings}
+    fields: dict[str, type[BaseSettings]] = {"gateway": GatewaySettings, "core": CoreSettings, "worker": WorkerSettings}
     for name, cls in fields.items():
         assert ports[name] == [str(cls.model_fields[f"{name}_admin_port"].default)]
     assert ports["emulator"] == [SERVICES["emulator"]["environment"]["GATEWAY_PORT"]]
