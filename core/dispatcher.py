@@ -8,9 +8,7 @@ decided. An unreachable queue stops nothing but dispatching.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import structlog
 
@@ -24,7 +22,7 @@ from core.metrics import Metrics
 from core.ports import Failpoints, JobQueue
 from core.progress import Workers
 from core.prompts import Prompts
-from core.runway import Patience, Runway
+from core.runway import Pace, Policy, Runway
 from core.schedule import Backlog, Pending, Ref
 from core.state import Generation, Image, Phase
 from core.writer import Writer
@@ -36,15 +34,6 @@ BATCH = 10
 
 _ROUND = 50
 _IDLE_S = 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """`runway` 0: as many images as workers, dispatch rate and loop time ask for, 64 at least."""
-
-    queue: str
-    patience: Patience
-    runway: int = 0
 
 
 class Dispatcher:
@@ -84,7 +73,7 @@ class Dispatcher:
         self._stopping = False
         self._sending: set[Ref] = set()
         self._wake = asyncio.Event()
-        self._rounds: deque[tuple[float, float, int]] = deque(maxlen=100)
+        self._pace = Pace()
         self.trouble = ""
 
     @property
@@ -188,7 +177,7 @@ class Dispatcher:
             raise errors[0]
         self._metrics.rechecks.inc(rechecks)
         ended = asyncio.get_running_loop().time()
-        self._rounds.append((ended, ended - begun, len(jobs)))
+        self._pace.note(ended, ended - begun, len(jobs))
         return True
 
     def _overdue(self) -> tuple[list[Job], list[Ref]]:
@@ -224,14 +213,7 @@ class Dispatcher:
     def _target(self) -> int:
         if self._policy.runway:
             return self._policy.runway
-        workers = 2 * sum(self._workers.batches())
-        reach = 0.0
-        if len(self._rounds) > 1:
-            span_s = max(self._rounds[-1][0] - self._rounds[0][0], 0.001)
-            rate = sum(count for _, _, count in self._rounds) / span_s
-            slowest = sorted(took for _, took, _ in self._rounds)[int(len(self._rounds) * 0.99)]
-            reach = rate * slowest
-        return max(64, workers, int(reach))
+        return max(64, 2 * sum(self._workers.batches()), self._pace.reach())
 
     async def _send(self, batch: Sequence[Job]) -> Retryable | None:
         """Send and record one batch of ten; what was not taken goes back. The error, when nothing can be said."""

@@ -12,7 +12,7 @@ import structlog
 
 from core.admission import Admission
 from core.decide import Now
-from core.dispatcher import Dispatcher, Policy
+from core.dispatcher import Dispatcher
 from core.estimates import Estimates
 from core.expiry import Expiry
 from core.leftovers import Leftovers
@@ -23,7 +23,7 @@ from core.prompts import Prompts
 from core.publisher import Publisher
 from core.replies import Polling, Replies
 from core.running_clock import RunningClock
-from core.runway import Patience
+from core.runway import Patience, Policy
 from core.schedule import Backlog
 from core.service import Service
 from core.surroundings import Surroundings

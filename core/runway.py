@@ -1,9 +1,10 @@
-"""The images that are out on the queue or on a GPU: how many, and when each is to be looked at again.
+"""The images that are out on the queue or on a GPU: how many, how many there should be, and when to look at each again.
 
 Pure book-keeping for the dispatcher. A recheck time here may be later than the stored one, because reports of
 workers move it in memory; never earlier, or `decide` would refuse the dispatch.
 """
 
+from collections import deque
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from typing import Final
@@ -38,6 +39,15 @@ class Patience:
     def after_report_ms(self) -> int:
         """After a worker said that it holds the image."""
         return int(2 * self.visibility_s * 1000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How to send. `runway` 0: as many images as workers, dispatch rate and loop time ask for, 64 at least."""
+
+    queue: str
+    patience: Patience
+    runway: int = 0
 
 
 class _Out:
@@ -108,3 +118,23 @@ class Runway:
             self._heap = [(out.recheck_ms, each) for each, out in self._out.items()]
             heapify(self._heap)
         heappush(self._heap, (at_ms, ref))
+
+
+class Pace:
+    """The last hundred rounds of dispatching."""
+
+    def __init__(self) -> None:
+        self._rounds: deque[tuple[float, float, int]] = deque(maxlen=100)
+
+    def note(self, ended_s: float, took_s: float, images: int) -> None:
+        """A round has ended."""
+        self._rounds.append((ended_s, took_s, images))
+
+    def reach(self) -> int:
+        """Images that go out at this rate while the slowest round (99 of 100 are faster) takes place."""
+        if len(self._rounds) < 2:
+            return 0
+        span_s = max(self._rounds[-1][0] - self._rounds[0][0], 0.001)
+        rate = sum(images for _, _, images in self._rounds) / span_s
+        slowest = sorted(took_s for _, took_s, _ in self._rounds)[int(len(self._rounds) * 0.99)]
+        return int(rate * slowest)
