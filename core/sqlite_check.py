@@ -16,8 +16,8 @@ from core import sqlite_read, story
 from core.errors import LogBroken
 from core.events import Recorded
 from core.sqlite_base import sqlite3
+from core.sqlite_chain import CHAIN_START, Head, follows
 from core.sqlite_read import EVENT_COLUMNS
-from core.sqlite_write import CHAIN_START, Head, follows
 from core.state import fold
 from core.views import Rows, project
 

@@ -8,10 +8,11 @@ from core import sqlite_base, sqlite_head
 from core.codec import BadEvent, decode
 from core.errors import LogUnusable
 from core.sqlite_base import READ_ERRORS, connect_read_only, sqlite3
+from core.sqlite_chain import CHAIN_START, follows, read_head
 from core.sqlite_files import LogFiles
 from core.sqlite_head import HeadNote
 from core.sqlite_read import EVENT_COLUMNS
-from core.sqlite_write import CHAIN_START, LogWriter, assert_ours, create, follows, read_head, read_meta
+from core.sqlite_write import LogWriter, assert_ours, create, read_meta
 
 CHECKED_PAGES_BYTES: Final = 256 * 1024 * 1024
 """Up to this size the form of every page is checked at each start (0.2 s per 100 MiB on one core).

@@ -1,21 +1,19 @@
 """The writing half of the SQLite log: one transaction as one function, on whatever thread calls it.
 
 `sqlite_log` calls this on the log's own thread; the offline commands and the benchmark call it directly.
-Each event is chained to the one before by a hash, so that a later reader can prove that the log only grew.
+Each event is chained to the one before by `sqlite_chain`, so that a later reader can prove that the log only grew.
 """
 
-import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from hashlib import blake2b
 from itertools import repeat
 from operator import attrgetter
-from typing import Any, Final, NamedTuple
+from typing import Final
 
-from core.codec import encode, type_of
 from core.errors import LogBroken, LogHeld, LogUnusable, VersionConflict
-from core.ports import Entry, PromptRow, Transaction
+from core.ports import PromptRow, Transaction
 from core.sqlite_base import sqlite3, statements, translated
+from core.sqlite_chain import Row, read_head, rows_of
 from core.sqlite_head import HeadNote
 from core.sqlite_wal import WAL_LIMIT_BYTES, Tail
 from core.views import GenerationRow, ImageRow
@@ -23,12 +21,10 @@ from core.views import GenerationRow, ImageRow
 # ruff: noqa: S608  (every inserted piece is a constant of this module)
 
 SCHEMA_VERSION: Final = 1
-CHAIN_START: Final = bytes(32)
 KEYS_PER_SWEEP: Final = 1_000
 SAVES_UNTIL_IDLE: Final = 2
 """Savings of the running time (one a second) without an append between, after which the WAL file is emptied."""
 
-_HEAD = struct.Struct(">QQQQH")
 GENERATION_COLUMNS: Final = tuple(field.name for field in fields(GenerationRow))
 IMAGE_COLUMNS: Final = tuple(field.name for field in fields(ImageRow))
 _CHANGING: Final = ("status", "version", "started_at_ms", "finished_at_ms", "detail", "erased")
@@ -68,52 +64,6 @@ _image_changing = attrgetter(*_IMAGE_CHANGING)
 _key_values = attrgetter("tenant", "key", "generation_id", "body_sha256", "expires_at_running_ms")
 
 
-class Head(NamedTuple):
-    """The last event's place and hash, and the running time it was written at; zero for an empty log."""
-
-    position: int
-    chain: bytes
-    running_ms: int
-
-
-Row = tuple[Any, ...]
-
-
-def link(chain: bytes, row: Row) -> bytes:
-    """The hash of an event row (position, stream, version, type, at_ms, running_ms, data) after `chain`."""
-    position, stream, version, kind, at_ms, running_ms, data = row
-    name = f"{stream}\n{kind}".encode()
-    digest = blake2b(chain, digest_size=32)
-    digest.update(_HEAD.pack(position, version, at_ms, running_ms, len(name)))
-    digest.update(name)
-    digest.update(data)
-    return digest.digest()
-
-
-def follows(chain: bytes, row: Row) -> bool:
-    """Whether an event row with its own hash at the end is the one that came after `chain`. Damaged rows, whatever
-    they hold, are not.
-    """
-    try:
-        return bool(link(chain, row[:-1]) == row[-1])
-    except (struct.error, TypeError, ValueError):
-        return False
-
-
-def rows_of(entries: Sequence[Entry], head: Head) -> tuple[list[Row], Head]:
-    """The table rows of new events after `head`, and the head after them."""
-    rows = []
-    position, chain, running_ms = head
-    for entry in entries:
-        position += 1
-        running_ms = entry.running_ms
-        event = entry.event
-        row = (position, entry.generation_id, entry.version, type_of(event), entry.at_ms, running_ms, encode(event))
-        chain = link(chain, row)
-        rows.append((*row, chain))
-    return rows, Head(position, chain, running_ms)
-
-
 def create(connection: "sqlite3.Connection") -> None:
     """The tables, in one transaction, if this is an empty database. Raises LogUnusable for a foreign one."""
     connection.execute("BEGIN IMMEDIATE")
@@ -147,13 +97,6 @@ def assert_ours(connection: "sqlite3.Connection") -> None:
 def read_meta(connection: "sqlite3.Connection") -> Mapping[str, int]:
     """The rows of `meta`."""
     return dict(connection.execute("SELECT key, value FROM meta"))
-
-
-def read_head(connection: "sqlite3.Connection") -> Head:
-    """The end of the log."""
-    query = "SELECT position, chain, running_ms FROM events ORDER BY position DESC LIMIT 1"
-    row = connection.execute(query).fetchone()
-    return Head(*row) if row else Head(0, CHAIN_START, 0)
 
 
 def _nowhere(_: str) -> None:

@@ -23,19 +23,17 @@ from pathlib import Path
 from core.events import GenerationRequested, Prompts, Spec, Trace
 from core.ports import Entry, KeyRow, PromptRow, Transaction
 from core.sqlite_base import connect, connect_read_only, sqlite3
+from core.sqlite_chain import CHAIN_START, Head, rows_of
 from core.sqlite_log import SqliteLog
 from core.sqlite_write import (
-    CHAIN_START,
     INSERT_EVENT,
     INSERT_GENERATION,
     INSERT_IMAGE,
     INSERT_KEY,
     INSERT_PROMPT,
-    Head,
     create,
     generation_values,
     image_values,
-    rows_of,
 )
 from core.state import begin
 from core.views import project
