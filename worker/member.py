@@ -62,13 +62,16 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spent:
-    """The thread did this. `step_s` is one step of a batch of `size`, None where that teaches nothing."""
+    """The thread did this. `step_s` is one step of a batch of `size`, None where that teaches nothing; `fits` is what
+    the engine said of its memory.
+    """
 
     cause: Cause
     began_s: float
     ended_s: float
     size: int = 0
     step_s: float | None = None
+    fits: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,8 +67,8 @@ class Models:
 
     def limit(self, job: RenderJob) -> int:
         """How many may share a batch with this job."""
-        declared = self.engine(job.model).capabilities.max_batch
-        return self._caps.limit(job.model, job.width, job.height, declared)
+        engine = self.engine(job.model)
+        return self._caps.limit(job, engine.key(job), engine.capabilities.max_batch)
 
     def largest_batch(self) -> int:
         """The most that any model takes at once."""

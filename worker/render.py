@@ -198,6 +198,8 @@ class Renderer:
             return
         self._waits.batch_until_s = event.ended_s
         self._metrics.batch_size.observe(event.size)
+        if event.fits is not None:
+            self._caps.measured(session.key, event.fits)
         if event.step_s is not None:
             self._curves.observe(session.key, event.size, event.step_s)
             session.step_seconds = self._curves.step_s(session.key)
@@ -241,7 +243,7 @@ class Renderer:
             return
         if crash.failure is Failure.OUT_OF_MEMORY:
             render = suspects[0].job.render
-            self._caps.ran_out(render.model, render.width, render.height, len(suspects))
+            self._caps.ran_out(render, len(suspects))
         reason = "died" if crash.died else crash.failure.name.lower()
         self._metrics.bisected.labels(reason=reason).inc()
         left = [held for held in suspects if held.state in (State.STARTED, State.RUNNING)]

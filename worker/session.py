@@ -187,6 +187,7 @@ class Session:
                 ended_s=ended_s,
                 size=len(chosen),
                 step_s=None if stepped.evicted else self._step_took_s / steps,
+                fits=stepped.fits,
             )
         )
         self._around.record("render", ",".join(each.id for each in chosen), began_s, ended_s)

@@ -2,7 +2,7 @@
 
 import math
 
-from worker.engines.contract import BatchKey
+from worker.engines.contract import BatchKey, RenderJob
 
 _WEIGHT = 0.3
 """Of the newest measurement in the moving average: about the last ten count."""
@@ -28,19 +28,35 @@ class Measured:
 
 
 class Caps:
-    """The largest batch per (model, width, height): what the engine declares, until memory taught otherwise."""
+    """The largest batch: what the engine declares, until memory taught otherwise. Any thread may ask.
 
-    def __init__(self) -> None:
-        self._learned: dict[tuple[str, int, int], int] = {}
+    What the engine measured counts per batch key; a batch that ran out of memory, per (model, width, height).
+    """
 
-    def limit(self, model: str, width: int, height: int, declared: int) -> int:
+    def __init__(self, *, remembered: int = 1_000) -> None:
+        self._ran_out: dict[tuple[str, int, int], int] = {}
+        self._fits: dict[BatchKey, int] = {}
+        self._remembered = remembered
+
+    def limit(self, job: RenderJob, key: BatchKey, declared: int) -> int:
         """Images that may go together."""
-        return min(declared, self._learned.get((model, width, height), declared))
+        return min(declared, self._fits.get(key, declared), self._ran_out.get(_size(job), declared))
 
-    def ran_out(self, model: str, width: int, height: int, size: int) -> None:
+    def measured(self, key: BatchKey, fits: int) -> None:
+        """So many images fit into memory, as far as the engine has seen. The newest word counts."""
+        self._fits.pop(key, None)
+        self._fits[key] = max(1, fits)
+        if len(self._fits) > self._remembered:
+            del self._fits[next(iter(self._fits))]
+
+    def ran_out(self, job: RenderJob, size: int) -> None:
         """A batch of `size` did not fit: half of it is the cap from now on."""
-        kind = (model, width, height)
-        self._learned[kind] = max(1, min(size // 2, self._learned.get(kind, size)))
+        kind = _size(job)
+        self._ran_out[kind] = max(1, min(size // 2, self._ran_out.get(kind, size)))
+
+
+def _size(job: RenderJob) -> tuple[str, int, int]:
+    return (job.model, job.width, job.height)
 
 
 def step_kind(key: BatchKey) -> tuple[object, ...]:

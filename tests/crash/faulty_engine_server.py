@@ -9,6 +9,7 @@ import resource
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from worker.engines import server_uds
@@ -18,7 +19,9 @@ from worker.errors import BadOutput, EngineLost, LoadFailed, OutOfMemory
 
 
 class FaultyEngine(EmulatedEngine):
-    """A member's prompt is its fault: segfault, hang, raise, memory, lost, bad; any other has none."""
+    """A member's prompt is its fault: segfault, hang, raise, memory, lost, bad; any other has none. With one called
+    fits, five are said to fit into memory.
+    """
 
     def __init__(self, *, model: str = "m", whole_calls: bool = False, broken: str = "") -> None:
         super().__init__(
@@ -64,7 +67,8 @@ class FaultyEngine(EmulatedEngine):
                     raise OutOfMemory("no room")
                 case "lost":
                     raise EngineLost("an illegal memory access")
-        return super().step(report)
+        fits = 5 if any(job.prompt == "fits" for job, _ in self._members.values()) else None
+        return replace(super().step(report), fits=fits)
 
     @staticmethod
     def _hang() -> None:

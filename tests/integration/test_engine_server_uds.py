@@ -230,6 +230,16 @@ def test_results_that_nobody_wants_are_forgotten() -> None:
         assert not engine._unclaimed
 
 
+def test_what_fits_into_memory_crosses_the_socket() -> None:
+    with faulty() as engine:
+        engine.admit([job(1, steps=2)])
+        assert engine.step(lambda _: None).fits is None
+        engine.evict("gen_1/0")
+        engine.step(lambda _: None)
+        engine.admit([job(2, "fits", steps=1)])
+        assert engine.step(lambda _: None).fits == 5
+
+
 def test_a_step_waits_for_nothing_but_the_engine() -> None:
     """Hundreds of calls in order: no frame is lost, doubled or mixed up."""
     with faulty() as engine:

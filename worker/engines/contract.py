@@ -86,10 +86,14 @@ class Done:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stepped:
-    """What one `step` brought: jobs that are finished, and jobs that left because they were evicted."""
+    """What one `step` brought: jobs that are finished, and jobs that left because they were evicted.
+
+    `fits`: how many images of this batch key measured memory allows at once; None while that is not known.
+    """
 
     finished: Sequence[Done] = ()
     evicted: Sequence[str] = ()
+    fits: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

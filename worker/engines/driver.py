@@ -2,7 +2,8 @@
 
 Used by the HTTP side of the engine server. First come, first served: whoever waits longest opens a batch, and those of
 its key go along; with an engine that lets jobs join, also while it runs, unless somebody of another key waits longer.
-A batch that fails is run again one by one, so that a picture fails by its own fault only.
+A batch that fails is run again one by one, so that a picture fails by its own fault only; where memory ran out, later
+batches are smaller.
 """
 
 import asyncio
@@ -15,7 +16,8 @@ from typing import TypeVar
 import structlog
 
 from worker.engines.contract import Done, EncodedPicture, Engine, Picture, Progress, RenderJob
-from worker.errors import EngineLost
+from worker.errors import EngineLost, OutOfMemory
+from worker.timing import Caps
 
 _log = structlog.get_logger()
 T = TypeVar("T")
@@ -57,6 +59,7 @@ class Driver:
         self._changed = threading.Condition()
         self._waiting: deque[_Waiting] = deque()
         self._members: dict[str, _Waiting] = {}
+        self._caps = Caps()
         self._stopping = False
         self._over = False
         self.ready = False
@@ -124,20 +127,22 @@ class Driver:
 
     def _choose(self) -> Sequence[_Waiting]:
         """Under the lock."""
-        can = self._engine.capabilities
-        if self._members and not can.join_midway:
+        if self._members and not self._engine.capabilities.join_midway:
             return ()
-        running = list(self._members.values())
-        chosen: list[_Waiting] = []
-        while self._waiting and len(running) + len(chosen) < can.max_batch:
-            head = self._waiting[0]
-            mates = [*running, *chosen]
-            if mates and (head.alone or mates[0].alone or self._engine.key(head.job) != self._engine.key(mates[0].job)):
-                break
-            if any(each.job.id == head.job.id for each in mates):  # asked for again; the first is about to leave
-                break
-            chosen.append(self._waiting.popleft())
-        return chosen
+        mates = list(self._members.values())
+        while self._waiting and self._may_join(self._waiting[0], mates):
+            mates.append(self._waiting.popleft())
+        return mates[len(self._members) :]
+
+    def _may_join(self, head: _Waiting, mates: Sequence[_Waiting]) -> bool:
+        if not mates:
+            return True
+        key = self._engine.key(head.job)
+        if head.alone or mates[0].alone or key != self._engine.key(mates[0].job):
+            return False
+        if any(each.job.id == head.job.id for each in mates):  # asked for again; the first is about to leave
+            return False
+        return len(mates) < self._caps.limit(head.job, key, self._engine.capabilities.max_batch)
 
     def _step(self) -> None:
         if not self._members:
@@ -147,6 +152,8 @@ class Driver:
         stepped = self._attempt(lambda: self._engine.step(_ignore))
         if stepped is None:
             return
+        if stepped.fits is not None:
+            self._caps.measured(self._engine.key(next(iter(self._members.values())).job), stepped.fits)
         for job_id in stepped.evicted:
             self._members.pop(job_id, None)
         for done in stepped.finished:
@@ -177,6 +184,8 @@ class Driver:
             members[0].settle(failure)
             return None
         _log.warning("engine_server.batch_failed", size=len(members), error=type(failure).__name__)
+        if isinstance(failure, OutOfMemory) and members:
+            self._caps.ran_out(members[0].job, len(members))
         with self._changed:
             for each in reversed([each for each in members if not each.unwanted]):
                 each.alone = True

@@ -99,12 +99,6 @@ class LatentEngine:
             raise Unsupported(model.schedules.refused[job.scheduler])
         return (job.model, job.width, job.height, self._wish.dtype, int(_guided(job)))
 
-    def fits(self, job: RenderJob) -> int | None:
-        """The largest batch of such images that measured memory allows; None while nothing is known. Any thread."""
-        model = self._model
-        most = model.memory.fits(self.key(job)) if model else None
-        return None if most is None else min(most, self.capabilities.max_batch)
-
     def load(self) -> None:
         """Read the weights. Raises LoadFailed, whose text says what to do."""
         from worker.engines.latent_model import open_model  # noqa: PLC0415  (imports torch)
@@ -149,14 +143,15 @@ class LatentEngine:
         running = self._running()
         if not running:
             return Stepped(evicted=evicted)
-        with model.memory.watch(running[0].key, len(running)):
+        key = running[0].key
+        with model.memory.watch(key, len(running)):
             self._guarded(lambda: model.step([seat.member for seat in running]))
             report(Progress(steps={seat.job.id: seat.done for seat in running}))
             evicted += self._drop()
             done = self._guarded(lambda: self._develop(model))
         if not self._seats:
             model.rest()
-        return Stepped(finished=done, evicted=evicted)
+        return Stepped(finished=done, evicted=evicted, fits=model.memory.fits(key))
 
     def evict(self, job_id: str) -> None:
         """It is gone when the step under way, or else the next one, comes back."""

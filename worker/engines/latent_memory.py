@@ -1,5 +1,5 @@
 """How many images fit into memory, from what batches really took: a straight line through the peaks of the smallest
-and the largest batch seen of a size. Knows numbers only; `fits` may be called from any thread.
+and the largest batch seen of a size. Knows numbers only.
 """
 
 from collections.abc import Hashable, Iterator
@@ -41,7 +41,7 @@ class MemoryCurve:
         known = self._peaks.get(kind, {})
         if peak > known.get(batch, 0):
             self._room = self._probe.room_bytes()
-            self._peaks[kind] = {**known, batch: peak}  # replaced, not changed: another thread may be reading
+            self._peaks[kind] = {**known, batch: peak}
 
     def fits(self, kind: Hashable) -> int | None:
         """The largest batch, at least 1; None before any has run."""

@@ -150,7 +150,7 @@ class UdsEngine:
             self._members -= {*left, *(each.job_id for each in finished)}
         if finished:
             self._deaths = 0
-        return Stepped(finished=finished, evicted=left)
+        return Stepped(finished=finished, evicted=left, fits=answer.fits or None)
 
     def evict(self, job_id: str) -> None:
         """At once while a step runs, else with the next one."""

@@ -25,7 +25,9 @@ MODEL = "m"
 
 
 class FaultyEngine(EmulatedEngine):
-    """Keeps the contract, and fails as told: `raises`, `nan`, `loses` hold generation ids; `fits` images in memory."""
+    """Keeps the contract, and fails as told: `raises`, `nan`, `loses` hold generation ids; `fits` images in memory, and
+    `says` how many, as if measured.
+    """
 
     def __init__(self, *, step_s: float = 0.001, max_batch: int = 8) -> None:
         super().__init__(model=MODEL, step_s=step_s, alpha=0.3, max_batch=max_batch, max_width=512, max_height=512)
@@ -33,6 +35,7 @@ class FaultyEngine(EmulatedEngine):
         self.nan: set[str] = set()
         self.loses: set[str] = set()
         self.fits = 1_000
+        self.says: int | None = None
         self.ran_out = 0
         self.failing_loads = 0
         self.admitted: list[list[str]] = []
@@ -63,7 +66,7 @@ class FaultyEngine(EmulatedEngine):
             raise EngineLost
         if members & self.raises:
             raise ZeroDivisionError("a secret prompt made me do it")
-        return super().step(report)
+        return replace(super().step(report), fits=self.says)
 
     def decode(self, done: Done) -> Picture:
         if done.job_id.partition("/")[0] in self.nan:

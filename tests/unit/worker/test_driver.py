@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -19,6 +20,7 @@ class Scripted(EmulatedEngine):
     """Prompts order faults; `gate` holds each step; admissions and batches are written down."""
 
     def __init__(self, *, join_midway: bool = True, max_batch: int = 4) -> None:
+        self.fits: int | None = None
         super().__init__(
             model="m", step_s=0, alpha=0, max_batch=max_batch, max_width=512, max_height=512, sleep=lambda _: None
         )
@@ -43,7 +45,7 @@ class Scripted(EmulatedEngine):
                     raise OutOfMemory
                 case "lost":
                     raise EngineLost("sticky")
-        return super().step(report)
+        return replace(super().step(report), fits=self.fits)
 
     def reset(self) -> None:
         self.resets += 1
@@ -125,6 +127,32 @@ async def test_a_picture_fails_by_its_own_fault_only(fault: str, kind: type[Exce
         for number in (0, 2, 3):
             assert right(outcomes[number], jobs[number])
         assert right(await driver.render(job(5)), job(5))
+
+
+@pytest.mark.asyncio
+async def test_batches_are_no_larger_than_the_engine_measured_of_its_memory() -> None:
+    engine = Scripted()
+    engine.fits = 2
+    engine.free()
+    async with driving(engine) as (driver, _), asyncio.TaskGroup() as group:
+        await driver.render(job(1))
+        tasks = [group.create_task(driver.render(job(number))) for number in range(2, 10)]
+        await asyncio.gather(*tasks)
+        assert max(len(batch) for batch in engine.batches) == 2
+
+
+@pytest.mark.asyncio
+async def test_a_batch_that_ran_out_of_memory_is_not_formed_again() -> None:
+    engine = Scripted()
+    async with driving(engine) as (driver, _), asyncio.TaskGroup() as group:
+        tasks = [group.create_task(_outcome(driver, job(number, "memory"))) for number in range(4)]
+        await eventually(lambda: len(driver._waiting) + len(driver._members) == 4)
+        engine.free()
+        assert {type(await task) for task in tasks} == {OutOfMemory}
+        largest = max(len(batch) for batch in engine.batches)
+        engine.batches.clear()
+        await asyncio.gather(*[group.create_task(driver.render(job(number))) for number in range(10, 20)])
+        assert max(len(batch) for batch in engine.batches) <= max(1, largest // 2) < largest
 
 
 async def _outcome(driver: Driver, wanted: RenderJob) -> object:

@@ -302,23 +302,19 @@ def test_texts_are_encoded_once_kept_few_and_never_told(
     assert len(conditioning._kept) == 64
 
 
-def test_memory_is_measured_through_a_probe_and_bounded_by_the_largest_batch(engine: LatentEngine) -> None:
+def test_each_step_says_how_many_images_measured_memory_allows(engine: LatentEngine) -> None:
     from tests.unit.worker.test_latent_memory import GIB, Device
     from worker.engines.latent_memory import MemoryCurve
 
-    assert engine.fits(job()) is None
     assert engine._model is not None
     device = Device(room=7 * GIB, base=0, each=GIB)
     curve = engine._model.memory
     engine._model.memory = MemoryCurve(device)
     try:
         engine.admit([job(1)])
-        engine.step(lambda _: device.run(2))
-        assert engine.fits(job()) == 2
-        assert engine.fits(job(guidance_scale=1.0)) is None
+        assert engine.step(lambda _: device.run(2)).fits == 2
         device.room = 100 * GIB
-        engine.step(lambda _: device.run(3))
-        assert engine.fits(job()) == engine.capabilities.max_batch
+        assert engine.step(lambda _: device.run(3)).fits == 29
     finally:
         engine._model.memory = curve
 

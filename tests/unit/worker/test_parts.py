@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
 from io import BytesIO
 
@@ -103,15 +104,33 @@ def test_the_window_holds_two_batches_and_more_for_a_fast_gpu() -> None:
     assert ahead(batch=1, batch_s=None, receive_s=0.0, limit=1) == 1
 
 
+RENDER = jobs.parse(messages.encode(job_message(1)), {}, suspect=False).render
+
+
 def test_caps_are_learned_per_model_and_size_and_only_go_down() -> None:
     caps = Caps()
-    assert caps.limit("m", 64, 64, 8) == 8
-    caps.ran_out("m", 64, 64, 8)
-    caps.ran_out("m", 64, 64, 7)
-    assert caps.limit("m", 64, 64, 8) == 3
-    caps.ran_out("m", 64, 64, 1)
-    assert caps.limit("m", 64, 64, 8) == 1
-    assert caps.limit("m", 128, 64, 8) == 8
+    small, wide = replace(RENDER, width=64, height=64), replace(RENDER, width=128, height=64)
+    assert caps.limit(small, ("k",), 8) == 8
+    caps.ran_out(small, 8)
+    caps.ran_out(small, 7)
+    assert caps.limit(small, ("k",), 8) == 3
+    caps.ran_out(small, 1)
+    assert caps.limit(small, ("k",), 8) == 1
+    assert caps.limit(wide, ("k",), 8) == 8
+
+
+def test_what_the_engine_measured_counts_per_batch_key_until_it_says_otherwise() -> None:
+    caps = Caps(remembered=2)
+    caps.measured(("guided",), 3)
+    assert caps.limit(RENDER, ("guided",), 8) == 3
+    assert caps.limit(RENDER, ("plain",), 8) == 8
+    caps.measured(("guided",), 20)
+    assert caps.limit(RENDER, ("guided",), 8) == 8
+    caps.measured(("guided",), 0)
+    assert caps.limit(RENDER, ("guided",), 8) == 1
+    caps.measured(("a",), 2)
+    caps.measured(("b",), 2)
+    assert caps.limit(RENDER, ("guided",), 8) == 8  # pushed out
 
 
 def test_the_reason_to_wait_is_what_was_in_the_way() -> None:

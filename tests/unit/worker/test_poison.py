@@ -64,6 +64,22 @@ async def test_out_of_memory_halves_the_batch_and_the_cap_is_remembered() -> Non
     assert engine.ran_out == learned
 
 
+async def test_no_batch_is_larger_than_what_the_engine_measured_of_its_memory() -> None:
+    engine = FaultyEngine()
+    engine.fits = engine.says = 3
+    async with running(Rig(engine)) as rig:
+        await rig.send(job("first"))  # a single image: nothing runs out of memory, and the engine says what fits
+        await rig.idle()
+        await rig.send(*some(range(40)))
+        await rig.idle()
+        assert len(rig.rendered()) == 41
+        assert engine.ran_out == 0
+        engine.fits, engine.says = 1_000, 8
+        await rig.send(*some(range(50, 90)))
+        await rig.idle()
+        assert rig.metric("batch_size_bucket", le="4.0") < rig.metric("batch_size_count")
+
+
 async def test_out_of_memory_alone_is_reported() -> None:
     engine = FaultyEngine()
     engine.fits = 0

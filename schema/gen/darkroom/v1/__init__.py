@@ -418,6 +418,7 @@ class EngineFrame(betterproto.Message):
     finished: List["EngineFinished"] = betterproto.message_field(8)
     picture: "EnginePicture" = betterproto.message_field(9)
     error: "EngineError" = betterproto.message_field(10)
+    fits: int = betterproto.uint32_field(11)
 
 
 @dataclass(eq=False, repr=False)
