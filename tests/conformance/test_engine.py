@@ -58,7 +58,12 @@ def http_server(models_file: Path) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(params=["emulated", "tiny", "demo", "latent-tiny", "latent-demo", "uds", "http-raw", "http-openai"])
+STEP_BY_STEP = ["emulated", "latent-tiny", "latent-demo", "uds"]
+"""Members of these join, stand aside and leave at any step; the others render whole pictures."""
+WHOLE = ["tiny", "demo", "http-raw", "http-openai"]
+
+
+@pytest.fixture(params=[*STEP_BY_STEP, *WHOLE])
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     made: Engine
     if request.param == "emulated":
@@ -216,9 +221,14 @@ def test_evicting_one_leaves_the_others_alone(engine: Engine) -> None:
     assert apart(pixels(engine, pictures["gen_2/0"]), render(engine, job(2))["gen_2/0"]) <= 2
 
 
+@pytest.mark.parametrize("engine", WHOLE, indirect=True)
+def test_whole_pictures_are_not_joined(engine: Engine) -> None:
+    assert (engine.capabilities.join_midway, engine.capabilities.park) == (False, False)
+
+
+@pytest.mark.parametrize("engine", STEP_BY_STEP, indirect=True)
 def test_who_can_evict_one_frees_its_slot_within_a_step(engine: Engine) -> None:
-    if not (engine.capabilities.evict_one and engine.capabilities.join_midway):
-        pytest.skip("it cannot, or its steps are whole pictures")
+    assert engine.capabilities.evict_one
     engine.admit([job(1, steps=50), job(2)])
     engine.step(lambda _: None)
     engine.evict("gen_1/0")
@@ -227,9 +237,9 @@ def test_who_can_evict_one_frees_its_slot_within_a_step(engine: Engine) -> None:
     assert [done.job_id for done in engine.step(lambda _: None).finished] == ["gen_2/0"]
 
 
+@pytest.mark.parametrize("engine", STEP_BY_STEP, indirect=True)
 def test_who_joins_midway_gets_the_same_picture(engine: Engine) -> None:
-    if not engine.capabilities.join_midway:
-        pytest.skip("nobody can")
+    assert engine.capabilities.join_midway
     alone = {number: render(engine, job(number))[f"gen_{number}/0"] for number in (1, 2, 3)}
     pictures = {}
     for number in (1, 2, 3):
@@ -241,9 +251,9 @@ def test_who_joins_midway_gets_the_same_picture(engine: Engine) -> None:
         assert apart(alone[number], pictures[f"gen_{number}/0"]) <= 2
 
 
+@pytest.mark.parametrize("engine", STEP_BY_STEP, indirect=True)
 def test_who_stands_aside_gets_the_same_picture(engine: Engine) -> None:
-    if not engine.capabilities.park:
-        pytest.skip("nobody can")
+    assert engine.capabilities.park
     alone = {number: render(engine, job(number))[f"gen_{number}/0"] for number in (1, 2)}
     engine.admit([job(1), job(2)])
     engine.step(lambda _: None)
