@@ -14,6 +14,7 @@ from opentelemetry import trace
 from gateway import boundary, documents, openapi
 from gateway.body import MAX_BODY_BYTES
 from gateway.config import GatewaySettings
+from gateway.connections import Room, most
 from gateway.context import Context
 from gateway.core_client import SENDERS, Channels, CoreClient, Deadlines
 from gateway.keys import KeyFile, KeyRing, KeysFileError
@@ -196,10 +197,15 @@ def _tracing_is_on() -> bool:
 
 
 def _listener(settings: GatewaySettings, context: Context) -> Listener:
+    metrics = context.metrics
+    limit = most(settings.gateway_max_connections)
+    room = Room(limit, send_timeout_s=settings.gateway_send_timeout_s, on_cut=metrics.cut)
+    metrics.observe_connections(room.__len__)
     return Listener(
         application(context),
         settings.gateway_host,
         settings.gateway_port,
+        room=room,
         idle_timeout_s=settings.gateway_idle_timeout_s,
         drain_s=settings.drain_s,
     )

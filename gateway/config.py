@@ -27,6 +27,12 @@ class GatewaySettings(Settings):
     gateway_idle_timeout_s: float = Field(
         65.0, gt=0, le=3600, description="Seconds that a connection may idle, or take to send a request's headers"
     )
+    gateway_send_timeout_s: float = Field(
+        30.0, gt=0, le=3600, description="Seconds for a client to take an answer that has been sent"
+    )
+    gateway_max_connections: int = Field(
+        10_000, ge=1, description="Clients connected at once; beyond, whoever has kept us waiting longest is cut"
+    )
     gateway_max_waiting: int = Field(5_000, ge=1, description="Submissions held while core is busy; beyond: 503")
 
     @property

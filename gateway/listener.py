@@ -1,4 +1,4 @@
-"""The public port: aiohttp's connections with our limits, and with problems instead of aiohttp's own error pages.
+"""The public port: a socket, and aiohttp behind it with connections of ours (`connections.py`).
 
 A connection may idle, or take to send the headers of a request, for one bounded time: aiohttp's keep-alive timer
 covers both, and bytes that trickle in do not extend it.
@@ -9,12 +9,10 @@ import errno
 from types import TracebackType
 from typing import Any, Self
 
-import structlog
 from aiohttp import web
 
-from gateway import errors, problems
+from gateway.connections import Connection, Room
 
-_log = structlog.get_logger()
 _BACKLOG = 1024
 _LINGERING_S = 2.0
 """How long what a refused client still sends is read and thrown away, so that it can read the refusal."""
@@ -27,9 +25,12 @@ class PortUnavailable(Exception):
 class Listener:
     """An async context manager that, at its end, lets the requests under way finish within `drain_s`."""
 
-    def __init__(self, app: web.Application, host: str, port: int, *, idle_timeout_s: float, drain_s: float) -> None:
+    def __init__(
+        self, app: web.Application, host: str, port: int, *, room: Room, idle_timeout_s: float, drain_s: float
+    ) -> None:
         self._runner = web.AppRunner(app, shutdown_timeout=drain_s)
         self._host, self._port = host, port
+        self._room = room
         self._options: dict[str, Any] = {
             "access_log": None,
             "auto_decompress": False,
@@ -50,8 +51,8 @@ class Listener:
         manager = self._runner.server
         assert manager is not None, "aiohttp makes it in setup"  # noqa: S101
 
-        def connection() -> web.RequestHandler:
-            return _Connection(manager, loop=loop, **self._options)
+        def connection() -> Connection:
+            return Connection(manager, self._room, loop=loop, **self._options)
 
         try:
             self._server = await loop.create_server(connection, self._host, self._port, backlog=_BACKLOG)
@@ -67,30 +68,3 @@ class Listener:
         if self._server is not None:
             self._server.close()
         await self._runner.cleanup()
-
-
-class _Connection(web.RequestHandler):
-    """What cannot be parsed is answered as a problem. Its text, which may hold a key or a prompt, is logged nowhere."""
-
-    __slots__ = ()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,  # noqa: ARG002
-        message: str | None = None,  # noqa: ARG002
-    ) -> web.StreamResponse:
-        """Called by aiohttp with what its parser raised, and for nothing else: `boundary.py` lets no error through."""
-        if request.writer.output_size > 0:
-            raise ConnectionError("part of an answer has been sent")
-        broken = status >= 500
-        error = errors.Broken() if broken else errors.BadSyntax("The request is no HTTP/1.1 that can be read.")
-        response = problems.response(error)
-        response.headers.update(problems.ON_EVERY_ANSWER)
-        response.force_close()
-        return response
-
-    def log_exception(self, *args: Any, **kw: Any) -> None:  # noqa: ARG002
-        """Only the kind of what went wrong with this connection."""
-        _log.warning("connection.failed", error=type(kw.get("exc_info")).__name__)

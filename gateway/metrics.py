@@ -33,6 +33,12 @@ class Metrics:
         refusals = Counter(
             "darkroom_gateway_rate_limited", "Requests refused by a rule", ["rule"], registry=self.registry
         )
+        cut = Counter(
+            "darkroom_gateway_connections_cut", "Connections cut by us, and why", ["reason"], registry=self.registry
+        )
+        self._connections = Gauge(
+            "darkroom_gateway_connections", "Clients connected to the public port", registry=self.registry
+        )
         self.batch_items = Histogram(
             "darkroom_gateway_submit_batch_items",
             "Submissions that went to core in one call",
@@ -49,11 +55,20 @@ class Metrics:
         self._seconds = cache(seconds.labels)
         self._outcome = cache(outcomes.labels)
         self._refusal = cache(refusals.labels)
+        self._cut = cache(cut.labels)
 
     def observe(self, waiting: Callable[[], int], core_up: Callable[[], bool]) -> None:
         """Has the gauges read these whenever they are collected."""
         self._waiting.set_function(waiting)
         self._core_up.set_function(core_up)
+
+    def observe_connections(self, present: Callable[[], int]) -> None:
+        """Has the gauge read this whenever it is collected."""
+        self._connections.set_function(present)
+
+    def cut(self, reason: str) -> None:
+        """One connection has been cut."""
+        self._cut(reason).inc()
 
     def answered(self, operation: str, status: int, seconds: float) -> None:
         """One request has been answered."""

@@ -1,0 +1,133 @@
+"""Who is connected to the public port: at most so many, and nobody who lets an answer lie for long.
+
+A connection that sends nothing, or half of something, or does not read, costs its client nothing and us a file and
+memory. So when the room is full, whoever has kept us waiting longest makes place for who comes next. A connection
+whose request is whole and under way is never cut: if there are only such, the newcomer is.
+"""
+
+import asyncio
+import resource
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from gateway import errors, problems
+
+_log = structlog.get_logger()
+_OTHER_FILES = 128
+"""Kept free for what is no client: core, logs, keys, the admin port."""
+
+
+def most(wanted: int) -> int:
+    """`wanted` connections, or fewer where this process may not open so many files; raises its limit if that helps."""
+    need = wanted + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < need:
+        soft = need if hard == resource.RLIM_INFINITY else min(need, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - _OTHER_FILES))
+
+
+class Room:
+    """The connections of one listener. `on_cut` is told why one was cut: the room is "full", an answer "unread"."""
+
+    def __init__(self, limit: int, *, send_timeout_s: float, on_cut: Callable[[str], None]) -> None:
+        self._limit = limit
+        self.send_timeout_s = send_timeout_s
+        self.on_cut = on_cut
+        self._present: set[Connection] = set()
+
+    def __len__(self) -> int:
+        return len(self._present)
+
+    def enter(self, newcomer: "Connection") -> None:
+        """Takes the newcomer in; when the room is full, somebody goes."""
+        self._present.add(newcomer)
+        if len(self._present) > self._limit:
+            min(self._present, key=lambda each: each.kept_us_waiting_since).cut("full")
+
+    def leave(self, connection: "Connection") -> None:
+        """It is closed."""
+        self._present.discard(connection)
+
+
+class Connection(web.RequestHandler):
+    """aiohttp's connection with our limits, and with problems instead of aiohttp's own error pages."""
+
+    __slots__ = ("_room", "_since", "_unread")
+
+    def __init__(self, manager: web.Server, room: Room, *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
+        super().__init__(manager, loop=loop, **options)
+        self._room = room
+        self._since = loop.time()
+        self._unread: asyncio.TimerHandle | None = None
+
+    @property
+    def kept_us_waiting_since(self) -> float:
+        """Loop time since which it has been the client's turn to send or to read; infinity while it is ours."""
+        if self.writing_paused:
+            return self._since
+        request = self._current_request  # of the pinned aiohttp 3.14, as is `_messages`: it tells nobody who waits
+        if request is None:
+            return float("inf") if self._messages else self._since
+        return float("inf") if request.content.is_eof() else self._since
+
+    def cut(self, reason: str) -> None:
+        """Close at once, whatever is unsent."""
+        if self.transport is not None:
+            self._room.on_cut(reason)
+            self.transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._room.enter(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._room.leave(self)
+        if self._unread is not None:
+            self._unread.cancel()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """asyncio: the client reads more slowly than we write. aiohttp itself would wait for ever."""
+        super().pause_writing()
+        self._unread = self._loop.call_later(self._room.send_timeout_s, self.cut, "unread")
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    async def finish_response(self, *args: Any, **kw: Any) -> tuple[web.StreamResponse, bool]:
+        """aiohttp: sends one answer. After it the client has its turn."""
+        try:
+            return await super().finish_response(*args, **kw)
+        finally:
+            self._since = self._loop.time()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,  # noqa: ARG002
+        message: str | None = None,  # noqa: ARG002
+    ) -> web.StreamResponse:
+        """aiohttp: what its parser raised, and nothing else: `boundary.py` lets no error through.
+
+        The parser's text may hold a key or a prompt: it is answered and logged nowhere.
+        """
+        if request.writer.output_size > 0:
+            raise ConnectionError("part of an answer has been sent")
+        broken = status >= 500
+        error = errors.Broken() if broken else errors.BadSyntax("The request is no HTTP/1.1 that can be read.")
+        response = problems.response(error)
+        response.headers.update(problems.ON_EVERY_ANSWER)
+        response.force_close()
+        return response
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:  # noqa: ARG002
+        """Only the kind of what went wrong with this connection."""
+        _log.warning("connection.failed", error=type(kw.get("exc_info")).__name__)

@@ -1,0 +1,116 @@
+"""Clients that keep the gateway waiting: how many may, who goes first, and who is never cut (faults.md 4, 5)."""
+
+import asyncio
+import resource
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.connections import most
+from tests.eventually import eventually
+from tests.unit.gateway.harness import Rig, rig
+from tests.unit.gateway.test_metrics import metrics
+
+HALF_HEAD = b"POST /v1/generations HTTP/1.1\r\nHost: x\r\nX-Slow: "
+HALF_BODY = (
+    b'POST /v1/generations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 999\r\n\r\n{"'
+)
+BIG = b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n"
+LIMIT = 6
+
+
+async def dial(gateway: Rig, sent: bytes, *, read_buffer: int = 0) -> socket.socket:
+    """A connection on which `sent` was sent, and nothing is read by itself."""
+    client = socket.socket()
+    if read_buffer:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, read_buffer)
+    client.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(client, ("127.0.0.1", gateway.port))
+    await loop.sock_sendall(client, sent)
+    return client
+
+
+async def cut(client: socket.socket) -> bool:
+    """Read to the end: that the gateway has closed it."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(10):
+            while await loop.sock_recv(client, 65_536):
+                pass
+    except ConnectionError:
+        pass
+    return True
+
+
+async def counted(gateway: Rig, line: str) -> None:
+    """Returns once the metrics say so."""
+
+    async def shown() -> bool:
+        lines = (await metrics(gateway)).splitlines()
+        assert line in lines, [each for each in lines if "connections" in each]
+        return True
+
+    condition: Callable[[], Any] = shown
+    await eventually(condition)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("half", [HALF_HEAD, HALF_BODY], ids=["head", "body"])
+async def test_when_the_room_is_full_the_slowest_client_goes(tmp_path: Path, half: bytes) -> None:
+    async with rig(tmp_path, gateway_max_connections=LIMIT) as gateway:
+        slow = [await dial(gateway, half) for _ in range(3 * LIMIT)]
+        try:
+            assert (await gateway.submit()).status == 202
+            assert await cut(slow[0])
+            await counted(gateway, f"darkroom_gateway_connections {LIMIT}.0")
+            for _ in range(2 * LIMIT):
+                assert (await gateway.call("GET", "/v1/models", headers={"Connection": "close"})).status == 200
+        finally:
+            for each in slow:
+                each.close()
+
+
+@pytest.mark.asyncio
+async def test_a_request_under_way_is_never_cut_for_a_newcomer(tmp_path: Path) -> None:
+    async with rig(tmp_path, gateway_max_connections=LIMIT) as gateway:
+        gateway.core.hold_waits = asyncio.Event()
+        made = (await gateway.submit(headers={"Connection": "close"})).body["id"]
+        wait = {"Prefer": "wait=20"}
+        async with asyncio.TaskGroup() as group:
+            waiting = [
+                group.create_task(gateway.call("GET", f"/v1/generations/{made}", headers=wait)) for _ in range(LIMIT)
+            ]
+            await counted(gateway, f"darkroom_gateway_connections {LIMIT}.0")
+            for _ in range(3):
+                with await dial(gateway, b"") as newcomer:
+                    assert await cut(newcomer)
+            gateway.core.hold_waits.set()
+        assert [task.result().status for task in waiting] == [200] * LIMIT
+
+
+@pytest.mark.asyncio
+async def test_an_answer_that_nobody_reads_is_given_up(tmp_path: Path) -> None:
+    async with rig(tmp_path, gateway_send_timeout_s=0.3) as gateway:
+        client = await dial(gateway, BIG * 500, read_buffer=4096)
+        try:
+            await counted(gateway, 'darkroom_gateway_connections_cut_total{reason="unread"} 1.0')
+            assert await cut(client)
+            answer = await gateway.call("GET", "/docs/swagger-ui-bundle.js")
+            assert len(answer.raw) == int(answer.headers["Content-Length"])
+        finally:
+            client.close()
+
+
+def test_no_more_connections_than_files_may_be_open() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        assert most(1) == 1
+        if hard != resource.RLIM_INFINITY:
+            assert most(hard * 2) == hard - 128
+            assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
