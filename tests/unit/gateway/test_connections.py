@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.connections import most
+from schema import pb
 from tests.eventually import eventually
 from tests.unit.gateway.harness import Rig, rig
 from tests.unit.gateway.test_metrics import metrics
@@ -77,7 +78,6 @@ async def test_when_the_room_is_full_the_slowest_client_goes(tmp_path: Path, hal
 @pytest.mark.asyncio
 async def test_a_request_under_way_is_never_cut_for_a_newcomer(tmp_path: Path) -> None:
     async with rig(tmp_path, gateway_max_connections=LIMIT) as gateway:
-        gateway.core.hold_waits = asyncio.Event()
         made = (await gateway.submit(headers={"Connection": "close"})).body["id"]
         wait = {"Prefer": "wait=20"}
         async with asyncio.TaskGroup() as group:
@@ -88,7 +88,7 @@ async def test_a_request_under_way_is_never_cut_for_a_newcomer(tmp_path: Path) -
             for _ in range(3):
                 with await dial(gateway, b"") as newcomer:
                     assert await cut(newcomer)
-            gateway.core.hold_waits.set()
+            await gateway.core.move(made, pb.GenerationStatus.CANCELLED, pb.ImageStatus.DROPPED)
         assert [task.result().status for task in waiting] == [200] * LIMIT
 
 
