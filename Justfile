@@ -70,6 +70,10 @@ simulate *ARGS: (venv "dev")
 storage-faults *ARGS: (venv "dev")
     {{ python }} -m tests.storage "$@"
 
+# Chaos with real processes, killed under load: just chaos --minutes 6 --kill-every 5 --rate 8; the last line is JSON
+chaos *ARGS: (venv "dev")
+    {{ python }} -m loadtests.chaos "$@"
+
 # Train the demo model from nothing (about an hour on two cores)
 model-train *ARGS: (venv "dev")
     {{ python }} -m worker.demo_model.train "$@"
