@@ -69,8 +69,27 @@ class _Handle(asyncio.Handle):
         self._source_traceback = None
 
 
+class _Timer(asyncio.TimerHandle):
+    """Likewise."""
+
+    def __init__(
+        self, when: float, callback: Callable[..., object], args: tuple[Any, ...], loop: "VirtualLoop", context: Any
+    ) -> None:
+        self._context = copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+        self._when = when
+        self._scheduled = False  # the base class counts the cancelled ones that are
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """Runs until its main coroutine ends; `run` is the whole of its use."""
+
+    get_debug: Any = bool  # never; asked at every turn, and quicker than a method
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,6 +103,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.over = False
         self.neutral = Context()  # of what happens in the world outside all actors
         self._alive: dict[asyncio.Task[Any], Actor | None] = {}
+        self._prune_at = 32
         self.unhandled: list[str] = []
         self.set_task_factory(self._make_task)
         self.set_exception_handler(self._note)
@@ -97,6 +117,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         try:
             return self.run_until_complete(self.create_task(main, name="main", context=self.neutral))
         finally:
+            self._prune()  # whoever failed unheard is reported now
             self.over = True
             self.set_exception_handler(lambda *_: None)  # from here on only the dead are buried
             self._bury()
@@ -131,7 +152,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> asyncio.TimerHandle:  # type: ignore[override]
         """As the base class; of what is due at the same time, the first asked for is the first to run."""
-        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        timer = _Timer(when, callback, args, self, context)
         heapq.heappush(self._scheduled, (when, next(self._numbers), timer))
         return timer
 
@@ -140,14 +161,18 @@ class VirtualLoop(asyncio.BaseEventLoop):
         context: Context | None = options.get("context")
         actor = context.get(_ACTOR) if context is not None else _ACTOR.get()
         self._alive[task] = actor
-        task.add_done_callback(self._done, context=self.neutral)
+        if len(self._alive) >= self._prune_at:
+            self._prune()
         return task
 
-    def _done(self, task: "asyncio.Task[Any]") -> None:
-        self._alive.pop(task, None)
+    def _prune(self) -> None:
+        """Forget the tasks that are done: now and then, for a callback of each costs more."""
+        self._alive = {task: actor for task, actor in self._alive.items() if not task.done()}
+        self._prune_at = 2 * len(self._alive) + 32
 
     def _bury(self) -> None:
         for _ in range(10):
+            self._prune()
             left = list(self._alive)
             if not left:
                 return
@@ -168,6 +193,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             heapq.heappop(scheduled)
         if not ready and not self._stopping:
             if not scheduled:
+                self._prune()
                 raise Deadlock(", ".join(sorted(task.get_name() for task in self._alive)))
             if scheduled[0][0] > self._now_s:
                 self._now_s, self._here = scheduled[0][0], 0
@@ -180,9 +206,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
             actor = handle._context.get(_ACTOR)
             if actor is not None and actor.frozen:
                 actor.held.append(handle)
-            else:
-                handle._run()
-                self._here += 1
+                continue
+            self._here += 1
+            try:
+                handle._context.run(handle._callback, *handle._args)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001  (as the base class)
+                self.call_exception_handler({"message": f"exception in {handle!r}", "exception": error})
         if self._here > _MOST_AT_ONE_TIME:
             self._here = 0
             raise Livelock(f"at {self._now_s:.3f} s")
