@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -57,9 +57,9 @@ class EngineProcess:
         """Start, connect, and wait until the model is loaded. Raises LoadFailed, and leaves nothing behind then."""
         end_s = time.perf_counter() + deadline_s
         try:
-            with tempfile.TemporaryDirectory(prefix="darkroom-engine-") as folder:  # mode 0700
-                path = Path(folder) / "engine.sock"
-                self._start(path)
+            with _own_folder() as folder:
+                path = Path(f"/proc/self/fd/{folder}/engine.sock")
+                self._start(path, folder)
                 self._connection = Connection(self._connect(path, end_s))
             return self._greeted(end_s)
         except (OSError, Closed, Garbage) as error:
@@ -90,11 +90,12 @@ class EngineProcess:
         child.wait()
         return "hung and was killed"
 
-    def _start(self, path: Path) -> None:
+    def _start(self, path: Path, folder: int) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(_KEPT_FROM_IT)}
         self._child = subprocess.Popen(  # noqa: S603  (our own command line)
             [*self._command, "--uds", str(path), "--parent", str(os.getpid())],
             env=environment,
+            pass_fds=(folder,),
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr,  # both are logs; a model library that prints must not reach the worker's stdout
             process_group=0,  # a Ctrl-C or a SIGTERM to the worker's group drains the worker, and needs the engine
@@ -131,6 +132,17 @@ class EngineProcess:
             raise Closed("it ended")
         if time.perf_counter() > end_s:
             raise TimeoutError("its time was up")
+
+
+@contextlib.contextmanager
+def _own_folder() -> Iterator[int]:
+    """An open temporary folder, as a descriptor: a socket's path may have 107 bytes, and TMPDIR may have more."""
+    with tempfile.TemporaryDirectory(prefix="darkroom-engine-") as folder:  # mode 0700
+        descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
 
 def _how(code: int) -> str:
