@@ -188,17 +188,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _run_once(self) -> None:
         """As the base class, but: no waiting, no I/O, exact times, and nothing of frozen actors."""
-        scheduled, ready = self._scheduled, self._ready
-        while scheduled and scheduled[0][2]._cancelled:
-            heapq.heappop(scheduled)
-        if not ready and not self._stopping:
-            if not scheduled:
-                self._prune()
-                raise Deadlock(", ".join(sorted(task.get_name() for task in self._alive)))
-            if scheduled[0][0] > self._now_s:
-                self._now_s, self._here = scheduled[0][0], 0
-        while scheduled and scheduled[0][0] <= self._now_s:
-            ready.append(heapq.heappop(scheduled)[2])
+        self._advance()
+        ready = self._ready
         for _ in range(len(ready)):
             handle = ready.popleft()
             if handle._cancelled:
@@ -217,6 +208,20 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if self._here > _MOST_AT_ONE_TIME:
             self._here = 0
             raise Livelock(f"at {self._now_s:.3f} s")
+
+    def _advance(self) -> None:
+        """On to the next timer when nothing is ready; what is due is ready."""
+        scheduled, ready = self._scheduled, self._ready
+        while scheduled and scheduled[0][2]._cancelled:
+            heapq.heappop(scheduled)
+        if not ready and not self._stopping:
+            if not scheduled:
+                self._prune()
+                raise Deadlock(", ".join(sorted(task.get_name() for task in self._alive)))
+            if scheduled[0][0] > self._now_s:
+                self._now_s, self._here = scheduled[0][0], 0
+        while scheduled and scheduled[0][0] <= self._now_s:
+            ready.append(heapq.heappop(scheduled)[2])
 
     def _process_events(self, event_list: Any) -> None:
         pass
