@@ -7,6 +7,7 @@ Exit codes: 0 as asked, 1 the log is wrong or the generation unknown, 2 it could
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -53,7 +54,12 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     shared = argparse.ArgumentParser(add_help=False)
     default = os.environ.get("DARKROOM_DATA_DIR", "var")
     shared.add_argument("--data-dir", default=default, help="the data folder (default: $DARKROOM_DATA_DIR, or var)")
-    parser = argparse.ArgumentParser(prog="python -m core", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m core",
+        description="Work on the event log; without a command, or with `serve`, core itself runs. "
+        "verify, backup and history may run beside it, restore and rebuild may not.",
+        epilog="Exit codes: 0 as asked, 1 the log is wrong or the generation unknown, 2 it could not be looked at.",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     verify = commands.add_parser("verify", parents=[shared], help="prove the log, or say where it is wrong")
     verify.add_argument(
@@ -79,8 +85,10 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _place(text: str) -> tuple[int, bytes]:
-    position, _, chain = text.partition(":")
-    return int(position), bytes.fromhex(chain)
+    match = re.fullmatch(r"([0-9]{1,18}):([0-9a-f]{64})", text)
+    if match is None or not int(match[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not what follows `head` in an earlier verify: POSITION:CHAIN")
+    return int(match[1]), bytes.fromhex(match[2])
 
 
 def _verify(path: Path, options: argparse.Namespace, out: TextIO) -> int:

@@ -42,11 +42,11 @@ def backup(source: Path, to: Path, progress: Progress) -> Report:
 
     Raises LogUnusable when `to` exists, cannot be written, or when the log does not verify.
     """
-    if to.exists():
-        raise LogUnusable(f"{to} exists: name a new file, backups are never overwritten")
-    partial = to.with_name(to.name + ".partial")
+    _assert_new(to)
+    partial = to.with_name(f"{to.name}.{os.getpid()}.partial")  # two at a time must not write one file
     try:
         report = _copied(source, partial, progress)
+        _assert_new(to)
         partial.rename(to)
         sync_folder(to.parent)
     except OSError as error:
@@ -56,13 +56,18 @@ def backup(source: Path, to: Path, progress: Progress) -> Report:
     return report
 
 
+def _assert_new(to: Path) -> None:
+    if to.exists():
+        raise LogUnusable(f"{to} exists: name a new file, backups are never overwritten")
+
+
 def restore(source: Path, files: LogFiles, *, replace: bool) -> Restored:
     """Puts the backup `source` in the log's place. The caller holds the log's lock.
 
     With `replace` a log that is there already is moved into a folder beside it. Raises LogUnusable.
     """
-    if not source.exists():
-        raise LogUnusable(f"there is no backup {source}")
+    if not source.is_file():
+        raise LogUnusable(f"there is no backup {source}: name a file that `python -m core backup` has made")
     there = [each for each in (files.database, files.wal, files.note, files.marker) if each.exists()]
     if there and not replace:
         raise LogUnusable(f"there is an event log already ({there[0]}): --replace puts it aside and keeps it")

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from core.sqlite_log import SqliteLog
 from tests.integration.test_core_offline import BEGUN, WHOLE, story, tamper, write
 
 Run = Callable[..., tuple[int, str]]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -105,6 +108,52 @@ def test_a_backup_says_what_it_holds_and_overwrites_nothing(core: Run, data: Pat
     assert (tmp_path / "copy").read_bytes() == before
     code, text = core("backup", tmp_path / "nowhere" / "copy")
     assert (code, "cannot write the backup" in text) == (2, True)
+
+
+def test_two_backups_to_one_file_at_a_time_spoil_neither(core: Run, data: Path, tmp_path: Path) -> None:
+    """The second ends while the first still copies."""
+    copy = tmp_path / "copy"
+    begun = False
+
+    def between(_done: int, _total: int) -> None:
+        nonlocal begun
+        if not begun:
+            begun = True
+            command = [sys.executable, "-m", "core", "backup", str(copy), "--data-dir", str(data)]
+            assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0
+
+    with pytest.raises(LogUnusable, match="never overwritten"):
+        backup(log_of(data), copy, between)
+    assert begun
+    assert head(copy) == head(log_of(data))
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["copy", "data"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "complaint"),
+    [
+        (["restore", ".", "--replace"], "there is no backup .: name a file"),
+        (["restore", "", "--replace"], "there is no backup .: name a file"),
+        (["backup", "."], ". exists: name a new file"),
+        (["backup", "/dev/null"], "/dev/null exists: name a new file"),
+        (["history", "gen_nobody"], "no generation gen_nobody"),
+    ],
+    ids=" ".join,
+)
+def test_rubbish_is_answered_with_what_to_do(core: Run, data: Path, argv: list[str], complaint: str) -> None:
+    before = head(log_of(data))
+    code, text = core(*argv)
+    assert code in {1, 2}
+    assert complaint in text
+    assert text.count("\n") == 1, "one line"
+    assert head(log_of(data)) == before
+
+
+@pytest.mark.parametrize("text", ["rubbish", "5:zz", "0:" + "00" * 32, "-1:" + "00" * 32, ":" + "00" * 32, "3:00"])
+def test_an_expected_head_that_is_none_is_refused(core: Run, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        core("verify", f"--expect={text}")
+    assert "is not what follows `head` in an earlier verify: POSITION:CHAIN" in capsys.readouterr().err
 
 
 def test_a_damaged_log_gives_no_backup(core: Run, data: Path, tmp_path: Path) -> None:
