@@ -29,6 +29,10 @@ class BadEvent(ValueError):
     """Not an event that this core can read: damaged, foreign, of a later version, or out of range."""
 
 
+class LaterEvent(BadEvent):
+    """Whole, by its digest, but of a type or version that this core does not know: a later release wrote it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upcaster:
     """Turns the payload of one old (type, version) into that of its successor; applied until none fits."""
@@ -99,9 +103,11 @@ def decode(data: bytes, *, upcasters: Upcasters = UPCASTERS) -> Event:
             name, version, payload = step.type, step.version, step.convert(payload)
         cls = _EVENTS.get(name)
         if cls is None or version != VERSION:
-            raise BadEvent(f"unknown event {name!r} version {version}")
+            raise LaterEvent(f"unknown event {name!r} version {version}: a later release wrote it, install that one")
         event = cast("Event", _value(cls, parse(_MESSAGES[cls], payload)))
         check(event)
+    except LaterEvent:
+        raise
     except ValueError as error:
         raise BadEvent(str(error)) from None
     return event

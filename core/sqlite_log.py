@@ -69,6 +69,7 @@ class SqliteLog:
             self._files.assert_present()
             with ThreadPoolExecutor(1, "log.inspect") as pool:
                 inspected = await asyncio.get_running_loop().run_in_executor(pool, sqlite_open.inspect, self._files)
+            self._files.make_private()
             self._writing = await _connect(self._files.database, stack)
             self._writer = await _run(
                 self._writing,

@@ -4,8 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from core import sqlite_base, sqlite_head
-from core.codec import BadEvent, decode
+from core.codec import BadEvent, LaterEvent, decode
 from core.errors import LogUnusable
 from core.sqlite_base import READ_ERRORS, connect_read_only, sqlite3
 from core.sqlite_chain import CHAIN_START, follows, read_head
@@ -14,6 +16,7 @@ from core.sqlite_head import HeadNote
 from core.sqlite_read import EVENT_COLUMNS
 from core.sqlite_write import LogWriter, assert_ours, create, read_meta
 
+_log = structlog.get_logger()
 CHECKED_PAGES_BYTES: Final = 256 * 1024 * 1024
 """Up to this size the form of every page is checked at each start (0.2 s per 100 MiB on one core).
 
@@ -76,10 +79,18 @@ def prepare(
     try:
         if not inspected:
             assert_not_lost(connection, files)
-        create(connection)
+        if create(connection):
+            _log.warning("log.begun", path=str(files.database))  # nobody should find an empty log unawares
         if not inspected:
             check(connection, files)
-        writer = LogWriter(connection, reach, note=HeadNote(files.note), wal_limit_bytes=wal_limit_bytes)
+        files.watch()
+        writer = LogWriter(
+            connection,
+            reach,
+            note=HeadNote(files.note),
+            in_place=files.assert_in_place,
+            wal_limit_bytes=wal_limit_bytes,
+        )
     except READ_ERRORS as error:
         raise LogUnusable(cannot_open(files.database, error)) from None
     files.mark_begun()
@@ -164,6 +175,8 @@ def check_end(connection: "sqlite3.Connection", path: Path) -> None:
         try:
             if before is not None:
                 decode(row[6])
+        except LaterEvent as error:
+            raise LogUnusable(f"the event log {path} cannot be read by this core: event {row[0]}: {error}") from None
         except BadEvent as error:
             raise LogUnusable(damaged(path, f"event {row[0]}: {error}")) from None
         before, place = row[7], place + 1

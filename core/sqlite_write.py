@@ -64,8 +64,8 @@ _image_changing = attrgetter(*_IMAGE_CHANGING)
 _key_values = attrgetter("tenant", "key", "generation_id", "body_sha256", "expires_at_running_ms")
 
 
-def create(connection: "sqlite3.Connection") -> None:
-    """The tables, in one transaction, if this is an empty database. Raises LogUnusable for a foreign one."""
+def create(connection: "sqlite3.Connection") -> bool:
+    """The tables, in one transaction, if this is an empty database: True. Raises LogUnusable for a foreign one."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
@@ -82,6 +82,7 @@ def create(connection: "sqlite3.Connection") -> None:
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+    return not tables
 
 
 def assert_ours(connection: "sqlite3.Connection") -> None:
@@ -103,6 +104,10 @@ def _nowhere(_: str) -> None:
     pass
 
 
+def _unwatched() -> None:
+    pass
+
+
 class LogWriter:
     """Appends to one open database. Knows the head, so that a foreign write is noticed by the next append."""
 
@@ -112,14 +117,17 @@ class LogWriter:
         reach: Callable[[str], None] = _nowhere,
         *,
         note: HeadNote | None = None,
+        in_place: Callable[[], None] = _unwatched,
         wal_limit_bytes: int = WAL_LIMIT_BYTES,
     ) -> None:
         self._connection = connection
         self._reach = reach
         self._note = note
+        self._in_place = in_place
         self._tail = Tail(connection, limit_bytes=wal_limit_bytes)
         self._broken = ""
         self._saves_since_append = 0
+        self._emptied = False
         self.head = read_head(connection)
 
     def append(self, transaction: Transaction) -> None:
@@ -128,16 +136,22 @@ class LogWriter:
         new = {row[1]: row[0] for row in rows if row[2] == 1}
         self._commit(lambda: self._write(transaction, rows, new))
         self.head = head
-        self._saves_since_append = 0
+        self._saves_since_append, self._emptied = 0, False
         self._write_note()
         self._fold()
         self._reach("core.after_commit")
 
     def save_running_ms(self, running_ms: int) -> None:
-        """Keeps the time, forgets expired keys, and empties the WAL file after a second without appends."""
+        """Keeps the time, forgets expired keys, and empties the WAL file once after a second without appends.
+
+        What hinders that, a reader or a full disk, makes it wait: it is tried again after twice the time each.
+        """
         self._commit(lambda: self._save(running_ms))
         self._saves_since_append += 1
-        self._fold(whole=self._saves_since_append == SAVES_UNTIL_IDLE)
+        doubled = self._saves_since_append.bit_count() == 1
+        whole = not self._emptied and doubled and self._saves_since_append >= SAVES_UNTIL_IDLE
+        self._fold(whole=whole)
+        self._emptied |= whole and not self._tail.size_bytes
 
     def close(self) -> None:
         """Lets go of the note. The connection is its owner's."""
@@ -178,6 +192,7 @@ class LogWriter:
             self._fold()
             if self._tail.held:
                 raise LogHeld("a reader that does not end keeps the write-ahead log from being folded up")
+        self._look_after()
         connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -190,6 +205,13 @@ class LogWriter:
             raise problem from error
         except BaseException:
             self._roll_back(None)
+            raise
+
+    def _look_after(self) -> None:
+        try:
+            self._in_place()
+        except LogBroken as problem:
+            self._broken = str(problem)
             raise
 
     def _roll_back(self, problem: Exception | None) -> None:
