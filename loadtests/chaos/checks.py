@@ -49,13 +49,14 @@ def check_log(path: Path, ledger: Ledger, recovery: Recovery, found: Findings) -
         for story in log.stories(connection):
             recovery.add([at_ms for _, _, at_ms in story.events])
             missing.discard(story.id)
-            _check_story(story, asked.get(story.id, 0), ledger, found)
+            check_story(story, asked.get(story.id, 0), ledger, found)
     found.lost += len(missing)
     for each in sorted(missing)[:_MOST_EXAMPLES]:
         found.note(f"lost: {each} was accepted and is not in the log")
 
 
-def _check_story(story: log.Story, asked: int, ledger: Ledger, found: Findings) -> None:
+def check_story(story: log.Story, asked: int, ledger: Ledger, found: Findings) -> None:
+    """One generation's stream; `asked` is its number of images."""
     versions, types, ends = [version for version, _, _ in story.events], story.types, story.ends
     if versions != list(range(1, len(versions) + 1)) or types[0] != "generation.requested":
         found.complain(f"{story.id} has gaps, or begins with {types[0]}")

@@ -72,7 +72,8 @@ async def run(order: Order, folder: Path, say: Callable[[str], None]) -> Outcome
             async with aiohttp.ClientSession(connector=connector) as session:
                 api = Api(session, prey.gateway_urls, keys, ledger, random.Random(rng.random()))
                 outcome = await _attacked(order, api, storm, proxy, prey, rng, say)
-        _check_still(outcome, prey, list(keys.values()))
+        # On a thread: the services need the proxy, which lives in this loop, to end cleanly.
+        await asyncio.to_thread(_check_still, outcome, prey, list(keys.values()))
         return outcome
     finally:
         prey.kill_everything()
