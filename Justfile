@@ -74,6 +74,10 @@ storage-faults *ARGS: (venv "dev")
 chaos *ARGS: (venv "dev")
     {{ python }} -m loadtests.chaos "$@"
 
+# Poison among seven mates, through a whole stack: just poison --runs 100 --seed 1; the last line is JSON
+poison *ARGS: (venv "dev")
+    {{ python }} -m tests.crash.poison_runs "$@"
+
 # Train the demo model from nothing (about an hour on two cores)
 model-train *ARGS: (venv "dev")
     {{ python }} -m worker.demo_model.train "$@"

@@ -1,6 +1,7 @@
 """A worker like any other, whose model's engine server obeys prompts that order a fault.
 
-Run as `python -m tests.crash.faulty_engine_worker`. Everything but the engine behind the socket is production's.
+Run as `python -m tests.crash.faulty_engine_worker [SERVER OPTIONS…]`; SERVER is the engine server's module, by default
+faulty_engine_server. Everything but the engine behind the socket is production's.
 """
 
 import sys
@@ -19,7 +20,8 @@ from worker.service import Worker
 
 async def serve(config: WorkerSettings, shutdown: Shutdown) -> None:
     served = EmulatedEngine(model="quick", step_s=0.01, alpha=0.3, max_batch=8, max_width=512, max_height=512)
-    command = (sys.executable, "-m", "tests.crash.faulty_engine_server", "--model", "quick")
+    server = sys.argv[1:] or ["tests.crash.faulty_engine_server"]
+    command = (sys.executable, "-m", *server, "--model", "quick")
     async with AsyncExitStack() as stack:
         ports = replace(await open_ports(config, stack), engines={"quick": UdsEngine(served, command)})
         worker = Worker(ports, tuning(config))
