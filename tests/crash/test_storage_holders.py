@@ -3,17 +3,20 @@
 import asyncio
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from pysqlite3 import dbapi2 as sqlite
 
-from tests.eventually import until
-from tests.process import module
+from gateway.keys import KeyFile
+from tests.api import Answer, fetch
+from tests.eventually import Hopeless, until
+from tests.process import Process, free_port, module
+from tests.stack import EMULATED
 from tests.storage.blocked_core import BLOCKED_S
-from tests.storage.core_alone import CoreAlone
+from tests.storage.core_alone import TENANT, CoreAlone, streams
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -56,20 +59,61 @@ def test_row_18_an_event_loop_that_stands_still_loses_nothing(tmp_path: Path) ->
 
 
 def test_row_19_another_writer_costs_an_answer_that_may_be_repeated(tmp_path: Path) -> None:
-    """Refused, unready, nothing written by halves; ready again by itself once the other has gone."""
-    with running(CoreAlone(tmp_path)) as core:
+    """503 with the time to come again, unready, nothing written by halves; ready again by itself once the other has
+    gone, and the same request is then accepted once.
+    """
+    with running(CoreAlone(tmp_path)) as core, gateway(core, tmp_path) as ask:
         assert asyncio.run(core.load(2))
+        before = streams(core.log_file)
         holder = sqlite.connect(core.log_file, isolation_level=None)
         holder.execute("BEGIN IMMEDIATE")
-        assert asyncio.run(core.load(2))
-        assert len(core.told.refused) == 2
+        assert asyncio.run(core.load(1))
+        assert len(core.told.refused) == 1
         until(core.log_trouble, what="core says that it is not ready")
+        answer = ask()
+        answer.problem(503)
+        assert int(answer.headers["retry-after"]) >= 1
         core.check()
+        assert streams(core.log_file) == before
         holder.execute("ROLLBACK")
         holder.close()
         until(lambda: not core.log_trouble(), what="core is ready again by itself")
         assert asyncio.run(core.load(2))
         assert len(core.told.accepted) == 4
+        ids = {ask().json()["id"] for _ in range(2)}
+        assert set(streams(core.log_file)) == ids | set(core.told.accepted)
+
+
+@contextmanager
+def gateway(core: CoreAlone, folder: Path) -> Iterator[Callable[[], Answer]]:
+    """A real gateway before the core; what is yielded posts one submission, always with the same key."""
+    (folder / "models.toml").write_text(EMULATED)
+    port, admin_port = free_port(), free_port()
+    env = core.process.env | {
+        "DARKROOM_MODELS_FILE": str(folder / "models.toml"),
+        "DARKROOM_GATEWAY_PORT": str(port),
+        "DARKROOM_GATEWAY_ADMIN_PORT": str(admin_port),
+        "DARKROOM_CORE_TARGET": f"127.0.0.1:{core.port}",
+    }
+    key = KeyFile(core.data / "gateway" / "keys.json").create(TENANT, now_ms=1)
+    process = Process("gateway", module("gateway"), env, folder)
+    headers = {"Authorization": f"Bearer {key}", "Idempotency-Key": "once", "Content-Type": "application/json"}
+    body = b'{"prompt": "a red circle", "model": "quick"}'
+
+    def answers() -> bool:
+        if not process.alive:
+            raise Hopeless(process.tail())
+        with suppress(OSError):
+            return fetch("127.0.0.1", port, "GET", "/readyz", None, {}, 5).status == 200
+        return False
+
+    process.start()
+    try:
+        until(answers, 40, what=f"the gateway is ready\n{process.tail()}")
+        yield lambda: fetch("127.0.0.1", port, "POST", "/v1/generations", body, headers, 30)
+        process.stop()
+    finally:
+        process.kill()
 
 
 def test_row_26_a_reader_that_does_not_end_is_named_and_cannot_fill_the_disk(tmp_path: Path) -> None:
