@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 _SHA256 = "sha256"
 _MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
+_NOT_IMPLEMENTED = 501
 _MAX_DELETE = 1_000
 _PAGE = 1_000
 _CACHE = "private, max-age=31536000, immutable"  # keys are content-addressed
@@ -43,6 +44,7 @@ class S3Bucket:
         self._client = client
         self._links = links if links is not None else client
         self._name = name
+        self._conditional_copies = True  # until the store says that it knows none
 
     async def put(self, key: str, data: bytes, *, content_type: str, sha256: bytes) -> None:
         """Stores `data`, or raises Permanent where the store finds that its SHA-256 is another."""
@@ -75,23 +77,26 @@ class S3Bucket:
         return None if answer is None else _stored(key, answer)
 
     async def copy_from(self, source: "S3Bucket", source_key: str, key: str, *, content_type: str) -> bool:
-        """Copies inside the store; False where the source is missing. Returns once the whole copy is there."""
+        """Copies inside the store; False where the source is missing. Returns once the whole copy is there.
+
+        A store that knows no conditional copies could copy what was overwritten meanwhile: look at the copy.
+        """
         async with calling(f"copy to {self._name}"):
             found = await source._head(source_key)  # noqa: SLF001  (of the same class)
             if found is None:
                 return False
+            wanted: dict[str, Any] = {
+                "Bucket": self._name,
+                "Key": key,
+                "CopySource": {"Bucket": source._name, "Key": source_key},  # noqa: SLF001
+                "MetadataDirective": "REPLACE",
+                "Metadata": found.get("Metadata", {}),
+                "ContentType": content_type,
+                "CacheControl": _CACHE,
+                "ChecksumAlgorithm": "SHA256",
+            }
             try:
-                answer = await self._client.copy_object(
-                    Bucket=self._name,
-                    Key=key,
-                    CopySource={"Bucket": source._name, "Key": source_key},  # noqa: SLF001
-                    CopySourceIfMatch=found["ETag"],
-                    MetadataDirective="REPLACE",
-                    Metadata=found.get("Metadata", {}),
-                    ContentType=content_type,
-                    CacheControl=_CACHE,
-                    ChecksumAlgorithm="SHA256",
-                )
+                answer = await self._copy(wanted, found["ETag"])
             except ClientError as error:
                 if code(error) in _MISSING:  # deleted since
                     return False
@@ -101,6 +106,17 @@ class S3Bucket:
         if not answer.get("CopyObjectResult", {}).get("ETag"):
             raise Retryable(f"copy to {self._name}: the answer names no object")
         return True
+
+    async def _copy(self, wanted: dict[str, Any], etag: str) -> Any:
+        if self._conditional_copies:
+            try:
+                return await self._client.copy_object(**wanted, CopySourceIfMatch=etag)
+            except ClientError as error:
+                if status(error) != _NOT_IMPLEMENTED:
+                    raise
+                _log.warning("bucket.no_conditional_copies", bucket=self._name)
+                self._conditional_copies = False
+        return await self._client.copy_object(**wanted)
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Deletes those of `keys` that exist. Raises Retryable where the store kept one."""
