@@ -1,0 +1,210 @@
+"""A proxy before the SQS and S3 emulator that answers as a bad day would: for the queue and store rows of faults.md.
+
+    with FaultyCloud(seed=7) as cloud:
+        stack = Stack(folder, env={"AWS_ENDPOINT_URL": cloud.url})
+        cloud.target = stack.emulator_port
+        with cloud.faulty(Rule("SendMessageBatch", refused(), share=0.3)):
+            ...
+
+An action gets the call and answers it, or returns None to lose the answer: the connection is reset. Whether the
+emulator hears of the call is the action's choice.
+"""
+
+import json
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from tests.fault_proxy import InThread
+from tests.process import free_port
+
+_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "expect"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """An answer of the emulator, or of ours. `cut`: only this share of the body is sent, under the whole length."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    cut: float = 1.0
+
+    def json(self) -> dict[str, Any]:
+        found = json.loads(self.body or b"{}")
+        assert isinstance(found, dict), found
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call of a service. `operation` is AWS's name for it; `forward` lets the emulator do it."""
+
+    operation: str
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+    draw: random.Random
+    forward_raw: Callable[["Call"], Awaitable[Reply]]
+
+    async def forward(self, **changes: Any) -> Reply:
+        return await self.forward_raw(replace(self, **changes))
+
+    async def ask(self, body: Mapping[str, Any]) -> Reply:
+        """The same SQS operation with another body."""
+        return await self.forward(body=json.dumps(body).encode())
+
+    def json(self) -> dict[str, Any]:
+        """The body of an SQS call."""
+        found = json.loads(self.body or b"{}")
+        assert isinstance(found, dict), found
+        return found
+
+
+Action = Callable[[Call], Awaitable[Reply | None]]
+
+
+@dataclass(slots=True)
+class Rule:
+    """What happens to a share of the calls of one operation, `times` at most; `where` stands in the path or body."""
+
+    operation: str
+    action: Action
+    share: float = 1.0
+    times: int = -1
+    where: str = ""
+    hits: int = 0
+
+    def applies(self, call: Call) -> bool:
+        if call.operation != self.operation or self.hits == self.times:
+            return False
+        if self.where and self.where not in call.path and self.where.encode() not in call.body:
+            return False
+        return call.draw.random() < self.share
+
+
+class FaultyCloud(InThread):
+    """Stands at `url` before the emulator at the loopback port `target`."""
+
+    def __init__(self, target: int = 0, *, seed: int = 0) -> None:
+        super().__init__()
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.target = target
+        self.rules: tuple[Rule, ...] = ()
+        self.calls: Counter[str] = Counter()
+        """Calls by operation."""
+        self._draw = random.Random(seed)
+        self._session: aiohttp.ClientSession | None = None
+
+    @contextmanager
+    def faulty(self, *rules: Rule) -> Iterator[tuple[Rule, ...]]:
+        """These rules while inside, none afterwards. The first that applies acts."""
+        self.rules = rules
+        try:
+            yield rules
+        finally:
+            self.rules = ()
+
+    async def start(self) -> Callable[[], Awaitable[None]]:
+        timeout = aiohttp.ClientTimeout(total=60)
+        session = aiohttp.ClientSession(
+            auto_decompress=False, timeout=timeout, connector=aiohttp.TCPConnector(limit=200, force_close=True)
+        )
+        self._session = session
+        runner = web.ServerRunner(web.Server(self._serve, access_log=None), shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", self.port).start()
+
+        async def stop() -> None:
+            await runner.cleanup()
+            await session.close()
+
+        return stop
+
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        call = Call(
+            operation=operation(request.method, request.path_qs, request.headers),
+            method=request.method,
+            path=request.raw_path,
+            headers={name: value for name, value in request.headers.items() if name.lower() not in _HOP},
+            body=await request.read(),
+            draw=self._draw,
+            forward_raw=self._forward,
+        )
+        self.calls[call.operation] += 1
+        rule = next((each for each in self.rules if each.applies(call)), None)
+        try:
+            if rule is None:
+                reply: Reply | None = await call.forward()
+            else:
+                rule.hits += 1
+                reply = await rule.action(call)
+        except (aiohttp.ClientError, OSError):
+            reply = None
+        return await _answer(request, reply)
+
+    async def _forward(self, call: Call) -> Reply:
+        assert self._session is not None
+        async with self._session.request(
+            call.method,
+            _url(self.target, call.path),
+            headers=call.headers,
+            data=call.body or None,
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+            allow_redirects=False,
+        ) as answer:
+            headers = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP}
+            if call.method == "HEAD":
+                headers["Content-Length"] = answer.headers.get("Content-Length", "0")
+            return Reply(status=answer.status, headers=headers, body=await answer.read())
+
+
+def operation(method: str, path: str, headers: Mapping[str, str]) -> str:
+    """AWS's name for a call: SQS says it itself, S3 is guessed as far as our services use it."""
+    target = headers.get("X-Amz-Target", "")
+    if target:
+        return target.rpartition(".")[2]
+    if method == "PUT" and "x-amz-copy-source" in {name.lower() for name in headers}:
+        return "CopyObject"
+    key = path.partition("?")[0].strip("/").partition("/")[2]
+    return {
+        ("PUT", True): "PutObject",
+        ("GET", True): "GetObject",
+        ("HEAD", True): "HeadObject",
+        ("POST", False): "DeleteObjects",
+    }.get((method, bool(key)), f"{method} bucket")
+
+
+def _url(port: int, path: str) -> Any:
+    from yarl import URL
+
+    return URL(f"http://127.0.0.1:{port}{path}", encoded=True)
+
+
+async def _answer(request: web.BaseRequest, reply: Reply | None) -> web.StreamResponse:
+    """Send the reply, whole or cut; None, or what was cut, ends in a reset."""
+    if reply is None:
+        _reset(request)
+        return web.Response(status=502)
+    if reply.cut >= 1:
+        return web.Response(status=reply.status, headers=reply.headers, body=reply.body or None)
+    answer = web.StreamResponse(status=reply.status, headers={**reply.headers, "Content-Length": str(len(reply.body))})
+    await answer.prepare(request)
+    await answer.write(reply.body[: int(len(reply.body) * reply.cut)])
+    _reset(request)
+    return answer
+
+
+def _reset(request: web.BaseRequest) -> None:
+    if request.transport is not None:
+        request.transport.abort()
