@@ -154,10 +154,9 @@ def test_what_hindered_the_folding_of_an_idle_log_only_delays_it(path: Path) -> 
             writer.save_running_ms(running_ms)
         assert not wal.stat().st_size
         writer.save_running_ms(9)
-        size = wal.stat().st_size
         for running_ms in range(10, 40):
             writer.save_running_ms(running_ms)
-        assert wal.stat().st_size > size, "once is enough: each emptying costs two syncs"
+            assert wal.stat().st_size, "once is enough: each emptying costs two syncs"
 
 
 def test_a_disk_without_room_for_the_first_file_is_one_line(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,21 +1,22 @@
-"""A small disk of its own that a test can fill and free: a tmpfs of four MiB where mounting is allowed."""
+"""A small disk of its own that a scenario can fill and free: a tmpfs, mounted by root or in a namespace of one's own.
+
+`run` is for tests; scenarios stand in `tests/storage/full_disk.py` and run in a process of their own, because only a
+process can enter a namespace.
+"""
 
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
-SIZE = 4 * 1024 * 1024
-
-
-class Disk(Protocol):
-    @property
-    def folder(self) -> Path: ...
-    def fill(self) -> None: ...
-    def free(self) -> None: ...
+SIZE = 16 * 1024 * 1024
+FAILED, NOT_MOUNTED = 3, 4
+"""Exit codes of a scenario's process."""
+UNSHARED = ("unshare", "--user", "--map-root-user", "--mount")
+ROOT = Path(__file__).parents[2]
 
 
 class SmallDisk:
@@ -37,20 +38,43 @@ class SmallDisk:
         self._ballast.unlink()
 
 
+class NotMounted(Exception):
+    """Mounting is not allowed to this process."""
+
+
 @contextmanager
-def small_disk(folder: Path) -> Iterator[Disk]:
-    """A disk mounted in `folder`. Fails where that is not allowed: the test needs root, as a container has."""
+def mounted(folder: Path) -> Iterator[SmallDisk]:
+    """A disk mounted in `folder` as long as the block lasts."""
     place = folder / "disk"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "darkroom-test", str(place)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.fail(f"the full disk needs a small tmpfs, and mounting is not allowed here: {mounted.stderr.strip()}")
+    place.mkdir(exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "darkroom-test", str(place)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise NotMounted(done.stderr.strip())
     try:
         yield SmallDisk(place)
     finally:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def run(scenario: str, folder: Path) -> None:
+    """Fails the test as the scenario fails, and where no disk can be mounted: it never skips."""
+    command = [sys.executable, "-m", "tests.storage.full_disk", scenario, str(folder)]
+    refusals = []
+    for prefix in ((), UNSHARED):
+        try:
+            done = subprocess.run(
+                [*prefix, *command], cwd=ROOT, capture_output=True, text=True, timeout=200, check=False
+            )
+        except FileNotFoundError as error:
+            refusals.append(str(error))
+            continue
+        if not done.returncode:
+            return
+        if done.returncode == FAILED:
+            pytest.fail(f"{scenario}: {done.stdout[-6000:]}{done.stderr[-6000:]}")
+        refusals.append(done.stderr.strip()[-300:])
+    pytest.fail(
+        "a full disk needs a small tmpfs, and mounting one is allowed neither here nor in a namespace of its own "
+        f"(run the tests as root, or allow user namespaces): {refusals}"
+    )
