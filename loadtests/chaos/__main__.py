@@ -87,7 +87,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--seed", type=int, default=0, help="seed of plan and load; 0: another each time")
     add("--only", choices=("core", "worker", "gateway", "emulator"), help="kill these, and do nothing else")
     add("--loop", type=float, default=0.0, metavar="S", help="of the time, the last S s: core killed every 2 s")
-    add("--visibility", type=int, default=10, metavar="S", help="visibility timeout of jobs and replies")
+    add("--visibility", type=int, default=5, metavar="S", help="visibility timeout of jobs and replies")
     add("--quiet", type=float, default=300.0, metavar="S", help="longest time to finish after the faults")
     add("--folder", default="", help="where the run's folder is made (default: DARKROOM_DATA_DIR/chaos)")
     add("--keep", action="store_true", help="keep its files after a good run, too")

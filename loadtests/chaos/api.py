@@ -72,6 +72,7 @@ class Api:
     async def picture(self, tenant: str, link: str) -> bytes:
         """The file behind a stable link, whose host is one of many: by the redirect, without the key."""
         path = link[link.index(_GENERATIONS) :]
+        attempt = 0
         while True:
             answer = await self._insist("GET", path, tenant, {})
             if answer.status != 302:
@@ -79,7 +80,8 @@ class Api:
             content = await self._from_store(answer.headers["Location"])
             if content is not None:
                 return content
-            await self._pause(3)
+            await asyncio.sleep(checks.back_off(attempt, None, self.rng))
+            attempt = min(attempt + 1, 6)
 
     async def _from_store(self, url: str) -> bytes | None:
         found = await self._once("GET", url, {}, _CALL_S)
@@ -107,10 +109,11 @@ class Api:
             answer = await self._once(method, url, sent, _CALL_S + extra_s, json)
             if answer is not None and answer.status not in _NOT_NOW:
                 return answer
-            if answer is not None and answer.status in (429, 503) and checks.retry_after(answer.headers) is None:
+            asked_s = checks.retry_after(answer.headers) if answer is not None else 0.0
+            if answer is not None and asked_s is None and answer.status != 408:
                 self.ledger.complain(f"{answer.status} without Retry-After")
             self.ledger.retries += 1
-            await self._pause(attempt)
+            await asyncio.sleep(checks.back_off(min(attempt, 6), asked_s, self.rng))
             attempt += 1
 
     async def _once(
@@ -124,6 +127,3 @@ class Api:
                 return Answer(status=found.status, headers=found.headers, content=await found.read())
         except (aiohttp.ClientError, TimeoutError, OSError):
             return None
-
-    async def _pause(self, attempt: int) -> None:
-        await asyncio.sleep(min(2.0, 0.1 * 2.0 ** min(attempt, 6)) * self.rng.uniform(0.5, 1.0))

@@ -83,7 +83,7 @@ class Clients:
             if checks.ended(status):
                 return body
             if not wait_s:
-                await asyncio.sleep(checks.back_off(min(attempt, 5), None, self._rng, cap_s=3.0))
+                await asyncio.sleep(checks.back_off(min(attempt, 5), None, self._rng))
             attempt += 1
 
     async def _pictures(self, tenant: str, generation: Accepted, body: dict[str, Any]) -> None:

@@ -12,12 +12,12 @@ Kind = Literal["gateway", "core", "worker", "emulator"]
 Weather = Literal["refused", "reset", "half", "lost", "torn", "slow", "down", "purge"]
 
 KILLS: Final[tuple[Kind, ...]] = (
-    *("worker", "worker", "worker", "worker"),
-    *("core", "core", "core"),
-    *("gateway", "gateway"),
+    *("worker", "worker", "worker", "worker", "worker", "worker", "worker", "worker"),
+    *("core", "core", "core", "core", "core", "core"),
+    *("gateway", "gateway", "gateway", "gateway", "gateway"),
     "emulator",
 )
-STOPS: Final[tuple[Kind, ...]] = ("worker", "core", "worker", "gateway", "worker", "emulator")
+STOPS: Final[tuple[Kind, ...]] = ("worker", "core", "worker", "gateway", "worker")
 WEATHERS: Final[tuple[Weather, ...]] = ("refused", "reset", "half", "lost", "torn", "slow", "down", "purge")
 LOOP_EVERY_S: Final = 2.0
 """Row 16 of the list of faults: core killed every two seconds."""
