@@ -1,0 +1,193 @@
+"""Queues that throttle, do half of a batch, repeat, shuffle, delay and forget (faults.md 27, 28, 30–33)."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import pytest
+
+from schema import fast
+from schema.messages import decode
+from tests import fault_actions as a
+from tests.cloud import DEAD, JOBS
+from tests.e2e import invariants
+from tests.eventually import until
+from tests.fault_cloud import Action, Call, FaultyCloud, Reply, Rule
+from tests.fault_proxy import TcpProxy
+from tests.stack import Stack
+
+VISIBILITY_S = 3
+SENDS = ("SendMessageBatch", "DeleteMessageBatch", "ReceiveMessage", "ChangeMessageVisibilityBatch")
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[FaultyCloud]:
+    with FaultyCloud(seed=27) as cloud:
+        yield cloud
+
+
+@pytest.fixture(scope="module")
+def line() -> Iterator[TcpProxy]:
+    """Before core."""
+    with TcpProxy() as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def stack(cloud: FaultyCloud, line: TcpProxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    stack = Stack(
+        tmp_path_factory.mktemp("queue"),
+        workers=2,
+        visibility_s=VISIBILITY_S,
+        env={"AWS_ENDPOINT_URL": cloud.url, "DARKROOM_CORE_TARGET": f"127.0.0.1:{line.port}"},
+    )
+    cloud.target, line.target = stack.emulator_port, stack.core_port
+    with stack:
+        yield stack
+        invariants.check(stack)
+
+
+def submitted(stack: Stack, count: int, **fields: object) -> list[str]:
+    return stack.client().submit_many([{"n": 2, "seed": k, **fields} for k in range(count // 2)])
+
+
+@contextmanager
+def applied(cloud: FaultyCloud, *rules: Rule) -> Iterator[None]:
+    """Under these rules, each of which must have been applied at least once."""
+    with cloud.faulty(*rules):
+        yield
+    assert all(rule.hits for rule in rules), [(rule.operation, rule.hits) for rule in rules]
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(503, "ServiceUnavailable"), (400, "RequestThrottled")], ids=["5xx", "throttled"]
+)
+def test_27_a_third_of_all_queue_calls_is_refused(stack: Stack, cloud: FaultyCloud, status: int, code: str) -> None:
+    with applied(cloud, *(Rule(each, a.refused(status, code), share=0.3) for each in SENDS[:3])):
+        stack.client().succeeded(submitted(stack, 30))
+    invariants.check(stack)
+
+
+@pytest.mark.parametrize("action", [a.answer_lost, a.answer_cut], ids=["lost", "cut"])
+def test_27_a_third_of_all_answers_is_lost(stack: Stack, cloud: FaultyCloud, action: Action) -> None:
+    """What was sent may be sent again, what was received comes again when its visibility ends."""
+    with applied(cloud, *(Rule(each, action, share=0.3) for each in SENDS[:3])):
+        stack.client().succeeded(submitted(stack, 30))
+    invariants.check(stack)
+
+
+class Counting:
+    """SendMessageBatch, three entries of each batch Failed `times` times; counts what the queue has accepted."""
+
+    def __init__(self, times: int) -> None:
+        self._fail = a.some_failed(3)
+        self._times = times
+        self.accepted: Counter[tuple[str, ...]] = Counter()
+        self.failed: Counter[tuple[str, ...]] = Counter()
+
+    async def __call__(self, call: Call) -> Reply | None:
+        names = {each["Id"]: name(body) for each, body in zip(call.json()["Entries"], a.bodies(call), strict=True)}
+        answer = await (self._fail(call) if self._times > 0 else call.forward())
+        assert answer is not None
+        self._times -= 1
+        said = answer.json()
+        self.accepted.update(names[each["Id"]] for each in said["Successful"])
+        self.failed.update(names[each["Id"]] for each in said.get("Failed", []))
+        return answer
+
+
+def name(body: bytes) -> tuple[str, ...]:
+    """What tells one message from all others: its kind, image, and dispatch or attempt."""
+    message = decode(body)
+    attempt = str(message.dispatch) if isinstance(message, fast.ImageJob) else message.attempt_id
+    return type(message).__name__, message.image.generation_id, str(message.image.index), attempt
+
+
+def test_28_only_the_failed_entries_of_a_batch_are_sent_again(stack: Stack, cloud: FaultyCloud) -> None:
+    """For jobs and for replies: every message is accepted by the queue once, the failed ones at a later try."""
+    counting = Counting(times=12)
+    with applied(cloud, Rule("SendMessageBatch", counting)):
+        ids = submitted(stack, 40)
+        stack.client().succeeded(ids)
+    mine = {each: count for each, count in counting.accepted.items() if each[1] in ids}
+    assert len(counting.failed) >= 12, counting.failed
+    assert set(counting.failed) <= set(mine), "given up"
+    assert set(mine.values()) == {1}, {each: count for each, count in mine.items() if count > 1}
+    invariants.check(stack)
+
+
+def test_28_entries_of_a_deletion_that_failed_are_deleted_again(stack: Stack, cloud: FaultyCloud) -> None:
+    with applied(cloud, Rule("DeleteMessageBatch", a.some_failed(3), share=0.5)):
+        stack.client().succeeded(submitted(stack, 20))
+    invariants.check(stack)
+
+
+def test_30_each_message_comes_up_to_five_times_late_and_out_of_order(stack: Stack, cloud: FaultyCloud) -> None:
+    """Jobs and replies: copies on the queue, and deliveries repeated with the same receipt."""
+    again = a.Replayed()
+    with applied(
+        cloud, Rule("SendMessageBatch", a.multiplied(most=5, delay_s=4)), Rule("ReceiveMessage", again, share=0.5)
+    ):
+        ids = submitted(stack, 40)
+        stack.client().succeeded(ids)
+    assert again.again, "nothing was delivered twice"
+    invariants.check(stack)
+    kinds = Counter(line.type for line in invariants.read_log(stack) if line.stream in ids)
+    assert kinds["image.published"] == kinds["image.rendered"] == 40, kinds
+
+
+def attempts(stack: Stack, ids: Sequence[str]) -> list[str]:
+    """Who started images of these generations."""
+    lines = invariants.read_log(stack)
+    return [line.event.worker_id for line in lines if line.stream in ids and line.type == "image.started"]  # type: ignore[union-attr]
+
+
+def test_31_heartbeats_without_effect_and_core_tells_the_second_worker(stack: Stack, cloud: FaultyCloud) -> None:
+    """The message goes to the other worker in mid-render; asked by it, core says that somebody has it in hand."""
+    with applied(cloud, Rule("ChangeMessageVisibilityBatch", a.said_done)):
+        [made] = stack.client().submit_many([{"model": "slow", "num_inference_steps": 100}])
+        stack.client().succeeded([made])
+    assert len(attempts(stack, [made])) == 1
+    invariants.check(stack)
+
+
+def test_31_heartbeats_without_effect_and_nobody_to_ask(stack: Stack, cloud: FaultyCloud, line: TcpProxy) -> None:
+    """While core cannot be asked both workers render: two attempts, of which one is accepted."""
+    with applied(cloud, Rule("ChangeMessageVisibilityBatch", a.said_done)):
+        [made] = stack.client().submit_many([{"model": "slow", "num_inference_steps": 100}])
+        with line.faulty(refuse=True):
+            line.cut()
+            until(lambda: len(attempts(stack, [made])) == 2, 30, what="both have begun", every_s=0.2)
+        stack.client().succeeded([made])
+    assert set(attempts(stack, [made])) == {"worker-0", "worker-1"}
+    invariants.check(stack)
+
+
+def test_32_receipts_that_are_invalid_when_they_are_deleted(stack: Stack, cloud: FaultyCloud) -> None:
+    """Nothing is deleted for a while: what comes again is known, and changes nothing."""
+    with applied(cloud, Rule("DeleteMessageBatch", a.receipts_invalid(), times=10)):
+        ids = submitted(stack, 20)
+        stack.client().succeeded(ids)
+    invariants.check(stack)
+    assert len(attempts(stack, ids)) == 20
+
+
+def test_33_dead_letters_moved_back_after_their_generation_has_ended(stack: Stack, cloud: FaultyCloud) -> None:
+    """As the queue's own redrive does it: nothing is rendered, nothing stays, nothing changes."""
+    jobs: list[bytes] = []
+
+    async def overheard(call: Call) -> Reply:
+        jobs.extend(body for body in a.bodies(call) if name(body)[0] == "ImageJob")
+        return await call.forward()
+
+    with applied(cloud, Rule("SendMessageBatch", overheard)):
+        [made] = stack.client().submit_many([{"n": 3, "seed": 33}])
+        done = stack.client().ended(made)
+    assert len(jobs) == 3
+    for body in jobs:
+        stack.cloud.put(DEAD, body)
+    for body in stack.cloud.take(DEAD, hidden_s=30):
+        stack.cloud.put(JOBS, body)
+    until(lambda: stack.cloud.waiting(JOBS) == 0, 20, what="the old jobs are taken")
+    assert stack.client().get(made) == done
+    assert len(attempts(stack, [made])) == 3
