@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -17,7 +18,7 @@ from core import history, sqlite_backup, sqlite_check, sqlite_read, sqlite_rebui
 from core.errors import LogBroken, LogUnusable
 from core.sqlite_base import READ_ERRORS, assert_version, connect, connect_read_only, sqlite3, translated
 from core.sqlite_files import LogFiles
-from core.sqlite_open import cannot_open
+from core.sqlite_open import cannot_open, lost
 from infra.retry import Retryable
 
 
@@ -96,6 +97,9 @@ def _verify(path: Path, options: argparse.Namespace, out: TextIO) -> int:
     connection = connect_read_only(path)
     try:
         report = sqlite_check.check(connection, position)
+        with suppress(*READ_ERRORS):  # of which the check has told
+            missing = lost(connection, LogFiles(path))
+            report.add(iter([f"the log {missing}"] if missing else []))
     finally:
         connection.close()
     if position:

@@ -147,18 +147,26 @@ def check_chain(connection: "sqlite3.Connection", path: Path) -> None:
 
 
 def check_head(connection: "sqlite3.Connection", files: LogFiles) -> None:
-    """Holds the log against the note of its head: nothing that was acknowledged may be missing."""
+    """Raises LogUnusable when something that was acknowledged is missing."""
+    reason = lost(connection, files)
+    if reason:
+        raise LogUnusable(f"the event log {files.database} {reason}. {RUNBOOK}")
+
+
+def lost(connection: "sqlite3.Connection", files: LogFiles) -> str:
+    """Holds the log against the note of its head: what is missing of what was acknowledged; empty for nothing."""
     noted = sqlite_head.read(files.note)
     if noted is None:
-        return
+        return ""
     row = connection.execute("SELECT chain FROM events WHERE position = ?", (noted.position,)).fetchone()
     if row is None:
-        raise LogUnusable(
-            f"the event log {files.database} ends at {read_head(connection).position}, but event {noted.position} "
-            f"was acknowledged: its -wal file is lost or damaged, or an old copy lies in its place. {RUNBOOK}"
+        return (
+            f"ends at {read_head(connection).position}, but event {noted.position} was acknowledged: "
+            "its -wal file is lost or damaged, or an old copy lies in its place"
         )
     if row[0] != noted.chain:
-        raise LogUnusable(damaged(files.database, f"event {noted.position} is not the one that was acknowledged"))
+        return f"is damaged (event {noted.position} is not the one that was acknowledged)"
+    return ""
 
 
 def check_end(connection: "sqlite3.Connection", path: Path) -> None:
