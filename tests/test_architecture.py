@@ -20,7 +20,14 @@ HOMES: dict[str, tuple[str, ...]] = {
     "aiobotocore": ("infra/",),
     "botocore": ("infra/",),
     "grpclib": ("infra/rpc.py", "core/grpc_api.py", "core/app.py", "gateway/core_client.py", "worker/core_client.py"),
-    "aiohttp": ("gateway/", "infra/admin.py", "infra/aws.py", "infra/local", "worker/engines/"),
+    "aiohttp": (
+        "gateway/",
+        "infra/admin.py",
+        "infra/aws.py",
+        "infra/local",
+        "worker/engines/",
+        "worker/engine_server/",
+    ),
     "sqlite3": ("core/sqlite_base.py",),
     "pysqlite3": ("core/",),
 }

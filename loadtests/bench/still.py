@@ -11,10 +11,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from worker.engines import server_http, server_uds
+from worker.engine_server import over_http, over_uds
+from worker.engine_server.images_api import Defaults
 from worker.engines.contract import Done, Picture, Progress, RenderJob, Report, Stepped
 from worker.engines.emulated import EmulatedEngine
-from worker.engines.images_api import Defaults
 
 MAX_SIDE = 2048
 
@@ -51,9 +51,9 @@ def main() -> int:
     given = parser.parse_args()
     engine = StillEngine(given.folder)
     if given.uds:
-        return server_uds.serve(engine, given.uds, parent=given.parent)
+        return over_uds.serve(engine, given.uds, parent=given.parent)
     defaults = Defaults(model="still", width=256, height=256, num_inference_steps=1, guidance_scale=0.0)
-    server = server_http.Server(engine, defaults, server_http.Limits(), now_s=time.time)
+    server = over_http.Server(engine, defaults, over_http.Limits(), now_s=time.time)
     asyncio.run(server.serve("127.0.0.1", given.http, _for_ever))
     return 0
 

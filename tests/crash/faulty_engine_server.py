@@ -12,7 +12,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from worker.engines import server_uds
+from worker.engine_server import over_uds
 from worker.engines.contract import Capabilities, Done, Picture, Report, Stepped
 from worker.engines.emulated import EmulatedEngine
 from worker.errors import BadOutput, EngineLost, LoadFailed, OutOfMemory
@@ -96,7 +96,7 @@ def main() -> int:
             starts.write("start\n")
         broken = "weights" if len(given.starts.read_text().splitlines()) > given.broken_after else ""
     engine = FaultyEngine(model=given.model, whole_calls=given.whole_calls, broken=broken)
-    return server_uds.serve(engine, given.uds, parent=given.parent)
+    return over_uds.serve(engine, given.uds, parent=given.parent)
 
 
 if __name__ == "__main__":

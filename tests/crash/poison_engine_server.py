@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from worker.engines import server_uds
+from worker.engine_server import over_uds
 from worker.engines.contract import Done, Picture, Report, Stepped
 from worker.engines.emulated import EmulatedEngine
 from worker.errors import BadOutput, OutOfMemory
@@ -80,7 +80,7 @@ def main() -> int:
     parser.add_argument("--struck", type=Path, required=True)
     given = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    return server_uds.serve(PoisonEngine(model=given.model, struck=given.struck), given.uds, parent=given.parent)
+    return over_uds.serve(PoisonEngine(model=given.model, struck=given.struck), given.uds, parent=given.parent)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ import structlog
 from infra import lifecycle, models, settings, telemetry
 from infra.clock import wall_ms
 from infra.lifecycle import ConfigError
+from worker.engine_server import over_http, over_uds
 from worker.engine_server.config import EngineServerSettings
-from worker.engines import server_http, server_uds
+from worker.engine_server.images_api import Defaults
 from worker.engines.build import build
 from worker.engines.contract import Engine
-from worker.engines.images_api import Defaults
 
 _log = structlog.get_logger()
 
@@ -45,7 +45,7 @@ def main(arguments: argparse.Namespace) -> int:
         if arguments.uds:
             return _serve_uds(engine, arguments.uds, arguments.parent)
         _log.info("engine_server.starting", model=entry.name, engine=entry.engine)
-        limits = server_http.Limits(waiting=config.engine_waiting, render_s=config.engine_render_s)
+        limits = over_http.Limits(waiting=config.engine_waiting, render_s=config.engine_render_s)
         defaults = Defaults(
             model=entry.name,
             width=entry.width,
@@ -53,7 +53,7 @@ def main(arguments: argparse.Namespace) -> int:
             num_inference_steps=entry.num_inference_steps,
             guidance_scale=entry.guidance_scale,
         )
-        server = server_http.Server(engine, defaults, limits, now_s=lambda: wall_ms() / 1000, token=token)
+        server = over_http.Server(engine, defaults, limits, now_s=lambda: wall_ms() / 1000, token=token)
         return lifecycle.run(lambda shutdown: server.serve(host, port, shutdown.wait))
     finally:
         flush()
@@ -62,7 +62,7 @@ def main(arguments: argparse.Namespace) -> int:
 def _serve_uds(engine: Engine, path: Path, parent: int) -> int:
     os.umask(0o077)
     try:
-        return server_uds.serve(engine, path, parent=parent)
+        return over_uds.serve(engine, path, parent=parent)
     except OSError as error:
         lifecycle.print_config_error(ConfigError(f"--uds {path}: {error}"))
         return lifecycle.EXIT_MISCONFIGURED

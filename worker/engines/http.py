@@ -33,7 +33,7 @@ from worker.engines.contract import (
     Report,
     Stepped,
 )
-from worker.engines.http_calls import Answer, Calls, Health, OpenAI, Outcome, Patience, Raw, Unreachable
+from worker.engines.http_calls import Answer, Calls, Condition, OpenAI, Outcome, Patience, Raw, Unreachable
 from worker.errors import BadOutput, EngineDied, EngineError, LoadFailed, Unsupported
 
 _log = structlog.get_logger()
@@ -237,7 +237,7 @@ class HttpEngine:
 
     async def _until_healthy(self, calls: Calls) -> Mapping[str, Any]:
         """What the server says of itself. Raises LoadFailed when it is not well in time."""
-        health = Health(why="not answering")
+        health = Condition(why="not answering")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._outage_s):
                 while True:

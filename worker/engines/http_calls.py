@@ -16,7 +16,9 @@ import aiohttp
 
 from infra.retry import backoff_s
 from worker.engines.contract import RenderJob
-from worker.engines.images_api import REFUSED
+
+REFUSED: Final = frozenset({"invalid_request", "unsupported", "out_of_memory", "bad_output", "model_error"})
+"""Error codes of our own engine server that a repetition of the request would bring again."""
 
 _RETRIED: Final = frozenset({408, 429, 500, 502, 503, 504})
 _OUR_FAULT: Final = frozenset({401, 403, 404, 405})
@@ -53,7 +55,7 @@ Outcome = Answer | Refused | Unreachable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
+class Condition:
     """`why` is empty when the server is well; waiting does not help when it is `hopeless`."""
 
     why: str
@@ -169,21 +171,21 @@ class Calls:
             return Unreachable("HTTP 500, and not healthy")
         return outcome
 
-    async def health(self) -> Health:
+    async def health(self) -> Condition:
         """How the server is and what it says of itself; /v1/models knows the right key."""
         about: dict[str, Any] = {}
         try:
             async with asyncio.timeout(10.0):
                 async with self._session.get(f"{self._base}/health", allow_redirects=False) as response:
                     if response.status not in (200, 404):
-                        return Health(why=f"not ready (HTTP {response.status})")
+                        return Condition(why=f"not ready (HTTP {response.status})")
                     about = _object(await _limited(response, _MAX_ERROR_BYTES)) if response.status == 200 else {}
                 async with self._session.get(f"{self._base}/v1/models", allow_redirects=False) as response:
                     if response.status in (401, 403):
-                        return Health(why=f"it refuses the key (HTTP {response.status})", hopeless=True)
+                        return Condition(why=f"it refuses the key (HTTP {response.status})", hopeless=True)
         except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
-            return Health(why=f"not reachable ({type(error).__name__})")
-        return Health(why="", about=about)
+            return Condition(why=f"not reachable ({type(error).__name__})")
+        return Condition(why="", about=about)
 
     async def _once(self, job: RenderJob, name: str) -> tuple[Outcome, float | None]:
         """One request: its outcome, and the least wait before it is worth another; None if it is not."""

@@ -1,8 +1,9 @@
 """An engine in a process of its own, reached over a Unix domain socket: a crash of the model costs no worker.
 
-The worker's end: each call of the contract is a frame there and one back (`frames.py`, `server_uds.py`). What the
-served engine can do and which jobs go together is asked of an unloaded copy of it in this process, so `key` needs no
-server. Whenever the process ends, by itself, by the kernel or by `kill`, the call under way raises EngineDied.
+The worker's end: each call of the contract is a frame there and one back (`frames.py`); the other end is
+`engine_server/over_uds.py`. What the served engine can do and which jobs go together is asked of an unloaded copy of it
+in this process, so `key` needs no server. Whenever the process ends, by itself, by the kernel or by `kill`, the call
+under way raises EngineDied.
 """
 
 import random

@@ -10,8 +10,8 @@ import pytest
 
 from tests.engine_processes import job
 from tests.eventually import eventually
+from worker.engine_server.driver import Busy, Driver
 from worker.engines.contract import Capabilities, Picture, RenderJob, Report, Stepped
-from worker.engines.driver import Busy, Driver
 from worker.engines.emulated import EmulatedEngine, draw
 from worker.errors import BadOutput, EngineLost, LoadFailed, OutOfMemory, Unsupported
 

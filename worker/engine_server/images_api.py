@@ -7,7 +7,7 @@ with the further fields that SGLang-Diffusion and vLLM-Omni accept under the sam
 
 import re
 import secrets
-from typing import Final, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -18,9 +18,6 @@ from worker.engines.wire import job_id
 from worker.errors import BadOutput, EngineLost, OutOfMemory, Unsupported
 
 FileFormat = Literal["png", "webp", "jpeg"]
-REFUSED: Final = frozenset({"invalid_request", "unsupported", "out_of_memory", "bad_output", "model_error"})
-"""Error codes that a repetition of the request would bring again."""
-
 _SIZE = re.compile(r"([0-9]{2,4})x([0-9]{2,4})")
 _side = Field(ge=limits.MIN_SIDE_PX, le=limits.MAX_SIDE_PX, multiple_of=limits.SIDE_MULTIPLE_PX)
 _steps = Field(None, ge=1, le=limits.MAX_STEPS)

@@ -22,9 +22,9 @@ from pydantic import ValidationError
 
 from schema import pb
 from worker import encode
+from worker.engine_server.driver import Busy, Driver
+from worker.engine_server.images_api import BadRequest, Defaults, Generation, Render, problems, refusal
 from worker.engines.contract import EncodedPicture, Engine, Picture, RenderJob
-from worker.engines.driver import Busy, Driver
-from worker.engines.images_api import BadRequest, Defaults, Generation, Render, problems, refusal
 
 _log = structlog.get_logger()
 MAX_BODY_BYTES: Final = 64 * 1024
