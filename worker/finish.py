@@ -58,11 +58,18 @@ class Finisher:
             self._metrics.failed.labels(failure=item.failure.name.lower()).inc()
             _log.warning("attempt.failed", image=held.id, failure=item.failure.name, detail=item.detail)
         await self._failpoints.reach("worker.reply_sent")
-        await self._deletions.submit_all(list(held.receipts.values()))
+        await self._delete(held)
         await self._failpoints.reach("worker.deleted")
         self._recorder("reply", held.id, began, loop.time())
         tracing.end(held.span, item.detail if isinstance(item, Failed) else "")
         self._window.settle(held)
+
+    async def _delete(self, held: Held) -> None:
+        """Its message with all copies, those included that are attached while the others are being deleted."""
+        deleted: set[str] = set()
+        while receipts := [each for each in held.receipts.values() if each not in deleted]:
+            await self._deletions.submit_all(receipts)
+            deleted.update(receipts)
 
     @staticmethod
     def _held(item: Uploaded | Failed | Held) -> Held:

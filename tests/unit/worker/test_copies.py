@@ -1,0 +1,36 @@
+"""A message's copies, at the moments at which they are easily forgotten."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from tests.eventually import eventually
+from tests.fakes import FakeQueue
+from tests.unit.worker.rig import Rig, job, running
+from worker.service import Tuning, Worker
+
+pytestmark = pytest.mark.asyncio
+
+
+async def test_a_copy_that_comes_while_the_others_are_deleted_is_deleted_too() -> None:
+    """Nobody would extend its visibility any more, and after a drain it would stay hidden from everybody."""
+
+    class Slow(FakeQueue):
+        deletions = 0
+
+        async def delete(self, receipts: Sequence[str]) -> list[bool]:
+            self.deletions += 1
+            if self.deletions == 1:
+                await rig.send(job(1))
+                await eventually(lambda: rig.metric("duplicates_total", kind="attached") == 1)
+            return await super().delete(receipts)
+
+    rig = Rig()
+    rig.jobs = queue = Slow("jobs")
+    rig.worker = Worker(replace(rig.ports, jobs=queue), Tuning(worker_id="w", receive_wait_s=1))
+    async with running(rig):
+        await rig.send(job(1))
+        await rig.idle()
+    assert queue.deletions == 2
+    assert rig.rendered() == ["g1"]
