@@ -18,6 +18,7 @@ from worker.admission import Seat, next_step
 from worker.batcher import Candidate, head, next_batch
 from worker.curve import Curves
 from worker.engines.contract import BatchKey, Engine
+from worker.errors import Unsupported
 from worker.finish import Finisher
 from worker.floor import Floor, left_s, quantum_s, staying
 from worker.member import Member, members_of
@@ -51,6 +52,7 @@ class Announcer:
         curves: Curves,
         measured: Measured,
         give_back: Callable[[], Awaitable[None]],
+        refuse: Callable[[Held, str], Awaitable[None]],
         new_id: NewId,
         failpoints: Failpoints,
     ) -> None:
@@ -63,6 +65,7 @@ class Announcer:
         self._curves = curves
         self._measured = measured
         self._give_back = give_back
+        self._refuse = refuse
         self._new_id = new_id
         self._failpoints = failpoints
         self._closed = False
@@ -91,10 +94,21 @@ class Announcer:
                 continue
             engine = self._models.engine(chosen[0].job.render.model)
             if not engine.loaded:
-                if not await self._models.load(engine):
-                    await self._give_back()
+                await self._load(engine)
                 continue
             await self._announce(engine, chosen)
+
+    async def _load(self, engine: Engine) -> None:
+        """What waited for the model is looked at again: a loaded model knows more of what it cannot do."""
+        waiting = self._window.waiting()
+        if not await self._models.load(engine, wanted_since_s=min(held.existed_s for held in waiting)):
+            await self._give_back()
+        for held in self._window.waiting():
+            try:
+                held.key = self._models.key(held.job.render)
+            except Unsupported as error:
+                if held.state is State.WAITING:
+                    await self._refuse(held, str(error))
 
     async def _look_again(self) -> None:
         """The window changes with every step reported while images wait; a session may also end without a report."""
@@ -148,7 +162,7 @@ class Announcer:
         return next_batch(waiting, step_s=step_s, limit=self._limit, now_s=now_s)
 
     def _limit(self, held: Held) -> int:
-        return 1 if self._mode is Mode.PLAIN else self._models.limit(held.job.render)
+        return 1 if self._mode is Mode.PLAIN else self._models.limit(held.job.render, held.key)
 
     def _joining(self, session: Session, waiting: Sequence[Candidate[Held]], now_s: float) -> Sequence[Held]:
         """Whom the policy would seat, by the time they are announced, among those who are here by then."""

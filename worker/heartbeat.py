@@ -4,7 +4,6 @@ Runs on the event loop beside everything else, at a third of the visibility time
 """
 
 import asyncio
-from collections.abc import Callable
 
 import structlog
 
@@ -27,22 +26,19 @@ class Heartbeat:
         visibility_s: int,
         metrics: Metrics,
         failpoints: Failpoints,
-        held_up: Callable[[], bool] = lambda: False,
     ) -> None:
         self._window = window
         self._queue = queue
         self._visibility_s = visibility_s
         self._metrics = metrics
         self._failpoints = failpoints
-        self._held_up = held_up
 
     async def run(self) -> None:
         """For ever."""
         good = True
         while True:
             await asyncio.sleep(self._visibility_s / (3 if good else 12))
-            if not self._held_up():
-                good = await self.beat()
+            good = await self.beat()
 
     async def beat(self) -> bool:
         """Extend everything held now. False when the queue could not be asked."""

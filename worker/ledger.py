@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 SETTLE_S = 30.0
-"""Idle time older than this is NO_WORK for good: a counter that waits for an idle worker's next image is no use."""
+"""How long an image may take from its acceptance into the jobs queue and still be counted as work that existed."""
 GAPS = 64
 """Untold spans that are remembered, for what is told late; the oldest stay unattributed."""
 
@@ -66,7 +66,9 @@ class Ledger:
         self.spend(Cause.NOT_HERE, arrived_s, now_s)
 
     def settle(self, now_s: float) -> None:
-        """Idle time older than SETTLE_S was without work. Call it before reading counters."""
+        """The queue has just said that it holds nothing: idle time older than SETTLE_S was without work. While the
+        queue does not answer nobody knows, and the idle time stays open.
+        """
         began_s, settled_s = self._idle_since_s, now_s - SETTLE_S
         if began_s is not None and began_s < settled_s:
             self.spend(Cause.NO_WORK, began_s, settled_s)

@@ -7,7 +7,7 @@ from typing import Protocol
 from opentelemetry.trace import INVALID_SPAN, Span
 
 from worker.admission import Seat
-from worker.engines.contract import EncodedPicture, Picture, RenderJob, Report
+from worker.engines.contract import BatchKey, EncodedPicture, Picture, RenderJob, Report
 from worker.ledger import Cause
 from worker.types import Batch, Failure, Held, ImageId
 
@@ -101,10 +101,13 @@ Event = Admitted | Spent | Left | Decoded | Broke
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crash:
-    """What the engine was at when it failed. Holds no traceback: that would hold tensors."""
+    """What the engine was at when it failed; `together` were in its memory. Holds no traceback: that would hold
+    tensors.
+    """
 
     suspects: Sequence[Member]
     innocents: Sequence[Member]
+    together: int
     failure: Failure
     detail: str
     died: bool = False
@@ -140,5 +143,5 @@ class Surroundings:
     post: Callable[[Event], None]
     report: Report
     places: Places
-    limit: Callable[[RenderJob], int]
+    limit: Callable[[RenderJob, BatchKey], int]
     record: Callable[[str, str, float, float], None]

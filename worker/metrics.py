@@ -65,7 +65,6 @@ class _LedgerFigures(Collector):
 
     def collect(self) -> Iterator[Metric]:
         now_s = self._clock()
-        self._ledger.settle(now_s)
         spent = CounterMetricFamily(
             "darkroom_worker_gpu_seconds", "Where the GPU's seconds went, each under one cause", labels=("cause",)
         )

@@ -65,10 +65,11 @@ class Models:
         """The job's batch key. Raises Unsupported."""
         return self.engine(job.model).key(job)
 
-    def limit(self, job: RenderJob) -> int:
-        """How many may share a batch with this job."""
-        engine = self.engine(job.model)
-        return self._caps.limit(job, engine.key(job), engine.capabilities.max_batch)
+    def limit(self, job: RenderJob, key: BatchKey) -> int:
+        """How many may share a batch with this job, whose key is given: an engine may refuse, once it is loaded, what
+        it had a key for. Any thread.
+        """
+        return self._caps.limit(job, key, self.engine(job.model).capabilities.max_batch)
 
     def largest_batch(self) -> int:
         """The most that any model takes at once."""
@@ -82,11 +83,13 @@ class Models:
         finally:
             self.waiting = False
 
-    async def load(self, engine: Engine) -> bool:
-        """Make `engine` ready. False after three failures: this worker is of no use any more."""
+    async def load(self, engine: Engine, *, wanted_since_s: float | None = None) -> bool:
+        """Make `engine` ready. False after three failures: this worker is of no use any more. `wanted_since_s`: since
+        when the image that needs it has existed, for the idle time that ends here.
+        """
         loop = asyncio.get_running_loop()
         began = loop.time()
-        self._ledger.idle_ended(began, existed_since_s=None)
+        self._ledger.idle_ended(began, existed_since_s=wanted_since_s)
         try:
             await self._make_room(engine)
             for attempt in range(MAX_LOADS):

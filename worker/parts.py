@@ -60,6 +60,8 @@ class Tuning:
     upload_deadline_s: float = 30.0
     wanted_every_s: float = 1.0
     hang_s: float = 30.0
+    reset_s: float = 300.0
+    """An engine may be made ready again for so long; one behind HTTP waits two minutes for its server."""
     models_loaded: int = 1
     preload: bool = True
     mode: Mode = Mode.OVERLAPPED

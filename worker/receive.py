@@ -16,13 +16,14 @@ from worker import jobs
 from worker.engines.contract import BatchKey
 from worker.errors import Unsupported
 from worker.health import Health
+from worker.ledger import Ledger
 from worker.metrics import Metrics
 from worker.models import Models
 from worker.pipeline import Line
 from worker.ports import Failpoints, JobQueue, NewId, Received, Recorder, Reply, ReplyQueue, Rng
 from worker.room import RECEIVE_KIND
 from worker.timing import Measured
-from worker.types import Failed, Failure, Job, State
+from worker.types import Failed, Failure, Held, Job, State
 from worker.window import Offer, Window
 
 _log = structlog.get_logger()
@@ -49,6 +50,7 @@ class Receiver:
         new_id: NewId,
         rng: Rng,
         measured: Measured,
+        ledger: Ledger,
         metrics: Metrics,
         health: Health,
         failpoints: Failpoints,
@@ -67,6 +69,7 @@ class Receiver:
         self._new_id = new_id
         self._rng = rng
         self._measured = measured
+        self._ledger = ledger
         self._metrics = metrics
         self._health = health
         self._failpoints = failpoints
@@ -100,6 +103,12 @@ class Receiver:
         if receipts:
             await self._call("release", lambda: self._queue.extend(receipts, 0))
 
+    async def refuse(self, held: Held, reason: str) -> None:
+        """It will never be rendered here: core hears of it, and the message goes once it has."""
+        held.attempt_id = self._new_id("att")
+        self._window.move(held, State.FINISHING)
+        await self._line.fail(Failed(held=held, failure=Failure.UNSUPPORTED, detail=reason))
+
     def _unable(self) -> bool:
         """Whether what comes in now must go back to the queue."""
         return self._closed.is_set() or self._models.broken
@@ -121,7 +130,9 @@ class Receiver:
             return None
         self._health.clear("jobs")
         ended = asyncio.get_running_loop().time()
-        if received:
+        if not received:
+            self._ledger.settle(ended)
+        else:
             self._recorder("receive", f"{len(received)} messages", began, ended)
         if len(received) == limit:  # otherwise most of the time went into waiting for messages
             self._measured.observe(RECEIVE_KIND, ended - began)
@@ -166,13 +177,10 @@ class Receiver:
         return offer
 
     async def _refuse(self, message: Received, job: Job, reason: str) -> bool:
-        """It will never be rendered here: core hears of it, and the message goes once it has."""
         offer = self._offer(message, job, ())
         held = self._window.get(job.render.id)
         if offer is Offer.HELD and held is not None:
-            held.attempt_id = self._new_id("att")
-            self._window.move(held, State.FINISHING)
-            await self._line.fail(Failed(held=held, failure=Failure.UNSUPPORTED, detail=reason))
+            await self.refuse(held, reason)
         return offer is Offer.SETTLED
 
     async def _quarantine(self, message: Received, reason: str) -> bool:

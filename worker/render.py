@@ -59,7 +59,7 @@ class Renderer:
         line: Line,
         *,
         mode: Mode,
-        limit: Callable[[RenderJob], int],
+        limit: Callable[[RenderJob, BatchKey], int],
         clock: Callable[[], float],
         caps: Caps,
         curves: Curves,
@@ -190,6 +190,8 @@ class Renderer:
                 self._hand_on(session, event)
             case Broke():
                 self._pulse.fail()
+                if not session.engine.capabilities.restartable:  # one in a process of its own keeps its own time
+                    self._pulse.begin_reset(self._clock())
 
     def _spent(self, session: Session, event: Spent) -> None:
         self._ledger.spend(event.cause, event.began_s, event.ended_s)
@@ -237,13 +239,12 @@ class Renderer:
             self._on_gpu.left(member, crash.detail)
         work.innocents += self._afresh([each.held for each in crash.innocents])
         suspects = [each.held for each in crash.suspects]
-        if len(suspects) == 1:
+        if crash.failure is Failure.OUT_OF_MEMORY:
+            self._caps.ran_out(everybody[0].held.job.render, crash.together)
+        if len(suspects) == 1 and (crash.failure is not Failure.OUT_OF_MEMORY or not crash.innocents):
             failure = Failure.HUNG if hung else crash.failure
             self._line.fail_now(Failed(held=suspects[0], failure=failure, detail=crash.detail))
             return
-        if crash.failure is Failure.OUT_OF_MEMORY:
-            render = suspects[0].job.render
-            self._caps.ran_out(render, len(suspects))
         reason = "died" if crash.died else crash.failure.name.lower()
         self._metrics.bisected.labels(reason=reason).inc()
         left = [held for held in suspects if held.state in (State.STARTED, State.RUNNING)]

@@ -31,7 +31,7 @@ class Room:
         if self._models.broken or self._models.waiting:
             return 0
         first = next(iter(self._window.waiting()), None)
-        batch = self._models.largest_batch() if first is None else self._models.limit(first.job.render)
+        batch = self._models.largest_batch() if first is None else self._models.limit(first.job.render, first.key)
         if self._mode is not Mode.OVERLAPPED:
             return (1 if self._mode is Mode.PLAIN else batch) if not self._window.held() else 0
         batch_s = None

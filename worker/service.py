@@ -86,7 +86,7 @@ class Worker:
             evict=self._evict,
             metrics=shared.metrics,
         )
-        pulse = Pulse(shared.measured, floor_s=tuning.hang_s)
+        pulse = Pulse(shared.measured, floor_s=tuning.hang_s, reset_s=tuning.reset_s)
         self._watchdog = Watchdog(pulse, tick_s=min(1.0, tuning.hang_s / 5), leave=self._hung)
         self._renderer = self._build_renderer(pulse)
         self._gpu = self._build_gpu()
@@ -124,6 +124,7 @@ class Worker:
         return loops
 
     async def _gpu_loop(self) -> None:
+        self._shared.ledger.idle_began(self._ports.clock())
         if self._tuning.preload:
             await self._models.preload()
             self.window.touch()  # the receiver waits for that
@@ -218,6 +219,7 @@ class Worker:
             new_id=ports.new_id,
             rng=ports.rng,
             measured=shared.measured,
+            ledger=shared.ledger,
             metrics=shared.metrics,
             health=shared.health,
             failpoints=ports.failpoints,
@@ -263,6 +265,7 @@ class Worker:
             curves=shared.curves,
             measured=shared.measured,
             give_back=self._leaving.give_back,
+            refuse=self._receiver.refuse,
             new_id=ports.new_id,
             failpoints=ports.failpoints,
         )

@@ -8,11 +8,10 @@ has ended: because nothing is left to do, because the line behind the GPU is ful
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import structlog
 
-from worker.admission import Seat, next_step
+from worker.choice import Behind, Choice, choose
 from worker.engines.contract import BatchKey, Done, EncodedPicture, Engine, Picture, RenderJob
 from worker.errors import BadOutput, EngineDied, EngineLost, LoadFailed, OutOfMemory
 from worker.ledger import Cause
@@ -20,22 +19,6 @@ from worker.member import MAX_MATES, Admitted, Broke, Crash, Decoded, End, Left,
 from worker.types import Failure
 
 _log = structlog.get_logger()
-LOOK_AGAIN_STEPS = 16
-"""Steps after which a choice is made anew although nobody came or went: waiting makes images more urgent."""
-
-
-@dataclass(slots=True, kw_only=True)
-class _Choice:
-    """Stands while nobody comes or goes: with each step those who were nearest to their end come nearer to it."""
-
-    chosen: Sequence[Member]
-    members: Sequence[Member]
-    behind: object
-    limit: int
-    steps_left: int
-
-    def stands(self, members: Sequence[Member], behind: object, limit: int) -> bool:
-        return self.steps_left > 0 and self.limit == limit and self.behind is behind and self.members == tuple(members)
 
 
 class Session:
@@ -58,15 +41,17 @@ class Session:
         self.began_s = around.clock()
         self.step_seconds = step_seconds
         self.roster: tuple[Member, ...] = ()
-        self.behind: Sequence[Seat[Member | None]] = ()
+        self.behind: Behind = ()
         self._around = around
         self._parks = parks
         self._offered: deque[Member] = deque()
         self._members: list[Member] = []
         self._undecoded: deque[tuple[Member, Done]] = deque()
         self._at_work: Sequence[Member] = ()
+        self._work = Cause.RENDERING
+        self._work_began_s = 0.0
         self._together: frozenset[str] = frozenset()
-        self._choice: _Choice | None = None
+        self._choice: Choice | None = None
         self._step_took_s = 0.0
 
     @property
@@ -140,36 +125,24 @@ class Session:
         members = [each for each in self._members if each.running] if blocked else self._members
         if not members:
             return ()
-        limit = self._around.limit(members[0].held.job.render)
+        limit = self._around.limit(members[0].held.job.render, self.key)
         if not self._joins:
             return [each for each in members if each.running] or members[:limit]
         choice = self._choice
         if choice is None or not choice.stands(members, self.behind, limit):
-            choice = self._choice = self._choose(members, limit)
+            choice = self._choice = choose(
+                members,
+                self.behind,
+                now_s=self._around.clock(),
+                limit=limit,
+                step_s=self.step_seconds,
+                park=self._parks,
+            )
         choice.steps_left -= 1
         return choice.chosen
 
-    def _choose(self, members: Sequence[Member], limit: int) -> "_Choice":
-        """As the policy says with all who wait in view. Places of those who are not here yet go to those who are."""
-        now_s = self._around.clock()
-        seats: list[Seat[Member | None]] = [member.seat(now_s) for member in members]
-        seats += self.behind
-        best = next_step(seats, step_s=self.step_seconds, limit=limit, join=True, park=self._parks)
-        chosen = [member for member in best if member is not None]
-        if len(chosen) < len(best):
-            others = sorted((each for each in members if each not in chosen), key=lambda each: not each.running)
-            chosen += others[: len(best) - len(chosen)]
-        return _Choice(
-            chosen=chosen,
-            members=tuple(members),
-            behind=self.behind,
-            limit=limit,
-            steps_left=min(LOOK_AGAIN_STEPS, *(each.remaining for each in chosen)),
-        )
-
     def _step(self, chosen: Sequence[Member]) -> None:
-        self._at_work = chosen
-        began_s = self._around.clock()
+        began_s = self._begin(Cause.RENDERING, chosen)
         self._seat(chosen, began_s)
         stepping_s = self._around.clock()
         stepped = self.engine.step(self._around.report)
@@ -197,6 +170,11 @@ class Session:
             member.remaining = max(1, member.remaining - steps)
         self._sort_out(stepped.finished, stepped.evicted)
         self._at_work = ()
+
+    def _begin(self, work: Cause, members: Sequence[Member]) -> float:
+        """Who is to blame, and for which seconds, if this goes wrong. Returns the time."""
+        self._at_work, self._work, self._work_began_s = members, work, self._around.clock()
+        return self._work_began_s
 
     def _seat(self, chosen: Sequence[Member], now_s: float) -> None:
         """Park those who stand aside, call back those who go on, admit those who are new."""
@@ -248,8 +226,7 @@ class Session:
                 return
 
     def _decode(self, member: Member, done: Done) -> None:
-        self._at_work = (member,)
-        began_s = self._around.clock()
+        began_s = self._begin(Cause.DECODING, (member,))
         picture: Picture | EncodedPicture | None = None
         bad = ""
         try:
@@ -268,11 +245,14 @@ class Session:
 
     def _crashed(self, failure: Failure, detail: str, *, died: bool) -> End:
         """Make the engine ready again; everybody begins anew, some under suspicion."""
-        self._around.post(Broke())
         began_s = self._around.clock()
         suspects = list(self._at_work)
+        if suspects:
+            self._around.post(Spent(cause=self._work, began_s=self._work_began_s, ended_s=began_s, size=len(suspects)))
+        self._around.post(Broke())
         innocents = [each for each in self._members if each not in suspects]
         innocents += [member for member, _ in self._undecoded if member not in suspects]
+        together = len({member.id for member in self._members if member.running} | {each.id for each in suspects})
         self._at_work, self._members, self.roster = (), [], ()
         self._undecoded.clear()
         try:
@@ -281,7 +261,9 @@ class Session:
             raise EngineLost(str(error)) from None
         ended_s = self._around.clock()
         self._around.post(Spent(cause=Cause.RESTARTING, began_s=began_s, ended_s=ended_s))
-        crash = Crash(suspects=suspects, innocents=innocents, failure=failure, detail=detail, died=died)
+        crash = Crash(
+            suspects=suspects, innocents=innocents, together=together, failure=failure, detail=detail, died=died
+        )
         return End(at_s=ended_s, crash=crash)
 
 

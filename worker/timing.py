@@ -44,8 +44,7 @@ class Caps:
 
     def measured(self, key: BatchKey, fits: int) -> None:
         """So many images fit into memory, as far as the engine has seen. The newest word counts."""
-        self._fits.pop(key, None)
-        self._fits[key] = max(1, fits)
+        self._fits[key] = max(1, fits)  # in place: the GPU thread may be asking
         if len(self._fits) > self._remembered:
             del self._fits[next(iter(self._fits))]
 

@@ -10,14 +10,16 @@ from worker.errors import Hung
 from worker.timing import Measured, hang_deadline_s, step_kind
 
 _log = structlog.get_logger()
+_RESET: BatchKey = ("reset",)
 
 
 class Pulse:
     """Signs of life of the GPU thread while it works; also where step times are learned."""
 
-    def __init__(self, measured: Measured, *, floor_s: float) -> None:
+    def __init__(self, measured: Measured, *, floor_s: float, reset_s: float) -> None:
         self._measured = measured
         self._floor_s = floor_s
+        self._reset_s = reset_s
         self._kind: tuple[object, ...] = ()
         self._last_s = 0.0
         self._longest_s = 0.0
@@ -31,6 +33,10 @@ class Pulse:
         self._longest_s = 0.0
         self.beats += 1
         self.working = True
+
+    def begin_reset(self, now_s: float) -> None:
+        """The engine is being made ready again: nothing to learn from, and longer than a step."""
+        self.begin(_RESET, now_s)
 
     def beat(self, now_s: float) -> None:
         """A step is done."""
@@ -56,6 +62,8 @@ class Pulse:
 
     def deadline_s(self) -> float:
         """How long the silence may be."""
+        if self._kind == step_kind(_RESET):
+            return self._reset_s
         return hang_deadline_s(floor_s=self._floor_s, learned_s=self._measured.seconds(self._kind))
 
 

@@ -130,5 +130,7 @@ def test_metrics_show_the_ledger_as_it_is() -> None:
     assert shown("seconds_total", cause="no_work") == 0.0
     assert (shown("open_idle_seconds"), shown("unattributed_seconds")) == (1.0, 1.0)
     now_s = 3.0 + SETTLE_S + 10.0
+    assert shown("seconds_total", cause="no_work") == 0.0  # who looks decides nothing
+    ledger.settle(now_s)
     assert shown("seconds_total", cause="no_work") == 10.0
     assert (shown("open_idle_seconds"), shown("overlapping_seconds")) == (SETTLE_S, 0.0)

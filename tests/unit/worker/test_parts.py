@@ -166,7 +166,7 @@ def test_a_hang_is_ten_learned_steps_and_never_less_than_the_floor() -> None:
 @pytest.mark.asyncio
 async def test_the_watchdog_barks_at_silence_and_not_at_work_or_rest() -> None:
     loop = asyncio.get_running_loop()
-    pulse = Pulse(Measured(), floor_s=0.05)
+    pulse = Pulse(Measured(), floor_s=0.05, reset_s=60.0)
     told: list[str] = []
 
     async def leave(detail: str) -> bool:
@@ -191,7 +191,7 @@ async def test_the_watchdog_barks_at_silence_and_not_at_work_or_rest() -> None:
 @pytest.mark.asyncio
 async def test_a_process_that_was_stopped_and_continued_is_not_taken_for_hung() -> None:
     loop = asyncio.get_running_loop()
-    pulse = Pulse(Measured(), floor_s=0.2)
+    pulse = Pulse(Measured(), floor_s=0.2, reset_s=60.0)
     pulse.begin(("k",), loop.time())
 
     async def leave(_: str) -> bool:

@@ -9,8 +9,8 @@ import pytest
 from schema import fast, pb
 from tests.eventually import eventually
 from tests.unit.worker.rig import FaultyEngine, Rig, generation, job, quiet, running, some
-from worker.engines.contract import Picture, RenderJob
-from worker.errors import EngineLost
+from worker.engines.contract import Done, Picture, RenderJob
+from worker.errors import EngineLost, OutOfMemory
 
 pytestmark = pytest.mark.asyncio
 F = pb.AttemptFailure
@@ -78,6 +78,30 @@ async def test_no_batch_is_larger_than_what_the_engine_measured_of_its_memory() 
         await rig.send(*some(range(50, 90)))
         await rig.idle()
         assert rig.metric("batch_size_bucket", le="4.0") < rig.metric("batch_size_count")
+
+
+class Cramped(FaultyEngine):
+    """Steps of many fit into memory, but there is no room to decode while another one runs."""
+
+    def decode(self, done: Done) -> Picture:
+        if self.running > len(self._parked):
+            self.ran_out += 1
+            raise OutOfMemory
+        return super().decode(done)
+
+
+async def test_out_of_memory_while_others_are_there_convicts_nobody() -> None:
+    engine = Cramped()
+    async with running(Rig(engine)) as rig:
+        await rig.send(*[job(number, steps=2 + 3 * number) for number in range(6)])
+        await rig.idle()
+        assert engine.ran_out
+        assert sorted(rig.rendered()) == [f"g{number}" for number in range(6)]
+        assert not rig.failed()
+        learned = engine.ran_out
+        await rig.send(*[job(number, steps=2 + 3 * number) for number in range(10, 16)])
+        await rig.idle()
+    assert engine.ran_out == learned  # the cap is remembered
 
 
 async def test_out_of_memory_alone_is_reported() -> None:
