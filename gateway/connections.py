@@ -16,8 +16,10 @@ from aiohttp import web
 from gateway import errors, problems
 
 _log = structlog.get_logger()
-_OTHER_FILES = 128
-"""Kept free for what is no client: core, logs, keys, the admin port."""
+BACKLOG = 512
+"""Connections that asyncio takes from the kernel in one go, before any of them can enter the room."""
+_OTHER_FILES = BACKLOG + 128
+"""Kept free for those, and for what is no client: core, logs, keys, the admin port."""
 
 
 def most(wanted: int) -> int:
@@ -46,7 +48,9 @@ class Room:
         """Takes the newcomer in; when the room is full, somebody goes."""
         self._present.add(newcomer)
         if len(self._present) > self._limit:
-            min(self._present, key=lambda each: each.kept_us_waiting_since).cut("full")
+            leaving = min(self._present, key=lambda each: each.kept_us_waiting_since)
+            self._present.discard(leaving)  # now: the next newcomer may come before asyncio says that it is closed
+            leaving.cut("full")
 
     def leave(self, connection: "Connection") -> None:
         """It is closed."""

@@ -11,9 +11,8 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from gateway.connections import Connection, Room
+from gateway.connections import BACKLOG, Connection, Room
 
-_BACKLOG = 1024
 _LINGERING_S = 2.0
 """How long what a refused client still sends is read and thrown away, so that it can read the refusal."""
 
@@ -55,7 +54,7 @@ class Listener:
             return Connection(manager, self._room, loop=loop, **self._options)
 
         try:
-            self._server = await loop.create_server(connection, self._host, self._port, backlog=_BACKLOG)
+            self._server = await loop.create_server(connection, self._host, self._port, backlog=BACKLOG)
         except OSError as error:
             await self._runner.cleanup()
             reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be bound ({error.strerror})"
