@@ -24,8 +24,8 @@ def test_row_23_a_torn_end_keeps_every_synced_transaction(left: Left) -> None:
     ends = [WAL_HEADER, *damage.commits(wal)]
     assert len(ends) > 5
     assert len(wal) > ends[-1], "core was not killed within a transaction"
-    kept = {*range(ends[-1], len(wal) + 1, 64), *range(WAL_HEADER, len(wal), FRAME), *ends, len(wal)}
-    below = {*range(0, ends[-1], 1_537), ends[-1] - 1, ends[-1] - FRAME}
+    kept = {*range(ends[-1], len(wal) + 1, 256), *range(WAL_HEADER, len(wal), 3 * FRAME), *ends, len(wal)}
+    below = {*range(0, ends[-1], 6_007), ends[-1] - 1, ends[-1] - FRAME}
     for size in sorted(kept | below):
         with altered(left.folder, {WAL: wal[:size]}) as path:
             outcome = look(path, left.content)
@@ -35,6 +35,18 @@ def test_row_23_a_torn_end_keeps_every_synced_transaction(left: Left) -> None:
         else:
             assert "was acknowledged" in outcome.refusal, f"cut to {size} bytes, before the sync at {ends[-1]}"
             assert RUNBOOK in outcome.refusal
+
+
+def test_row_23_a_torn_end_at_every_byte_past_the_last_sync(left: Left) -> None:
+    """What SQLite makes of each: the last synced transaction is the log's end. (What core makes of it is above.)"""
+    wal = left.wal
+    *_, synced = damage.commits(wal)
+    last = left.content["events"][-1]
+    seen = 0
+    for size, head in damage.heads_of_torn_ends(left, synced):
+        assert (head.position, head.chain) == (last[0], last[7]), f"cut to {size} of {len(wal)} bytes"
+        seen += 1
+    assert seen == len(wal) - synced + 1 > FRAME, "core was not killed within a transaction"
 
 
 @pytest.mark.parametrize("file", [NAME, WAL])

@@ -1,6 +1,7 @@
 """A log as a killed core leaves it, with much in its write-ahead log, and what becomes of altered copies of it."""
 
 import asyncio
+import os
 import shutil
 import struct
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 from core.errors import LogBroken, LogUnusable
 from core.sqlite_base import connect_read_only, sqlite3
+from core.sqlite_chain import Head, read_head
 from core.sqlite_check import check
 from core.sqlite_log import SqliteLog
 from infra.retry import Retryable
@@ -45,7 +47,7 @@ def leave(folder: Path) -> Left:
         core.start()
         asyncio.run(core.load(6))
         with strace.attached(
-            core.process.pid, folder / "kill", strace.injecting(strace.WRITES, "signal=SIGKILL:when=9")
+            core.process.pid, folder / "kill", strace.injecting(strace.WRITES, "signal=SIGKILL:when=5")
         ):
             asyncio.run(core.load(20))
             core.process.died_by_kill()
@@ -113,6 +115,19 @@ async def _start(path: Path) -> None:
     async with SqliteLog(path) as log:
         async for _ in log.open_streams():
             pass
+
+
+def heads_of_torn_ends(left: Left, synced: int) -> Iterator[tuple[int, Head]]:
+    """The log's head as SQLite recovers it, for each size of the write-ahead log from all of it down to `synced`."""
+    with altered(left.folder, {}) as path:
+        wal, index = path.with_name(f"{NAME}-wal"), path.with_name(f"{NAME}-shm")
+        for size in range(len(left.wal), synced - 1, -1):
+            os.truncate(wal, size)
+            connection = connect_read_only(path)
+            head = read_head(connection)
+            connection.close()
+            index.unlink()  # what was recovered before must not be believed
+            yield size, head
 
 
 def commits(wal: bytes) -> Iterator[int]:
