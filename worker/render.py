@@ -89,6 +89,7 @@ class Renderer:
         self._failpoints = failpoints
         self._recorder = recorder
         self._hung = False
+        self._between: tuple[Cause, float] | None = None
 
     def session(self, engine: Engine, key: BatchKey, *, solo: bool = False) -> Session:
         """A session that others may join, where engine and mode allow it."""
@@ -127,7 +128,9 @@ class Renderer:
         return session
 
     async def run(self, session: Session) -> None:
-        """Returns when every member has left the GPU, whoever joined meanwhile included. Raises EngineLost."""
+        """Returns when every member has left the GPU, whoever joined meanwhile included. Raises EngineLost and
+        EngineAway.
+        """
         while True:
             crash = await self._until_it_ends(session)
             if crash is not None:
@@ -143,14 +146,23 @@ class Renderer:
         """Turn after turn, as long as the line has room; None once nobody is left."""
         while True:
             end = await self._turn(session)
+            self._goes_on(end.at_s)
             if end.crash is not None:
+                self._between = (Cause.RESTARTING, end.at_s)
                 return end.crash
             if not end.full:
                 self._ledger.idle_began(end.at_s)
                 return None
+            self._between = (Cause.BACKPRESSURE, end.at_s)
             await self._line.room()
             self._waits.backpressure_until_s = self._clock()
-            self._ledger.spend(Cause.BACKPRESSURE, end.at_s, self._clock())
+
+    def _goes_on(self, now_s: float) -> None:
+        """The time between two turns has its cause, up to the first thing that the next one does."""
+        if self._between is not None:
+            cause, began_s = self._between
+            self._between = None
+            self._ledger.spend(cause, began_s, now_s)
 
     async def _turn(self, session: Session) -> End:
         self._pulse.begin(session.key, self._clock())
@@ -177,6 +189,7 @@ class Renderer:
         """What the GPU thread tells, in its order, on the event loop. Never waits."""
         match event:
             case Admitted():
+                self._goes_on(event.at_s)
                 self._ledger.idle_ended(event.at_s, existed_since_s=min(each.held.existed_s for each in event.members))
                 self._on_gpu.admitted(event.members, event.at_s, self._waits)
                 self._window.touch()
@@ -194,6 +207,7 @@ class Renderer:
                     self._pulse.begin_reset(self._clock())
 
     def _spent(self, session: Session, event: Spent) -> None:
+        self._goes_on(event.began_s)
         self._ledger.spend(event.cause, event.began_s, event.ended_s)
         self._pulse.beat(event.ended_s)
         if event.cause is not Cause.RENDERING:
@@ -241,6 +255,8 @@ class Renderer:
         suspects = [each.held for each in crash.suspects]
         if crash.failure is Failure.OUT_OF_MEMORY:
             self._caps.ran_out(everybody[0].held.job.render, crash.together)
+        if not suspects:
+            return
         if len(suspects) == 1 and (crash.failure is not Failure.OUT_OF_MEMORY or not crash.innocents):
             failure = Failure.HUNG if hung else crash.failure
             self._line.fail_now(Failed(held=suspects[0], failure=failure, detail=crash.detail))

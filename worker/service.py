@@ -43,7 +43,9 @@ class _Shared:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.metrics = Metrics()
-        self.ledger = Ledger(clock())
+        began_s = clock()
+        self.ledger = Ledger(began_s)
+        self.ledger.idle_began(began_s)
         self.metrics.watch_ledger(self.ledger, clock)
         self.floor = Floor()
         self.curves = Curves()
@@ -100,7 +102,9 @@ class Worker:
         self._watch_depths()
 
     async def run(self, draining: Callable[[], Awaitable[object]]) -> None:
-        """Until `draining()` returns and everything held is settled or given back. Raises Hung or EngineLost."""
+        """Until `draining()` returns and everything held is settled or given back. Raises Hung, EngineLost or
+        EngineAway.
+        """
         async with asyncio.TaskGroup() as group:
             gpu = group.create_task(self._gpu_loop(), name="worker.gpu")
             receiver = group.create_task(self._receiver.run(), name="worker.receive")
@@ -124,7 +128,6 @@ class Worker:
         return loops
 
     async def _gpu_loop(self) -> None:
-        self._shared.ledger.idle_began(self._ports.clock())
         if self._tuning.preload:
             await self._models.preload()
             self.window.touch()  # the receiver waits for that
@@ -140,8 +143,8 @@ class Worker:
         await self._leaving.broken(Failure.HUNG, detail)
         return False
 
-    async def _lost(self, detail: str) -> None:
-        await self._leaving.broken(Failure.MODEL_ERROR, detail)
+    async def _lost(self, failure: Failure, detail: str) -> None:
+        await self._leaving.broken(failure, detail)
 
     def _evict(self, held: Held) -> None:
         self._models.engine(held.job.render.model).evict(held.id)
