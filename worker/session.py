@@ -5,7 +5,6 @@ members and learns what became of them through `post`; nothing here waits, so th
 has ended: because nothing is left to do, because the line behind the GPU is full, or because something broke.
 """
 
-import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -13,7 +12,8 @@ import structlog
 
 from worker.choice import Behind, Choice, choose
 from worker.engines.contract import BatchKey, Done, EncodedPicture, Engine, Picture, RenderJob
-from worker.errors import BadOutput, EngineDied, EngineLost, LoadFailed, OutOfMemory
+from worker.engines.places import places
+from worker.errors import BadOutput, EngineAway, EngineDied, EngineLost, LoadFailed, OutOfMemory
 from worker.ledger import Cause
 from worker.member import MAX_MATES, Admitted, Broke, Crash, Decoded, End, Left, Member, Spent, Surroundings
 from worker.types import Failure
@@ -78,34 +78,45 @@ class Session:
         self.open = False
 
     def turn(self) -> End:
-        """On the GPU thread, as long as there is something to do. Raises EngineLost."""
+        """On the GPU thread, as long as there is something to do. Raises EngineLost and EngineAway."""
         died = False
         try:
             return self._go_on()
         except EngineLost:
             raise
+        except EngineAway as error:
+            failure, detail = Failure.DRAINED, str(error)
         except OutOfMemory:
             failure, detail = Failure.OUT_OF_MEMORY, "out of memory"
         except EngineDied:
             failure, detail, died = Failure.MODEL_ERROR, "the engine's process died", True
         except Exception as error:  # noqa: BLE001  (a model may raise anything)
             failure, detail = Failure.MODEL_ERROR, f"the model raised {type(error).__name__}"
-            _log.warning("model.raised", error=type(error).__name__, at=_where(error))
+            _log.warning("model.raised", error=type(error).__name__, at=places(error))
         return self._crashed(failure, detail, died=died)  # outside the except block: its traceback holds tensors
 
     def _go_on(self) -> End:
         while True:
-            blocked = bool(self._undecoded) and not self._around.places.free
+            blocked = self._blocked()
             if not blocked:
                 self._take_offered()
             chosen = self._chosen(blocked=blocked)
             if chosen:
                 self._step(chosen)
-            elif blocked:
-                return self._end(full=True)
             elif not self._undecoded:
                 return self._end()
+            elif not self._around.places.free:
+                return self._end(full=True)
             self._decode_some(until_s=self._step_took_s if self._members else None)
+
+    def _blocked(self) -> bool:
+        """Nobody begins while no picture can leave, nor while a whole batch waits to: places that come free one by one
+        would else let in a new batch each, and what is undecoded, which holds the device's memory, grow without end.
+        """
+        if not self._undecoded:
+            return False
+        limit = self._around.limit(self._undecoded[0][0].held.job.render, self.key)
+        return len(self._undecoded) >= limit or not self._around.places.free
 
     def _end(self, *, full: bool = False) -> End:
         return End(at_s=self._around.clock(), full=full)
@@ -246,9 +257,11 @@ class Session:
     def _crashed(self, failure: Failure, detail: str, *, died: bool) -> End:
         """Make the engine ready again; everybody begins anew, some under suspicion."""
         began_s = self._around.clock()
-        suspects = list(self._at_work)
-        if suspects:
-            self._around.post(Spent(cause=self._work, began_s=self._work_began_s, ended_s=began_s, size=len(suspects)))
+        away = failure is Failure.DRAINED  # says nothing about those that were at work
+        at_work = list(self._at_work)
+        suspects = [] if away else at_work
+        if at_work:
+            self._around.post(Spent(cause=self._work, began_s=self._work_began_s, ended_s=began_s, size=len(at_work)))
         self._around.post(Broke())
         innocents = [each for each in self._members if each not in suspects]
         innocents += [member for member, _ in self._undecoded if member not in suspects]
@@ -258,7 +271,7 @@ class Session:
         try:
             self.engine.reset()
         except LoadFailed as error:
-            raise EngineLost(str(error)) from None
+            raise (EngineAway if away else EngineLost)(str(error)) from None
         ended_s = self._around.clock()
         self._around.post(Spent(cause=Cause.RESTARTING, began_s=began_s, ended_s=ended_s))
         crash = Crash(
@@ -273,12 +286,6 @@ def _acquaint(chosen: Sequence[Member]) -> None:
         for mate in chosen:
             if mate is not member and len(member.mates) < MAX_MATES:
                 member.mates[mate.id] = mate.held.job.image
-
-
-def _where(error: BaseException) -> list[str]:
-    """Where an error came from, without its text, which may hold a prompt."""
-    frames = traceback.extract_tb(error.__traceback__)[-6:]
-    return [f"{frame.filename.rsplit('/', 2)[-1]}:{frame.lineno}" for frame in frames]
 
 
 def _check(picture: Picture | EncodedPicture, job: RenderJob) -> None:
