@@ -5,6 +5,7 @@ what is not done by the deadline is reported as drained, which convicts nobody.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 import structlog
@@ -46,12 +47,16 @@ class Leaving:
         self._failpoints = failpoints
 
     async def drain(self, deadline_s: float) -> None:
-        """Returns when nothing is held any more."""
+        """Returns when nothing is held any more, and soon after the deadline even if queue and store hang."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + max(0.0, deadline_s - LAST_WORDS_S)
         self._close("draining")
         await self._failpoints.reach("worker.drain")
-        await self._release_waiting()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(max(end, loop.time() + LAST_WORDS_S)):
+                await self._release_waiting()
         try:
-            async with asyncio.timeout(max(0.0, deadline_s - LAST_WORDS_S)):
+            async with asyncio.timeout_at(end):
                 await self._until_empty()
         except TimeoutError:
             _log.warning("drain.deadline", held=len(self._window.held()))
@@ -104,7 +109,9 @@ class Leaving:
                         await self._line.fail(Failed(held=held, failure=failure, detail=detail))
                 await self._until_empty()
         except TimeoutError:
-            await self._release_all()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_WORDS_S / 2):
+                    await self._release_all()
 
     async def _until_empty(self) -> None:
         while self._window.held():
