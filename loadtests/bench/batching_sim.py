@@ -26,10 +26,6 @@ class Crowd:
     arrivals_s: Sequence[float]
     steps: Sequence[int]
 
-    def first(self, images: int) -> "Crowd":
-        """Those who come first."""
-        return Crowd(arrivals_s=self.arrivals_s[:images], steps=self.steps[:images])
-
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:

@@ -5,9 +5,11 @@ engine in full batches with nothing else around it: the yardstick. Every picture
 """
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import count
 from typing import Any
 
@@ -16,6 +18,8 @@ from infra.failpoints import Failpoints
 from loadtests.bench.engine import TimedEngine
 from loadtests.bench.memory import MemoryJobs, MemoryReplies, MemoryStore
 from schema import fast, messages, pb
+from worker.demo_model.captions import plain_caption
+from worker.demo_model.world import scenes
 from worker.engines.contract import Engine, RenderJob
 from worker.engines.emulated import NotEmulated, read_emulated
 from worker.metrics import Metrics
@@ -38,13 +42,21 @@ class WrongResult(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What all images of a run have in common; each has its number as seed."""
+    """What all images of a run have in common; each has its number as seed, and a prompt of its own, as in life: an
+    engine that keeps encoded texts must not get all but one of them for nothing.
+    """
 
     model: str
     side_px: int
     steps: int
     guidance_scale: float = 1.0
-    prompt: str = "a large red circle on a white background"
+    first_prompt: int = 0
+    """The prompt of image 0: a later run of the same numbers can have other prompts."""
+
+    def prompt(self, number: int) -> str:
+        """A caption that the demo model understands; it repeats itself after some 15,000."""
+        captions = _captions()
+        return captions[(self.first_prompt + number) % len(captions)]
 
     def message(self, number: int) -> bytes:
         """The job on the queue."""
@@ -63,7 +75,7 @@ class Request:
                 image=fast.ImageRef(generation_id=_name(number), index=0),
                 dispatch=1,
                 spec=spec,
-                prompts=fast.Prompts(prompt=self.prompt),
+                prompts=fast.Prompts(prompt=self.prompt(number)),
                 image_seed=number,
                 requested_at_ms=wall_ms(),
             )
@@ -79,8 +91,15 @@ class Request:
             num_inference_steps=self.steps,
             guidance_scale=self.guidance_scale,
             seed=number,
-            prompt=self.prompt,
+            prompt=self.prompt(number),
         )
+
+
+@cache
+def _captions() -> Sequence[str]:
+    """One of each scene in the plain words of the demo model, shuffled, in the same order always."""
+    everything = list(map(plain_caption, scenes()))
+    return tuple(random.Random(1).sample(everything, len(everything)))
 
 
 def emulated_check(number: int, data: bytes) -> str:

@@ -9,11 +9,10 @@ What the PNG costs depends on the picture. This one is a smooth gradient with no
 an undertrained or grainy model are: it shrinks little, which makes PNG and base64 dear. `--smooth` leaves the noise
 out. json's time ends with the file in hand, as the worker uploads it; `pixels_ms` adds its unpacking, which a reader
 of pixels pays. The worker pays for PNG over raw and uds too, later, on its encode threads, beside the GPU.
-The last line printed is JSON.
+The last line printed is JSON; the exit code is 1 when a floor was missed or pixels came out wrong.
 """
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from pathlib import Path
 
 from PIL import Image, ImageChops
 
+from loadtests.bench import floors
 from loadtests.bench.still import StillEngine
 from loadtests.stack import ROOT, free_ports
 from worker.engines.contract import EncodedPicture, Engine, Picture, Progress, RenderJob
@@ -36,23 +36,40 @@ from worker.engines.uds import UdsEngine
 SIDES = (256, 512, 1024)
 NOISE_SIGMA = 12.0
 WARM_UP = 5
+FLOORS: floors.Floors = {
+    "uds_over_json_1024": ("<=", 0.35),
+    "uds_over_raw_1024": ("<=", 1.0),
+    "uds_ms_256": ("<=", 1.0),
+}
+
+
+class WrongPixels(Exception):
+    """A transport changed the picture."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the benchmark; 1 if the pixels of any transport were not those of the engine."""
+    """Run the benchmark. 1 when a floor was missed, or the pixels of any transport were not those of the engine."""
     parser = argparse.ArgumentParser(prog="python -m loadtests.bench transports", description=__doc__)
     parser.add_argument("--runs", type=int, default=50, help="pictures of each size over each transport")
     parser.add_argument("--smooth", action="store_true", help="a picture without noise")
     options = parser.parse_args(argv)
+    try:
+        result = measure(options.runs, smooth=options.smooth)
+    except WrongPixels as error:
+        print(f"bench transports: {error}", file=sys.stderr)
+        return 1
+    return floors.ended(result, floors.missed(result, FLOORS))
+
+
+def measure(runs: int, *, smooth: bool = False) -> dict[str, object]:
+    """All sizes over all transports. Raises WrongPixels."""
     with tempfile.TemporaryDirectory(prefix="darkroom-bench-") as folder, ExitStack() as stack:
-        expected = {side: _paint(Path(folder), side, smooth=options.smooth) for side in SIDES}
+        expected = {side: _paint(Path(folder), side, smooth=smooth) for side in SIDES}
         engines = _engines(Path(folder), stack)
         if not all(_same(engine, side, pixels) for engine in engines.values() for side, pixels in expected.items()):
-            print("bench transports: other pixels came out than went in", file=sys.stderr)
-            return 1
-        cells = [cell for side in SIDES for cell in _cells(engines, side, options.runs)]
-    print(json.dumps(_result(cells, smooth=options.smooth)))
-    return 0
+            raise WrongPixels("other pixels came out than went in")
+        cells = [cell for side in SIDES for cell in _cells(engines, side, runs)]
+    return _result(cells, smooth=smooth)
 
 
 def _result(cells: list[dict[str, object]], *, smooth: bool) -> dict[str, object]:

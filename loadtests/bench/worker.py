@@ -13,13 +13,12 @@ The last line printed is JSON.
 """
 
 import argparse
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
-from loadtests.bench import worker_demo, worker_emulated, worker_memory
+from loadtests.bench import floors, worker_demo, worker_emulated, worker_memory
 
 Part = Callable[[argparse.Namespace], Mapping[str, object]]
 PARTS: Mapping[str, Part] = {
@@ -27,6 +26,14 @@ PARTS: Mapping[str, Part] = {
     "emulated": worker_emulated.measure,
     "seed": worker_emulated.measure_seed_case,
     "demo": worker_demo.measure,
+}
+FLOORS: floors.Floors = {
+    "gpu_idle_pct": ("<=", 2.0),
+    "ratio": (">=", 0.98),
+    "demo_model.ratio": (">=", 0.93),
+    "memory.unattributed_pct": ("<=", 0.5),
+    "memory.rss_kb_per_1000_beyond_noise": ("<=", 0.0),
+    "memory.blocks_per_1000_beyond_noise": ("<=", 0.0),
 }
 
 
@@ -38,36 +45,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, part in PARTS.items():
         if not options.only or name in options.only:
             result |= part(options)
-    short = missed(result)
-    print("floors: " + ("all met" if not short else "; ".join(short)))
-    print(json.dumps({**result, "missed": short}))
-    return 1 if short else 0
+    return floors.ended(result, missed(result))
 
 
 def missed(result: Mapping[str, object]) -> list[str]:
     """Which of the floors that were measured were not met."""
-    demo, memory = result.get("demo_model"), result.get("memory")
-    floors = {
-        "gpu_idle_pct <= 2": (result.get("gpu_idle_pct"), 2.0, False),
-        "ratio >= 0.98": (result.get("ratio"), 0.98, True),
-    }
-    if isinstance(demo, dict):
-        floors["demo_model.ratio >= 0.93"] = (demo["ratio"], 0.93, True)
-    if isinstance(memory, dict):
-        floors["memory.unattributed_pct <= 0.5"] = (memory["unattributed_pct"], 0.5, False)
-    short = [
-        f"{floor} missed: {value}"
-        for floor, (value, bound, least) in floors.items()
-        if isinstance(value, float) and (value < bound if least else value > bound)
-    ]
-    if isinstance(memory, dict):
-        short += [f"{part} is deeper than its bound" for part in memory["over_bound"]]
-    return short
+    memory = result.get("memory")
+    deep = memory["over_bound"] if isinstance(memory, dict) else []
+    return floors.missed(result, FLOORS) + [f"{part} is deeper than its bound" for part in deep]
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m loadtests.bench worker", description=__doc__)
     parser.add_argument("--only", choices=tuple(PARTS), action="append", help="this part (may be repeated)")
+    parser.add_argument("--call-ms", type=float, default=0.0, help="what each call to a queue takes")
     parser.add_argument("--quick", action="store_true", help="a tenth of the images, and fewer rounds")
     parser.add_argument("--engine", help="demo: the kind of engine, instead of the models file's")
     parser.add_argument("--rounds", type=int, default=5, help="demo: alternations")

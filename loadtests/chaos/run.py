@@ -161,7 +161,7 @@ def _check_still(outcome: Outcome, prey: Prey, keys: Sequence[str]) -> None:
         checks.check_bucket(path, bucket, found)
     finally:
         bucket.close()
-    for trouble in prey.stack.stop():
+    for trouble in prey.end():
         found.complain(trouble)
     if trouble := prey.stack.verify():
         found.complain(trouble)

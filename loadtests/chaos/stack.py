@@ -7,6 +7,7 @@ past it.
 import random
 import signal
 import socket
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -94,6 +95,17 @@ class Prey:
         self._back_at = dict.fromkeys(self._back_at, 0.0)
         self.revive()
 
+    def end(self) -> list[str]:
+        """SIGTERM to gateways and workers together, then to core, then to the emulator; what did not end well."""
+        troubles: list[str] = []
+        for kinds in (("gateway", "worker"), ("core",), ("emulator",)):
+            group = {name: each for name, each in self.stack.processes.items() if name.startswith(kinds)}
+            for process in group.values():
+                process.send_signal(signal.SIGTERM)
+            deadline = time.monotonic() + stacks.STOP_S
+            troubles += [text for name, each in group.items() if (text := _ended_badly(name, each, deadline))]
+        return troubles
+
     def kill_everything(self) -> None:
         """SIGKILL to whatever is left, stopped processes included."""
         for process in self.stack.processes.values():
@@ -113,6 +125,15 @@ class Prey:
         """Where clients go."""
         first = self.stack.plan.ports.gateway
         return [f"http://{stacks.HOST}:{first + number}" for number in range(self.stack.plan.gateways)]
+
+
+def _ended_badly(name: str, process: "subprocess.Popen[bytes]", deadline: float) -> str:
+    """Wait for its end; what was wrong with that, if anything. One that hangs is left for `kill_everything`."""
+    try:
+        code = process.wait(max(0.1, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        return f"{name} did not stop within {stacks.STOP_S:g} s"
+    return f"{name} ended with {code} after SIGTERM" if code else ""
 
 
 def _one(rng: random.Random, names: list[str]) -> str | None:
