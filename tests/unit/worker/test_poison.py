@@ -25,7 +25,7 @@ async def test_the_one_that_raises_fails_and_its_seven_mates_succeed() -> None:
     assert sorted(rig.rendered()) == ["g0", "g1", "g2", "g4", "g5", "g6", "g7"]
     assert rig.failed() == {"g3": F.MODEL_ERROR}
     assert ["g3"] in engine.admitted  # it failed alone before it was blamed
-    assert rig.metric("batches_halved_total", reason="model_error") <= 3
+    assert 1 <= rig.metric("batches_halved_total", reason="model_error") <= 3
 
 
 async def test_two_culprits_in_one_batch_are_both_found() -> None:
