@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import math
+import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +13,8 @@ from loadtests.bench import worker, worker_memory
 from loadtests.bench.engine import TimedEngine
 from loadtests.bench.memory import MemoryJobs
 from loadtests.bench.rig import Request, Rig, WrongResult, bare, serving
+from loadtests.bench.worker_memory import Sample
+from schema import fast, messages
 from worker.engines.contract import Done, Picture, RenderJob
 from worker.engines.emulated import EmulatedEngine, draw
 
@@ -134,9 +139,56 @@ async def test_the_supply_is_drawn_on_as_messages_are_received() -> None:
     assert len(made) == 14
 
 
+def remembered(rng: random.Random, *, leak_kb: float, leak_blocks: float) -> list[Sample]:
+    """Of a run of 10,000 images: memory that comes in arenas of 1 MiB, and blocks that wait for the collector."""
+    return [
+        Sample(
+            images=images,
+            rss_kb=70_000 + 1024 * ((images * leak_kb + rng.gauss(0, 60)) // 1024),
+            blocks=round(200_000 + images * leak_blocks + rng.uniform(0, 2_000)),
+        )
+        for images in range(0, 10_001, 50)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_flat_memory_is_within_noise_and_a_leak_is_not(seed: int) -> None:
+    flat = worker_memory.slopes(remembered(random.Random(seed), leak_kb=0.0, leak_blocks=0.0))
+    assert worker.missed({"memory": {**flat, "over_bound": []}}) == []
+    leaking = worker_memory.slopes(remembered(random.Random(seed), leak_kb=1.0, leak_blocks=1.0))
+    assert [each.split()[0] for each in worker.missed({"memory": {**leaking, "over_bound": []}})] == [
+        "memory.rss_kb_per_1000_beyond_noise",
+        "memory.blocks_per_1000_beyond_noise",
+    ]
+
+
+def test_one_arena_more_is_noise() -> None:
+    """Resident memory moves in steps; where a single one falls says nothing of a slope."""
+    for at in range(5_500, 9_600, 500):
+        samples = [
+            Sample(images=images, rss_kb=70_000 + 1024 * (images >= at), blocks=200_000)
+            for images in range(5_000, 10_001, 50)
+        ]
+        assert worker_memory.slopes(samples)["rss_kb_per_1000_beyond_noise"] == 0.0
+
+
+def test_a_run_that_ends_before_the_window_is_full_is_not_judged() -> None:
+    short = worker_memory.slopes(remembered(random.Random(1), leak_kb=9.0, leak_blocks=9.0)[:80])
+    assert not [name for name in short if name.endswith("beyond_noise")]
+
+
 def test_the_slope_is_that_of_the_line() -> None:
-    assert worker_memory.slope([(0, 10.0), (10, 30.0), (20, 50.0)]) == pytest.approx(2.0)
-    assert worker_memory.slope([(5, 1.0)]) == 0.0
+    line = worker_memory.fit([(0, 10.0), (10, 30.0), (20, 50.0)])
+    assert (line.slope, line.error) == pytest.approx((2.0, 0.0))
+    assert worker_memory.fit([(5, 1.0)]).error == math.inf
+
+
+def test_every_part_of_the_worker_has_a_bound() -> None:
+    assert worker_memory.over_bound(dict(worker_memory.BOUNDS)) == []
+    assert worker_memory.over_bound({part: bound + 1 for part, bound in worker_memory.BOUNDS.items()}) == sorted(
+        worker_memory.BOUNDS
+    )
+    assert worker_memory.over_bound({"a part that nobody thought of": 1}) == ["a part that nobody thought of"]
 
 
 def test_floors_that_were_missed_are_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,6 +217,16 @@ def test_the_command_ends_in_one_json_line(capsys: pytest.CaptureFixture[str]) -
     assert last["memory"]["images"] == 1000
     assert last["memory"]["over_bound"] == []
     assert set(last["memory"]["depths"]) >= {"waiting", "encode", "upload", "settle", "replies", "delete"}
+
+
+def test_every_image_has_a_prompt_of_its_own_and_a_later_run_has_others() -> None:
+    prompts = [REQUEST.prompt(number) for number in range(10_000)]
+    assert len(set(prompts)) == 10_000
+    later = replace(REQUEST, first_prompt=100)
+    assert later.job(0).prompt == REQUEST.job(100).prompt == prompts[100]
+    message = messages.decode(later.message(0))
+    assert isinstance(message, fast.ImageJob)
+    assert message.prompts.prompt == prompts[100]
 
 
 def test_jobs_of_both_sides_are_the_same_image() -> None:
