@@ -28,11 +28,12 @@ KEY = "sk-a-key-that-must-not-show"
 
 @dataclass
 class Seen:
-    """What the server was asked, and how it is."""
+    """What the server was asked, and how it is. With `answer` every picture is answered with that status."""
 
     bodies: list[dict[str, Any]] = field(default_factory=list)
     at_s: list[float] = field(default_factory=list)
     healthy: bool = True
+    answer: int = 0
     looks: int = 0
     key: str = ""
     faults: set[str] = field(default_factory=set)
@@ -66,6 +67,8 @@ class Handler(BaseHTTPRequestHandler):
             return self._json(404, {"detail": "Not Found"})
         if not self.seen.healthy:
             return self._json(503, {"detail": "Diffusion engine not initialized."})
+        if self.seen.answer:
+            return self._json(self.seen.answer, {"detail": "not now"})
         problem = self._problem(body)
         if problem:
             return self._json(422, {"detail": [{"loc": ["body", problem], "msg": "wrong", "input": body["prompt"]}]})

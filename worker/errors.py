@@ -8,6 +8,8 @@ Exception
 │   ├── OutOfMemory           the batch is halved and the cap remembered; alone: reported
 │   ├── BadOutput             NaN, wrong size, cannot be encoded: reported for that image alone
 │   ├── EngineDied            the engine's own process ended: started again, its members run again, each alone
+│   ├── EngineAway            somebody else's model server answers nobody: its members begin anew, later and later; in
+│   │                         the end they are handed back and the process ends
 │   ├── LoadFailed            three times in a row: readiness off, nothing more is received
 │   └── EngineLost            the device is beyond repair in this process: reported, the process ends
 └── Hung                      no step within the deadline: reported, the process ends
@@ -38,6 +40,10 @@ class LoadFailed(EngineError):
 
 class EngineDied(EngineError):
     """The process that held the model has ended, or was ended because it hung."""
+
+
+class EngineAway(EngineError):
+    """A model server that is not ours answers nobody. Says nothing about the pictures."""
 
 
 class EngineLost(EngineError):

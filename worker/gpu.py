@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 
 from worker.announce import Announcer
-from worker.errors import EngineLost
+from worker.errors import EngineAway, EngineLost
 from worker.floor import Floor
 from worker.member import members_of
 from worker.pipeline import Line
@@ -24,7 +24,7 @@ class Gpu:
         announcer: Announcer,
         renderer: Renderer,
         *,
-        lost: Callable[[str], Awaitable[None]],
+        lost: Callable[[Failure, str], Awaitable[None]],
     ) -> None:
         self._window = window
         self._line = line
@@ -42,13 +42,16 @@ class Gpu:
             self._turn_away(member.held for member in session.take_back())
 
     async def run(self) -> None:
-        """Until `close`, and then until everybody has left the GPU. Raises EngineLost."""
+        """Until `close`, and then until everybody has left the GPU. Raises EngineLost and EngineAway."""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._announcer.run(), name="gpu.announce")
                 await self._serve()
         except* EngineLost:
-            await self._lost("the device failed beyond repair")
+            await self._lost(Failure.MODEL_ERROR, "the device failed beyond repair")
+            raise
+        except* EngineAway:
+            await self._lost(Failure.DRAINED, "the model server stays away")
             raise
         if self._floor.coming is not None:
             self._turn_away(self._floor.coming.members)

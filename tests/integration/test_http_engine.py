@@ -14,7 +14,7 @@ from worker.encode import encode
 from worker.engines.contract import EncodedPicture, RenderJob
 from worker.engines.http import HttpEngine
 from worker.engines.http_calls import Patience
-from worker.errors import BadOutput, EngineDied, LoadFailed, Unsupported
+from worker.errors import BadOutput, EngineAway, LoadFailed, Unsupported
 
 QUICK = Patience(timeout_s=30.0, attempts=3, first_wait_s=0.01)
 
@@ -147,7 +147,7 @@ def test_a_lasting_fault_of_the_server_is_nobodys_fault(engine: HttpEngine, faul
     """The others' pictures are not lost to it, and the engine goes on."""
     engine.admit([job(1, f"fault:{fault}"), job(2)])
     assert [done.job_id for done in engine.step(lambda _: None).finished] == ["gen_2/0"]
-    with pytest.raises(EngineDied, match="the model server"):
+    with pytest.raises(EngineAway, match="the model server"):
         engine.step(lambda _: None)
     engine.reset()
     assert is_right(render(engine, job(3))["gen_3/0"], job(3))
@@ -158,16 +158,21 @@ def test_a_slow_answer_is_given_up_at_its_limit(server: tuple[str, Seen]) -> Non
     engine.load()
     engine.admit([job(1, "fault:slow")])
     beats: list[object] = []
-    with pytest.raises(EngineDied, match=r"no answer within 0\.5 s"):
+    with pytest.raises(EngineAway, match=r"no answer within 0\.5 s"):
         engine.step(beats.append)
     assert beats  # it said meanwhile that it lives
+    engine.reset()
+    engine.admit([job(1, "fault:slow")])
+    (done,) = engine.step(lambda _: None).finished
+    with pytest.raises(BadOutput, match="asked alone and twice"):  # or it would stop one worker after the other
+        engine.decode(done)
     engine.unload()
 
 
 def test_a_500_of_a_sick_server_convicts_nobody(server: tuple[str, Seen], engine: HttpEngine) -> None:
     server[1].healthy = False
     engine.admit([job(1)])
-    with pytest.raises(EngineDied, match="HTTP 503"):
+    with pytest.raises(EngineAway, match="HTTP 503"):
         engine.step(lambda _: None)
     with pytest.raises(LoadFailed, match="not ready"):
         engine.reset()
@@ -181,7 +186,7 @@ def test_an_absent_server_is_told_at_load() -> None:
         engine = make(base)
         engine.load()
     engine.admit([job(1)])
-    with pytest.raises(EngineDied, match="Client"):
+    with pytest.raises(EngineAway, match="Client"):
         engine.step(lambda _: None)
     with pytest.raises(LoadFailed, match="not reachable"):
         engine.reset()
@@ -230,7 +235,7 @@ def test_the_key_comes_from_the_named_variable_and_shows_nowhere(
     monkeypatch.setenv("A_KEY", KEY)
     engine.load()
     engine.admit([job(1, "fault:status=503")])
-    with pytest.raises(EngineDied):
+    with pytest.raises(EngineAway):
         engine.step(lambda _: None)
     assert render(engine, job(1))
     engine.unload()

@@ -2,7 +2,8 @@
 
 All members are asked for at once, each with a request of its own; a step lasts until each has been answered, given up
 or evicted. A picture that the server refuses fails alone. When nobody could be answered because the server is away,
-overloaded or misconfigured, the step raises EngineDied, and `reset` waits for the server to be healthy again.
+overloaded or misconfigured, the step raises EngineAway, and `reset` waits until it is worth asking again
+(`http_outage.py`).
 """
 
 import asyncio
@@ -13,6 +14,7 @@ import json
 import os
 import random
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from io import BytesIO
@@ -33,8 +35,9 @@ from worker.engines.contract import (
     Report,
     Stepped,
 )
-from worker.engines.http_calls import Answer, Calls, Condition, OpenAI, Outcome, Patience, Raw, Unreachable
-from worker.errors import BadOutput, EngineDied, EngineError, LoadFailed, Unsupported
+from worker.engines.http_calls import Answer, Calls, Condition, OpenAI, Outcome, Patience, Raw, Refused, Unreachable
+from worker.engines.http_outage import Outage
+from worker.errors import BadOutput, EngineAway, EngineError, LoadFailed, Unsupported
 
 _log = structlog.get_logger()
 _CONNECT_S: Final = 10.0
@@ -63,6 +66,7 @@ class HttpEngine:
         outage_s: float = 120.0,
         beat_s: float = 1.0,
         rng: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._base = base
         self._dialect: OpenAI | Raw = Raw() if api == "raw" else OpenAI()
@@ -74,6 +78,7 @@ class HttpEngine:
         self._outage_s = outage_s
         self._beat_s = beat_s
         self._rng = rng
+        self._outage = Outage(limit_s=outage_s, clock=clock, rng=rng)
         self._runner: asyncio.Runner | None = None
         self._session: aiohttp.ClientSession | None = None
         self._calls: Calls | None = None
@@ -81,7 +86,6 @@ class HttpEngine:
         self._members: dict[str, RenderJob] = {}
         self._evicted: set[str] = set()
         self._tasks: dict[str, asyncio.Task[Outcome]] = {}
-        self._away = False
         self.capabilities = Capabilities(evict_one=True, max_batch=max_batch)
         self.facts = EngineFacts(engine=f"http:{api}", model=model, model_revision=revision)
 
@@ -131,22 +135,22 @@ class HttpEngine:
     def step(self, report: Report) -> Stepped:
         """Ask for every member. `report` is told now and then that the requests are within their limits."""
         if self._runner is None or self._calls is None:
-            raise EngineDied("the server is not known to be there")
+            raise EngineAway("the model server is not known to be there")
         outcomes, left = self._runner.run(self._ask_all(self._calls, report))
-        finished = []
-        for job_id, outcome in outcomes.items():
-            if isinstance(outcome, Unreachable):
-                _log.warning("http_engine.unanswered", why=outcome.why)
-            else:
-                finished.append(Done(job_id=job_id, result=outcome))
-        with self._lock:
-            for job_id in [*left, *(done.job_id for done in finished)]:
+        unanswered = {job_id: each for job_id, each in outcomes.items() if isinstance(each, Unreachable)}
+        for each in unanswered.values():
+            _log.warning("http_engine.unanswered", why=each.why)
+        blamed = self._outage.learn(unanswered, answered=len(outcomes) - len(unanswered))
+        if blamed:
+            outcomes[blamed] = Refused(f"{unanswered.pop(blamed).why}, asked alone and twice")
+        finished = [Done(job_id=job_id, result=each) for job_id, each in outcomes.items() if job_id not in unanswered]
+        for job_id in [*left, *(done.job_id for done in finished)]:
+            self._outage.gone(job_id)
+            with self._lock:
                 self._members.pop(job_id, None)
                 self._evicted.discard(job_id)
-        if self._members and not finished and not left:
-            self._away = True
-            whys = {outcome.why for outcome in outcomes.values() if isinstance(outcome, Unreachable)}
-            raise EngineDied(f"the model server: {'; '.join(sorted(whys))}")
+        if unanswered and not finished and not left:
+            raise EngineAway(f"the model server: {'; '.join(sorted({each.why for each in unanswered.values()}))}")
         return Stepped(finished=finished, evicted=left)
 
     def evict(self, job_id: str) -> None:
@@ -188,11 +192,10 @@ class HttpEngine:
         return Picture(width=width, height=height, rgb=answer.body, scheduler=scheduler)
 
     def reset(self) -> None:
-        """Forget all; after an outage, wait for the server. Raises LoadFailed when it stays away."""
+        """Forget all; when nobody was answered, wait for the server. Raises LoadFailed when that lasts too long."""
         self._forget()
-        if self._away and self._runner is not None and self._calls is not None:
-            self._runner.run(self._until_healthy(self._calls))
-            self._away = False
+        if self._outage.lasts and self._runner is not None and self._calls is not None:
+            self._runner.run(self._until_worth_it(self._calls))
 
     async def _open(self, key: str) -> None:
         headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {})
@@ -203,7 +206,7 @@ class HttpEngine:
             cookie_jar=aiohttp.DummyCookieJar(),
         )
         calls = Calls(self._session, self._base, self._dialect, patience=self._patience, rng=self._rng)
-        about = await self._until_healthy(calls)
+        about = await self._until_healthy(calls, self._outage_s)
         said = {name: str(value)[:100] for name, value in about.items() if isinstance(value, str)}
         self.facts = replace(
             self.facts,
@@ -220,10 +223,12 @@ class HttpEngine:
         async with asyncio.TaskGroup() as group:
             with self._lock:
                 left = [job_id for job_id in self._members if job_id in self._evicted]
+                asked = self._outage.to_ask([job_id for job_id in self._members if job_id not in self._evicted])
                 self._tasks = {
-                    job_id: group.create_task(calls.picture(job, self._remote_name), name=f"picture {job_id}")
-                    for job_id, job in self._members.items()
-                    if job_id not in left
+                    job_id: group.create_task(
+                        calls.picture(self._members[job_id], self._remote_name), name=f"picture {job_id}"
+                    )
+                    for job_id in asked
                 }
             pending: set[asyncio.Task[Outcome]] = set(self._tasks.values())
             while pending:
@@ -235,11 +240,21 @@ class HttpEngine:
         left += [job_id for job_id, task in tasks.items() if task.cancelled()]
         return {job_id: task.result() for job_id, task in tasks.items() if not task.cancelled()}, left
 
-    async def _until_healthy(self, calls: Calls) -> Mapping[str, Any]:
+    async def _until_worth_it(self, calls: Calls) -> None:
+        """A healthy server may be overloaded, or not know the model: it is asked later and later."""
+        wait_s, left_s = self._outage.wait_s()
+        await asyncio.sleep(wait_s)
+        try:
+            await self._until_healthy(calls, left_s)
+        except LoadFailed:
+            self._outage.over()
+            raise
+
+    async def _until_healthy(self, calls: Calls, limit_s: float) -> Mapping[str, Any]:
         """What the server says of itself. Raises LoadFailed when it is not well in time."""
         health = Condition(why="not answering")
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._outage_s):
+            async with asyncio.timeout(limit_s):
                 while True:
                     health = await calls.health()
                     if not health.why:

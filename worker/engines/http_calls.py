@@ -9,7 +9,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 import aiohttp
@@ -46,9 +46,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Unreachable:
-    """It says nothing about the job: asked later, the server may give the picture."""
+    """Asked later, the server may give the picture. `suspect`: it may be the job that the server broke on."""
 
     why: str
+    suspect: bool = False
 
 
 Outcome = Answer | Refused | Unreachable
@@ -157,19 +158,23 @@ class Calls:
     async def picture(self, job: RenderJob, name: str) -> Outcome:
         """What becomes of the job. Raises nothing but CancelledError."""
         outcome: Outcome = Unreachable("no answer")
+        broke = asking = False
         try:
             async with asyncio.timeout(self._patience.timeout_s):
                 for attempt in range(self._patience.attempts):
+                    asking = True
                     outcome, wait_s = await self._once(job, name)
+                    asking = False
+                    broke = broke or (isinstance(outcome, Unreachable) and outcome.suspect)
                     if wait_s is None or attempt + 1 == self._patience.attempts:
                         break
                     most = min(self._patience.longest_wait_s, 2.0**attempt * self._patience.first_wait_s)
                     await asyncio.sleep(wait_s + backoff_s(0, first_s=most, cap_s=most, draw=self._rng()))
         except TimeoutError:
-            return Unreachable(f"no answer within {self._patience.timeout_s:g} s")
+            return Unreachable(f"no answer within {self._patience.timeout_s:g} s", suspect=broke or asking)
         if isinstance(outcome, Refused) and outcome.why == "HTTP 500" and (await self.health()).why:
-            return Unreachable("HTTP 500, and not healthy")
-        return outcome
+            return Unreachable("HTTP 500, and not healthy", suspect=True)
+        return replace(outcome, suspect=broke) if isinstance(outcome, Unreachable) else outcome
 
     async def health(self) -> Condition:
         """How the server is and what it says of itself; /v1/models knows the right key."""
@@ -199,8 +204,10 @@ class Calls:
                 if response.status == 200:
                     return await self._answer(job, response), None
                 return await self._refusal(response)
-        except (aiohttp.ClientError, OSError) as error:  # a TimeoutError here is that of a connection
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             return Unreachable(type(error).__name__), 0.0
+        except (aiohttp.ClientError, OSError) as error:
+            return Unreachable(type(error).__name__, suspect=True), 0.0
 
     async def _answer(self, job: RenderJob, response: aiohttp.ClientResponse) -> Outcome:
         try:

@@ -1,13 +1,13 @@
 """The engine contract's words as protobuf and back: jobs, facts, errors. Both ends of the socket use it."""
 
 import re
-import traceback
 from typing import Any, Final, cast
 
 import structlog
 
 from schema import pb, validate
 from worker.engines.contract import Capabilities, EngineFacts, RenderJob
+from worker.engines.places import places
 from worker.engines.proto import (
     EngineError,
     EngineFrame,
@@ -132,7 +132,7 @@ def error_message(error: BaseException) -> EngineError:
             kind, detail = ErrorKind.LOST, str(error)
         case _:
             kind, detail = ErrorKind.MODEL_ERROR, type(error).__name__
-            _log.warning("model.raised", error=detail, at=_places(error))
+            _log.warning("model.raised", error=detail, at=places(error))
     return EngineError(kind=cast("ErrorKind", kind), detail=detail[:300])
 
 
@@ -152,8 +152,3 @@ def exception_of(message: EngineError) -> Exception:
             return EngineDied(f"its device was lost ({detail})")
         case _:
             return type(detail, (RemoteModelError,), {})() if _NAME.fullmatch(detail) else RemoteModelError()
-
-
-def _places(error: BaseException) -> list[str]:
-    frames = traceback.extract_tb(error.__traceback__)[-6:]
-    return [f"{each.filename.rsplit('/', 2)[-1]}:{each.lineno}" for each in frames]
