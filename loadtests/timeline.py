@@ -40,9 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for each in runs:
         print(each.title)
     caption = (
-        f"{chosen.images} images of {chosen.steps} steps on the emulated GPU, {chosen.batch_ms} ms per batch of "
-        f"{chosen.batch}, store {chosen.store_ms} ms, queue calls {chosen.queue_ms} ms. "
-        "A colour is an image; those that began together share a hue. Red: the GPU waits."
+        f"{chosen.images} images of {chosen.steps} steps on the emulated GPU, {chosen.batch_ms:g} ms per batch of "
+        f"{chosen.batch}, store {chosen.store_ms:g} ms, queue calls {chosen.queue_ms:g} ms. "
+        "A colour is an image; those that began together share a hue; a white line ends a step. Red: the GPU waits."
     )
     for path in draw(runs, caption, chosen.out, f"timeline-{chosen.mode}"):
         print(path)

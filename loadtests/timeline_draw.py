@@ -1,6 +1,7 @@
 """Draws what a worker recorded: a panel per run, all over one time axis, with a lane per kind of work.
 
-A lane has as many rows as things in it overlap. A colour is an image; images that began together share a hue.
+A lane has as many rows as things in it overlap. A colour is an image; images that began together share a hue. Where the
+GPU waits its lanes are red, and say for how long; where everything is settled a dotted line ends the run.
 """
 
 import colorsys
@@ -16,6 +17,9 @@ LANES = ("receive", "render", "decode", "encode", "upload", "reply")
 GPU_LANES = ("render", "decode")
 GREY = (0.55, 0.57, 0.6)
 WAITING = (0.97, 0.82, 0.80)
+DARK_RED = (0.6, 0.15, 0.12)
+LEAST_LABEL = 0.03
+"""Of the width: a narrower wait has no room for its number, and a narrower rest none for the word at its end."""
 GAP = 0.35
 """Between two lanes, in rows."""
 MERGE_S = 0.0005
@@ -57,10 +61,11 @@ def draw(runs: Sequence[Run], caption: str, folder: Path, stem: str) -> list[Pat
     figure = Figure(figsize=(16, 1.2 + sum(0.75 + 0.2 * each for each in rows)), layout="constrained", dpi=110)
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(runs), 1, sharex=True, squeeze=False, height_ratios=[each + 3 for each in rows])[:, 0]
+    width_s = max((lasted_s(run) for run in runs), default=0.0) * 1.01 or 1.0
     for axis, run, panel in zip(axes, runs, panels, strict=True):
-        _panel(axis, run, panel)
+        _panel(axis, run, panel, width_s)
     axes[-1].set_xlabel("seconds since the first message was asked for")
-    axes[-1].set_xlim(0, max((span.ended_s - start(run) for run in runs for span in run.spans), default=1.0) * 1.01)
+    axes[-1].set_xlim(0, width_s)
     figure.suptitle(caption, fontsize=10)
     paths = [folder / f"{stem}.{kind}" for kind in ("svg", "png")]
     for path in paths:
@@ -71,6 +76,11 @@ def draw(runs: Sequence[Run], caption: str, folder: Path, stem: str) -> list[Pat
 def start(run: Run) -> float:
     """Zero on the run's time axis."""
     return min((span.began_s for span in run.spans), default=0.0)
+
+
+def lasted_s(run: Run) -> float:
+    """From zero to the end of its last span."""
+    return max((span.ended_s for span in run.spans), default=0.0) - start(run)
 
 
 def lay_out(spans: Sequence[Span], lane: str) -> list[Bar]:
@@ -126,7 +136,7 @@ def _rows(bars: Sequence[Bar]) -> int:
     return max((bar.row + 1 for bar in bars), default=1)
 
 
-def _panel(axis: Axes, run: Run, panel: Mapping[str, Sequence[Bar]]) -> None:
+def _panel(axis: Axes, run: Run, panel: Mapping[str, Sequence[Bar]], width_s: float) -> None:
     zero, palette = start(run), colours(run.spans)
     idle = [(began_s - zero, seconds) for began_s, seconds in waits(run.spans)]
     top, ticks = 0.0, []
@@ -141,11 +151,13 @@ def _panel(axis: Axes, run: Run, panel: Mapping[str, Sequence[Bar]]) -> None:
             axis.broken_barh([place], (top + bar.row + 0.06, 0.88), facecolors=colour, edgecolors=edge, linewidth=0.4)
         if lane == "render":
             _step_marks(axis, bars, zero, top)
+            _wait_labels(axis, idle, top + rows / 2, width_s)
         ticks.append(top + rows / 2)
         top += rows + GAP
         axis.axhline(top - GAP / 2, color="0.85", linewidth=0.6)
     axis.set_ylim(top - GAP / 2, -GAP / 2)
-    axis.set_yticks(ticks, list(panel))
+    axis.set_yticks(ticks, [f"GPU: {lane}" if lane in GPU_LANES else lane for lane in panel])
+    _end_mark(axis, lasted_s(run), top / 2, width_s)
     axis.tick_params(axis="y", length=0)
     axis.grid(axis="x", color="0.9", linewidth=0.5)
     axis.set_axisbelow(True)
@@ -159,3 +171,18 @@ def _step_marks(axis: Axes, bars: Sequence[Bar], zero: float, top: float) -> Non
     ends = [bar.ended_s - zero for bar in bars]
     lows = [top + bar.row + 0.06 for bar in bars]
     axis.vlines(ends, lows, [low + 0.88 for low in lows], colors="white", linewidth=0.5)
+
+
+def _wait_labels(axis: Axes, idle: Sequence[tuple[float, float]], middle: float, width_s: float) -> None:
+    """How long the GPU waited, where there is room for it."""
+    for began_s, seconds in idle:
+        if seconds > LEAST_LABEL * width_s:
+            text = f"waits\n{1000 * seconds:.0f} ms"
+            axis.text(began_s + seconds / 2, middle, text, ha="center", va="center", fontsize=7, color=DARK_RED)
+
+
+def _end_mark(axis: Axes, ended_s: float, middle: float, width_s: float) -> None:
+    axis.axvline(ended_s, color="0.35", linewidth=1.0, linestyle=":")
+    if width_s - ended_s > 5 * LEAST_LABEL * width_s:
+        text = f"  all uploaded, answered and deleted after {ended_s:.2f} s"
+        axis.text(ended_s, middle, text, ha="left", va="center", fontsize=10, color="0.35")
