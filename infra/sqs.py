@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from botocore.exceptions import ClientError
 
 from infra.aws import CALL_DEADLINE_S, calling, code
@@ -20,6 +21,7 @@ from infra.retry import Retryable
 if TYPE_CHECKING:
     from types_aiobotocore_sqs.client import SQSClient
 
+_log = structlog.get_logger()
 MAX_ENTRIES = 10
 MAX_BATCH_BYTES = 1_048_576
 _MISSING = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
@@ -105,7 +107,10 @@ class SqsQueue:
             ]
             async with self._calling("delete") as url:
                 answer = await self._client.delete_message_batch(QueueUrl=url, Entries=entries)
-            failed = {each["Id"] for each in answer.get("Failed", []) if each.get("Code") not in _STALE}
+            refused = {each["Id"]: each.get("Code", "") for each in answer.get("Failed", [])}
+            failed = {entry for entry, reason in refused.items() if reason not in _STALE}
+            if len(refused) > len(failed):  # deleted before, or delivered anew since: then it comes again
+                _log.info("delete.stale_receipts", queue=self._name, receipts=len(refused) - len(failed))
             gone += [entry["Id"] not in failed for entry in entries]
         return gone
 

@@ -164,12 +164,13 @@ def test_31_heartbeats_without_effect_and_nobody_to_ask(stack: Stack, cloud: Fau
 
 
 def test_32_receipts_that_are_invalid_when_they_are_deleted(stack: Stack, cloud: FaultyCloud) -> None:
-    """Nothing is deleted for a while: what comes again is known, and changes nothing."""
+    """Nothing is deleted for a while, and the log says so: what comes again is known, and changes nothing."""
     with applied(cloud, Rule("DeleteMessageBatch", a.receipts_invalid(), times=10)):
         ids = submitted(stack, 20)
         stack.client().succeeded(ids)
     invariants.check(stack)
     assert len(attempts(stack, ids)) == 20
+    assert any("delete.stale_receipts" in process.output() for process in (stack.core, *stack.workers))
 
 
 def test_33_dead_letters_moved_back_after_their_generation_has_ended(stack: Stack, cloud: FaultyCloud) -> None:
