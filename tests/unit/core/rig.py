@@ -164,7 +164,7 @@ class Worker:
             await self.say(failed(job, attempt, self.worker_id, self.fail_with))
             return
         data = f"{job.image.generation_id} {job.image.index}".encode()
-        reply = rendered(job, attempt, data, self.worker_id)
+        reply = rendered(job, attempt, data, self.worker_id, gpu_s=self.render_s)
         if self.upload:
             await self.world.temp.put(reply.temp_key, data, content_type="image/png", sha256=reply.sha256)
         await self.say(reply)
@@ -185,7 +185,9 @@ def started(job: fast.ImageJob, attempt: str, worker_id: str = "w1") -> fast.Ima
     )
 
 
-def rendered(job: fast.ImageJob, attempt: str, data: bytes, worker_id: str = "w1") -> fast.ImageRendered:
+def rendered(
+    job: fast.ImageJob, attempt: str, data: bytes, worker_id: str = "w1", *, gpu_s: float = 0.05
+) -> fast.ImageRendered:
     return fast.ImageRendered(
         image=job.image,
         attempt_id=attempt,
@@ -197,7 +199,7 @@ def rendered(job: fast.ImageJob, attempt: str, data: bytes, worker_id: str = "w1
         width=job.spec.width,
         height=job.spec.height,
         format=job.spec.output_format,
-        timings=fast.AttemptTimings(gpu_ms=50.0),
+        timings=fast.AttemptTimings(gpu_ms=gpu_s * 1000),
         facts=fast.RenderFacts(batch_id="bat_1"),
     )
 
