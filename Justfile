@@ -66,6 +66,10 @@ timeline *ARGS: (venv "dev")
 simulate *ARGS: (venv "dev")
     {{ python }} -m tests.simulation "$@"
 
+# Spoiled queue messages, half of them with a valid digest: just fuzz --mutants 1000000 --seed 1; the last line is JSON
+fuzz *ARGS: (venv "dev")
+    {{ python }} -m tests.fuzz "$@"
+
 # Faults of the disk under a real core: just storage-faults --every 1 --replays 10000; the last line is JSON
 storage-faults *ARGS: (venv "dev")
     {{ python }} -m tests.storage "$@"
