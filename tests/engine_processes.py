@@ -1,6 +1,7 @@
 """Engines behind real engine servers, for tests: each test ends what it started."""
 
 import os
+import socket
 import sys
 import urllib.request
 from collections.abc import Iterator
@@ -53,6 +54,27 @@ def http_engine_server(model: str, models_file: Path, **env: str) -> Iterator[st
         server.stop()
     finally:
         server.kill()
+
+
+@contextmanager
+def faulty_http_server(folder: Path, *options: str) -> Iterator[tuple[str, Process]]:
+    """A faulty engine (tests/crash/faulty_engine_server.py) over HTTP: its address, and the process once it listens."""
+    port = free_port()
+    argv = module("tests.crash.faulty_engine_server", "--http", str(port), *options)
+    server = Process("faulty-server", argv, os.environ | {"PYTHONPATH": str(ROOT)}, folder)
+    server.start()
+    try:
+        until(lambda: _listens(port, server), 60, what=server.tail())
+        yield f"http://127.0.0.1:{port}", server
+    finally:
+        server.kill()
+
+
+def _listens(port: int, server: Process) -> bool:
+    if not server.alive:
+        raise Hopeless(server.tail())
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _answers(url: str, server: Process) -> bool:

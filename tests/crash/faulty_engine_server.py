@@ -1,6 +1,7 @@
 """An engine server like any other over the emulated engine, but for prompts that order a fault.
 
-Run as `python -m tests.crash.faulty_engine_server --uds PATH --parent PID`. Everything but the engine is production's.
+Run as `python -m tests.crash.faulty_engine_server --uds PATH --parent PID`, or `--http PORT`. Everything but the engine
+is production's.
 """
 
 import argparse
@@ -12,7 +13,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from worker.engine_server import over_uds
+from worker.engine_server import over_http, over_uds
+from worker.engine_server.app import serve_http
+from worker.engine_server.images_api import Defaults
 from worker.engines.contract import Capabilities, Done, Picture, Report, Stepped
 from worker.engines.emulated import EmulatedEngine
 from worker.errors import BadOutput, EngineLost, LoadFailed, OutOfMemory
@@ -78,7 +81,9 @@ class FaultyEngine(EmulatedEngine):
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--uds", type=Path, required=True)
+    parser.add_argument("--uds", type=Path)
+    parser.add_argument("--http", type=int, default=0)
+    parser.add_argument("--hang-s", type=float, default=30.0)
     parser.add_argument("--parent", type=int, default=0)
     parser.add_argument("--model", default="m")
     parser.add_argument("--whole-calls", action="store_true")
@@ -96,7 +101,13 @@ def main() -> int:
             starts.write("start\n")
         broken = "weights" if len(given.starts.read_text().splitlines()) > given.broken_after else ""
     engine = FaultyEngine(model=given.model, whole_calls=given.whole_calls, broken=broken)
-    return over_uds.serve(engine, given.uds, parent=given.parent)
+    if given.uds:
+        return over_uds.serve(engine, given.uds, parent=given.parent)
+    defaults = Defaults(model=given.model, width=64, height=64, num_inference_steps=3, guidance_scale=1.0)
+    limits = over_http.Limits(hang_s=given.hang_s)
+    return serve_http(
+        over_http.Server(engine, defaults, limits, now_s=time.time), "127.0.0.1", given.http, lambda: None
+    )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
-from tests.engine_processes import http_engine_server
+from tests.engine_processes import faulty_http_server, http_engine_server
 from worker.engines.emulated import draw, read_emulated
 
 MODELS = """
@@ -62,9 +62,9 @@ def quick(folder: Path) -> Iterator[str]:
         yield address
 
 
-def ask(base: str, method: str, path: str, body: object = None, **headers: str) -> Answer:
+def ask(base: str, method: str, path: str, body: object = None, timeout_s: float = 60.0, **headers: str) -> Answer:
     data = body if isinstance(body, bytes) else json.dumps(body).encode() if body is not None else b""
-    connection = http.client.HTTPConnection(urlsplit(base).netloc, timeout=60)
+    connection = http.client.HTTPConnection(urlsplit(base).netloc, timeout=timeout_s)
     try:
         connection.request(method, path, data, {name.replace("_", "-"): value for name, value in headers.items()})
         response = connection.getresponse()
@@ -154,6 +154,8 @@ def test_or_as_a_file(quick: str, form: str) -> None:
         ("/v1/images/generations", b"no json", (400, "invalid_request")),
         ("/v1/images/generations", b"[1]", (400, "invalid_request")),
         ("/v1/images/generations", b"\xff\xfe", (400, "invalid_request")),
+        ("/v1/images/generations", b"[" * 60_000, (400, "invalid_request")),
+        ("/v1/render", b'{"a":' * 10_000, (400, "invalid_request")),
         ("/v1/images/generations", {"prompt": "x" * 100_000}, (413, "invalid_request")),
         ("/v1/render", RENDER | {"surprise": 1}, (400, "invalid_request")),
         ("/v1/render", {"prompt": "x"}, (400, "invalid_request")),
@@ -200,6 +202,27 @@ def test_a_full_line_and_a_long_wait_are_told_apart(folder: Path) -> None:
         answer = ask(base, "POST", "/v1/images/generations", body | {"n": 10})
         assert error(answer) == (503, "busy")
         assert answer[1]["Retry-After"] == "1"
+
+
+def test_a_hung_engine_ends_the_server_so_that_it_is_started_again(tmp_path: Path) -> None:
+    with faulty_http_server(tmp_path, "--hang-s", "0.5") as (base, server):
+        body = {"prompt": "a circle", "num_inference_steps": 30, "size": "64x64"}
+        assert len(files(ask(base, "POST", "/v1/images/generations", body))) == 1
+        answer = ask(base, "POST", "/v1/images/generations", body | {"prompt": "hang"})
+        assert error(answer) == (503, "engine_lost")
+        assert server.exit_code(30) == 1
+        assert "no step within the deadline" in server.output()
+
+
+@pytest.mark.parametrize("when", ["loading", "rendering"])
+def test_a_server_that_is_told_to_stop_does_not_wait_for_its_engine(tmp_path: Path, when: str) -> None:
+    with faulty_http_server(tmp_path, "--broken", "hang" if when == "loading" else "") as (base, server):
+        if when == "rendering":
+            with pytest.raises(TimeoutError):
+                ask(base, "POST", "/v1/images/generations", {"prompt": "hang", "size": "64x64"}, timeout_s=1.0)
+        assert ask(base, "GET", "/health")[0] == (503 if when == "loading" else 200)
+        server.stop()
+        assert "engine_server.thread_left_behind" in server.output()
 
 
 def test_no_prompt_is_logged(quick: str, folder: Path) -> None:

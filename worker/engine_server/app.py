@@ -2,7 +2,10 @@
 
 import argparse
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import structlog
 
@@ -45,7 +48,9 @@ def main(arguments: argparse.Namespace) -> int:
         if arguments.uds:
             return _serve_uds(engine, arguments.uds, arguments.parent)
         _log.info("engine_server.starting", model=entry.name, engine=entry.engine)
-        limits = over_http.Limits(waiting=config.engine_waiting, render_s=config.engine_render_s)
+        limits = over_http.Limits(
+            waiting=config.engine_waiting, render_s=config.engine_render_s, hang_s=config.engine_hang_s
+        )
         defaults = Defaults(
             model=entry.name,
             width=entry.width,
@@ -54,9 +59,28 @@ def main(arguments: argparse.Namespace) -> int:
             guidance_scale=entry.guidance_scale,
         )
         server = over_http.Server(engine, defaults, limits, now_s=lambda: wall_ms() / 1000, token=token)
-        return lifecycle.run(lambda shutdown: server.serve(host, port, shutdown.wait))
+        return serve_http(server, host, port, flush)
     finally:
         flush()
+
+
+def serve_http(server: over_http.Server, host: str, port: int, flush: Callable[[], None]) -> int:
+    """Until told to stop. Returns the exit code, unless the engine's thread would hold it up."""
+    code = lifecycle.run(lambda shutdown: server.serve(host, port, shutdown.wait))
+    if server.left_behind:
+        _leave(code, flush)
+    return code
+
+
+def _leave(code: int, flush: Callable[[], None]) -> NoReturn:
+    """Without the interpreter's own end: a thread that is inside a model's library then may abort the process, or hold
+    it up, and the exit code be lost.
+    """
+    _log.warning("engine_server.thread_left_behind")
+    flush()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _serve_uds(engine: Engine, path: Path, parent: int) -> int:

@@ -7,7 +7,9 @@ batches are smaller.
 """
 
 import asyncio
+import contextlib
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,8 +18,9 @@ from typing import TypeVar
 import structlog
 
 from worker.engines.contract import Done, EncodedPicture, Engine, Picture, Progress, RenderJob
-from worker.errors import EngineLost, OutOfMemory
+from worker.errors import EngineError, EngineLost, OutOfMemory
 from worker.timing import Caps
+from worker.watchdog import Pulse
 
 _log = structlog.get_logger()
 T = TypeVar("T")
@@ -46,14 +49,19 @@ class _Waiting:
             else:
                 self.future.set_result(result)
 
-        self.loop.call_soon_threadsafe(on_loop)
+        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
+            self.loop.call_soon_threadsafe(on_loop)
 
 
 class Driver:
     """`run` belongs on a thread of its own, everything else on an event loop. The engine is loaded by `run`."""
 
-    def __init__(self, engine: Engine, *, waiting: int, on_end: Callable[[BaseException | None], None]) -> None:
+    def __init__(
+        self, engine: Engine, *, waiting: int, pulse: Pulse, on_end: Callable[[BaseException | None], None]
+    ) -> None:
         self._engine = engine
+        self._pulse = pulse
+        self._sign_s = 0.0
         self._most = waiting
         self._on_end = on_end
         self._changed = threading.Condition()
@@ -63,6 +71,11 @@ class Driver:
         self._stopping = False
         self._over = False
         self.ready = False
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the engine's last sign of life; 0 while it has nothing to do."""
+        return time.perf_counter() - self._sign_s if self._pulse.working else 0.0
 
     async def render(self, job: RenderJob) -> Picture | EncodedPicture:
         """The picture. Raises Busy, Unsupported, or what the engine raised over this job; when cancelled, the job
@@ -90,6 +103,14 @@ class Driver:
             self._stopping = True
             self._changed.notify()
 
+    def abandon(self) -> None:
+        """The engine hangs: everybody is told at once, and nobody is taken in any more."""
+        with self._changed:
+            self.ready, self._over, self._stopping = False, True, True
+            left = [*self._members.values(), *self._waiting]
+        for each in left:
+            each.settle(EngineLost("the engine hangs"))
+
     def run(self) -> None:
         """Until stopped. Tells `on_end` why it ended."""
         why: BaseException | None = None
@@ -112,7 +133,9 @@ class Driver:
             mine.unwanted = True
             if mine in self._waiting:
                 self._waiting.remove(mine)
-        self._engine.evict(mine.job.id)
+            running = self._members.get(mine.job.id) is mine
+        if running:  # otherwise it would be the picture of somebody else who gave it the same id
+            self._engine.evict(mine.job.id)
 
     def _admitted(self) -> bool:
         """Lets in who can come in; waits while there is nothing to do. False once stopped."""
@@ -122,6 +145,7 @@ class Driver:
             newcomers = self._choose()
             self._members |= {each.job.id: each for each in newcomers}
         if newcomers:
+            self._work_begins()
             self._attempt(lambda: self._engine.admit([each.job for each in newcomers]))
         return not self._stopping
 
@@ -149,15 +173,39 @@ class Driver:
             return
         for each in [each for each in self._members.values() if each.unwanted]:
             self._engine.evict(each.job.id)  # cancelled before it was admitted, when the engine did not know it
-        stepped = self._attempt(lambda: self._engine.step(_ignore))
+        self._work_begins()
+        stepped = self._attempt(lambda: self._engine.step(self._beat))
         if stepped is None:
             return
         if stepped.fits is not None:
             self._caps.measured(self._engine.key(next(iter(self._members.values())).job), stepped.fits)
         for job_id in stepped.evicted:
-            self._members.pop(job_id, None)
+            self._left(self._members.pop(job_id, None))
         for done in stepped.finished:
             self._decode(done)
+            self._beat()
+        self._sign_s = time.perf_counter()
+        self._pulse.end(self._sign_s)
+
+    def _left(self, member: _Waiting | None) -> None:
+        """Out of the engine. Whoever is still wanted was taken for an earlier job of the same id, and begins again."""
+        if member is None or member.unwanted:
+            return
+        if member.alone:
+            member.settle(EngineError("the engine gave it up"))
+            return
+        member.alone = True
+        with self._changed:
+            self._waiting.appendleft(member)
+
+    def _work_begins(self) -> None:
+        self._sign_s = time.perf_counter()
+        self._pulse.begin(self._engine.key(next(iter(self._members.values())).job), self._sign_s)
+
+    def _beat(self, _: Progress | None = None) -> None:
+        """A sign of life. Callers over HTTP hear of the end only."""
+        self._sign_s = time.perf_counter()
+        self._pulse.beat(self._sign_s)
 
     def _decode(self, done: Done) -> None:
         member = self._members.pop(done.job_id, None)
@@ -178,7 +226,10 @@ class Driver:
             raise
         except Exception as error:  # noqa: BLE001  (a model may raise anything)
             failure = error.with_traceback(None)  # which would hold tensors
+        self._sign_s = time.perf_counter()
+        self._pulse.begin_reset(self._sign_s)
         self._engine.reset()
+        self._pulse.fail()
         members, self._members = list(self._members.values()), {}
         if len(members) == 1:
             members[0].settle(failure)
@@ -191,7 +242,3 @@ class Driver:
                 each.alone = True
                 self._waiting.appendleft(each)
         return None
-
-
-def _ignore(_: Progress) -> None:
-    """Callers over HTTP hear of the end only."""

@@ -2,13 +2,14 @@
 
 | POST /v1/images/generations | `images_api.Generation`; files in base64 within JSON |
 | POST /v1/render             | `images_api.Render`; the body is the pixels or the file, X-Darkroom-Width, -Height |
-| GET /v1/models, GET /health | what is served; 503 until the model is loaded |
+| GET /v1/models, GET /health | what is served; 503 until the model is loaded, and while a step hangs |
 
 Errors are {"error": {"message", "type", "code"}}. A caller that goes away takes its picture with it.
 """
 
 import asyncio
 import base64
+import contextlib
 import hmac
 import json
 import threading
@@ -25,10 +26,15 @@ from worker import encode
 from worker.engine_server.driver import Busy, Driver
 from worker.engine_server.images_api import BadRequest, Defaults, Generation, Render, problems, refusal
 from worker.engines.contract import EncodedPicture, Engine, Picture, RenderJob
+from worker.errors import Hung
+from worker.timing import Measured
+from worker.watchdog import Pulse, Watchdog
 
 _log = structlog.get_logger()
 MAX_BODY_BYTES: Final = 64 * 1024
 READ_DEADLINE_S: Final = 10.0
+_FAREWELL_S: Final = 2.0
+_RESET_S: Final = 300.0
 _FORMATS: Final = {"png": pb.OutputFormat.PNG, "webp": pb.OutputFormat.WEBP, "jpeg": pb.OutputFormat.JPEG}
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -39,10 +45,13 @@ class NotReady(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Pictures that may wait for the engine, and how long one may take, waiting included."""
+    """Pictures that may wait for the engine, how long one may take, waiting included, and the least time without a step
+    that counts as a hang.
+    """
 
     waiting: int = 64
     render_s: float = 600.0
+    hang_s: float = 30.0
 
 
 class Server:
@@ -56,12 +65,15 @@ class Server:
         self._limits = limits
         self._now_s = now_s
         self._token = token
-        self._driver = Driver(engine, waiting=limits.waiting, on_end=self._driver_ended)
+        self._pulse = Pulse(Measured(), floor_s=limits.hang_s, reset_s=_RESET_S)
+        self._driver = Driver(engine, waiting=limits.waiting, pulse=self._pulse, on_end=self._driver_ended)
         self._ended: asyncio.Future[BaseException | None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.left_behind = False
+        """Whether the engine's thread was still at work when `serve` ended: it hung, or was loading."""
 
     async def serve(self, host: str, port: int, told_to_stop: Callable[[], Awaitable[None]]) -> None:
-        """Until told to stop; what is under way is answered first. Raises LoadFailed, or what ended the engine."""
+        """Until told to stop; what is under way is answered first. Raises LoadFailed, Hung, or what else ended the engine."""
         self._loop = asyncio.get_running_loop()
         self._ended = self._loop.create_future()
         runner = web.AppRunner(self._app(), access_log=None, handler_cancellation=True, shutdown_timeout=15.0)
@@ -76,7 +88,8 @@ class Server:
             await runner.cleanup()
             self._driver.stop()
             if thread.is_alive():
-                await self._ended
+                done, _ = await asyncio.wait({self._ended}, timeout=_FAREWELL_S)
+                self.left_behind = self.left_behind or not done
         why = self._ended.result() if self._ended.done() else None
         if why is not None:
             raise why
@@ -85,13 +98,28 @@ class Server:
         async with asyncio.TaskGroup() as group:
             stop = group.create_task(_awaited(told_to_stop), name="engine-server-stop")
             assert self._ended is not None  # noqa: S101
+            watchdog = Watchdog(self._pulse, tick_s=min(1.0, self._limits.hang_s / 5), leave=self._hung)
+            watch = group.create_task(watchdog.run(), name="engine-server-watchdog")
             either: set[asyncio.Future[Any]] = {stop, self._ended}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             stop.cancel()
+            watch.cancel()
+
+    async def _hung(self, detail: str) -> bool:
+        """A thread cannot be stopped: its callers are told, and the process ends, to be started again."""
+        self.left_behind = True
+        self._driver.abandon()
+        self._end(Hung(detail))
+        return True
 
     def _driver_ended(self, why: BaseException | None) -> None:
-        if self._loop is not None and self._ended is not None:
-            self._loop.call_soon_threadsafe(self._ended.set_result, why)
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has closed: it came too late
+                self._loop.call_soon_threadsafe(self._end, why)
+
+    def _end(self, why: BaseException | None) -> None:
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(why)
 
     def _app(self) -> web.Application:
         app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._guard])
@@ -169,16 +197,18 @@ class Server:
             data = await request.read()
         try:
             return json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise BadRequest("the body is not JSON") from None
 
     async def _models(self, _: web.Request) -> web.StreamResponse:
         return web.json_response({"object": "list", "data": [{"id": self._defaults.model, "object": "model"}]})
 
     async def _health(self, _: web.Request) -> web.StreamResponse:
-        facts = self._engine.facts
+        facts, silent_s = self._engine.facts, self._driver.silent_s
+        hung = silent_s > self._pulse.deadline_s()
         about = {
-            "status": "ok" if self._driver.ready else "loading",
+            "status": "hung" if hung else "ok" if self._driver.ready else "loading",
+            "silent_s": round(silent_s, 1),
             "engine": facts.engine,
             "model": facts.model,
             "model_revision": facts.model_revision,
@@ -186,7 +216,7 @@ class Server:
             "device": facts.device,
             "libraries": facts.libraries,
         }
-        return web.json_response(about, status=200 if self._driver.ready else 503)
+        return web.json_response(about, status=200 if self._driver.ready and not hung else 503)
 
 
 async def _awaited(told_to_stop: Callable[[], Awaitable[None]]) -> None:

@@ -14,6 +14,8 @@ from worker.engine_server.driver import Busy, Driver
 from worker.engines.contract import Capabilities, Picture, RenderJob, Report, Stepped
 from worker.engines.emulated import EmulatedEngine, draw
 from worker.errors import BadOutput, EngineLost, LoadFailed, OutOfMemory, Unsupported
+from worker.timing import Measured
+from worker.watchdog import Pulse
 
 
 class Scripted(EmulatedEngine):
@@ -64,7 +66,8 @@ class Ended:
 @asynccontextmanager
 async def driving(engine: EmulatedEngine, *, waiting: int = 64) -> AsyncIterator[tuple[Driver, Ended]]:
     ended = Ended()
-    driver = Driver(engine, waiting=waiting, on_end=ended.why.append)
+    pulse = Pulse(Measured(), floor_s=30.0, reset_s=30.0)
+    driver = Driver(engine, waiting=waiting, pulse=pulse, on_end=ended.why.append)
     thread = threading.Thread(target=driver.run)
     thread.start()
     await eventually(lambda: driver.ready or ended.why)
@@ -202,6 +205,34 @@ async def test_the_same_id_again_waits_until_the_first_has_left() -> None:
         engine.free()
         assert right(await first, job(1))
         assert right(await again, job(1))
+    assert engine.admitted == [["gen_1/0"], ["gen_1/0"]]
+
+
+@pytest.mark.asyncio
+async def test_whoever_waits_with_the_same_id_and_goes_leaves_the_first_its_picture() -> None:
+    engine = Scripted()
+    async with driving(engine) as (driver, _), asyncio.TaskGroup() as group:
+        first = group.create_task(driver.render(job(1, steps=3)))
+        await eventually(lambda: engine.admitted)
+        again = group.create_task(driver.render(job(1, steps=3)))
+        await eventually(lambda: len(driver._waiting) == 1)
+        again.cancel()
+        await asyncio.wait({again})
+        engine.free()
+        assert right(await asyncio.wait_for(first, 20), job(1))
+    assert engine.admitted == [["gen_1/0"]]
+
+
+@pytest.mark.asyncio
+async def test_whoever_is_wanted_and_comes_back_as_evicted_begins_again() -> None:
+    """An eviction that was meant for the job before it, of the same id."""
+    engine = Scripted()
+    async with driving(engine) as (driver, _), asyncio.TaskGroup() as group:
+        task = group.create_task(driver.render(job(1, steps=3)))
+        await eventually(lambda: engine.admitted)
+        engine.evict("gen_1/0")
+        engine.free()
+        assert right(await asyncio.wait_for(task, 20), job(1))
     assert engine.admitted == [["gen_1/0"], ["gen_1/0"]]
 
 
