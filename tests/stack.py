@@ -22,7 +22,7 @@ from tests.cloud import Cloud
 from tests.eventually import Hopeless, until
 from tests.process import Process, free_port, module
 
-READY_S = 40.0
+READY_S = 120.0
 
 EMULATED = """
 [[models]]
