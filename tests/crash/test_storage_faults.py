@@ -6,7 +6,7 @@ import pytest
 
 from tests.storage import disk, strace, sweep
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(400)
 
 
 def test_rows_9_10_16_20_22_every_tenth_write_and_third_sync(tmp_path: Path) -> None:
@@ -20,6 +20,12 @@ def test_rows_9_10_16_20_22_every_tenth_write_and_third_sync(tmp_path: Path) -> 
     assert seen.in_doubt >= 5, seen
     assert seen.refused >= 10, seen
     assert seen.accepted >= 30, seen
+
+
+def test_rows_9_22_a_log_that_fails_while_it_is_begun_is_begun_again(tmp_path: Path) -> None:
+    seen = sweep.Sweep()
+    sweep.births(tmp_path, 30, seen)
+    assert min(seen.faults["beginning:signal=SIGKILL"], seen.faults["beginning:error=EIO"]) >= 2, seen
 
 
 @pytest.mark.parametrize("scenario", ["appends", "checkpoints", "starts"])

@@ -18,7 +18,7 @@ from tests.stack import EMULATED
 from tests.storage.blocked_core import BLOCKED_S
 from tests.storage.core_alone import TENANT, CoreAlone, streams
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(400)
 
 
 @contextmanager

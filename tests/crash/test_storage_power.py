@@ -6,7 +6,7 @@ import pytest
 
 from tests.storage import replays
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(400)
 
 
 def test_row_25_what_was_acknowledged_survives_200_power_cuts(tmp_path: Path) -> None:

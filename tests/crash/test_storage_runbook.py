@@ -14,7 +14,7 @@ import pytest
 from tests.eventually import until
 from tests.storage.core_alone import CoreAlone, Told, streams, verify
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(400)
 ROOT = Path(__file__).parents[2]
 
 

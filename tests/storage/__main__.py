@@ -6,11 +6,14 @@ the power is cut so many times. `--weak` runs the power cuts with PRAGMA synchro
 
 import argparse
 import json
+import logging
 import random
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+import structlog
 
 from tests.storage import replays, sweep
 
@@ -23,6 +26,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     parser.add_argument("--weak", action="store_true", help="power cuts without a sync at each commit")
     options = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     begun = time.monotonic()
     result: dict[str, object] = {"every": options.every, "seed": options.seed, "synchronous_full": not options.weak}
     lost = 0
@@ -31,6 +35,7 @@ def main() -> int:
         if options.every:
             (folder / "sweep").mkdir()
             seen = sweep.run(folder / "sweep", every=options.every)
+            sweep.births(folder / "sweep", options.every, seen)
             result |= {"faults": dict(seen.faults), "lives": seen.lives, "accepted": seen.accepted}
             result |= {"in_doubt": seen.in_doubt, "refused": seen.refused, "survived": seen.survived}
         if options.replays:

@@ -26,8 +26,11 @@ def program() -> str:
 
 
 def under(output: Path, *options: str) -> list[str]:
-    """The words before a command that runs with these options. The command keeps its process id."""
-    return [program(), "-D", "-f", "--seccomp-bpf", "-o", str(output), *options]
+    """The words before a command that runs with these options. The command keeps its process id.
+
+    Without --seccomp-bpf: strace 6.1 puts errors in under it, but no signals.
+    """
+    return [program(), "-D", "-f", "-o", str(output), *options]
 
 
 def injecting(calls: str, fault: str) -> list[str]:

@@ -95,6 +95,39 @@ def begin_again(core: CoreAlone, seen: Sweep) -> None:
     seen.refused = len(core.told.refused)
 
 
+def births(folder: Path, every: int, seen: Sweep) -> None:
+    """Each Nth write of a core that begins its log: killed or failing there, and begun again without a fault."""
+    for fault in ("signal=SIGKILL", "error=EIO"):
+        for number in points(every, 200):
+            place = folder / f"birth-{fault[-3:]}-{number}"
+            place.mkdir()
+            if not born(CoreAlone(place), place, f"{fault}:when={number}", seen):
+                break
+
+
+def born(core: CoreAlone, folder: Path, fault: str, seen: Sweep) -> bool:
+    """One beginning with one fault, and the next one's. False: the log was there before the fault came."""
+    output = folder / "fault.strace"
+    try:
+        core.launch(strace.under(output, *strace.injecting(strace.WRITES, fault)))
+        until(lambda: not core.process.alive or core.get("/healthz")[0] == 200, 40, what="core begins its log or ends")
+        served = core.process.alive
+        core.process.kill()
+        met = strace.injected(output)
+        if not served:
+            assert core.process.exit_code() in {-signal.SIGKILL, 2}, core.said()
+            assert met, core.said()
+            seen.faults[f"beginning:{fault.partition(':')[0]}"] += 1
+        core.start()
+        assert asyncio.run(core.load(1)), core.said()
+        assert len(core.told.accepted) == 1, core.said()
+        core.process.stop()
+        core.check()
+    finally:
+        core.process.kill()
+    return not served
+
+
 def no_room(core: CoreAlone, folder: Path, every: int, seen: Sweep) -> None:
     """The disk is full for every Nth write, then from the Nth write on: refused, unready, and on again by itself."""
     output = folder / "full.strace"
