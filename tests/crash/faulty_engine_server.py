@@ -105,9 +105,8 @@ def main() -> int:
         return over_uds.serve(engine, given.uds, parent=given.parent)
     defaults = Defaults(model=given.model, width=64, height=64, num_inference_steps=3, guidance_scale=1.0)
     limits = over_http.Limits(hang_s=given.hang_s)
-    return serve_http(
-        over_http.Server(engine, defaults, limits, now_s=time.time), "127.0.0.1", given.http, lambda: None
-    )
+    server = over_http.Server(engine, defaults, limits, now_s=time.time)
+    return serve_http(server, "127.0.0.1", given.http, lambda: None)
 
 
 if __name__ == "__main__":

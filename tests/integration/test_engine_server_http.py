@@ -62,9 +62,9 @@ def quick(folder: Path) -> Iterator[str]:
         yield address
 
 
-def ask(base: str, method: str, path: str, body: object = None, timeout_s: float = 60.0, **headers: str) -> Answer:
+def ask(base: str, method: str, path: str, body: object = None, **headers: str) -> Answer:
     data = body if isinstance(body, bytes) else json.dumps(body).encode() if body is not None else b""
-    connection = http.client.HTTPConnection(urlsplit(base).netloc, timeout=timeout_s)
+    connection = http.client.HTTPConnection(urlsplit(base).netloc, timeout=60)
     try:
         connection.request(method, path, data, {name.replace("_", "-"): value for name, value in headers.items()})
         response = connection.getresponse()
@@ -218,8 +218,11 @@ def test_a_hung_engine_ends_the_server_so_that_it_is_started_again(tmp_path: Pat
 def test_a_server_that_is_told_to_stop_does_not_wait_for_its_engine(tmp_path: Path, when: str) -> None:
     with faulty_http_server(tmp_path, "--broken", "hang" if when == "loading" else "") as (base, server):
         if when == "rendering":
+            connection = http.client.HTTPConnection(urlsplit(base).netloc, timeout=1)
+            connection.request("POST", "/v1/images/generations", json.dumps({"prompt": "hang"}))
             with pytest.raises(TimeoutError):
-                ask(base, "POST", "/v1/images/generations", {"prompt": "hang", "size": "64x64"}, timeout_s=1.0)
+                connection.getresponse()
+            connection.close()
         assert ask(base, "GET", "/health")[0] == (503 if when == "loading" else 200)
         server.stop()
         assert "engine_server.thread_left_behind" in server.output()

@@ -73,7 +73,7 @@ class Server:
         """Whether the engine's thread was still at work when `serve` ended: it hung, or was loading."""
 
     async def serve(self, host: str, port: int, told_to_stop: Callable[[], Awaitable[None]]) -> None:
-        """Until told to stop; what is under way is answered first. Raises LoadFailed, Hung, or what else ended the engine."""
+        """Until told to stop; what is under way is answered first. Raises LoadFailed, Hung or EngineLost."""
         self._loop = asyncio.get_running_loop()
         self._ended = self._loop.create_future()
         runner = web.AppRunner(self._app(), access_log=None, handler_cancellation=True, shutdown_timeout=15.0)
