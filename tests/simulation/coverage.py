@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from tests.simulation.faults import KINDS
 from tests.simulation.schedule import Outcome
 
-FAULTS = (*KINDS, "unacknowledged_kept", "unacknowledged_lost")
+OUTCOMES = ("unacknowledged_kept", "unacknowledged_lost")
+"""What a crash of core in the middle of a commit comes to: chance, and asked for a third as often."""
+
 TRANSITIONS = (
     "requested",
     "image.dispatched pending>dispatched",
@@ -64,8 +66,10 @@ class Tally:
         if not outcome.good:
             self.bad.append(outcome)
 
-    def uncovered(self) -> list[str]:
-        """Faults met too seldom for a run of this length, and transitions never seen."""
-        enough = max(1, min(ENOUGH, self.schedules // 20))
-        rare = [f"{fault} ({self.faults[fault]} of {enough})" for fault in FAULTS if self.faults[fault] < enough]
+    def uncovered(self, enough: int = 0) -> list[str]:
+        """Faults met less than `enough` times (0: as a run of this length can ask for), transitions never seen."""
+        enough = enough or max(1, min(ENOUGH, self.schedules // 20))
+        wanted = dict.fromkeys(KINDS, enough) | dict.fromkeys(OUTCOMES, enough // 3)
+        met = self.faults
+        rare = [f"{fault} ({met[fault]} of {times})" for fault, times in wanted.items() if met[fault] < times]
         return rare + [move for move in TRANSITIONS if not self.transitions[move]]

@@ -53,7 +53,7 @@ KINDS = AT_ONCE | WEATHER
 _FAVOURITES = ("crash_core", "crash_core", "crash_worker", "crash_worker", "zombie_worker", "loss", "purge")
 
 CORE_POINTS = (
-    *("log.append",) * 6,
+    *("log.append",) * 12,
     "jobs.send",
     "temp.head",
     "public.copy",
@@ -84,10 +84,10 @@ class Fault:
 
 
 def draw_plan(dice: Random) -> list[Fault]:
-    """Three to nine faults; what costs most comes most often."""
+    """Four to twelve faults; what costs most comes most often, and what hits but once more often than what lasts."""
     plan = []
-    for _ in range(dice.randint(3, 9)):
-        kind = dice.choice([*KINDS, *_FAVOURITES])
+    for _ in range(dice.randint(4, 12)):
+        kind = dice.choice([*KINDS, *AT_ONCE, *_FAVOURITES])
         target = dice.choice(KINDS[kind])
         lasts_s = 2.0 + dice.random() * (LONGEST_S - 2.0)
         points = CORE_POINTS if target == "core" else WORKER_POINTS if target in _WORKERS else ("",)
