@@ -4,7 +4,6 @@ Cost is pixels times steps. Both figures only shape order and patience; nothing 
 """
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import Sequence
 from typing import Final
@@ -29,8 +28,7 @@ class Estimates:
 
     def __init__(self) -> None:
         self._per_cost: dict[str, float] = {}
-        self._ends: deque[tuple[float, float]] = deque(maxlen=256)
-        """When pictures of late were finished, and their GPU seconds."""
+        self._ends: deque[float] = deque(maxlen=256)
 
     def work_s(self, spec: Spec) -> float:
         """Estimated GPU seconds of one image, its share of a batch."""
@@ -46,7 +44,7 @@ class Estimates:
 
     def rendered(self, spec: Spec, gpu_ms: float) -> None:
         """Learn from one picture."""
-        self._ends.append((asyncio.get_running_loop().time(), max(0.0, gpu_ms) / 1000))
+        self._ends.append(asyncio.get_running_loop().time())
         if gpu_ms <= 0:
             return
         seen = gpu_ms / 1000 / cost(spec)
@@ -55,18 +53,11 @@ class Estimates:
             self._per_cost[spec.model] = seen if known is None else known + _WEIGHT * (seen - known)
 
     def wait_s(self, images_ahead: int, cap_s: float) -> float:
-        """How long so many images take at the pace of the last minute; 0 while no pace is known.
-
-        That pace is slow, too, when little was asked for or something was out of reach, and a lost queue would then
-        be noticed minutes late. So no more is granted than one GPU alone would need for the images.
-        """
+        """How long so many images take at the pace of the last minute; 0 while no pace is known."""
         now = asyncio.get_running_loop().time()
-        while self._ends and self._ends[0][0] < now - _WINDOW_S:
+        while self._ends and self._ends[0] < now - _WINDOW_S:
             self._ends.popleft()
-        count = len(self._ends)
-        if count < _LEAST_SAMPLES:
+        if len(self._ends) < _LEAST_SAMPLES:
             return 0.0
-        span_s = max(self._ends[-1][0] - self._ends[0][0], 0.001)
-        gpu_s = sum(spent_s for _, spent_s in self._ends) / count
-        each_s = min(span_s / (count - 1), gpu_s or math.inf)  # 0: an engine that does not tell
-        return min(cap_s, images_ahead * each_s)
+        span_s = max(self._ends[-1] - self._ends[0], 0.001)
+        return min(cap_s, images_ahead * span_s / (len(self._ends) - 1))
