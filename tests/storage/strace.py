@@ -1,7 +1,7 @@
 """strace as the place where faults are put in: between a real process and its kernel.
 
-`attached` watches a process that runs already, `under` is the prefix of a command that starts one. Counts in `when=`
-are of each thread by itself; core writes its log on one thread.
+`attached` watches a process that runs already. Counts in `when=` are of each thread by itself; core writes its log on
+one thread.
 """
 
 import re
@@ -23,14 +23,6 @@ def program() -> str:
     found = shutil.which("strace")
     assert found, "the storage faults need strace: apt-get install strace (.ci/run does, where it may)"
     return found
-
-
-def under(output: Path, *options: str) -> list[str]:
-    """The words before a command that runs with these options. The command keeps its process id.
-
-    Without --seccomp-bpf: strace 6.1 puts errors in under it, but no signals.
-    """
-    return [program(), "-D", "-f", "-o", str(output), *options]
 
 
 def injecting(calls: str, fault: str) -> list[str]:

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.eventually import until
+from tests.process import module
 from tests.storage import strace
 from tests.storage.core_alone import CoreAlone
+from tests.storage.late_core import WAITING
 
 STEPS = 3
 """Submissions of one life, before core is told to stop: closing the log writes and syncs, too."""
@@ -101,23 +103,26 @@ def births(folder: Path, every: int, seen: Sweep) -> None:
         for number in points(every, 200):
             place = folder / f"birth-{fault[-3:]}-{number}"
             place.mkdir()
-            if not born(CoreAlone(place), place, f"{fault}:when={number}", seen):
+            if not born(place, f"{fault}:when={number}", seen):
                 break
 
 
-def born(core: CoreAlone, folder: Path, fault: str, seen: Sweep) -> bool:
+def born(folder: Path, fault: str, seen: Sweep) -> bool:
     """One beginning with one fault, and the next one's. False: the log was there before the fault came."""
-    output = folder / "fault.strace"
+    core, output = CoreAlone(folder, module("tests.storage.late_core")), folder / "fault.strace"
+    core.launch()
     try:
-        core.launch(strace.under(output, *strace.injecting(strace.WRITES, fault)))
-        until(lambda: not core.process.alive or core.get("/healthz")[0] == 200, 40, what="core begins its log or ends")
+        until(lambda: WAITING in core.process.output(), 40, what="core waits")
+        with strace.attached(core.process.pid, output, strace.injecting(strace.WRITES, fault)):
+            core.process.signal(signal.SIGUSR1)
+            until(lambda: not core.process.alive or core.get("/healthz")[0] == 200, 60, what="core serves or ends")
         served = core.process.alive
         core.process.kill()
-        met = strace.injected(output)
         if not served:
             assert core.process.exit_code() in {-signal.SIGKILL, 2}, core.said()
-            assert met, core.said()
+            assert strace.injected(output), core.said()
             seen.faults[f"beginning:{fault.partition(':')[0]}"] += 1
+        core.process.argv = module("core", "serve")
         core.start()
         assert asyncio.run(core.load(1)), core.said()
         assert len(core.told.accepted) == 1, core.said()
