@@ -16,12 +16,14 @@ from tests.stack import Stack
 
 TENANTS = [f"tenant-{number}" for number in range(10)]
 TOLERANCE = 2
+ENGINES = ["latent", "pipeline"]
+"""The same weights behind each."""
 Pixels = npt.NDArray[np.int16]
 
 MODELS = """
 [[models]]
-name = "tiny"
-engine = "pipeline"
+name = "{engine}"
+engine = "{engine}"
 source = "{source}"
 width = 64
 height = 64
@@ -43,8 +45,8 @@ def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, pipeline_folder: Path) -> Iterator[Stack]:
-    models = MODELS.format(source=pipeline_folder)
-    env = {"DARKROOM_WORKER_TORCH_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    models = "".join(MODELS.format(engine=engine, source=pipeline_folder) for engine in ENGINES)
+    env = {"DARKROOM_WORKER_TORCH_THREADS": "1", "OMP_NUM_THREADS": "1", "DARKROOM_WORKER_MODELS_LOADED": "2"}
     folder = tmp_path_factory.mktemp("content")
     with Stack(folder, models=models, env=env, tenants=TENANTS, visibility_s=20) as stack:
         yield stack
@@ -58,6 +60,7 @@ def asked(count: int) -> list[tuple[str, Body]]:
         (
             TENANTS[number % len(TENANTS)],
             {
+                "model": draw.choice(ENGINES),
                 "prompt": f"{number} {draw.choice(words)} {draw.choice(words)} {CANARY}",
                 "negative_prompt": draw.choice(["", f"small {CANARY}"]),
                 "n": 1 + number % 4,

@@ -17,7 +17,7 @@ def write(tmp_path: Path, text: str) -> Path:
 
 def test_the_shipped_file_serves_the_demo_model_first() -> None:
     first, *_ = load(SHIPPED_MODELS_FILE)
-    assert (first.name, first.engine, first.width, first.num_inference_steps) == ("demo", "pipeline", 256, 8)
+    assert (first.name, first.engine, first.width, first.num_inference_steps) == ("demo", "latent", 256, 8)
 
 
 def test_a_relative_folder_is_found_beside_the_file(tmp_path: Path) -> None:
