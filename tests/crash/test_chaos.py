@@ -37,7 +37,7 @@ def test_two_minutes_of_chaos_lose_nothing(tmp_path: Path) -> None:
     figures = chaos(
         tmp_path,
         *("--minutes", "2", "--kill-every", str(KILL_EVERY_S), "--loop", str(LOOP_S)),
-        *("--rate", "3", "--visibility", "5", "--quiet", "240", "--seed", str(SEED)),
+        *("--rate", "3", "--visibility", "5", "--quiet", "300", "--seed", str(SEED)),
         timeout_s=460,
     )
     assert figures["accepted"] == figures["succeeded"] + figures["cancelled"] > 100
