@@ -12,6 +12,7 @@ from pathlib import Path
 
 import h2.config
 import h2.connection
+import h2.events
 import pytest
 
 from tests.api import CANARY
@@ -233,6 +234,7 @@ def submit_headers() -> list[tuple[str, str]]:
 
 def pushed(client: socket.socket, data: bytes) -> bool:
     """Whether all of it was taken."""
+    client.settimeout(20)
     try:
         client.sendall(data)
     except OSError:
@@ -241,17 +243,24 @@ def pushed(client: socket.socket, data: bytes) -> bool:
 
 
 def four_gibibytes(port: int) -> None:
-    """A message said to be 4 GiB long, of which as much is sent as the windows allow, without ever reading."""
+    """A message said to be 4 GiB long, of which 100 MiB are ready to be sent: it is refused before they are."""
     client, connection = http2(port)
+    sent = 0
     with client:
         connection.send_headers(1, submit_headers())
         connection.send_data(1, b"\x00\xff\xff\xff\xff")
-        while connection.local_flow_control_window(1) > 0:
+        ended = False
+        while not ended and sent < 100 * MIB:
             size = min(connection.local_flow_control_window(1), connection.max_outbound_frame_size)
-            connection.send_data(1, b"x" * size)
-        assert pushed(client, connection.data_to_send())
-        answered = client.recv(65_536)
-        assert answered
+            if size > 0:
+                connection.send_data(1, b"x" * size)
+                sent += size
+            assert pushed(client, connection.data_to_send())
+            client.settimeout(0.001 if size > 0 else 20)
+            with suppress(TimeoutError):
+                events = connection.receive_data(client.recv(65_536))
+                ended = any(isinstance(each, h2.events.StreamEnded | h2.events.StreamReset) for each in events)
+    assert ended, f"{sent} bytes were taken"
 
 
 def ten_thousand_streams(port: int) -> None:
