@@ -66,6 +66,10 @@ timeline *ARGS: (venv "dev")
 simulate *ARGS: (venv "dev")
     {{ python }} -m tests.simulation "$@"
 
+# Every order of steps of a small generation: just interleavings --images 3 --crashes 2; the last line is JSON
+interleavings *ARGS: (venv "dev")
+    {{ python }} -m tests.simulation.exhaustive "$@"
+
 # Spoiled queue messages, half of them with a valid digest: just fuzz --mutants 1000000 --seed 1; the last line is JSON
 fuzz *ARGS: (venv "dev")
     {{ python }} -m tests.fuzz "$@"
