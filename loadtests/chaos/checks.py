@@ -7,10 +7,10 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from loadtests.chaos import log
 from loadtests.chaos.api import Api
-from loadtests.chaos.cloud import Cloud
 from loadtests.chaos.ledger import OPEN, Ledger
 from loadtests.chaos.recovery import Recovery
 
@@ -91,9 +91,15 @@ def check_growth(path: Path, heads: Sequence[tuple[int, bytes]], found: Findings
                 found.complain(f"the log has changed at or before position {position}")
 
 
-def check_bucket(path: Path, cloud: Cloud, found: Findings) -> None:
+class Bucket(Protocol):
+    """Where the published pictures lie."""
+
+    def public(self) -> Iterator[tuple[str, int]]: ...
+
+
+def check_bucket(path: Path, bucket: Bucket, found: Findings) -> None:
     """Every published image is in the public bucket with its size."""
-    objects = dict(cloud.public())
+    objects = dict(bucket.public())
     with log.connect(path) as connection:
         for key, size in log.published(connection):
             there = objects.pop(key, None)

@@ -1,9 +1,12 @@
 """The pure parts of `just chaos`: the plan, the recovery times, and that each check finds what it looks for."""
 
 import random
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from pysqlite3 import dbapi2 as sqlite
 
 from loadtests.chaos import checks
 from loadtests.chaos.ledger import Ledger
@@ -125,3 +128,50 @@ def test_a_prompt_in_a_log_line_is_found(tmp_path: Path) -> None:
     found = checks.Findings()
     checks.check_lines(tmp_path, ["secret"], found)
     assert found.wrong == 2
+
+
+class Bucket:
+    """Stands for the public bucket."""
+
+    def __init__(self, objects: dict[str, int]) -> None:
+        self._objects = objects
+
+    def public(self) -> Iterator[tuple[str, int]]:
+        return iter(self._objects.items())
+
+
+def a_log(path: Path) -> Path:
+    """As much of core's log as the checks of growth and bucket read."""
+    with closing(sqlite.connect(path)) as connection:
+        connection.executescript(
+            "CREATE TABLE events (position INTEGER PRIMARY KEY, chain BLOB);"
+            "CREATE TABLE images (public_key TEXT, size_bytes INTEGER);"
+            "INSERT INTO events VALUES (1, x'01'), (2, x'02');"
+            "INSERT INTO images VALUES ('a', 10), ('b', 20), ('', 0);"
+        )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("objects", "lost", "wrong", "strays"),
+    [
+        ({"a": 10, "b": 20}, 0, 0, 0),
+        ({"a": 10}, 1, 0, 0),
+        ({"a": 10, "b": 7}, 0, 1, 0),
+        ({"a": 10, "b": 20, "c": 1}, 0, 0, 1),
+    ],
+    ids=["as told", "one is gone", "one is cut", "one more"],
+)
+def test_the_bucket_is_held_against_the_log(
+    tmp_path: Path, objects: dict[str, int], lost: int, wrong: int, strays: int
+) -> None:
+    found = checks.Findings()
+    checks.check_bucket(a_log(tmp_path / "log"), Bucket(objects), found)
+    assert (found.lost, found.wrong, found.strays) == (lost, wrong, strays)
+
+
+@pytest.mark.parametrize(("chain", "wrong"), [(b"\x02", 0), (b"\x03", 1)], ids=["stands", "has changed"])
+def test_what_stood_in_the_log_before_a_kill_stands_there_still(tmp_path: Path, chain: bytes, wrong: int) -> None:
+    found = checks.Findings()
+    checks.check_growth(a_log(tmp_path / "log"), [(1, b"\x01"), (2, chain)], found)
+    assert found.wrong == wrong
