@@ -50,7 +50,7 @@ _proto-into FOLDER:
     mkdir -p "$1/darkroom"
     PATH="$PWD/.venv/bin:$PATH" {{ python }} -m grpc_tools.protoc -I schema --python_betterproto_out="$1" {{ proto_sources }}
 
-# A benchmark by its name (submit, log, worker); the last line is JSON
+# A benchmark by its name (submit, log, worker, batching, transports, gpu): just bench worker --quick; the last line is JSON
 bench NAME *ARGS: (venv "dev")
     {{ python }} -m loadtests.bench "$@"
 
@@ -58,7 +58,7 @@ bench NAME *ARGS: (venv "dev")
 load *ARGS: (venv "dev")
     {{ python }} -m loadtests.load "$@"
 
-# Pictures of what the worker does when, in each mode: just timeline --mode overlapped --out FOLDER
+# Pictures of what the worker does when, as SVG and PNG: just timeline --mode plain|batched|overlapped|all --out FOLDER
 timeline *ARGS: (venv "dev")
     {{ python }} -m loadtests.timeline "$@"
 
