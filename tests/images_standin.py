@@ -28,12 +28,16 @@ KEY = "sk-a-key-that-must-not-show"
 
 @dataclass
 class Seen:
-    """What the server was asked, and how it is. With `answer` every picture is answered with that status."""
+    """What the server was asked, and how it is. With `answer` every picture is answered with that status;
+    `about` is what /health answers, `headers` come with each picture.
+    """
 
     bodies: list[dict[str, Any]] = field(default_factory=list)
     at_s: list[float] = field(default_factory=list)
     healthy: bool = True
     answer: int = 0
+    about: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
     looks: int = 0
     key: str = ""
     faults: set[str] = field(default_factory=set)
@@ -52,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/health":
             self.seen.looks += 1
-            return self._empty(200 if self.seen.healthy else 503)
+            return self._raw(200 if self.seen.healthy else 503, self.seen.about, {})
         if self.seen.key and self.headers.get("Authorization") != f"Bearer {self.seen.key}":
             return self._json(401, {"error": {"message": "invalid api key", "code": "invalid_api_key"}})
         return self._json(200, {"object": "list", "data": [{"id": "Qwen/Qwen-Image", "object": "model"}]})
@@ -72,7 +76,7 @@ class Handler(BaseHTTPRequestHandler):
         problem = self._problem(body)
         if problem:
             return self._json(422, {"detail": [{"loc": ["body", problem], "msg": "wrong", "input": body["prompt"]}]})
-        return self._faulty(fault, body) if fault else self._json(200, self._pictures(body))
+        return self._faulty(fault, body) if fault else self._json(200, self._pictures(body), self.seen.headers)
 
     def _fault(self, prompt: str) -> str:
         kind, _, name = prompt.partition(":")
@@ -122,8 +126,9 @@ class Handler(BaseHTTPRequestHandler):
                 return self._json(302, {}, {"Location": "http://127.0.0.1:1/"})
             case ["size"]:
                 return self._json(200, self._pictures(body, add=8))
-            case ["html" | "list" | "huge" as name]:
+            case ["html" | "list" | "huge" | "deep" as name]:
                 bodies = {"html": b"<html>all is well</html>", "list": b"[]", "huge": b" " * 2_000_000}
+                bodies["deep"] = b'{"data":' * 8_000
                 return self._raw(200, bodies[name], {})
             case [wrong]:
                 file = {
@@ -147,9 +152,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def _json(self, status: int, body: object, headers: dict[str, str] | None = None) -> None:
         self._raw(status, json.dumps(body).encode(), {"Content-Type": "application/json"} | (headers or {}))
-
-    def _empty(self, status: int) -> None:
-        self._raw(status, b"", {})
 
     def _raw(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         try:

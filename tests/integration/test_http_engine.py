@@ -108,6 +108,7 @@ def test_retry_after_is_honoured(server: tuple[str, Seen], engine: HttpEngine) -
         ("url", "no picture in base64"),
         ("html", "no picture in base64"),
         ("list", "no picture in base64"),
+        ("deep", "no picture in base64"),
         ("text", "is no picture"),
         ("huge", "too long"),
     ],
@@ -258,6 +259,30 @@ def test_a_server_that_still_loads_its_model_is_waited_for(server: tuple[str, Se
     engine.load()
     healer.join()
     assert engine.loaded
+    engine.unload()
+
+
+def test_what_a_server_says_of_itself_is_made_harmless(server: tuple[str, Seen]) -> None:
+    """It goes into replies and logs: a lone surrogate is no text, and would end the worker there."""
+    server[1].about = b'{"engine": "x\\n\\u0007", "device": "\\ud800 GPU", "dtype": "", "libraries": "L"}'.replace(
+        b"L", b"l" * 999
+    )
+    server[1].headers = {"X-Darkroom-Scheduler": "ddim\xff" * 100}
+    engine = make(server[0])
+    engine.load()
+    assert (engine.facts.engine, engine.facts.device, engine.facts.dtype) == ("http:x??", "? GPU", "")
+    assert engine.facts.libraries == "l" * 100
+    scheduler = render(engine, job(1))["gen_1/0"].scheduler
+    assert scheduler.startswith("ddim?")
+    assert len(scheduler) == 64
+    engine.unload()
+
+
+def test_a_health_answer_that_is_nested_too_deeply_says_nothing(server: tuple[str, Seen]) -> None:
+    server[1].about = b"[" * 10_000
+    engine = make(server[0])
+    engine.load()
+    assert engine.facts.device == "remote"
     engine.unload()
 
 

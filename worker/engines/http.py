@@ -23,6 +23,7 @@ from typing import Any, Final
 import aiohttp
 import structlog
 
+from schema import limits
 from worker.engines.contract import (
     BatchKey,
     Capabilities,
@@ -37,11 +38,13 @@ from worker.engines.contract import (
 )
 from worker.engines.http_calls import Answer, Calls, Condition, OpenAI, Outcome, Patience, Raw, Refused, Unreachable
 from worker.engines.http_outage import Outage
+from worker.engines.words import printable
 from worker.errors import BadOutput, EngineAway, EngineError, LoadFailed, Unsupported
 
 _log = structlog.get_logger()
 _CONNECT_S: Final = 10.0
 _OUTAGE_LOOK_S: Final = 1.0
+_FACT_CHARS: Final = 100
 _RGB: Final = "application/octet-stream"
 
 
@@ -111,7 +114,7 @@ class HttpEngine:
         self._runner = asyncio.Runner()
         try:
             self._runner.run(self._open(key))
-        except LoadFailed:
+        except BaseException:
             self.unload()
             raise
 
@@ -181,7 +184,7 @@ class HttpEngine:
         answer = done.result
         if not isinstance(answer, Answer):
             raise BadOutput(f"the model server refused: {getattr(answer, 'why', '')}")
-        scheduler = answer.headers.get("X-Darkroom-Scheduler", "")[:64]
+        scheduler = printable(answer.headers.get("X-Darkroom-Scheduler", ""), limits.MAX_ID_CHARS)
         if isinstance(self._dialect, OpenAI):
             return _looked_at(_from_base64(answer.body), scheduler)
         if answer.media_type != _RGB:
@@ -207,7 +210,9 @@ class HttpEngine:
         )
         calls = Calls(self._session, self._base, self._dialect, patience=self._patience, rng=self._rng)
         about = await self._until_healthy(calls, self._outage_s)
-        said = {name: str(value)[:100] for name, value in about.items() if isinstance(value, str)}
+        said = {
+            name: printable(value, _FACT_CHARS) for name, value in about.items() if value and isinstance(value, str)
+        }
         self.facts = replace(
             self.facts,
             engine=f"http:{said['engine']}" if "engine" in said else self.facts.engine,
@@ -275,7 +280,7 @@ def _from_base64(body: bytes) -> bytes:
     try:
         data = json.loads(body)["data"][0]["b64_json"]
         return base64.b64decode(data, validate=True)
-    except (ValueError, LookupError, TypeError, binascii.Error):
+    except (ValueError, LookupError, TypeError, RecursionError, binascii.Error):
         raise BadOutput("the model server's answer holds no picture in base64") from None
 
 

@@ -250,7 +250,7 @@ async def _limited(response: aiohttp.ClientResponse, most: int) -> bytes:
 def _object(body: bytes) -> dict[str, Any]:
     try:
         value = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 

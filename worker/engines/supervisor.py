@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from worker.engines import environment
 from worker.engines.frames import Closed, Connection, Garbage, peer_pid
 from worker.engines.proto import EngineHello, Kind
 from worker.engines.wire import exception_of
@@ -23,8 +24,6 @@ from worker.errors import LoadFailed
 
 _LOOK_EVERY_S: Final = 0.02
 _FAREWELL_S: Final = 5.0
-_KEPT_FROM_IT: Final = ("AWS_", "OTEL_", "DARKROOM_INTERNAL_TOKEN", "DARKROOM_ENGINE_TOKEN", "DARKROOM_FAILPOINTS")
-"""Variables that a model's process has no use for."""
 
 
 class EngineProcess:
@@ -91,10 +90,9 @@ class EngineProcess:
         return "hung and was killed"
 
     def _start(self, path: Path, folder: int) -> None:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(_KEPT_FROM_IT)}
         self._child = subprocess.Popen(  # noqa: S603  (our own command line)
             [*self._command, "--uds", str(path), "--parent", str(os.getpid())],
-            env=environment,
+            env=environment.of_a_model(os.environ),
             pass_fds=(folder,),
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr,  # both are logs; a model library that prints must not reach the worker's stdout
