@@ -19,6 +19,7 @@ def test_a_floor_is_met_at_its_bound_and_missed_beyond() -> None:
 
 def test_whole_numbers_are_judged_too() -> None:
     assert floors.missed({"idle": 3}, FLOORS) == ["idle <= 2 missed: 3"]
+    assert floors.missed({"idle": 2}, FLOORS) == []
 
 
 def test_what_was_not_measured_is_not_judged() -> None:
