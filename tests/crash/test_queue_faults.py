@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -42,6 +42,8 @@ def stack(cloud: FaultyCloud, line: TcpProxy, tmp_path_factory: pytest.TempPathF
         env={"AWS_ENDPOINT_URL": cloud.url, "DARKROOM_CORE_TARGET": f"127.0.0.1:{line.port}"},
     )
     cloud.target, line.target = stack.emulator_port, stack.core_port
+    for worker in stack.workers:
+        worker.env["AWS_ACCESS_KEY_ID"] = worker.name
     with stack:
         yield stack
         invariants.check(stack)
@@ -142,10 +144,44 @@ def attempts(stack: Stack, ids: Sequence[str]) -> list[str]:
     return [line.event.worker_id for line in lines if line.stream in ids and line.type == "image.started"]  # type: ignore[union-attr]
 
 
+class Withheld:
+    """ReceiveMessage: nothing for one of the workers, who are told apart by their access keys."""
+
+    def __init__(self, worker: str) -> None:
+        self._worker = worker
+        self.to_others = 0
+
+    async def __call__(self, call: Call) -> Reply:
+        if f"Credential={self._worker}/" in call.headers["Authorization"]:
+            return Reply(status=200, headers={"Content-Type": "application/x-amz-json-1.0"}, body=b"{}")
+        found = await call.forward()
+        if JOBS in call.json()["QueueUrl"]:
+            self.to_others += len(found.json().get("Messages", []))
+        return found
+
+
+@contextmanager
+def gone_to_the_other(stack: Stack, cloud: FaultyCloud, *, cut: TcpProxy | None = None) -> Iterator[str]:
+    """An image that one worker renders while the other has received it too, as nothing keeps it hidden.
+
+    `cut`: the line to core, broken for as long.
+    """
+    with ExitStack() as faults:
+        faults.enter_context(applied(cloud, Rule("ChangeMessageVisibilityBatch", a.said_done)))
+        made = stack.client().submit(model="slow", num_inference_steps=150)["id"]
+        if cut is not None:
+            faults.enter_context(cut.faulty(refuse=True))
+            cut.cut()
+        until(lambda: attempts(stack, [made]), 20, what="one worker has begun")
+        withheld = Withheld(attempts(stack, [made])[0])
+        cloud.rules = (*cloud.rules, Rule("ReceiveMessage", withheld))
+        until(lambda: withheld.to_others, 20, what="the other has received it")
+        yield made
+
+
 def test_31_heartbeats_without_effect_and_core_tells_the_second_worker(stack: Stack, cloud: FaultyCloud) -> None:
-    """The message goes to the other worker in mid-render; asked by it, core says that somebody has it in hand."""
-    with applied(cloud, Rule("ChangeMessageVisibilityBatch", a.said_done)):
-        [made] = stack.client().submit_many([{"model": "slow", "num_inference_steps": 100}])
+    """Asked by the second worker, core says that somebody has the image in hand: one attempt."""
+    with gone_to_the_other(stack, cloud) as made:
         stack.client().succeeded([made])
     assert len(attempts(stack, [made])) == 1
     invariants.check(stack)
@@ -153,12 +189,9 @@ def test_31_heartbeats_without_effect_and_core_tells_the_second_worker(stack: St
 
 def test_31_heartbeats_without_effect_and_nobody_to_ask(stack: Stack, cloud: FaultyCloud, line: TcpProxy) -> None:
     """While core cannot be asked both workers render: two attempts, of which one is accepted."""
-    with applied(cloud, Rule("ChangeMessageVisibilityBatch", a.said_done)):
-        [made] = stack.client().submit_many([{"model": "slow", "num_inference_steps": 100}])
-        with line.faulty(refuse=True):
-            line.cut()
-            until(lambda: len(attempts(stack, [made])) == 2, 30, what="both have begun", every_s=0.2)
-        stack.client().succeeded([made])
+    with gone_to_the_other(stack, cloud, cut=line) as made:
+        until(lambda: len(attempts(stack, [made])) == 2, 20, what="both have begun", every_s=0.2)
+    stack.client().succeeded([made])
     assert set(attempts(stack, [made])) == {"worker-0", "worker-1"}
     invariants.check(stack)
 
