@@ -25,13 +25,21 @@ def emulated(*, max_batch: int = 8, max_side: int = 512) -> EmulatedEngine:
 
 
 @contextmanager
-def faulty(*options: str, loaded: bool = True, load_deadline_s: float = 60.0) -> Iterator[UdsEngine]:
+def faulty(
+    *options: str, loaded: bool = True, load_deadline_s: float = 60.0, answer_deadline_s: float = 30.0
+) -> Iterator[UdsEngine]:
     """A faulty engine (tests/crash/faulty_engine_server.py) in a process of its own."""
     served = emulated()
     if "--whole-calls" in options:
         served.capabilities = Capabilities(max_batch=8)
     command = (sys.executable, "-m", "tests.crash.faulty_engine_server", *options)
-    engine = UdsEngine(served, command, load_deadline_s=load_deadline_s, sleep=lambda _: None)
+    engine = UdsEngine(
+        served,
+        command,
+        load_deadline_s=load_deadline_s,
+        answer_deadline_s=answer_deadline_s,
+        sleep=lambda _: None,
+    )
     try:
         if loaded:
             engine.load()

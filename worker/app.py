@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 
 import structlog
@@ -19,12 +19,15 @@ from infra.sqs import Outgoing, SqsQueue
 from worker.config import WorkerSettings
 from worker.core_client import CoreClient
 from worker.engines.build import build
-from worker.ports import JobQueue, ObjectStore, Reply, ReplyQueue, StillWanted
+from worker.engines.contract import Engine
+from worker.ports import JobQueue, ObjectStore, Reply, ReplyQueue, StillWanted, Threads
 from worker.service import LANES, Ports, Tuning, Worker
 from worker.threads import WorkerThreads
 from worker.types import Mode
 
 _log = structlog.get_logger()
+UNLOAD_S = 3.0
+"""For the engines, at the end."""
 
 
 class Replies:
@@ -63,13 +66,15 @@ async def open_ports(settings: WorkerSettings, stack: AsyncExitStack) -> Ports:
     jobs: JobQueue = SqsQueue(clients.sqs, settings.jobs_queue)
     replies: ReplyQueue = Replies(SqsQueue(clients.sqs, settings.replies_queue))
     store: ObjectStore = S3Bucket(clients.s3, settings.temp_bucket)
+    engines = {entry.name: build(entry, torch_threads=settings.worker_torch_threads) for entry in entries}
+    stack.push_async_callback(unload, engines.values(), gpu_thread)
     return Ports(
         jobs=jobs,
         replies=replies,
         dead=Replies(SqsQueue(clients.sqs, settings.dead_queue)),
         store=store,
         wanted=_core(settings, stack),
-        engines={entry.name: build(entry, torch_threads=settings.worker_torch_threads) for entry in entries},
+        engines=engines,
         gpu_thread=gpu_thread,
         encode_threads=encode_threads,
         failpoints=Failpoints.from_env(settings.failpoints),
@@ -78,6 +83,21 @@ async def open_ports(settings: WorkerSettings, stack: AsyncExitStack) -> Ports:
         new_id=new_id,
         rng=random.random,
     )
+
+
+async def unload(engines: Iterable[Engine], gpu_thread: Threads) -> None:
+    """Close connections and end processes, as far as there is time: a GPU thread that hangs holds nobody up."""
+
+    def each_that_is_loaded() -> None:
+        for engine in engines:
+            if engine.loaded:
+                engine.unload()
+
+    try:
+        async with asyncio.timeout(UNLOAD_S):
+            await gpu_thread.run(each_that_is_loaded)
+    except Exception as error:  # noqa: BLE001  (it ends anyway, and why it does must not be hidden by this)
+        _log.warning("worker.not_unloaded", error=type(error).__name__)
 
 
 def tuning(settings: WorkerSettings) -> Tuning:

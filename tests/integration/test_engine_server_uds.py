@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -24,7 +25,7 @@ from worker.engines.frames import Closed, Connection
 from worker.engines.proto import Kind
 from worker.engines.uds import UdsEngine
 from worker.engines.wire import frame, job_message
-from worker.errors import LoadFailed, Unsupported
+from worker.errors import EngineDied, LoadFailed, Unsupported
 
 MODELS = """
 [[models]]
@@ -156,6 +157,59 @@ def test_it_answers_nobody_but_its_parent(tmp_path: Path) -> None:
     assert process.exit_code() == 1  # the process it was told of has not started it
 
 
+def test_another_process_of_the_same_user_is_sent_away(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    argv = [sys.executable, "-m", "tests.crash.faulty_engine_server", "--uds", "s", "--parent", str(os.getpid())]
+    process = Process("server", argv, os.environ | {"PYTHONPATH": str(ROOT)}, tmp_path)
+    process.start()
+    try:
+        until((tmp_path / "s").is_socket, 30, what=process.tail())
+        assert greeting_seen_by_another_process(tmp_path / "s") == b""
+        assert process.exit_code() == 0
+    finally:
+        process.kill()
+    assert "another process than the parent" in process.output()
+
+
+def greeting_seen_by_another_process(path: Path) -> bytes:
+    program = (
+        "import socket, sys, time\n"
+        "sock = socket.socket(socket.AF_UNIX)\n"
+        "while sock.connect_ex(sys.argv[1]): time.sleep(0.01)\n"
+        "sock.settimeout(20)\n"
+        "sys.stdout.buffer.write(sock.recv(1))\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, check=True, timeout=60
+    ).stdout
+
+
+def test_a_server_that_another_process_answers_for_is_not_taken() -> None:
+    """The child stays alive, and a process that it started listens in its place and greets as an engine would."""
+    program = (
+        "import os, sys, time\n"
+        "from pathlib import Path\n"
+        "from tests.engine_processes import emulated\n"
+        "from worker.engines.frames import Connection, listen\n"
+        "from worker.engines.proto import Kind\n"
+        "from worker.engines.wire import frame, hello\n"
+        "if os.fork():\n"
+        "    time.sleep(600)\n"
+        "engine = emulated()\n"
+        "listener = listen(Path(sys.argv[2]), os.geteuid())\n"
+        "connection = Connection(listener.accept()[0])\n"
+        "connection.send(frame(Kind.HELLO, hello=hello(engine.facts, engine.capabilities)))\n"
+        "connection.waiting(60)\n"
+    )
+    with faulty(loaded=False) as engine:
+        stranger = UdsEngine(engine._served, [sys.executable, "-c", program])
+        try:
+            with pytest.raises(LoadFailed, match="another process answers"):
+                stranger.load()
+        finally:
+            stranger.unload()
+
+
 def test_what_is_no_engine_server_is_not_waited_for() -> None:
     with faulty(loaded=False) as engine:
         stranger = UdsEngine(engine, [sys.executable, "-c", "print('hello')"])
@@ -277,6 +331,22 @@ def test_what_the_models_file_no_longer_says_is_not_served(tmp_path: Path, monke
 def test_an_unsupported_size_is_known_without_a_server() -> None:
     with faulty(loaded=False) as engine, pytest.raises(Unsupported):
         engine.key(job(1, side=1024))
+
+
+@pytest.mark.parametrize("call", ["reset", "park"])
+def test_a_server_that_stands_still_is_replaced(call: str) -> None:
+    with faulty(answer_deadline_s=0.2) as engine:
+        engine.admit([job(1)])
+        engine.step(lambda _: None)
+        pid = engine.pid
+        os.kill(pid, signal.SIGSTOP)
+        if call != "reset":
+            with pytest.raises(EngineDied, match="SIGKILL"):
+                getattr(engine, call)("gen_1/0")
+        engine.reset()
+        assert engine.loaded
+        assert engine.pid != pid
+        assert not Path(f"/proc/{pid}").exists()
 
 
 def test_a_stopped_server_is_killed_when_it_is_unloaded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,10 @@ class Garbage(Exception):
     """The other side sent what no engine frame is. The text holds none of it."""
 
 
+class Silent(Exception):
+    """The other side is there and does not answer in time."""
+
+
 class Connection:
     """One end, blocking. One thread receives; senders other than it use `send_now` under a lock of their own."""
 

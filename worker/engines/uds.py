@@ -31,7 +31,7 @@ from worker.engines.contract import (
     Report,
     Stepped,
 )
-from worker.engines.frames import Closed, Garbage
+from worker.engines.frames import Closed, Garbage, Silent
 from worker.engines.proto import EngineFrame, Kind
 from worker.engines.supervisor import EngineProcess
 from worker.engines.wire import capabilities_of, exception_of, facts_of, frame, job_message
@@ -65,12 +65,14 @@ class UdsEngine:
         command: Sequence[str],
         *,
         load_deadline_s: float = 600.0,
+        answer_deadline_s: float = 30.0,
         rng: Callable[[], float] = random.random,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._served = served
         self._command = list(command)
         self._load_deadline_s = load_deadline_s
+        self._answer_deadline_s = answer_deadline_s
         self._rng = rng
         self._sleep = sleep
         self._process: EngineProcess | None = None
@@ -165,11 +167,11 @@ class UdsEngine:
 
     def park(self, job_id: str) -> None:
         """As the served engine does."""
-        self._call(frame(Kind.PARK, job_ids=[job_id]), Kind.DONE)
+        self._call(frame(Kind.PARK, job_ids=[job_id]), Kind.DONE, self._answer_deadline_s)
 
     def unpark(self, job_id: str) -> None:
         """As the served engine does."""
-        self._call(frame(Kind.UNPARK, job_ids=[job_id]), Kind.DONE)
+        self._call(frame(Kind.UNPARK, job_ids=[job_id]), Kind.DONE, self._answer_deadline_s)
 
     def decode(self, done: Done) -> Picture | EncodedPicture:
         """The picture, its pixels received into the bytes that are returned."""
@@ -195,7 +197,7 @@ class UdsEngine:
             return
         if self.loaded:
             with suppress(EngineDied):
-                self._call(frame(Kind.RESET), Kind.DONE)
+                self._call(frame(Kind.RESET), Kind.DONE, self._answer_deadline_s)
         if not self.loaded:
             self._restart()
 
@@ -218,9 +220,12 @@ class UdsEngine:
         self._wanted = False
         raise LoadFailed(f"the engine's process failed to start {MAX_STARTS} times")
 
-    def _call(self, asked: EngineFrame, answer: int) -> None:
+    def _call(self, asked: EngineFrame, answer: int, deadline_s: float | None = None) -> None:
+        """Without a deadline somebody else watches: the worker's watchdog does while images are at work."""
         with self._talking() as process:
             process.connection.send(asked)
+            if deadline_s is not None and not process.connection.waiting(deadline_s):
+                raise Silent(f"no answer within {deadline_s:g} s")
             self._check(process.connection.receive(), answer)
 
     @contextmanager
@@ -231,7 +236,7 @@ class UdsEngine:
             raise EngineDied("there is no engine process")
         try:
             yield process
-        except Garbage as error:
+        except (Garbage, Silent) as error:
             why, at_once = str(error), True
         except (Closed, EngineDied) as error:  # EngineDied: it said so itself, and ends
             why, at_once = str(error), False
