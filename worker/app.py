@@ -66,7 +66,7 @@ async def open_ports(settings: WorkerSettings, stack: AsyncExitStack) -> Ports:
     jobs: JobQueue = SqsQueue(clients.sqs, settings.jobs_queue)
     replies: ReplyQueue = Replies(SqsQueue(clients.sqs, settings.replies_queue))
     store: ObjectStore = S3Bucket(clients.s3, settings.temp_bucket)
-    engines = {entry.name: build(entry, torch_threads=settings.worker_torch_threads) for entry in entries}
+    engines = {entry.name: _engine(entry, settings) for entry in entries}
     stack.push_async_callback(unload, engines.values(), gpu_thread)
     return Ports(
         jobs=jobs,
@@ -82,6 +82,15 @@ async def open_ports(settings: WorkerSettings, stack: AsyncExitStack) -> Ports:
         wall_ms=wall_ms,
         new_id=new_id,
         rng=random.random,
+    )
+
+
+def _engine(entry: models.ModelEntry, settings: WorkerSettings) -> Engine:
+    return build(
+        entry,
+        torch_threads=settings.worker_torch_threads,
+        load_s=settings.worker_engine_load_s,
+        outage_s=settings.worker_engine_outage_s,
     )
 
 

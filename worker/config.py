@@ -34,6 +34,12 @@ class WorkerSettings(Settings):
     worker_upload_deadline_s: float = Field(30.0, gt=0, description="Limit of one try to upload")
     worker_wanted_every_s: float = Field(1.0, gt=0, description="How often core is asked what is still wanted")
     worker_hang_s: float = Field(30.0, gt=0, description="Least time without a step that counts as a hang")
+    worker_engine_load_s: float = Field(
+        600.0, gt=0, description="uds: limit of starting the engine and loading its model"
+    )
+    worker_engine_outage_s: float = Field(
+        120.0, gt=0, le=240, description="http: the server may answer nobody for so long before the worker ends"
+    )
     worker_models_loaded: int = Field(1, ge=1, le=64, description="Models kept in memory at a time")
     worker_mode: Literal["plain", "batched", "overlapped"] = Field(
         "overlapped", description="plain and batched are reference loops, to measure the overlapped one against"

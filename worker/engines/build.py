@@ -49,12 +49,13 @@ class ModelEntry(Protocol):
     def request_timeout_s(self) -> float: ...
 
 
-def build(entry: ModelEntry, *, torch_threads: int) -> Engine:
+def build(entry: ModelEntry, *, torch_threads: int, load_s: float = 600.0, outage_s: float = 120.0) -> Engine:
     """The engine of one model, not loaded yet. Raises ValueError for a kind that nobody knows."""
     match entry.engine:
         case "uds":
             served = _in_process(entry, entry.in_process, torch_threads)
-            return UdsEngine(served, (sys.executable, "-m", "worker", "engine-server", "--model", entry.name))
+            command = (sys.executable, "-m", "worker", "engine-server", "--model", entry.name)
+            return UdsEngine(served, command, load_deadline_s=load_s)
         case "http":
             return HttpEngine(
                 model=entry.name,
@@ -67,6 +68,7 @@ def build(entry: ModelEntry, *, torch_threads: int) -> Engine:
                 max_width=entry.max_width,
                 max_height=entry.max_height,
                 patience=Patience(timeout_s=entry.request_timeout_s),
+                outage_s=outage_s,
             )
         case kind:
             return _in_process(entry, kind, torch_threads)
