@@ -54,7 +54,7 @@ def test_row_24_a_flipped_bit_is_found_or_does_no_harm(left: Left, file: str) ->
     """Found at the start, or by `core verify`; else the content is what it was."""
     chance = random.Random(24)
     whole = (left.folder / file).read_bytes()
-    places = [*range(0, 100, 5), *(chance.randrange(len(whole)) for _ in range(120))]
+    places = [*range(0, 100, 5), *(chance.randrange(len(whole)) for _ in range(60))]
     seen: Counter[str] = Counter()
     for place in places:
         content = bytearray(whole)
@@ -71,7 +71,7 @@ def test_row_24_a_flipped_bit_is_found_or_does_no_harm(left: Left, file: str) ->
         else:
             assert outcome.content == left.content, f"byte {place} of {file} changed something, and nobody said so"
             seen["harmless"] += 1
-    assert seen["refused"] >= 20, seen
+    assert seen["refused"] >= 10, seen
 
 
 @pytest.mark.parametrize(

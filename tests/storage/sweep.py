@@ -134,13 +134,13 @@ def born(folder: Path, fault: str, seen: Sweep) -> bool:
 
 
 def no_room(core: CoreAlone, folder: Path, every: int, seen: Sweep) -> None:
-    """The disk is full for every Nth write, then from the Nth write on: refused, unready, and on again by itself."""
+    """The disk is full for every Nth write, then from the 2Nth write on: refused, unready, and on again by itself."""
     output = folder / "full.strace"
     life = core.process.pid
     with strace.attached(life, output, strace.injecting(strace.WRITES, f"error=ENOSPC:when={every}+{every}")):
         assert asyncio.run(core.load(MOST))
     seen.faults["pwrite64:ENOSPC"] += len(strace.injected(output))
-    for number in points(every, 40):
+    for number in points(2 * every if every > 1 else 1, 40):
         output.unlink()
         with strace.attached(life, output, strace.injecting(strace.WRITES, f"error=ENOSPC:when={number}+")):
             asyncio.run(core.load(STEPS))
