@@ -20,7 +20,7 @@ _FORMATS: Final[dict[int, tuple[str, str, dict[str, int]]]] = {
     int(pb.OutputFormat.JPEG): ("JPEG", "image/jpeg", {"quality": 92, "subsampling": 0}),
 }
 _NOT_SAID: Final = (OSError, ValueError)
-"""What Pillow raises when zlib or WebP find no memory, beside MemoryError."""
+"""What Pillow raises, beside MemoryError, when zlib or WebP find no memory, or no file is left to load them from."""
 
 _HARMLESS: Final = frozenset(
     {
@@ -62,7 +62,7 @@ def _written(image: Image.Image, name: str, options: dict[str, int]) -> bytes:
     try:
         image.save(buffer, name, **options)
     except _NOT_SAID as error:
-        raise MemoryError(f"cannot be written as {name}") from error
+        raise MemoryError(f"nothing left to write {name} with ({type(error).__name__})") from error
     return buffer.getvalue()
 
 
