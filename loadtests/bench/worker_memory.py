@@ -3,11 +3,13 @@
 Pictures are checked as they arrive and then forgotten, and messages are made as they are received, so that what grows
 in this process is the worker's. The window remembers some thousands of settled images; it is full before slopes are
 taken. Two are: of resident memory, which moves by whole arenas and sees everything, and of the blocks that Python has
-handed out, which sees a single object kept per image. Each is judged against the noise of its own fit.
+handed out, which sees a single object kept per image. Each is judged against the noise of its own fit. What only waits
+for the collector is no leak: everything imported is frozen, so that collecting the rest before each sample is cheap.
 """
 
 import argparse
 import asyncio
+import gc
 import math
 import os
 import sys
@@ -29,6 +31,7 @@ STEPS = 2
 STEP_S = 0.001
 STORE_S = 0.005
 LOOK_S = 0.01
+SAMPLE_IMAGES = 100
 MIN_SAMPLES = 20
 ON_GPU = BATCH * (1 + PARKED_PER_SEAT) + 2 * BATCH + TUNING.line_images
 """Who runs, who stands aside, two batches whose pictures are not decoded yet, and those on the way into the line."""
@@ -75,7 +78,12 @@ class Fit:
 
 def measure(options: argparse.Namespace) -> Mapping[str, object]:
     """Field `memory`: slopes, `unattributed_pct`, `depths` and what they were measured on."""
-    figures = asyncio.run(_measure(IMAGES // 10 if options.quick else IMAGES))
+    gc.collect()
+    gc.freeze()
+    try:
+        figures = asyncio.run(_measure(IMAGES // 10 if options.quick else IMAGES))
+    finally:
+        gc.unfreeze()
     print("memory: " + ", ".join(f"{name} {value}" for name, value in figures.items()), flush=True)
     return {"memory": figures}
 
@@ -143,7 +151,8 @@ class _Watch:
             for part, depth in self._rig.worker.metrics.depths().items():
                 self.deepest[part] = max(depth, self.deepest.get(part, 0))
             done = self._rig.engine.images
-            if not self.samples or done >= self.samples[-1].images + 50:
+            if not self.samples or done >= self.samples[-1].images + SAMPLE_IMAGES:
+                gc.collect()
                 self.samples.append(Sample(images=done, rss_kb=_resident_kb(), blocks=sys.getallocatedblocks()))
             await asyncio.sleep(LOOK_S)
 
