@@ -16,6 +16,7 @@ from core import commands as c
 from core import events as e
 from core.dispatcher import Dispatcher
 from core.expiry import Expiry
+from core.parts import Core
 from core.publisher import Publisher
 from core.replies import Replies
 from core.running_clock import RunningClock
@@ -286,3 +287,18 @@ def a_dispatch_counts_though_its_attempt_is_over(plant: Plant) -> None:
         return dispatch
 
     plant(core.decide, "_dispatch", make)
+
+
+@bug
+def deadlines_follow_the_clock_on_the_wall(plant: Plant) -> None:
+    walls: list[Any] = []
+
+    def make(good: Any) -> Any:
+        def init(self: Any, ports: Any, *others: Any, **named: Any) -> None:
+            walls.append(ports.wall_ms)
+            good(self, ports, *others, **named)
+
+        return init
+
+    plant(Core, "__init__", make)
+    plant(RunningClock, "now_ms", lambda _: lambda _: walls[-1]())
