@@ -1,5 +1,7 @@
 """The engine of the hostile day: it takes virtual time, fails as planned, and holds the worker to the contract."""
 
+import asyncio
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,9 @@ RESTART_S = 0.7
 
 
 class HostileEngine(EmulatedEngine):
-    """Tells `complain` of every breach of the contract. `is_announced` says whether a job's start was accepted."""
+    """Tells `complain` of every breach of the contract. `is_announced` says whether a job's start was accepted;
+    `longest_gap_s` is the longest pause between two calls.
+    """
 
     def __init__(self, day: "Day", complain: Callable[[str], None]) -> None:
         super().__init__(
@@ -36,6 +40,8 @@ class HostileEngine(EmulatedEngine):
         self._dead = False
         self._life = 0
         self._undecoded: set[str] = set()
+        self._ended_s = math.inf
+        self.longest_gap_s = 0.0
 
     def load(self) -> None:
         sleep(1.0)
@@ -61,10 +67,12 @@ class HostileEngine(EmulatedEngine):
 
     def step(self, report: Report) -> Stepped:
         self._be_alive("step")
+        self._begin()
         stepped = self._one(report)
         while not self.capabilities.join_midway and not (stepped.finished or stepped.evicted):
             stepped = self._one(report)
         self._undecoded |= {done.job_id for done in stepped.finished}
+        self._ended_s = asyncio.get_running_loop().time()
         finished = [Done(job_id=each.job_id, result=(self._life, each.result)) for each in stepped.finished]
         return Stepped(finished=finished, evicted=stepped.evicted)
 
@@ -80,6 +88,7 @@ class HostileEngine(EmulatedEngine):
 
     def decode(self, done: Done) -> Picture:
         self._be_alive("decode")
+        self._begin()
         assert isinstance(done.result, tuple)
         life, job = done.result
         if life != self._life:
@@ -88,6 +97,7 @@ class HostileEngine(EmulatedEngine):
             self._complain(f"{done.job_id} is decoded twice")
         self._undecoded.discard(done.job_id)
         sleep(STEP_S / 2)
+        self._ended_s = asyncio.get_running_loop().time()
         match self._fault(done.job_id):
             case "nan":
                 raise BadOutput("not finite")
@@ -144,6 +154,9 @@ class HostileEngine(EmulatedEngine):
     def _die(self) -> None:
         self._dead = True
         raise EngineDied
+
+    def _begin(self) -> None:
+        self.longest_gap_s = max(self.longest_gap_s, asyncio.get_running_loop().time() - self._ended_s)
 
     def _be_alive(self, call: str) -> None:
         if self._dead:

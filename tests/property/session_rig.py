@@ -6,7 +6,7 @@ milliseconds and happens the same way each time.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -84,6 +84,14 @@ def play(day: Day) -> list[str]:
     return VirtualLoop().run(_Play(day).live())
 
 
+def seconds(day: Day) -> tuple[Mapping[str, float], float]:
+    """The worker's ledger at the end, and the GPU's longest pause as its engine saw it. Nothing may go wrong."""
+    play = _Play(day)
+    wrong = VirtualLoop().run(play.live())
+    assert not wrong, wrong
+    return play.spent, play.engine.longest_gap_s
+
+
 class _Play:
     """One day."""
 
@@ -94,7 +102,7 @@ class _Play:
     async def live(self) -> list[str]:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
-        engine = HostileEngine(self._day, self._complain)
+        self.engine = engine = HostileEngine(self._day, self._complain)
         rig = self._rig = Rig(engine)  # type: ignore[arg-type]
         self._began_s = loop.time()
         thread = GpuThread(SimpleNamespace(loop=loop), Actor("gpu"))  # type: ignore[arg-type]
@@ -184,7 +192,7 @@ class _Play:
 
     def _account(self) -> None:
         """Every second of the GPU's has one cause."""
-        spent = gpu_seconds(self._rig.worker.metrics)
+        self.spent = spent = gpu_seconds(self._rig.worker.metrics)
         wall_s = asyncio.get_running_loop().time() - self._began_s
         for name in ("unattributed", "overlapping"):
             if spent[name] > NEAR * wall_s:
