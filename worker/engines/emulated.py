@@ -22,7 +22,7 @@ from worker.engines.contract import (
     Report,
     Stepped,
 )
-from worker.errors import EngineError, Unsupported
+from worker.engines.unable import NoProcess, require_size
 
 _MAX_ID_BYTES = 64
 _NUMBERS = struct.Struct(">BII")  # index, seed, checksum
@@ -35,7 +35,7 @@ class NotEmulated(ValueError):
     """The picture is not, or no longer, one that the emulated engine drew."""
 
 
-class EmulatedEngine:
+class EmulatedEngine(NoProcess):
     """Members may have different step counts: each leaves when its own steps are done."""
 
     def __init__(
@@ -63,8 +63,7 @@ class EmulatedEngine:
 
     def key(self, job: RenderJob) -> BatchKey:
         """Images of one size share a batch."""
-        if job.width > self._max_width or job.height > self._max_height:
-            raise Unsupported(f"pictures may have at most {self._max_width}x{self._max_height} pixels")
+        require_size(job, self._max_width, self._max_height)
         return (job.model, job.width, job.height)
 
     def load(self) -> None:
@@ -116,10 +115,6 @@ class EmulatedEngine:
     def unpark(self, job_id: str) -> None:
         """From the next step on."""
         self._parked.discard(job_id)
-
-    def kill(self) -> None:
-        """It runs in this process."""
-        raise EngineError("this engine has no process of its own")
 
     def decode(self, done: Done) -> Picture:
         """Draw it."""

@@ -38,8 +38,9 @@ from worker.engines.contract import (
 )
 from worker.engines.http_calls import Answer, Calls, Condition, OpenAI, Outcome, Patience, Raw, Refused, Unreachable
 from worker.engines.http_outage import Outage
+from worker.engines.unable import NoParking, NoProcess, require_size
 from worker.engines.words import printable
-from worker.errors import BadOutput, EngineAway, EngineError, LoadFailed, Unsupported
+from worker.errors import BadOutput, EngineAway, LoadFailed, Unsupported
 
 _log = structlog.get_logger()
 _CONNECT_S: Final = 10.0
@@ -48,7 +49,7 @@ _FACT_CHARS: Final = 100
 _RGB: Final = "application/octet-stream"
 
 
-class HttpEngine:
+class HttpEngine(NoParking, NoProcess):
     """`base` is the server's address without a path, `remote_name` what it calls the model. The key is read from the
     environment variable `api_key_env` when the engine loads, and kept nowhere else than in the session.
     """
@@ -99,8 +100,7 @@ class HttpEngine:
 
     def key(self, job: RenderJob) -> BatchKey:
         """Every picture is a request of its own: only the size is shared, so that they take similar times."""
-        if job.width > self._max_width or job.height > self._max_height:
-            raise Unsupported(f"pictures may have at most {self._max_width}x{self._max_height} pixels")
+        require_size(job, self._max_width, self._max_height)
         if job.scheduler and isinstance(self._dialect, OpenAI):
             raise Unsupported("the OpenAI Images API has no scheduler")
         return (job.model, job.width, job.height)
@@ -166,18 +166,6 @@ class HttpEngine:
             if task is not None:
                 with contextlib.suppress(RuntimeError):  # the loop has closed
                     task.get_loop().call_soon_threadsafe(task.cancel)
-
-    def park(self, job_id: str) -> None:
-        """Not over HTTP."""
-        raise EngineError(f"{job_id}: this engine does not park")
-
-    def unpark(self, job_id: str) -> None:
-        """Not over HTTP."""
-        raise EngineError(f"{job_id}: this engine does not park")
-
-    def kill(self) -> None:
-        """The server is not ours to end."""
-        raise EngineError("this engine has no process of its own")
 
     def decode(self, done: Done) -> Picture | EncodedPicture:
         """Raises BadOutput for a refusal, and for what is no picture."""

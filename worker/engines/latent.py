@@ -22,6 +22,7 @@ from worker.engines.contract import (
 )
 from worker.engines.devices import Device, is_lost, is_out_of_memory
 from worker.engines.opening import SCHEDULERS, revision_of
+from worker.engines.unable import NoProcess, require_size
 from worker.errors import BadOutput, EngineError, EngineLost, OutOfMemory, Unsupported
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class _Developing:
     scheduler: str
 
 
-class LatentEngine:
+class LatentEngine(NoProcess):
     """See the module's text."""
 
     def __init__(
@@ -90,8 +91,7 @@ class LatentEngine:
 
     def key(self, job: RenderJob) -> BatchKey:
         """Size and whether there is guidance; steps, guidance values and schedulers may differ within a batch."""
-        if job.width > self._max_width or job.height > self._max_height:
-            raise Unsupported(f"pictures may have at most {self._max_width}x{self._max_height} pixels")
+        require_size(job, self._max_width, self._max_height)
         if job.scheduler and job.scheduler not in SCHEDULERS:
             raise Unsupported("unknown scheduler")
         model = self._model
@@ -170,10 +170,6 @@ class LatentEngine:
         if any(other.key != seat.key for other in self._running()):
             raise EngineError("images of different keys cannot share a pass")
         seat.parked = False
-
-    def kill(self) -> None:
-        """It runs in this process."""
-        raise EngineError("this engine has no process of its own")
 
     def decode(self, done: Done) -> Picture:
         """On a GPU only waits for the picture. Raises BadOutput for numbers that are not finite."""

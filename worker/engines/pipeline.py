@@ -26,6 +26,7 @@ from worker.engines.contract import (
 from worker.engines.devices import Device, is_lost, is_out_of_memory
 from worker.engines.opening import SCHEDULERS, fresh_scheduler, open_pipeline, revision_of
 from worker.engines.pixels import cut, levels, renderable
+from worker.engines.unable import NoParking, NoProcess, require_size
 from worker.errors import BadOutput, EngineError, EngineLost, OutOfMemory, Unsupported
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class _Unwanted(Exception):
     """Leaves the pipeline's call from within its step callback."""
 
 
-class PipelineEngine:
+class PipelineEngine(NoParking, NoProcess):
     """See the module's text."""
 
     def __init__(
@@ -72,8 +73,7 @@ class PipelineEngine:
 
     def key(self, job: RenderJob) -> BatchKey:
         """All that one call takes once for the whole batch."""
-        if job.width > self._max_width or job.height > self._max_height:
-            raise Unsupported(f"pictures may have at most {self._max_width}x{self._max_height} pixels")
+        require_size(job, self._max_width, self._max_height)
         if job.scheduler and job.scheduler not in SCHEDULERS:
             raise Unsupported("unknown scheduler")
         size = (job.width, job.height)
@@ -135,18 +135,6 @@ class PipelineEngine:
         """A call cannot drop one image; it is left when all of them are unwanted."""
         if job_id in self._members:
             self._evicted.add(job_id)
-
-    def park(self, job_id: str) -> None:
-        """Impossible within a call."""
-        raise EngineError(f"{job_id}: this engine does not park")
-
-    def unpark(self, job_id: str) -> None:
-        """Impossible within a call."""
-        raise EngineError(f"{job_id}: this engine does not park")
-
-    def kill(self) -> None:
-        """It runs in this process."""
-        raise EngineError("this engine has no process of its own")
 
     def decode(self, done: Done) -> Picture:
         """Floats in [0, 1], height x width x 3, to bytes. Raises BadOutput for NaN and other shapes."""
