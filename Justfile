@@ -32,7 +32,7 @@ key TENANT: (venv "gateway,core,worker,local")
 
 # All tests, or those that pytest's ARGS choose
 test *ARGS: (venv "dev")
-    {{ python }} -m pytest -n 2 --dist loadfile "$@"
+    {{ python }} -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
 
 # Linting, types, generated code, import arrows; under 90 s
 check: (venv "dev")

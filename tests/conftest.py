@@ -1,0 +1,22 @@
+"""The order in which test files run. Files are handed to two processes one by one, so what takes longest goes first:
+started last, one long file would keep one process waiting for the other.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+ORDER = ("crash", "e2e", "simulation", "conformance", "integration", "fuzz", "property", "storage", "unit")
+"""Folders, the slowest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """By folder; within a folder as collected."""
+    root = Path(__file__).parent
+    items.sort(key=lambda item: rank(item.path.relative_to(root).parts if item.path.is_relative_to(root) else ()))
+
+
+def rank(parts: Sequence[str]) -> int:
+    """Of a test file's path below this folder."""
+    return ORDER.index(parts[0]) if parts and parts[0] in ORDER else len(ORDER)
