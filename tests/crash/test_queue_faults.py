@@ -177,7 +177,8 @@ def _steps(body: str) -> int:
 def gone_to_the_other(stack: Stack, cloud: FaultyCloud, steps: int, *, cut: TcpProxy | None = None) -> Iterator[str]:
     """An image that one worker renders while the other has received it too, as nothing keeps it hidden.
 
-    `steps`: of this image alone, and many, so that it is still being rendered then. `cut`: the line to core, broken for as long.
+    `steps`: of this image alone, and many, so that it is still being rendered then. `cut`: the line
+    to core, broken for as long.
     """
     with ExitStack() as faults:
         once = OnceEach(steps)
