@@ -21,6 +21,8 @@ class Cause(StrEnum):
 
     RENDERING = "rendering"
     DECODING = "decoding"
+    BETWEEN_STEPS = "between_steps"
+    """The GPU's thread itself: choosing who goes next, telling of it, waiting for the interpreter."""
     NO_WORK = "no_work"
     """There was no image anywhere."""
     NOT_HERE = "work_not_here"

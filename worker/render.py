@@ -158,7 +158,7 @@ class Renderer:
             self._waits.backpressure_until_s = self._clock()
 
     def _goes_on(self, now_s: float) -> None:
-        """The time between two turns has its cause, up to the first thing that the next one does."""
+        """The time between two things that the thread does has its cause, up to the second one."""
         if self._between is not None:
             cause, began_s = self._between
             self._between = None
@@ -209,6 +209,7 @@ class Renderer:
     def _spent(self, session: Session, event: Spent) -> None:
         self._goes_on(event.began_s)
         self._ledger.spend(event.cause, event.began_s, event.ended_s)
+        self._between = (Cause.BETWEEN_STEPS, event.ended_s)
         self._pulse.beat(event.ended_s)
         if event.cause is not Cause.RENDERING:
             return

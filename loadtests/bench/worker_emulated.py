@@ -63,8 +63,8 @@ def measure(options: argparse.Namespace) -> Mapping[str, object]:
 
 def measure_seed_case(options: argparse.Namespace) -> Mapping[str, object]:
     """4 s per batch: what overlapping the upload gains where the upload takes a twentieth of the batch."""
-    images = 8 if options.quick else 20
-    case = Case(batch_s=4.0, images=images, plain_images=images // 2)
+    images = 8 if options.quick else 80
+    case = Case(batch_s=4.0, images=images, plain_images=images // 8)
     modes = {
         mode.value: _loop(case, mode, options.call_ms / 1000) for mode in (Mode.OVERLAPPED, Mode.BATCHED, Mode.PLAIN)
     }
