@@ -228,6 +228,8 @@ class Dispatcher:
             return Retryable(str(error))
         await self._failpoints.reach("core.after_send")
         sent = [job for job, taken in zip(batch, accepted, strict=True) if taken]
+        if not self._runway:
+            self._estimates.work_begins()
         wait_s = self._estimates.wait_s(self._runway.on_queue + len(self._sending), self._policy.patience.cap_s)
         await self._record([self._dispatch(job, wait_s) for job in sent])
         self._metrics.dispatched.inc(len(sent))

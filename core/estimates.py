@@ -28,11 +28,17 @@ class Estimates:
 
     def __init__(self) -> None:
         self._per_cost: dict[str, float] = {}
-        self._ends: deque[float] = deque(maxlen=256)
+        self._gaps: deque[tuple[float, float]] = deque(maxlen=256)
+        """When pictures of late were finished, and how long after the one before, or after work began."""
+        self._since_s: float | None = None
 
     def work_s(self, spec: Spec) -> float:
         """Estimated GPU seconds of one image, its share of a batch."""
         return cost(spec) * self._per_cost.get(spec.model, _FIRST_GUESS)
+
+    def work_begins(self) -> None:
+        """Nothing was out until now: the time before says nothing of the pace."""
+        self._since_s = asyncio.get_running_loop().time()
 
     def observe(self, changes: Sequence[Change]) -> None:
         """Learn from the pictures among these changes."""
@@ -44,7 +50,10 @@ class Estimates:
 
     def rendered(self, spec: Spec, gpu_ms: float) -> None:
         """Learn from one picture."""
-        self._ends.append(asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time()
+        if self._since_s is not None:
+            self._gaps.append((now, now - self._since_s))
+        self._since_s = now
         if gpu_ms <= 0:
             return
         seen = gpu_ms / 1000 / cost(spec)
@@ -53,11 +62,14 @@ class Estimates:
             self._per_cost[spec.model] = seen if known is None else known + _WEIGHT * (seen - known)
 
     def wait_s(self, images_ahead: int, cap_s: float) -> float:
-        """How long so many images take at the pace of the last minute; 0 while no pace is known."""
+        """How long so many images take at the pace of the last minute; 0 while no pace is known.
+
+        Times without work do not count: one picture now and then is no slow pace, and what is lost behind a burst
+        would be noticed minutes late.
+        """
         now = asyncio.get_running_loop().time()
-        while self._ends and self._ends[0] < now - _WINDOW_S:
-            self._ends.popleft()
-        if len(self._ends) < _LEAST_SAMPLES:
+        while self._gaps and self._gaps[0][0] < now - _WINDOW_S:
+            self._gaps.popleft()
+        if len(self._gaps) < _LEAST_SAMPLES:
             return 0.0
-        span_s = max(self._ends[-1] - self._ends[0], 0.001)
-        return min(cap_s, images_ahead * span_s / (len(self._ends) - 1))
+        return min(cap_s, images_ahead * sum(gap_s for _, gap_s in self._gaps) / len(self._gaps))

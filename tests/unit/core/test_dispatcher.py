@@ -68,6 +68,25 @@ def test_a_purged_queue_costs_twice_the_visibility_at_most() -> None:
     virtual_time.run(main())
 
 
+def test_a_burst_lost_after_a_quiet_time_is_noticed_as_soon_as_any_other() -> None:
+    """A picture every few seconds says nothing of how fast the workers are."""
+
+    async def main() -> None:
+        world = World()
+        async with world.core() as core:
+            async with working(Worker(world)):
+                for number in range(12):
+                    await ended(core, await submit(core, 1, prefix=f"quiet{number}"), SUCCEEDED, 10)
+                    await asyncio.sleep(5)
+            ids = await submit(core, 50)
+            await eventually(lambda: core._dispatcher.counts["queued"] == 50)
+            world.jobs.purge()
+            async with working(Worker(world)):
+                await ended(core, ids, SUCCEEDED, 2 * VISIBILITY_S + 10)
+
+    virtual_time.run(main())
+
+
 def test_an_image_that_was_started_and_not_heard_of_runs_alone() -> None:
     async def main() -> None:
         world = World()
