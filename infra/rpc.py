@@ -5,7 +5,7 @@ before its message is read, and by its announced size before its message is buff
 """
 
 import hmac
-from asyncio import timeout
+from asyncio import current_task, timeout
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast
@@ -77,6 +77,8 @@ async def calling(method: str, *, deadline_s: float) -> AsyncIterator[Span]:
     `method` is "package.Service/Method". A GRPCError of status NOT_FOUND and the like is the cause of Permanent.
     """
     attributes = {"rpc.system.name": "grpc", "rpc.method": method}
+    task = current_task()
+    cancelled = task.cancelling() if task else 0
     with _tracer.start_as_current_span(
         method, kind=SpanKind.CLIENT, attributes=attributes, record_exception=False, set_status_on_exception=False
     ) as span:
@@ -101,6 +103,10 @@ async def calling(method: str, *, deadline_s: float) -> AsyncIterator[Span]:
             status = Status.UNAVAILABLE
             raise Retryable(f"{method}: connection lost") from error
         finally:
+            if task and status is not Status.OK and task.cancelling() > cancelled:
+                # grpclib wakes a call on a lost connection by cancelling its task, and does not take that back. Under
+                # Python 3.11.2 every later asyncio.timeout in that task would end it as cancelled, without a word.
+                task.uncancel()
             _finish(span, status)
 
 

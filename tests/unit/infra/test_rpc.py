@@ -33,10 +33,12 @@ class Core(pb.CoreBase):
         self.calls = 0
         self.status: Status | None = None
         self.hang = False
+        self.waiting = False
 
     async def get(self, get_request: pb.GetRequest) -> pb.GetReply:
         self.calls += 1
-        if self.hang:
+        if self.hang or get_request.generation_id == "waits":
+            self.waiting = True
             await asyncio.Event().wait()
         if self.status is not None:
             raise GRPCError(self.status, "no")
@@ -177,6 +179,37 @@ async def test_a_connection_lost_under_a_call_is_retryable_and_the_next_call_con
             await eventually(again, 5)
         finally:
             channel.close()
+
+
+@pytest.mark.asyncio
+async def test_a_connection_lost_under_a_call_leaves_its_task_as_it_was() -> None:
+    """grpclib cancels the task and never takes it back: its next time-out would look like a cancellation."""
+    core = Core()
+    async with served(core) as target:
+        channel = rpc.open_channel(target, token="right")
+        stub = pb.CoreStub(channel)
+        try:
+            async with rpc.calling(METHOD, deadline_s=5):
+                await stub.get(pb.GetRequest(generation_id="x"))
+            waiting = asyncio.create_task(_lost(stub))
+            await eventually(lambda: core.waiting)
+            protocol: Any = channel._protocol
+            protocol.connection._transport.abort()
+            assert await waiting == 0
+        finally:
+            channel.close()
+
+
+async def _lost(stub: pb.CoreStub) -> int:
+    """How often the task has been cancelled, in its own view, after a call that lost its connection."""
+    with pytest.raises(Retryable):
+        async with rpc.calling(METHOD, deadline_s=5):
+            await stub.get(pb.GetRequest(generation_id="waits"))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await asyncio.Event().wait()
+    task = asyncio.current_task()
+    return task.cancelling() if task else -1
 
 
 @pytest.mark.asyncio
