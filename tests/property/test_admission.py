@@ -100,4 +100,5 @@ def test_nobody_of_the_same_length_and_priority_goes_before_one_who_came_earlier
     chosen = set(next_step(waiting, step_s=lambda size: times[size - 1], limit=limit, join=True, park=True))
     left = [seat.waited_s for seat in waiting if seat.item not in chosen]
     if left:
-        assert max(left) <= min(seat.waited_s for seat in waiting if seat.item in chosen)
+        first = min(seat.waited_s for seat in waiting if seat.item in chosen)
+        assert max(left) <= first + 1e-6  # less is lost in rounding
