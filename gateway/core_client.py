@@ -6,7 +6,7 @@ The only module that knows grpclib here. Channel and `calling` (spans, deadlines
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
@@ -66,6 +66,7 @@ class CoreClient:
         channels: Channels,
         calling: Callable[..., AbstractAsyncContextManager[Span]],
         *,
+        forgiving: Callable[[], AbstractContextManager[None]],
         deadlines: Deadlines,
         failpoints: Failpoints,
         rng: Callable[[], float],
@@ -73,6 +74,7 @@ class CoreClient:
         max_waiting: int,
     ) -> None:
         self._calling = calling
+        self._forgiving = forgiving
         self._deadlines = deadlines
         self._failpoints = failpoints
         self._rng = rng
@@ -176,8 +178,9 @@ class CoreClient:
 
     async def _probe(self) -> str:
         try:
-            async with asyncio.timeout(max(self._deadlines.probe_s, 1.0)):
-                answer = await self._health.Check(HealthCheckRequest())
+            with self._forgiving():
+                async with asyncio.timeout(max(self._deadlines.probe_s, 1.0)):
+                    answer = await self._health.Check(HealthCheckRequest())
         except (GRPCError, ProtocolError, StreamTerminatedError, OSError, TimeoutError, AttributeError):
             return "core cannot be reached"  # AttributeError: grpclib deletes the transport of a lost connection
         return "" if answer.status == HealthCheckResponse.SERVING else "core is not ready"

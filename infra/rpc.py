@@ -6,8 +6,8 @@ before its message is read, and by its announced size before its message is buff
 
 import hmac
 from asyncio import current_task, timeout
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, cast
 
 from grpclib import GRPCError, Status
@@ -70,6 +70,23 @@ def attach(channel: Channel, *, token: str) -> None:
     listen(channel, SendRequest, on_send)
 
 
+@contextmanager
+def forgiving() -> Iterator[None]:
+    """Around a call of grpclib in a task that goes on after an error.
+
+    grpclib wakes a call on a lost connection by cancelling its task, and does not take that back. Under Python 3.11.2
+    every later asyncio.timeout in that task would end it as cancelled, without a word.
+    """
+    task = current_task()
+    before = task.cancelling() if task else 0
+    try:
+        yield
+    except Exception:
+        if task and task.cancelling() > before:
+            task.uncancel()
+        raise
+
+
 @asynccontextmanager
 async def calling(method: str, *, deadline_s: float) -> AsyncIterator[Span]:
     """Around one unary call of a client: its span, its deadline, and its errors as Retryable or Permanent.
@@ -77,15 +94,14 @@ async def calling(method: str, *, deadline_s: float) -> AsyncIterator[Span]:
     `method` is "package.Service/Method". A GRPCError of status NOT_FOUND and the like is the cause of Permanent.
     """
     attributes = {"rpc.system.name": "grpc", "rpc.method": method}
-    task = current_task()
-    cancelled = task.cancelling() if task else 0
     with _tracer.start_as_current_span(
         method, kind=SpanKind.CLIENT, attributes=attributes, record_exception=False, set_status_on_exception=False
     ) as span:
         status = Status.OK
         try:
-            async with timeout(deadline_s):
-                yield span
+            with forgiving():
+                async with timeout(deadline_s):
+                    yield span
         except GRPCError as error:
             status = error.status
             kind = Permanent if status in _PERMANENT else Retryable
@@ -103,10 +119,6 @@ async def calling(method: str, *, deadline_s: float) -> AsyncIterator[Span]:
             status = Status.UNAVAILABLE
             raise Retryable(f"{method}: connection lost") from error
         finally:
-            if task and status is not Status.OK and task.cancelling() > cancelled:
-                # grpclib wakes a call on a lost connection by cancelling its task, and does not take that back. Under
-                # Python 3.11.2 every later asyncio.timeout in that task would end it as cancelled, without a word.
-                task.uncancel()
             _finish(span, status)
 
 
