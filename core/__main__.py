@@ -1,16 +1,20 @@
-"""`python -m core` serves; `python -m core verify | backup | restore | rebuild | history` work on the log."""
+"""`python -m core` serves; `python -m core verify | backup | restore | rebuild | history` work on the log,
+`dead-letters` on the queue of that name.
+"""
 
 import gc
 import sys
 from collections.abc import Sequence
 
-from core.app import serve
+from core.app import dead_letters, serve
 from core.config import CoreSettings
 from infra import lifecycle, settings, telemetry
 
 
 def main(arguments: Sequence[str]) -> int:
     """The process. Returns the exit code."""
+    if arguments and arguments[0] == "dead-letters":
+        return _dead_letters(arguments[1:])
     if arguments and arguments[0] != "serve":
         from core.cli import run  # noqa: PLC0415  (nothing that serving needs)
 
@@ -28,6 +32,17 @@ def main(arguments: Sequence[str]) -> int:
         return lifecycle.run(lambda shutdown: serve(config, shutdown))
     finally:
         flush()
+
+
+def _dead_letters(arguments: Sequence[str]) -> int:
+    from core import dead_letters_cli  # noqa: PLC0415  (nothing that serving needs)
+
+    try:
+        config = settings.load(CoreSettings)
+        return dead_letters_cli.run(arguments, lambda: dead_letters(config))
+    except lifecycle.ConfigError as error:
+        lifecycle.print_config_error(error)
+        return lifecycle.EXIT_MISCONFIGURED
 
 
 if __name__ == "__main__":

@@ -7,18 +7,19 @@ reverse. Nothing is lost by stopping at once either; draining only spares caller
 import asyncio
 import random
 import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import structlog
 from grpclib.health.service import Health
 from grpclib.server import Server
 
 from core.config import CoreSettings
+from core.dead_letters import DeadLetters, Home
 from core.errors import LogBroken, LogUnusable, VersionConflict
 from core.grpc_api import CoreApi
 from core.parts import Core, Ports, Tuning
-from core.ports import Outgoing
+from core.ports import JobQueue, Outgoing
 from core.sqlite_log import SqliteLog
 from infra import aws, rpc, sqs
 from infra.admin import AdminServer
@@ -148,6 +149,17 @@ async def open_ports(settings: CoreSettings, stack: AsyncExitStack) -> Ports:
         draw=random.random,
         log_tail_bytes=lambda: log.wal_bytes,
     )
+
+
+@asynccontextmanager
+async def dead_letters(settings: CoreSettings) -> AsyncIterator[DeadLetters]:
+    """The dead-letter queue, and those that its letters belong on. Raises ConfigError for wrong `AWS_*` variables."""
+    async with aws.clients(max_connections=5) as clients:
+        homes: dict[Home, JobQueue] = {
+            "jobs": Senders(sqs.SqsQueue(clients.sqs, settings.jobs_queue)),
+            "replies": Senders(sqs.SqsQueue(clients.sqs, settings.replies_queue)),
+        }
+        yield DeadLetters(sqs.SqsQueue(clients.sqs, settings.dead_queue), homes)
 
 
 def tuning(settings: CoreSettings) -> Tuning:

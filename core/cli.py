@@ -58,7 +58,8 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m core",
         description="Work on the event log; without a command, or with `serve`, core itself runs. "
-        "verify, backup and history may run beside it, restore and rebuild may not.",
+        "verify, backup and history may run beside it, restore and rebuild may not. "
+        "`python -m core dead-letters --help` is about the dead-letter queue.",
         epilog="Exit codes: 0 as asked, 1 the log is wrong or the generation unknown, 2 it could not be looked at.",
     )
     commands = parser.add_subparsers(dest="command", required=True)

@@ -11,6 +11,7 @@ import pytest
 from schema import fast
 from schema.messages import decode
 from tests import fault_actions as a
+from tests.api import CANARY
 from tests.cloud import DEAD, JOBS
 from tests.e2e import invariants
 from tests.eventually import until
@@ -130,7 +131,7 @@ def test_30_each_message_comes_up_to_five_times_late_and_out_of_order(stack: Sta
     """Jobs and replies: copies on the queue, and deliveries repeated with the same receipt."""
     again = a.Replayed()
     with applied(
-        cloud, Rule("SendMessageBatch", a.multiplied(most=5, delay_s=4)), Rule("ReceiveMessage", again, share=0.5)
+        cloud, Rule("SendMessageBatch", a.multiplied(most=5, delay_s=4)), Rule("ReceiveMessage", again)
     ):
         ids = submitted(stack, 40)
         stack.client().succeeded(ids)
@@ -220,7 +221,7 @@ def test_32_receipts_that_are_invalid_when_they_are_deleted(stack: Stack, cloud:
 
 
 def test_33_dead_letters_moved_back_after_their_generation_has_ended(stack: Stack, cloud: FaultyCloud) -> None:
-    """As the queue's own redrive does it: nothing is rendered, nothing stays, nothing changes."""
+    """By the operator's command: nothing is rendered, nothing stays but what nobody can read, nothing changes."""
     jobs: list[bytes] = []
 
     async def overheard(call: Call) -> Reply:
@@ -231,10 +232,15 @@ def test_33_dead_letters_moved_back_after_their_generation_has_ended(stack: Stac
         [made] = stack.client().submit_many([{"n": 3, "seed": 33}])
         done = stack.client().ended(made)
     assert len(jobs) == 3
-    for body in jobs:
+    for body in (*jobs, b"rubbish"):
         stack.cloud.put(DEAD, body)
-    for body in stack.cloud.take(DEAD, hidden_s=30):
-        stack.cloud.put(JOBS, body)
+    told = stack.command("core", "dead-letters")
+    assert told.count(f"job {made}/") == 3, told
+    assert "unreadable" in told
+    assert CANARY not in told
+    told = stack.command("core", "dead-letters", "send-back")
+    assert "4 letters: 3 sent back, 1 unreadable" in told, told
     until(lambda: stack.cloud.waiting(JOBS) == 0, 20, what="the old jobs are taken")
+    assert "1 letter: 1 discarded, 1 unreadable" in stack.command("core", "dead-letters", "discard")
     assert stack.client().get(made) == done
     assert len(attempts(stack, [made])) == 3

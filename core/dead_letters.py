@@ -1,0 +1,114 @@
+"""What lies on the dead-letter queue, for people: told, sent back to where it belongs, or thrown away.
+
+A dead letter decides nothing, and none is needed: core sends the images of open generations again by itself. Sending
+letters back is for messages that an older release did not understand, and for jobs that the queue itself gave up.
+Whoever receives them again knows what has happened meanwhile. Prompts are never shown.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+
+from core.ports import JobQueue, Outgoing, Received
+from schema import fast, messages
+
+HIDDEN_S: Final = 120
+"""While they are looked at, letters are hidden from others who look."""
+_WAIT_S: Final = 1
+_AT_ONCE: Final = 10
+Home = Literal["jobs", "replies", ""]
+
+
+class Stored(Received, Protocol):
+    """A message as the queue keeps it."""
+
+    @property
+    def message_id(self) -> str: ...
+    @property
+    def sent_at_ms(self) -> int: ...
+
+
+class LetterQueue(Protocol):
+    """The dead-letter queue. Each call raises Retryable or Permanent."""
+
+    async def receive(self, *, limit: int, wait_s: int, visibility_s: int) -> Sequence[Stored]:
+        """Up to `limit` (at most 10) messages, hidden from others for `visibility_s`."""
+
+    async def delete(self, receipts: Sequence[str]) -> Sequence[bool]:
+        """For each, whether it is gone."""
+
+    async def extend(self, receipts: Sequence[str], visibility_s: int) -> Sequence[bool]:
+        """Hide each for so long from now; 0: not at all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letter:
+    """`home` is the queue that it belongs on; empty when it cannot be read, and `about` says why."""
+
+    received: Stored
+    home: Home
+    about: str
+
+
+def read(received: Stored) -> Letter:
+    """What it is, without its content."""
+    try:
+        message = messages.decode(received.body)
+    except messages.BadMessage as error:
+        return Letter(received=received, home="", about=f"unreadable: {error}")
+    image = f"{message.image.generation_id}/{message.image.index} dispatch {message.dispatch}"
+    if isinstance(message, fast.ImageJob):
+        return Letter(received=received, home="jobs", about=f"job {image}")
+    return Letter(received=received, home="replies", about=f"{type(message).__name__} {image} of {message.worker_id}")
+
+
+class DeadLetters:
+    """One look at the queue. Call `release` in the end."""
+
+    def __init__(self, dead: LetterQueue, homes: Mapping[Home, JobQueue]) -> None:
+        self._dead = dead
+        self._homes = homes
+        self._held: dict[str, str] = {}
+
+    async def look(self, most: int) -> list[Letter]:
+        """Up to `most` letters, hidden until `release` or for HIDDEN_S."""
+        found: list[Letter] = []
+        while len(found) < most:
+            received = await self._dead.receive(
+                limit=min(_AT_ONCE, most - len(found)), wait_s=_WAIT_S, visibility_s=HIDDEN_S
+            )
+            new = [each for each in received if each.message_id not in self._held]
+            self._held |= {each.message_id: each.receipt for each in received}
+            found += map(read, new)
+            if not new:
+                break
+        return found
+
+    async def send_back(self, letters: Sequence[Letter]) -> int:
+        """How many are where they belong again. A letter leaves this queue only once the other one has it."""
+        count = 0
+        for home, queue in self._homes.items():
+            mine = [each for each in letters if each.home == home]
+            for at in range(0, len(mine), _AT_ONCE):
+                some = mine[at : at + _AT_ONCE]
+                taken = await queue.send(
+                    [Outgoing(body=each.received.body, attributes=each.received.attributes) for each in some]
+                )
+                accepted = [each for each, yes in zip(some, taken, strict=True) if yes]
+                await self.discard(accepted)
+                count += len(accepted)
+        return count
+
+    async def discard(self, letters: Sequence[Letter]) -> int:
+        """How many are gone for good."""
+        receipts = [self._held[each.received.message_id] for each in letters]
+        gone = await self._dead.delete(receipts) if receipts else []
+        for letter, done in zip(letters, gone, strict=True):
+            if done:
+                del self._held[letter.received.message_id]
+        return sum(gone)
+
+    async def release(self) -> None:
+        """The others may be looked at again at once."""
+        if self._held:
+            await self._dead.extend(list(self._held.values()), 0)
