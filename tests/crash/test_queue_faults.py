@@ -130,9 +130,7 @@ def test_28_entries_of_a_deletion_that_failed_are_deleted_again(stack: Stack, cl
 def test_30_each_message_comes_up_to_five_times_late_and_out_of_order(stack: Stack, cloud: FaultyCloud) -> None:
     """Jobs and replies: copies on the queue, and deliveries repeated with the same receipt."""
     again = a.Replayed()
-    with applied(
-        cloud, Rule("SendMessageBatch", a.multiplied(most=5, delay_s=4)), Rule("ReceiveMessage", again)
-    ):
+    with applied(cloud, Rule("SendMessageBatch", a.multiplied(most=5, delay_s=4)), Rule("ReceiveMessage", again)):
         ids = submitted(stack, 40)
         stack.client().succeeded(ids)
     assert again.again, "nothing was delivered twice"
