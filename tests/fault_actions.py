@@ -160,7 +160,7 @@ class Replayed:
         answer = found.json()
         new: list[Entry] = answer.get("Messages", [])
         room = call.json().get("MaxNumberOfMessages", 1) - len(new)
-        old = call.draw.sample(self._past, min(max(1, room), len(self._past), 3)) if new else []
+        old = call.draw.sample(self._past, min(room, len(self._past), 3)) if new else []
         self.again += len(old)
         self._past = [*self._past, *new][-50:]
         mixed = [*new, *old]
