@@ -65,6 +65,14 @@ def applied(cloud: FaultyCloud, *rules: Rule) -> Iterator[None]:
         until(lambda: all(rule.hits for rule in rules), 30, what=f"{[(rule.operation, rule.hits) for rule in rules]}")
 
 
+def test_31_heartbeats_without_effect_and_core_tells_the_second_worker(stack: Stack, cloud: FaultyCloud) -> None:
+    """Asked by the second worker, core says that somebody has the image in hand: one attempt."""
+    with gone_to_the_other(stack, cloud, 150) as made:
+        stack.client().succeeded([made])
+    assert len(attempts(stack, [made])) == 1
+    invariants.check(stack)
+
+
 @pytest.mark.parametrize(
     ("status", "code"), [(503, "ServiceUnavailable"), (400, "RequestThrottled")], ids=["5xx", "throttled"]
 )
@@ -189,14 +197,6 @@ def gone_to_the_other(stack: Stack, cloud: FaultyCloud, steps: int, *, cut: TcpP
             cut.cut()
         until(lambda: once.served == {"worker-0", "worker-1"}, 30, what="both have received it")
         yield made
-
-
-def test_31_heartbeats_without_effect_and_core_tells_the_second_worker(stack: Stack, cloud: FaultyCloud) -> None:
-    """Asked by the second worker, core says that somebody has the image in hand: one attempt."""
-    with gone_to_the_other(stack, cloud, 150) as made:
-        stack.client().succeeded([made])
-    assert len(attempts(stack, [made])) == 1
-    invariants.check(stack)
 
 
 def test_31_heartbeats_without_effect_and_nobody_to_ask(stack: Stack, cloud: FaultyCloud, line: TcpProxy) -> None:
