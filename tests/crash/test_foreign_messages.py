@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from hashlib import sha256
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,8 @@ from tests.cloud import DEAD, JOBS, REPLIES, TEMP
 from tests.e2e import invariants
 from tests.eventually import until
 from tests.stack import Stack
+
+Reply = fast.ImageStarted | fast.ImageRendered | fast.ImageAttemptFailed
 
 
 @pytest.fixture(scope="module")
@@ -73,27 +76,43 @@ def test_rubbish_on_both_queues_stops_nobody(stack: Stack) -> None:
         assert sum(value for name, value in counted.items() if "created" not in name) >= 10, counted
 
 
-def test_replies_about_nothing_and_nobody_decide_nothing(stack: Stack) -> None:
-    """Unknown generation, index beyond n, unknown attempt of a finished one (faults.md 35)."""
-    client = stack.client()
-    done = client.ended(client.submit()["id"])
-    wandering: list[fast.ImageRendered | fast.ImageStarted] = [
-        rendered("gen_nobody"),
-        rendered(done["id"]),
-        rendered(done["id"], index=9),
-        fast.ImageStarted(
-            image=fast.ImageRef(generation_id=done["id"], index=0),
-            attempt_id="att_late",
-            dispatch=1,
-            worker_id="nobody",
-            batch_id="bat_late",
-            batch_size=1,
-        ),
+def late(generation_id: str, index: int = 0) -> list[Reply]:
+    """One reply of each kind, of an attempt that nobody has heard of."""
+    image = fast.ImageRef(generation_id=generation_id, index=index)
+    attempt: dict[str, Any] = {"image": image, "attempt_id": "att_late", "dispatch": 1, "worker_id": "nobody"}
+    return [
+        fast.ImageStarted(**attempt, batch_id="bat_late", batch_size=1),
+        rendered(generation_id, index),
+        fast.ImageAttemptFailed(**attempt, failure=pb.AttemptFailure(pb.AttemptFailure.MODEL_ERROR)),
     ]
-    for message in wandering:
+
+
+def counted(stack: Stack, outcome: str) -> list[float]:
+    """How many replies of each kind core has taken with this outcome."""
+    metrics = stack.metrics(stack.core_admin)
+    kinds = ("started", "rendered", "attempt_failed")
+    return [metrics.get(f'darkroom_core_replies_total{{kind="{kind}",outcome="{outcome}"}}', 0) for kind in kinds]
+
+
+def test_replies_about_nothing_and_nobody_decide_nothing(stack: Stack) -> None:
+    """Unknown generation; index beyond n; one that has succeeded, was cancelled, has expired (faults.md 35)."""
+    client = stack.client()
+    expired = client.submit(model="slow", num_inference_steps=150, ttl_s=1)["id"]
+    cancelled = client.submit(model="slow", num_inference_steps=150)["id"]
+    assert client.cancel(cancelled).status == 200
+    done = [client.ended(each) for each in (client.submit()["id"], cancelled, expired)]
+    assert [body["status"] for body in done] == ["succeeded", "cancelled", "expired"]
+    until(lambda: stack.cloud.waiting(REPLIES) == 0, 20, what="those that are true are taken")
+    log, known = invariants.read_log(stack), [counted(stack, each) for each in ("unknown", "late", "recorded")]
+    ended = [message for body in done for message in late(body["id"])]
+    for message in (*late("gen_nobody"), *ended, *late(done[0]["id"], index=9)):
         stack.cloud.put(REPLIES, encode(message))
     until(lambda: stack.cloud.waiting(REPLIES) == 0, 20, what="the replies queue is drained")
-    assert client.get(done["id"]) == done
+    now = [counted(stack, each) for each in ("unknown", "late", "recorded")]
+    more = [[after - before for before, after in zip(*each, strict=True)] for each in zip(known, now, strict=True)]
+    assert more == [[1, 1, 1], [4, 4, 4], [0, 0, 0]]
+    assert invariants.read_log(stack) == log
+    assert [client.get(body["id"]) for body in done] == done
 
 
 def test_a_reply_whose_object_is_not_there_is_revoked_and_the_image_drawn_again(stack: Stack) -> None:
