@@ -79,6 +79,14 @@ class RecordAttemptFailed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecordDeadLetter:
+    """The queue handed out the job of this dispatch too often, and gave it up."""
+
+    index: int
+    dispatch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecordObjectLost:
     """The publisher found the decided attempt's temporary object gone or altered."""
 
@@ -118,6 +126,7 @@ Command = (
     | RecordStarted
     | RecordRendered
     | RecordAttemptFailed
+    | RecordDeadLetter
     | RecordObjectLost
     | RecordPublished
     | Cancel

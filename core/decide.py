@@ -80,12 +80,12 @@ def _decide_image(image: Image, command: c.Command, now: Now) -> tuple[Event, ..
             return () if image.decided or command.attempt_id in image.lost else (_rendered(command),)
         case c.RecordAttemptFailed():
             return _attempt_failed(image, command)
+        case c.RecordDeadLetter():
+            return _dead_letter(image, command)
         case c.RecordObjectLost():
             return _object_lost(image, command)
         case c.RecordPublished():
-            if image.phase is not Phase.RENDERED or not _won(image, command.attempt_id):
-                return ()
-            return (e.ImagePublished(index=image.index, public_key=command.public_key),)
+            return _published(image, command)
         case c.Request() | c.Cancel() | c.Expire() | c.Erase():
             raise AssertionError("decided for the whole generation")
         case _:
@@ -211,6 +211,23 @@ def _attempt_failed(image: Image, command: c.RecordAttemptFailed) -> tuple[Event
     return _with_verdict(image, failed)
 
 
+def _dead_letter(image: Image, command: c.RecordDeadLetter) -> tuple[Event, ...]:
+    """Only what lies on the queue and nowhere else needs to be put there again; of what was begun its recheck tells."""
+    if image.phase is not Phase.DISPATCHED or command.dispatch != image.dispatches:
+        return ()
+    return (
+        e.ImageAttemptFailed(
+            index=image.index,
+            attempt_id="",
+            dispatch=command.dispatch,
+            worker_id="",
+            failure=Failure.DEAD_LETTERED,
+            solo=False,
+            detail="handed out too often, and begun by nobody",
+        ),
+    )
+
+
 def _object_lost(image: Image, command: c.RecordObjectLost) -> tuple[Event, ...]:
     if image.phase is not Phase.RENDERED or not _won(image, command.attempt_id):
         return ()
@@ -224,6 +241,12 @@ def _object_lost(image: Image, command: c.RecordObjectLost) -> tuple[Event, ...]
         detail=command.detail,
     )
     return _with_verdict(image, lost)
+
+
+def _published(image: Image, command: c.RecordPublished) -> tuple[Event, ...]:
+    if image.phase is not Phase.RENDERED or not _won(image, command.attempt_id):
+        return ()
+    return (e.ImagePublished(index=image.index, public_key=command.public_key),)
 
 
 def _with_verdict(image: Image, failed: e.ImageAttemptFailed) -> tuple[Event, ...]:

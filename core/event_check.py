@@ -40,7 +40,8 @@ def check(event: Event) -> None:
             _index(event.index)
             v.text("public_key", event.public_key, limits.MAX_DETAIL_CHARS)
         case e.ImageAttemptFailed():
-            _attempt(event)
+            who = _nobodys if event.failure is Failure.DEAD_LETTERED else _attempt
+            who(event)
             v.whole("dispatch", event.dispatch, 0, _MAX_COUNT)
             _failed(event)
         case e.ImageFailed():
@@ -96,6 +97,13 @@ def _attempt(event: e.ImageStarted | e.ImageRendered | e.ImageAttemptFailed) -> 
     _index(event.index)
     v.identifier("attempt_id", event.attempt_id)
     v.identifier("worker_id", event.worker_id)
+
+
+def _nobodys(event: e.ImageAttemptFailed) -> None:
+    _index(event.index)
+    for name, value in (("attempt_id", event.attempt_id), ("worker_id", event.worker_id), ("solo", event.solo)):
+        if value:
+            raise v.Invalid(name, "is nobody's when dead-lettered")
 
 
 def _failed(event: e.ImageAttemptFailed | e.ImageFailed) -> None:

@@ -22,6 +22,7 @@ class Failure(IntEnum):
     OBJECT_LOST = 6
     DRAINED = 7
     WORKER_LOST = 8
+    DEAD_LETTERED = 9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +154,10 @@ class ImagePublished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageAttemptFailed:
-    """An attempt gave no picture; OBJECT_LOST revokes the decision. The image will be dispatched again."""
+    """An attempt gave no picture; OBJECT_LOST revokes the decision. The image will be dispatched again.
+
+    DEAD_LETTERED: the queue gave the job up before anybody began it. It names no attempt and no worker.
+    """
 
     index: int
     attempt_id: str

@@ -73,7 +73,8 @@ def _told(generation_id: str, event: Event) -> str:
         case e.ImagePublished():
             return event.public_key
         case e.ImageAttemptFailed():
-            who = f"{event.attempt_id} on {event.worker_id}, dispatch {event.dispatch}{_alone(event.solo)}"
+            where = f"{event.attempt_id} on {event.worker_id}, " * bool(event.attempt_id)
+            who = f"{where}dispatch {event.dispatch}{_alone(event.solo)}"
             return f"{who}: {_why(event.failure, event.detail)}"
         case e.ImageFailed():
             return _why(event.failure, event.detail)

@@ -213,6 +213,8 @@ def image_after(image: Image, event: ImageEvent) -> Image:
 
 
 def _apply_attempt_failed(image: Image, event: e.ImageAttemptFailed) -> Image:
+    if event.failure is Failure.DEAD_LETTERED:  # no attempt: nobody to suspect, nothing to count
+        return replace(image, phase=Phase.PENDING)
     over = (*image.over, event.attempt_id)[-REMEMBERED_ATTEMPTS:]
     image = replace(image, phase=Phase.PENDING, rendered=None, over=over, dispatches=_heard_of(image, event.dispatch))
     counted_at_start = event.solo and event.attempt_id in image.attempts

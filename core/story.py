@@ -66,6 +66,10 @@ def _wrong_image(phase: Phase, event: Event) -> str:
             return "" if phase is Phase.RENDERED else "comes without image.rendered before it"
         case e.ImageAttemptFailed(failure=e.Failure.OBJECT_LOST):
             return "" if phase is Phase.RENDERED else "revokes what was not rendered"
+        case e.ImageAttemptFailed(failure=e.Failure.DEAD_LETTERED):
+            return (
+                "" if phase is Phase.DISPATCHED else "is of a dead letter although the image was not out on the queue"
+            )
         case e.ImageDispatched() | e.ImageStarted() | e.ImageRendered() | e.ImageAttemptFailed() | e.ImageFailed():
             return "comes although the image is decided" if phase >= Phase.RENDERED else ""
         case _:

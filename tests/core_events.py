@@ -117,6 +117,16 @@ def attempt_failed(index: int = 0, attempt_id: str = "att_1", **changes: Any) ->
     return e.ImageAttemptFailed(**(values | changes))
 
 
+def dead_lettered(index: int = 0, **changes: Any) -> e.ImageAttemptFailed:
+    values: dict[str, Any] = {
+        "attempt_id": "",
+        "worker_id": "",
+        "failure": Failure.DEAD_LETTERED,
+        "detail": "handed out too often",
+    }
+    return attempt_failed(index, **(values | changes))
+
+
 EXAMPLES: tuple[Event, ...] = (
     requested(),
     dispatched(),
@@ -276,10 +286,11 @@ any_event: st.SearchStrategy[Event] = st.one_of(
         attempt_id=ids,
         dispatch=counts,
         worker_id=ids,
-        failure=failures,
+        failure=failures.filter(lambda failure: failure is not Failure.DEAD_LETTERED),
         solo=st.booleans(),
         detail=details,
     ),
+    st.builds(dead_lettered, indices, dispatch=counts, detail=details),
     st.builds(e.ImageFailed, index=indices, failure=failures, detail=details),
     st.builds(e.GenerationFailed, detail=details),
     st.sampled_from(

@@ -6,6 +6,7 @@ that a command repeated at once changes nothing.
 """
 
 from contextlib import suppress
+from dataclasses import replace
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -14,12 +15,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from core import commands as c
 from core.decide import MAX_SOLO_STARTS, Refused, convicted, may_dispatch
 from core.events import Failure, ImageAttemptFailed, ImageDispatched, ImageStarted
+from core.state import Phase
 from tests.unit.core.journey import Journey
 
 indices = st.integers(0, 2)
 attempts = st.sampled_from(["a", "b", "c", "d", "e"])
 dispatches = st.integers(1, 6)
-failures = st.sampled_from([failure for failure in Failure if failure not in (Failure.NONE, Failure.OBJECT_LOST)])
+_CORES_OWN = (Failure.NONE, Failure.OBJECT_LOST, Failure.DEAD_LETTERED)
+failures = st.sampled_from([failure for failure in Failure if failure not in _CORES_OWN])
 
 
 class Rules(RuleBasedStateMachine):
@@ -63,6 +66,16 @@ class Rules(RuleBasedStateMachine):
     def failed(self, index: int, attempt: str, dispatch: int, failure: Failure, solo: bool) -> None:
         if self.known(index):
             self.journey.failed(f"{attempt}{index}", failure, index, dispatch, solo=solo)
+
+    @rule(index=indices, dispatch=dispatches)
+    def dead_letter(self, index: int, dispatch: int) -> None:
+        if not self.known(index):
+            return
+        image = self.journey.image(index)
+        out = self.journey.open.open and image.phase is Phase.DISPATCHED and dispatch == image.dispatches
+        assert bool(self.journey.dead_letter(index, dispatch)) == out
+        if out:
+            assert self.journey.image(index) == replace(image, phase=Phase.PENDING)
 
     @rule(index=indices, attempt=attempts)
     def published(self, index: int, attempt: str) -> None:
@@ -145,9 +158,7 @@ class Rules(RuleBasedStateMachine):
             failed = [
                 each.attempt_id
                 for each in events
-                if isinstance(each, ImageAttemptFailed)
-                and each.index == image.index
-                and each.failure is not Failure.OBJECT_LOST
+                if isinstance(each, ImageAttemptFailed) and each.index == image.index and each.failure not in _CORES_OWN
             ]
             assert len(failed) == len(set(failed))
 

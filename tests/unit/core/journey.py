@@ -127,6 +127,10 @@ class Journey:
     def lost(self, attempt_id: str, index: int = 0) -> tuple[Event, ...]:
         return self.do(c.RecordObjectLost(index=index, attempt_id=attempt_id, detail="gone"))
 
+    def dead_letter(self, index: int = 0, dispatch: int = 0) -> tuple[Event, ...]:
+        """Of the given dispatch (0: the last one)."""
+        return self.do(c.RecordDeadLetter(index=index, dispatch=dispatch or self.image(index).dispatches))
+
     def failed(
         self,
         attempt_id: str,

@@ -8,15 +8,18 @@ from typing import cast
 import betterproto
 import pytest
 
+from core import history
 from core.codec import BadEvent, Upcaster, decode, encode
-from core.events import TYPES, Event, Failure
+from core.events import TYPES, Event, Failure, Recorded
 from schema import pb
 from schema.envelope import Envelope, seal, unseal
 from schema.validate import Invalid
 from tests.core_events import (
     EXAMPLES,
     attempt_failed,
+    dead_lettered,
     dispatched,
+    entries,
     published,
     rendered,
     requested,
@@ -95,12 +98,26 @@ def test_what_is_not_a_whole_valid_event_is_refused(data: bytes) -> None:
         (published(index=-1), "index"),
         (attempt_failed(failure=Failure.NONE), "failure"),
         (attempt_failed(detail="a\x00b"), "detail"),
+        (attempt_failed(attempt_id=""), "attempt_id"),
+        (attempt_failed(worker_id=""), "worker_id"),
+        (dead_lettered(attempt_id="att_1"), "attempt_id"),
+        (dead_lettered(worker_id="w1"), "worker_id"),
+        (dead_lettered(solo=True), "solo"),
+        (dead_lettered(index=10), "index"),
     ],
 )
 def test_an_event_that_no_reader_would_take_is_not_written(event: Event, field: str) -> None:
     with pytest.raises(Invalid) as caught:
         encode(event)
     assert caught.value.field == field
+
+
+def test_a_dead_letter_names_no_attempt_and_no_worker() -> None:
+    assert decode(encode(dead_lettered(3))) == dead_lettered(3)
+    stream = entries("gen_1", [requested(), dispatched(1), dead_lettered(1)])
+    recorded = [Recorded(position=each.version, **{n: getattr(each, n) for n in each.__slots__}) for each in stream]
+    told = list(history.lines(recorded))
+    assert told[-1].endswith(" [1]  image.attempt_failed  dispatch 1: dead lettered (handed out too often)")
 
 
 def test_an_old_version_is_read_through_its_upcasters() -> None:

@@ -153,6 +153,7 @@ def set_to(path: str, value: object) -> Spoil:
         (failed, "failure", 0),
         (failed, "failure", int(pb.AttemptFailure.OBJECT_LOST)),
         (failed, "failure", int(pb.AttemptFailure.WORKER_LOST)),
+        (failed, "failure", int(pb.AttemptFailure.DEAD_LETTERED)),
         (failed, "detail", "x" * 201),
     ],
 )

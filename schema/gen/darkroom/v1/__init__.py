@@ -38,6 +38,7 @@ class AttemptFailure(betterproto.Enum):
     OBJECT_LOST = 6
     DRAINED = 7
     WORKER_LOST = 8
+    DEAD_LETTERED = 9
 
 
 class GenerationStatus(betterproto.Enum):
