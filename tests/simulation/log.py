@@ -21,6 +21,7 @@ _READ_S = 0.001
 @dataclass(slots=True, eq=False)
 class _Commit:
     transaction: Transaction
+    decided_up_ms: float
     done: "asyncio.Future[None]"
 
 
@@ -42,7 +43,7 @@ class Disk:
         for commit in pending:
             refused = self.content.full or self.content.held
             if self.dice.random() < 0.5 and not refused:
-                self._write(commit.transaction)
+                self._write(commit)
                 self._world.faults["unacknowledged_kept"] += 1
             else:
                 self._world.faults["unacknowledged_lost"] += 1
@@ -50,7 +51,7 @@ class Disk:
     async def append(self, transaction: Transaction) -> None:
         """Durable when it returns."""
         self._world.reach("log.append")
-        commit = _Commit(transaction, self._world.loop.create_future())
+        commit = _Commit(transaction, self._checker.uptime_ms(), self._world.loop.create_future())
         self._pending.append(commit)
         self._net.later(self.dice.expovariate(1 / _SYNC_S), lambda: self._finish(commit))
         await commit.done
@@ -74,9 +75,9 @@ class Disk:
                 self.broken_once = False
                 self._world.faults["log_broken"] += 1
                 if self.dice.random() < 0.5:
-                    self._write(commit.transaction)
+                    self._write(commit)
                 raise LogBroken("simulated: EIO")
-            self._write(commit.transaction)
+            self._write(commit)
         except Exception as error:  # noqa: BLE001  (the log's answer)
             if not commit.done.done():
                 commit.done.set_exception(error)
@@ -84,16 +85,17 @@ class Disk:
             if not commit.done.done():
                 commit.done.set_result(None)
 
-    def _write(self, transaction: Transaction) -> None:
+    def _write(self, commit: _Commit) -> None:
         before = len(self.content.events)
         try:
-            _now(self.content.append(transaction))
+            _now(self.content.append(commit.transaction))
         except Exception as error:
             if self.content.full or self.content.held:
                 self._world.faults["log_full" if self.content.full else "log_busy"] += 1
             self._world.note(f"append refused: {error!r}")
             raise
-        self._checker.appended([event for event, _ in self.content.events[before:]], transaction.rows)
+        events = [event for event, _ in self.content.events[before:]]
+        self._checker.appended(events, commit.transaction.rows, decided_up_ms=commit.decided_up_ms)
 
 
 class SimLog:
