@@ -1,11 +1,16 @@
 """What the composition root does at the end of a worker."""
 
 import threading
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 
+from infra.local.layout import aws_environment
+from tests.stack import EMULATED
 from tests.unit.worker.rig import FaultyEngine
 from worker import app
+from worker.config import WorkerSettings
 from worker.threads import WorkerThreads
 
 
@@ -24,6 +29,20 @@ async def test_loaded_engines_are_unloaded_on_the_gpu_thread() -> None:
     await app.unload([loaded, idle], thread)
     thread.close()
     assert (loaded.loaded, loaded.where, idle.where) == (False, "gpu-0", "")
+
+
+@pytest.mark.asyncio
+async def test_the_end_of_a_worker_unloads_its_engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While there is still a thread to do it on."""
+    for name, value in aws_environment("http://127.0.0.1:1").items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "models.toml").write_text(EMULATED)
+    async with AsyncExitStack() as stack:
+        ports = await app.open_ports(WorkerSettings(models_file=tmp_path / "models.toml"), stack)
+        for engine in ports.engines.values():
+            await ports.gpu_thread.run(engine.load)
+        assert all(engine.loaded for engine in ports.engines.values())
+    assert not any(engine.loaded for engine in ports.engines.values())
 
 
 @pytest.mark.parametrize("how", ["hangs", "raises"])
