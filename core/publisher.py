@@ -140,6 +140,8 @@ class Publisher:
             if not wrong:
                 raise Retryable("the copy is not whole")
             await self._lose(picture, wrong)
+            if copy is not None:
+                self._lost_copies.add(key)  # of what had taken the draft's place; the next picture gets another key
             return
         await self._failpoints.reach("core.after_copy")
         await self._record(picture)

@@ -84,6 +84,39 @@ async def half_stored(call: Call) -> Reply:
     return await call.forward(headers=headers, body=call.body[: len(call.body) * 3 // 10])
 
 
+async def half_copied(call: Call) -> Reply:
+    """A copy of which a few bytes arrive, with the digest of the whole, and that is called whole."""
+    done = await call.forward()
+    await _overwrite(call, call.path)
+    return done
+
+
+def altered_first(copy: Action) -> Action:
+    """CopyObject, before which somebody puts something else in the source's place."""
+
+    async def act(call: Call) -> Reply | None:
+        await _overwrite(call, "/" + _header(call, "x-amz-copy-source").lstrip("/"))
+        return await copy(call)
+
+    return act
+
+
+async def untouched(call: Call) -> Reply:
+    """As it is."""
+    return await call.forward()
+
+
+def _header(call: Call, name: str) -> str:
+    return next(value for each, value in call.headers.items() if each.lower() == name)
+
+
+async def _overwrite(call: Call, path: str) -> None:
+    """With a few bytes, of which the metadata say what is said in the call."""
+    kept = {k: v for k, v in call.headers.items() if not k.lower().startswith(("x-amz-copy", "x-amz-checksum"))}
+    done = await call.forward(method="PUT", path=path, headers=kept, body=b"half")
+    assert done.status == 200, done
+
+
 async def without_digest(call: Call) -> Reply:
     """HEAD of a store that keeps no digest."""
     found = await call.forward()

@@ -11,6 +11,7 @@ from tests.fault_cloud import Action, FaultyCloud, Rule
 from tests.stack import Stack
 
 COUNT = 12
+CONDITION = "x-amz-copy-source-if-match"
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +77,29 @@ def test_43_half_a_picture_that_the_store_calls_whole_is_never_published(stack: 
         pass
 
 
+def test_43_half_a_copy_that_the_store_calls_whole_is_made_again(stack: Stack, cloud: FaultyCloud) -> None:
+    with works_through(stack, cloud, Rule("CopyObject", a.half_copied, times=2)):
+        pass
+
+
+@pytest.mark.parametrize("ignored", [False, True], ids=["kept", "ignored"])
+def test_44_a_draft_that_changes_before_its_copy_is_not_published(
+    stack: Stack, cloud: FaultyCloud, ignored: bool
+) -> None:
+    """By a store that keeps the condition of a copy, and by one that ignores it: the image is drawn again."""
+    altered = a.altered_first(a.without_header(CONDITION) if ignored else a.untouched)
+    with works_through(stack, cloud, Rule("CopyObject", altered, times=2), starts=COUNT + 2):
+        pass
+
+
 def test_44_a_store_that_ignores_the_condition_of_a_copy(stack: Stack, cloud: FaultyCloud) -> None:
-    with works_through(stack, cloud, Rule("CopyObject", a.without_header("x-amz-copy-source-if-match"))):
+    with works_through(stack, cloud, Rule("CopyObject", a.without_header(CONDITION))):
         pass
 
 
 def test_44_a_store_that_refuses_the_condition_of_a_copy(stack: Stack, cloud: FaultyCloud) -> None:
     """501 NotImplemented for a header it does not know: then without it, and the copy is looked at afterwards."""
-    with works_through(stack, cloud, Rule("CopyObject", a.not_implemented_with("x-amz-copy-source-if-match"))):
+    with works_through(stack, cloud, Rule("CopyObject", a.not_implemented_with(CONDITION))):
         pass
 
 
