@@ -26,6 +26,7 @@ from infra.admin import AdminServer
 from infra.clock import wall_ms
 from infra.failpoints import Failpoints
 from infra.lifecycle import ConfigError, Shutdown
+from infra.loops import Loops
 from infra.s3 import S3Bucket, StoredObject
 from schema import limits
 
@@ -71,7 +72,7 @@ class PublicBucket:
 
 
 async def serve(settings: CoreSettings, shutdown: Shutdown, ports: Ports | None = None) -> None:
-    """Core until it has drained. Raises ConfigError, or a group with LogBroken or VersionConflict."""
+    """Core until it has drained. Raises ConfigError, or a group with LogBroken, VersionConflict or LoopEnded."""
     token = settings.internal_token.get_secret_value()
     rpc.require_token(settings.core_host, token)
     async with AsyncExitStack() as stack:
@@ -80,8 +81,8 @@ async def serve(settings: CoreSettings, shutdown: Shutdown, ports: Ports | None 
         await core.load()
         admin = AdminServer(settings.core_admin_host, settings.core_admin_port, core.metrics.registry, core.reasons)
         await stack.enter_async_context(admin)
-        async with asyncio.TaskGroup() as group:
-            tasks = core.start(group)
+        async with Loops() as loops:
+            core.start(loops)
             server = await _listen(settings, core, token)
             _log.info("core.serving", port=_port(server), admin_port=admin.port)
             try:
@@ -90,8 +91,7 @@ async def serve(settings: CoreSettings, shutdown: Shutdown, ports: Ports | None 
             finally:
                 server.close()
                 await server.wait_closed()
-            for task in tasks:
-                task.cancel()
+            loops.stop()
         _log.info("core.stopped")
 
 

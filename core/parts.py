@@ -1,6 +1,6 @@
 """All parts of core, joined: what `app` serves and a simulation drives. Knows ports and figures, no adapter.
 
-Life: `await load()` once, then `start(group)`; `drain()` before the tasks are cancelled.
+Life: `await load()` once, then `start(loops)`; `drain()` before the loops are stopped.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ from core.schedule import Backlog
 from core.service import Service
 from core.surroundings import Surroundings
 from core.writer import Writer
+from infra.loops import Loops
 
 _log = structlog.get_logger()
 _DRAIN_LOOK_S = 0.02
@@ -126,20 +127,21 @@ class Core:
         self.writer.announce_loaded()
         _log.info("core.loaded", open=len(self.writer.open), running_ms=self.clock.now_ms())
 
-    def start(self, group: asyncio.TaskGroup) -> "list[asyncio.Task[None]]":
-        """Start every loop in `group`. None returns; one that raises ends the service."""
-        loops: list[tuple[str, Coroutine[Any, Any, None]]] = [
-            ("writer", self.writer.run()),
-            ("clock", self.clock.persist(self._ports.log, self.writer.saved)),
-            ("surroundings", self._surroundings.run()),
-            ("dispatcher", self._dispatcher.run()),
-            ("expiry", self._expiry.run()),
-            ("leftovers.drafts", self._lost_drafts.run()),
-            ("leftovers.copies", self._lost_copies.run()),
+    def start(self, loops: Loops) -> None:
+        """Start every loop. One that ends, in whatever way, ends the service."""
+        endless: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = [
+            ("writer", self.writer.run),
+            ("clock", lambda: self.clock.persist(self._ports.log, self.writer.saved)),
+            ("surroundings", self._surroundings.run),
+            ("dispatcher", self._dispatcher.run),
+            ("expiry", self._expiry.run),
+            ("leftovers.drafts", self._lost_drafts.run),
+            ("leftovers.copies", self._lost_copies.run),
         ]
-        loops += [(f"replies.{number}", self._replies.run()) for number in range(self._tuning.reply_consumers)]
-        loops += [(f"publisher.{number}", self._publisher.run()) for number in range(self._tuning.publishers)]
-        return [group.create_task(loop, name=f"core.{name}") for name, loop in loops]
+        endless += [(f"replies.{number}", self._replies.run) for number in range(self._tuning.reply_consumers)]
+        endless += [(f"publisher.{number}", self._publisher.run) for number in range(self._tuning.publishers)]
+        for name, loop in endless:
+            loops.run(f"core.{name}", loop)
 
     def reasons(self) -> Sequence[str]:
         """Why core is not ready; empty when it is."""

@@ -30,6 +30,7 @@ from infra.clock import wall_ms
 from infra.failpoints import Failpoints
 from infra.ids import new_id
 from infra.lifecycle import ConfigError, Shutdown
+from infra.loops import Loops
 from infra.s3 import S3Bucket
 from infra.settings import is_loopback, variable
 from schema import limits
@@ -53,7 +54,7 @@ class Overrides:
 
 
 async def serve(settings: GatewaySettings, shutdown: Shutdown, overrides: Overrides | None = None) -> None:
-    """Serves until `shutdown`, then finishes what is under way. Raises ConfigError."""
+    """Serves until `shutdown`, then finishes what is under way. Raises ConfigError, or a group with LoopEnded."""
     use = overrides or Overrides()
     metrics = Metrics()
     keys = _keys(settings, metrics)
@@ -75,12 +76,11 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown, overrides: Overri
             return [reason for reason in (stopping, core.problem, keys.problem) if reason]
 
         context = _context(settings, shutdown, use, metrics, keys, core, await _links(settings, use, stack), readiness)
-        group = await stack.enter_async_context(asyncio.TaskGroup())
-        tasks: list[asyncio.Task[None]] = [
-            *(group.create_task(core.run(), name=f"submit {number}") for number in range(SENDERS)),
-            group.create_task(core.watch(), name="watch core"),
-            group.create_task(_watch_keys(keys), name="watch keys"),
-        ]
+        loops = await stack.enter_async_context(Loops())
+        for number in range(SENDERS):
+            loops.run(f"gateway.submit.{number}", core.run)
+        loops.run("gateway.watch_core", core.watch)
+        loops.run("gateway.watch_keys", lambda: _watch_keys(keys))
         admin = AdminServer(settings.gateway_admin_host, settings.gateway_admin_port, metrics.registry, readiness)
         try:
             async with admin, _listener(settings, context) as listener:
@@ -89,8 +89,7 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown, overrides: Overri
                 await shutdown.wait()
         except PortUnavailable as error:
             raise ConfigError(f"{error}; set {variable('gateway_port')}") from None
-        for task in tasks:
-            task.cancel()
+        loops.stop()
 
 
 def application(context: Context) -> web.Application:

@@ -58,7 +58,7 @@ def allowed(path: Path, name: str) -> bool:
     if here in SERVICES and target == "schema":
         return True
     if here in SERVICES and target == "infra":
-        return path.name in COMPOSITION or name.startswith("infra.retry")
+        return path.name in COMPOSITION or name.startswith(("infra.retry", "infra.loops"))
     return False
 
 
@@ -93,6 +93,7 @@ def test_each_library_stays_in_its_place() -> None:
         ("core/decide.py", "gateway.app", False),
         ("core/decide.py", "infra.sqs", False),
         ("core/errors.py", "infra.retry.Retryable", True),
+        ("worker/gpu.py", "infra.loops.Loops", True),
         ("core/app.py", "infra.sqs", True),
         ("infra/sqs.py", "schema.limits", False),
         ("schema/messages.py", "core.events", False),

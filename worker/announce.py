@@ -68,16 +68,16 @@ class Announcer:
         self._refuse = refuse
         self._new_id = new_id
         self._failpoints = failpoints
-        self._closed = False
+        self.closed = False
 
     def close(self) -> None:
         """Announce nothing more."""
-        self._closed = True
+        self.closed = True
         self._window.touch()
 
     async def coming(self) -> Batch | None:
         """The next session's first group, once it is announced; None after `close`."""
-        while not self._closed:
+        while not self.closed:
             group, self._floor.coming = self._floor.coming, None
             if group is not None:
                 self._window.touch()
@@ -87,7 +87,7 @@ class Announcer:
 
     async def run(self) -> None:
         """Until `close`."""
-        while not self._closed:
+        while not self.closed:
             chosen = self._choose()
             if not chosen:
                 await self._look_again()
@@ -212,7 +212,7 @@ class Announcer:
         began_s = loop.time()
         await self._inquiry.before_batch(chosen)
         members = tuple(held for held in chosen if held.state is State.WAITING)
-        if not members or self._closed:
+        if not members or self.closed:
             return
         group = Batch(
             id=self._new_id("bat"),

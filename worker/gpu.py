@@ -1,8 +1,8 @@
 """The loop that keeps the GPU busy: one session after the other, each with what the announcer has ready for it."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 
+from infra.loops import Loops
 from worker.announce import Announcer
 from worker.errors import EngineAway, EngineLost
 from worker.floor import Floor
@@ -42,10 +42,10 @@ class Gpu:
             self._turn_away(member.held for member in session.take_back())
 
     async def run(self) -> None:
-        """Until `close`, and then until everybody has left the GPU. Raises EngineLost and EngineAway."""
+        """Until `close`, and then until everybody has left the GPU. Raises EngineLost, EngineAway, LoopEnded."""
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._announcer.run(), name="gpu.announce")
+            async with Loops() as loops:
+                loops.run("worker.announce", self._announcer.run, may_return=lambda: self._announcer.closed)
                 await self._serve()
         except* EngineLost:
             await self._lost(Failure.MODEL_ERROR, "the device failed beyond repair")

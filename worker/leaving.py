@@ -44,6 +44,7 @@ class Leaving:
         self._line = line
         self._gpu = gpu
         self._health = health
+        self.begun = False
         self._failpoints = failpoints
 
     async def drain(self, deadline_s: float) -> None:
@@ -84,6 +85,7 @@ class Leaving:
         await self._release_waiting()
 
     def _close(self, reason: str) -> None:
+        self.begun = True
         self._health.hinder("leaving", reason)
         self._receiver.close()
         self._gpu().close()

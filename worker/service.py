@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TypeVar
 
+from infra.loops import Loops
 from worker.announce import Announcer
 from worker.coalesce import Coalescer
 from worker.curve import Curves
@@ -102,30 +103,33 @@ class Worker:
         self._watch_depths()
 
     async def run(self, draining: Callable[[], Awaitable[object]]) -> None:
-        """Until `draining()` returns and everything held is settled or given back. Raises Hung, EngineLost or
-        EngineAway.
+        """Until `draining()` returns and everything held is settled or given back. Raises Hung, EngineLost,
+        EngineAway or LoopEnded, in a group.
         """
-        async with asyncio.TaskGroup() as group:
-            gpu = group.create_task(self._gpu_loop(), name="worker.gpu")
-            receiver = group.create_task(self._receiver.run(), name="worker.receive")
-            endless = [group.create_task(each, name=f"worker.{name}") for name, each in self._endless()]
+        async with Loops() as loops:
+            gpu = loops.run("worker.gpu", self._gpu_loop, may_return=self._is_leaving)
+            receiver = loops.run("worker.receive", self._receiver.run, may_return=self._is_leaving)
+            for name, loop in self._endless():
+                loops.run(f"worker.{name}", loop)
             await draining()
             await self._leaving.drain(self._tuning.drain_s)
             await asyncio.wait({gpu, receiver}, timeout=self._tuning.receive_wait_s + 1)
-            for task in (gpu, receiver, *endless):
-                task.cancel()
+            loops.stop()
 
-    def _endless(self) -> list[tuple[str, Coroutine[None, None, None]]]:
+    def _endless(self) -> list[tuple[str, Callable[[], Coroutine[None, None, None]]]]:
         loops = [
-            ("heartbeat", self._heartbeat.run()),
-            ("wanted", self._inquiry.run()),
-            ("watchdog", self._watchdog.run()),
+            ("heartbeat", self._heartbeat.run),
+            ("wanted", self._inquiry.run),
+            ("watchdog", self._watchdog.run),
         ]
         for number in range(LANES):
-            loops += [(f"replies.{number}", self._outbox.run()), (f"delete.{number}", self._deletions.run())]
+            loops += [(f"replies.{number}", self._outbox.run), (f"delete.{number}", self._deletions.run)]
         for stage in self._line.stages:
-            loops += [(f"{stage.name}.{number}", stage.run()) for number in range(stage.workers)]
+            loops += [(f"{stage.name}.{number}", stage.run) for number in range(stage.workers)]
         return loops
+
+    def _is_leaving(self) -> bool:
+        return self._leaving.begun
 
     async def _gpu_loop(self) -> None:
         if self._tuning.preload:

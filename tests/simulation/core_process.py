@@ -3,6 +3,7 @@
 import asyncio
 
 from core.parts import Core, Ports, Tuning
+from infra.loops import Loops
 from tests.simulation.checker import Checker
 from tests.simulation.log import Disk, SimLog
 from tests.simulation.loop import Actor
@@ -117,10 +118,11 @@ class CoreProcess:
         self._checker.up_since_s = self._world.loop.time()
         core = Core(self._ports(), self.tuning)
         await core.load()
-        async with asyncio.TaskGroup() as group:
-            core.start(group)
+        async with Loops() as loops:
+            core.start(loops)
             self._world.note(f"{actor.name} is up")
             self._line.up(core, actor)
+            await asyncio.Event().wait()
 
     def _ended(self, actor: Actor, task: "asyncio.Task[None]") -> None:
         if self._actor is not actor:

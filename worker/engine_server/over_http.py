@@ -21,6 +21,7 @@ import structlog
 from aiohttp import web
 from pydantic import ValidationError
 
+from infra.loops import Loops
 from schema import pb
 from worker import encode
 from worker.engine_server.driver import Busy, Driver
@@ -95,15 +96,15 @@ class Server:
             raise why
 
     async def _until_either(self, told_to_stop: Callable[[], Awaitable[None]]) -> None:
-        async with asyncio.TaskGroup() as group:
-            stop = group.create_task(_awaited(told_to_stop), name="engine-server-stop")
+        async with Loops() as loops:
+            stop = loops.create_task(_awaited(told_to_stop), name="engine-server-stop")
             assert self._ended is not None  # noqa: S101
             watchdog = Watchdog(self._pulse, tick_s=min(1.0, self._limits.hang_s / 5), leave=self._hung)
-            watch = group.create_task(watchdog.run(), name="engine-server-watchdog")
+            loops.run("engine-server-watchdog", watchdog.run)
             either: set[asyncio.Future[Any]] = {stop, self._ended}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             stop.cancel()
-            watch.cancel()
+            loops.stop()
 
     async def _hung(self, detail: str) -> bool:
         """A thread cannot be stopped: its callers are told, and the process ends, to be started again."""

@@ -10,6 +10,7 @@ from itertools import count
 from core.parts import Core, Ports, Tuning
 from core.ports import Outgoing
 from infra import sqs
+from infra.loops import Loops
 from infra.s3 import StoredObject
 from schema import fast, messages, pb
 from tests.fake_log import FakeLog
@@ -95,11 +96,10 @@ class World:
         """Core running; at exit it is killed, not drained. The world outlives it."""
         core = Core(self.ports(), replace(self.tuning, **tuning))  # type: ignore[arg-type]
         await core.load()
-        async with asyncio.TaskGroup() as group:
-            tasks = core.start(group)
+        async with Loops() as loops:
+            core.start(loops)
             yield core
-            for task in tasks:
-                task.cancel()
+            loops.stop()
 
     def types(self, generation_id: str) -> list[str]:
         """The names of the generation's events, in order."""

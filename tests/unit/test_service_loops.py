@@ -1,0 +1,74 @@
+"""Each service as it is composed: whichever of its loops is lost, the service ends and says which."""
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.app import serve as serve_core
+from core.config import CoreSettings
+from gateway.app import Overrides
+from gateway.app import serve as serve_gateway
+from infra.lifecycle import Shutdown
+from infra.loops import LoopEnded
+from tests.eventually import eventually
+from tests.unit.core.rig import World
+from tests.unit.gateway.harness import FakeLinks, settings_for
+from tests.unit.worker import rig as worker_rig
+
+WORKER = (
+    *("worker.gpu", "worker.announce", "worker.receive", "worker.heartbeat", "worker.wanted", "worker.watchdog"),
+    *("worker.replies.0", "worker.delete.1", "worker.encode.0", "worker.upload.0", "worker.settle.0"),
+)
+CORE = (
+    *("core.writer", "core.clock", "core.surroundings", "core.dispatcher", "core.expiry"),
+    *("core.leftovers.drafts", "core.leftovers.copies", "core.replies.0", "core.publisher.0"),
+)
+GATEWAY = ("gateway.submit.0", "gateway.watch_core", "gateway.watch_keys")
+
+
+async def loses(name: str, service: Coroutine[Any, Any, None]) -> None:
+    """Runs `service`, cancels that loop, and expects the end of the service for that reason alone."""
+    running = asyncio.create_task(service)
+
+    def found() -> "list[asyncio.Task[Any]]":
+        return [task for task in asyncio.all_tasks() if task.get_name() == name]
+
+    (await eventually(found, what=name))[0].cancel()
+    with pytest.raises(ExceptionGroup) as caught:
+        await asyncio.wait_for(running, 20)
+    assert leaves(caught.value) == [f"LoopEnded: {name} ended (cancelled)"]
+
+
+def leaves(error: BaseException) -> list[str]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for each in error.exceptions for leaf in leaves(each)]
+    assert isinstance(error, LoopEnded), error
+    return [f"{type(error).__name__}: {error}"]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("name", WORKER)
+async def test_a_worker_that_loses_a_loop_ends(name: str) -> None:
+    rig = worker_rig.Rig()
+    try:
+        await loses(name, rig.worker.run(asyncio.Event().wait))
+    finally:
+        rig.close()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("name", CORE)
+async def test_a_core_that_loses_a_loop_ends(name: str, tmp_path: Path) -> None:
+    settings = CoreSettings(data_dir=tmp_path, core_port=0, core_admin_port=0)
+    await loses(name, serve_core(settings, Shutdown(), World().ports()))
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("name", GATEWAY)
+async def test_a_gateway_that_loses_a_loop_ends(name: str, tmp_path: Path) -> None:
+    listening = asyncio.Event()
+    overrides = Overrides(links=FakeLinks(), on_listening=lambda _port, _admin: listening.set())
+    await loses(name, serve_gateway(settings_for(tmp_path / "gateway", 1), Shutdown(), overrides))
