@@ -1,0 +1,291 @@
+"""Queues that throttle, do half of a batch, repeat, shuffle, delay and forget (faults.md 27, 28, 30–33)."""
+
+import asyncio
+import re
+from base64 import b64decode
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from core import events as e
+from schema import fast
+from schema.messages import decode
+from tests import fault_actions as a
+from tests.api import CANARY
+from tests.cloud import DEAD, JOBS, REPLIES
+from tests.e2e import invariants
+from tests.eventually import until
+from tests.fault_cloud import Action, Call, FaultyCloud, Reply, Rule
+from tests.fault_proxy import TcpProxy
+from tests.stack import Stack
+
+VISIBILITY_S = 3
+QUEUES = JOBS, REPLIES
+WORKERS = {"worker-0", "worker-1"}
+SENDS = ("SendMessageBatch", "DeleteMessageBatch", "ReceiveMessage", "ChangeMessageVisibilityBatch")
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[FaultyCloud]:
+    with FaultyCloud(seed=27) as cloud:
+        yield cloud
+
+
+@pytest.fixture(scope="module")
+def line() -> Iterator[TcpProxy]:
+    """Before core."""
+    with TcpProxy() as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def stack(cloud: FaultyCloud, line: TcpProxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    stack = Stack(
+        tmp_path_factory.mktemp("queue"),
+        workers=2,
+        visibility_s=VISIBILITY_S,
+        env={"AWS_ENDPOINT_URL": cloud.url, "DARKROOM_CORE_TARGET": f"127.0.0.1:{line.port}"},
+    )
+    cloud.target, line.target = stack.emulator_port, stack.core_port
+    for worker in stack.workers:
+        worker.env["AWS_ACCESS_KEY_ID"] = worker.name
+    with stack:
+        yield stack
+        invariants.check(stack)
+
+
+def submitted(stack: Stack, count: int, **fields: object) -> list[str]:
+    return stack.client().submit_many([{"n": 2, "seed": k, **fields} for k in range(count // 2)])
+
+
+@contextmanager
+def applied(cloud: FaultyCloud, *rules: Rule) -> Iterator[None]:
+    """Under these rules, until each has been applied at least once: polls go on when nothing else does."""
+    with cloud.faulty(*rules):
+        yield
+        until(lambda: all(rule.hits for rule in rules), 30, what=f"{[(rule.operation, rule.hits) for rule in rules]}")
+
+
+def a_third(action: Action) -> list[Rule]:
+    """Of deletions and receives, and half of what is sent; the first jobs and replies in both tries of the library."""
+    first = [Rule("SendMessageBatch", action, times=4, where=each) for each in QUEUES]
+    return [*first, *(Rule(each, action, share=share) for each, share in zip(SENDS, (0.5, 0.3, 0.3), strict=False))]
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(503, "ServiceUnavailable"), (400, "RequestThrottled")], ids=["5xx", "throttled"]
+)
+def test_27_a_third_of_all_queue_calls_is_refused(stack: Stack, cloud: FaultyCloud, status: int, code: str) -> None:
+    """What was refused is sent again, by whoever sent it: each image is started once."""
+    with applied(cloud, *a_third(a.refused(status, code))):
+        ids = submitted(stack, 30)
+        stack.client().succeeded(ids)
+    invariants.check(stack)
+    starts = [(line.stream, line.event.index) for line in log_of(stack, ids) if isinstance(line.event, e.ImageStarted)]
+    assert len(starts) == len(set(starts)) == 30, starts
+
+
+@pytest.mark.parametrize("action", [a.answer_lost, a.answer_cut], ids=["lost", "cut"])
+def test_27_a_third_of_all_answers_is_lost(stack: Stack, cloud: FaultyCloud, action: Action) -> None:
+    """What was sent may be sent again, what was received comes again when its visibility ends."""
+    with applied(cloud, *a_third(action)):
+        stack.client().succeeded(submitted(stack, 30))
+    invariants.check(stack)
+
+
+class Counting:
+    """SendMessageBatch, three entries of each batch Failed `times` times; counts what the queue has accepted."""
+
+    def __init__(self, times: int) -> None:
+        self._fail = a.some_failed(3)
+        self._times = times
+        self.accepted: Counter[tuple[str, ...]] = Counter()
+        self.failed: Counter[tuple[str, ...]] = Counter()
+
+    async def __call__(self, call: Call) -> Reply | None:
+        names = {each["Id"]: name(body) for each, body in zip(call.json()["Entries"], a.bodies(call), strict=True)}
+        answer = await (self._fail(call) if self._times > 0 else call.forward())
+        assert answer is not None
+        self._times -= 1
+        said = answer.json()
+        self.accepted.update(names[each["Id"]] for each in said["Successful"])
+        self.failed.update(names[each["Id"]] for each in said.get("Failed", []))
+        return answer
+
+
+def name(body: bytes) -> tuple[str, ...]:
+    """What tells one message from all others: its kind, image, and dispatch or attempt."""
+    message = decode(body)
+    attempt = str(message.dispatch) if isinstance(message, fast.ImageJob) else message.attempt_id
+    return type(message).__name__, message.image.generation_id, str(message.image.index), attempt
+
+
+def test_28_only_the_failed_entries_of_a_batch_are_sent_again(stack: Stack, cloud: FaultyCloud) -> None:
+    """For jobs and for replies: every message is accepted by the queue once, the failed ones at a later try."""
+    counting = Counting(times=12)
+    with applied(cloud, Rule("SendMessageBatch", counting)):
+        ids = submitted(stack, 40)
+        stack.client().succeeded(ids)
+    mine = {each: count for each, count in counting.accepted.items() if each[1] in ids}
+    assert len(counting.failed) >= 12, counting.failed
+    assert set(counting.failed) <= set(mine), "given up"
+    assert set(mine.values()) == {1}, {each: count for each, count in mine.items() if count > 1}
+    invariants.check(stack)
+
+
+def test_28_entries_of_a_deletion_that_failed_are_deleted_again(stack: Stack, cloud: FaultyCloud) -> None:
+    """By a worker before it lets go of them: none of them comes again."""
+    before = came_again(stack)
+    with applied(cloud, *(Rule("DeleteMessageBatch", a.some_failed(3), share=0.5, where=each) for each in QUEUES)):
+        stack.client().succeeded(submitted(stack, 20))
+    invariants.check(stack)
+    assert came_again(stack) == before
+
+
+def came_again(stack: Stack) -> float:
+    """Messages that came after their image was answered: to the same worker, or to one that core had to tell."""
+    names = 'duplicates_total{kind="settled"}', 'dropped_total{state="waiting"}'
+    told = [stack.metrics(port) for port in stack.worker_admins]
+    return sum(metrics.get(f"darkroom_worker_{name}", 0) for metrics in told for name in names)
+
+
+def test_30_each_message_comes_up_to_five_times_late_and_out_of_order(stack: Stack, cloud: FaultyCloud) -> None:
+    """Jobs and replies: copies on the queue, and deliveries repeated with the same receipt."""
+    rules = Rule("SendMessageBatch", a.multiplied(most=5, delay_s=4)), Rule("ReceiveMessage", a.Replayed(), share=0.5)
+    with applied(cloud, *rules):
+        ids = submitted(stack, 40)
+        stack.client().succeeded(ids)
+    invariants.check(stack)
+    kinds = Counter(line.type for line in log_of(stack, ids))
+    assert kinds["image.published"] == kinds["image.rendered"] == 40, kinds
+
+
+def log_of(stack: Stack, ids: Sequence[str]) -> list[invariants.Line]:
+    """What the log tells of these generations."""
+    return [line for line in invariants.read_log(stack) if line.stream in ids]
+
+
+def attempts(stack: Stack, ids: Sequence[str]) -> list[str]:
+    """Who started images of these generations."""
+    return [line.event.worker_id for line in log_of(stack, ids) if isinstance(line.event, e.ImageStarted)]
+
+
+class OnceEach:
+    """ReceiveMessage: a worker to whom the long job was delivered gets no more; what earlier tests have left passes.
+    Workers are told apart by their access keys.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.polled: set[str] = set()
+        """Whose next answers all pass here: a long poll that began earlier does not."""
+        self.served: set[str] = set()
+        self._steps = steps
+
+    async def __call__(self, call: Call) -> Reply:
+        if JOBS not in call.json()["QueueUrl"]:
+            return await call.forward()
+        worker = call.headers["Authorization"].partition("Credential=")[2].partition("/")[0]
+        self.polled.add(worker)
+        if worker in self.served:
+            await asyncio.sleep(0.3)  # a short poll in vain
+            return Reply(status=200, headers={"Content-Type": "application/x-amz-json-1.0"}, body=b"{}")
+        found = await call.forward()
+        if any(_steps(message["Body"]) == self._steps for message in found.json().get("Messages", ())):
+            self.served.add(worker)
+        return found
+
+
+def _steps(body: str) -> int:
+    job = decode(b64decode(body))
+    return job.spec.num_inference_steps if isinstance(job, fast.ImageJob) else 0
+
+
+@contextmanager
+def gone_to_the_other(
+    stack: Stack, cloud: FaultyCloud, steps: int, *more: Rule, cut: TcpProxy | None = None
+) -> Iterator[str]:
+    """An image that one worker renders while the other has received it too, as nothing keeps it hidden.
+
+    `steps`: of this image alone, and many, so that it is still being rendered then. `cut`: the line
+    to core, broken for as long.
+    """
+    with ExitStack() as faults:
+        once = OnceEach(steps)
+        rules = (Rule("ChangeMessageVisibilityBatch", a.said_done), Rule("ReceiveMessage", once))
+        faults.enter_context(applied(cloud, *rules, *more))
+        until(lambda: once.polled == WORKERS, 30, what="both poll under these rules")
+        made = stack.client().submit(model="slow", num_inference_steps=steps)["id"]
+        if cut is not None:
+            faults.enter_context(cut.faulty(refuse=True))
+            cut.cut()
+        until(lambda: once.served == WORKERS, 30, what="both have received it")
+        yield made
+
+
+def test_31_heartbeats_without_effect_and_core_tells_the_second_worker(stack: Stack, cloud: FaultyCloud) -> None:
+    """Asked by the second worker, core says that somebody has the image in hand: one attempt."""
+    with gone_to_the_other(stack, cloud, 150) as made:
+        stack.client().succeeded([made])
+    assert len(attempts(stack, [made])) == 1
+    invariants.check(stack)
+
+
+def test_31_heartbeats_without_effect_and_nobody_to_ask(stack: Stack, cloud: FaultyCloud, line: TcpProxy) -> None:
+    """While core cannot be asked both workers render: two attempts, of which one is accepted.
+
+    Nothing can be published meanwhile: after the end of its generation a picture would be refused anyway.
+    """
+    before = rendered(stack)
+    with gone_to_the_other(stack, cloud, 149, Rule("CopyObject", a.lost), cut=line) as made:
+        until(lambda: sum(rendered(stack).values()) == sum(before.values()) + 2, 30, what="both have rendered")
+    stack.client().succeeded([made])
+    assert set(attempts(stack, [made])) == WORKERS
+    assert rendered(stack) - before == {"recorded": 1, "late": 1}
+    invariants.check(stack)
+
+
+def rendered(stack: Stack) -> Counter[str]:
+    """Reports of pictures, by what core has made of them."""
+    metrics = stack.metrics(stack.core_admin)
+    name = 'darkroom_core_replies_total{{kind="rendered",outcome="{}"}}'
+    return Counter({each: int(metrics.get(name.format(each), 0)) for each in ("recorded", "late")})
+
+
+def test_32_receipts_that_are_invalid_when_they_are_deleted(stack: Stack, cloud: FaultyCloud) -> None:
+    """Nothing is deleted for a while, and the log says so: what comes again is known, and changes nothing."""
+    with applied(cloud, Rule("DeleteMessageBatch", a.receipts_invalid(), times=10)):
+        ids = submitted(stack, 20)
+        stack.client().succeeded(ids)
+    invariants.check(stack)
+    assert len(attempts(stack, ids)) == 20
+    assert any("delete.stale_receipts" in process.output() for process in (stack.core, *stack.workers))
+
+
+def test_33_dead_letters_moved_back_after_their_generation_has_ended(stack: Stack, cloud: FaultyCloud) -> None:
+    """By the operator's command: nothing is rendered, nothing stays but what nobody can read, nothing changes."""
+    jobs: list[bytes] = []
+
+    async def overheard(call: Call) -> Reply:
+        jobs.extend(body for body in a.bodies(call) if name(body)[0] == "ImageJob")
+        return await call.forward()
+
+    with applied(cloud, Rule("SendMessageBatch", overheard)):
+        [made] = stack.client().submit_many([{"n": 3, "seed": 33}])
+        done = stack.client().ended(made)
+    assert len(jobs) == 3
+    for body in (*jobs, b"rubbish"):
+        stack.cloud.put(DEAD, body)
+    told = stack.command("core", "dead-letters")
+    assert told.count(f"job {made}/") == 3, told
+    assert "unreadable" in told
+    assert CANARY not in told
+    told = stack.command("core", "dead-letters", "send-back")
+    counts = re.search(r"(\d+) letters: (\d+) sent back, 1 unreadable", told)
+    assert counts, told
+    assert int(counts[1]) - 1 == int(counts[2]) >= 3
+    until(lambda: stack.cloud.waiting(JOBS) == 0, 20, what="the old jobs are taken")
+    assert "1 letter: 1 discarded, 1 unreadable" in stack.command("core", "dead-letters", "discard")
+    assert stack.client().get(made) == done
+    assert len(attempts(stack, [made])) == 3
