@@ -19,6 +19,9 @@ SEED_MODULUS = 2**32
 MIN_PRIORITY = -10
 MAX_PRIORITY = 10
 MAX_TTL_S = 7 * 24 * 3600
+MAX_WALL_MS = 2**53
+"""As in events: whatever core may have recorded, it may send."""
+
 MAX_SUBMIT_ITEMS = 100
 """Items in one Submit call: keeps one transaction under about 10 ms."""
 

@@ -109,6 +109,7 @@ def image_job(value: pb.ImageJob) -> None:
     prompts(value.prompts)
     whole("image_seed", value.image_seed, 0, limits.SEED_MODULUS - 1)
     whole("priority", value.priority, limits.MIN_PRIORITY, limits.MAX_PRIORITY)
+    whole("requested_at_ms", value.requested_at_ms, 0, limits.MAX_WALL_MS)
     if value.image.index >= value.spec.n:
         raise Invalid("image.index", "must be below spec.n")
     trace(value.trace)

@@ -62,6 +62,7 @@ def _job(job: Any) -> Iterator[tuple[str, bool]]:
     yield "negative prompt", _words(job.prompts.negative_prompt, 2_000)
     yield "image seed", job.image_seed < 2**32
     yield "priority", job.priority in range(-10, 11)
+    yield "requested_at_ms", job.requested_at_ms in range(2**53 + 1)
     yield "traceparent", _words(job.trace.traceparent, 64)
     yield "tracestate", _words(job.trace.tracestate, 512)
 

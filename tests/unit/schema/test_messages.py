@@ -139,6 +139,7 @@ def set_to(path: str, value: object) -> Spoil:
         (job, "prompts.negative_prompt", "a\x00b"),
         (job, "image_seed", 2**32),
         (job, "priority", 11),
+        (job, "requested_at_ms", limits.MAX_WALL_MS + 1),
         (started, "attempt_id", ""),
         (started, "batch_size", 0),
         (started, "batch_id", "a b"),
