@@ -86,7 +86,7 @@ class Session:
             raise
         except EngineAway as error:
             failure, detail = Failure.DRAINED, str(error)
-        except OutOfMemory:
+        except (OutOfMemory, MemoryError):
             failure, detail = Failure.OUT_OF_MEMORY, "out of memory"
         except EngineDied:
             failure, detail, died = Failure.MODEL_ERROR, "the engine's process died", True

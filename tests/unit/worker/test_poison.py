@@ -9,7 +9,7 @@ import pytest
 from schema import fast, pb
 from tests.eventually import eventually
 from tests.unit.worker.rig import FaultyEngine, Rig, generation, job, quiet, running, some
-from worker.engines.contract import Done, Picture, RenderJob
+from worker.engines.contract import Done, Picture, RenderJob, Report, Stepped
 from worker.errors import EngineLost, OutOfMemory
 
 pytestmark = pytest.mark.asyncio
@@ -26,6 +26,28 @@ async def test_the_one_that_raises_fails_and_its_seven_mates_succeed() -> None:
     assert rig.failed() == {"g3": F.MODEL_ERROR}
     assert ["g3"] in engine.admitted  # it failed alone before it was blamed
     assert 1 <= rig.metric("batches_halved_total", reason="model_error") <= 3
+
+
+class Full(FaultyEngine):
+    """The process, not the device, has no memory left for one of them."""
+
+    def step(self, report: Report) -> Stepped:
+        if any(generation(job) == "g1" for job, _ in self._members.values()):
+            raise MemoryError
+        return super().step(report)
+
+    def decode(self, done: Done) -> Picture:
+        if done.job_id.startswith("g2"):
+            raise MemoryError
+        return super().decode(done)
+
+
+async def test_a_lack_of_host_memory_is_out_of_memory() -> None:
+    async with running(Rig(Full())) as rig:
+        await rig.send(*some(range(4)))
+        await rig.idle()
+    assert sorted(rig.rendered()) == ["g0", "g3"]
+    assert rig.failed() == {"g1": F.OUT_OF_MEMORY, "g2": F.OUT_OF_MEMORY}
 
 
 async def test_two_culprits_in_one_batch_are_both_found() -> None:
