@@ -139,6 +139,7 @@ async def open_ports(settings: CoreSettings, stack: AsyncExitStack) -> Ports:
         jobs=Senders(jobs),
         replies=replies,
         dead=Senders(dead),
+        letters=dead,
         drafts=temp,
         gallery=PublicBucket(public, temp),
         make=make,
@@ -175,6 +176,7 @@ def tuning(settings: CoreSettings) -> Tuning:
         reply_consumers=settings.core_reply_consumers,
         reply_wait_s=settings.core_reply_wait_s,
         reply_visibility_s=settings.core_reply_visibility_s,
+        dead_letters_s=settings.core_dead_letters_s,
         publishers=settings.core_publishers,
         max_waiters=settings.core_max_waiters,
     )

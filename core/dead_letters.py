@@ -1,19 +1,19 @@
 """What lies on the dead-letter queue, for people: told, sent back to where it belongs, or thrown away.
 
-A dead letter decides nothing, and none is needed: core sends the images of open generations again by itself. Sending
-letters back is for messages that an older release did not understand, and for jobs that the queue itself gave up.
-Whoever receives them again knows what has happened meanwhile. Prompts are never shown.
+A running core takes the jobs that it can read off this queue by itself (`undelivered`). Sending letters back is for
+replies, and for messages that an older release did not understand. Whoever receives them again knows what has
+happened meanwhile. Prompts are never shown.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
 from core.ports import JobQueue, Outgoing, Received
 from schema import fast, messages
 
 HIDDEN_S: Final = 120
-"""While they are looked at, letters are hidden from others who look."""
+"""While people look at them, letters are hidden from others who look."""
 _WAIT_S: Final = 1
 _AT_ONCE: Final = 10
 Home = Literal["jobs", "replies", ""]
@@ -48,6 +48,8 @@ class Letter:
     received: Stored
     home: Home
     about: str
+    message: messages.QueueMessage | None = field(default=None, repr=False)
+    """Holds the prompt, if it is a job."""
 
 
 def read(received: Stored) -> Letter:
@@ -58,24 +60,26 @@ def read(received: Stored) -> Letter:
         return Letter(received=received, home="", about=f"unreadable: {error}")
     image = f"{message.image.generation_id}/{message.image.index} dispatch {message.dispatch}"
     if isinstance(message, fast.ImageJob):
-        return Letter(received=received, home="jobs", about=f"job {image}")
-    return Letter(received=received, home="replies", about=f"{type(message).__name__} {image} of {message.worker_id}")
+        return Letter(received=received, home="jobs", about=f"job {image}", message=message)
+    about = f"{type(message).__name__} {image} of {message.worker_id}"
+    return Letter(received=received, home="replies", about=about, message=message)
 
 
 class DeadLetters:
     """One look at the queue. Call `release` in the end."""
 
-    def __init__(self, dead: LetterQueue, homes: Mapping[Home, JobQueue]) -> None:
+    def __init__(self, dead: LetterQueue, homes: Mapping[Home, JobQueue], *, hidden_s: int = HIDDEN_S) -> None:
         self._dead = dead
         self._homes = homes
+        self._hidden_s = hidden_s
         self._held: dict[str, str] = {}
 
     async def look(self, most: int) -> list[Letter]:
-        """Up to `most` letters, hidden until `release` or for HIDDEN_S."""
+        """Up to `most` letters, hidden until `release` or for `hidden_s`."""
         found: list[Letter] = []
         while len(found) < most:
             received = await self._dead.receive(
-                limit=min(_AT_ONCE, most - len(found)), wait_s=_WAIT_S, visibility_s=HIDDEN_S
+                limit=min(_AT_ONCE, most - len(found)), wait_s=_WAIT_S, visibility_s=self._hidden_s
             )
             new = [each for each in received if each.message_id not in self._held]
             self._held |= {each.message_id: each.receipt for each in received}

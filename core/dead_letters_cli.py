@@ -28,8 +28,9 @@ def run(arguments: Sequence[str], opened: Callable[[], AbstractAsyncContextManag
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m core dead-letters",
-        description="What lies on the dead-letter queue, without prompts. core sends the images of open generations "
-        "again by itself; send back what an older release did not understand. Wants core's environment.",
+        description="What lies on the dead-letter queue, without prompts. Every few seconds a running core takes off "
+        "the jobs that it can read, and hides all letters for a second meanwhile: list again if any is missing. "
+        "Send back replies, and what an older release did not understand. Wants core's environment.",
     )
     parser.add_argument(
         "action",

@@ -34,6 +34,15 @@ class Metrics:
         self.runway = Gauge("darkroom_core_runway_images", "Images that core wants on the jobs queue", registry=r)
         self.replies = Counter("darkroom_core_replies", "Replies", ["kind", "outcome"], registry=r)
         self.quarantined = Counter("darkroom_core_quarantined", "Replies that were no message of ours", registry=r)
+        self.dead_letters = Counter(
+            "darkroom_core_dead_letters", "Jobs taken off the dead-letter queue", ["outcome"], registry=r
+        )
+        self.dead_letters_kept = Gauge(
+            "darkroom_core_dead_letters_kept", "Dead letters that only people can judge, at the last look", registry=r
+        )
+        self.dead_letter_looks = Counter(
+            "darkroom_core_dead_letter_looks", "Looks at the dead-letter queue", ["outcome"], registry=r
+        )
         self.published = Counter("darkroom_core_published", "Images published", registry=r)
         self.objects_lost = Counter("darkroom_core_objects_lost", "Temporary objects gone or altered", registry=r)
         self.expired = Counter("darkroom_core_expired", "Generations expired", registry=r)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import structlog
 
 from core.admission import Admission
+from core.dead_letters import LetterQueue
 from core.decide import Now
 from core.dispatcher import Dispatcher
 from core.estimates import Estimates
@@ -27,6 +28,7 @@ from core.runway import Patience, Policy
 from core.schedule import Backlog
 from core.service import Service
 from core.surroundings import Surroundings
+from core.undelivered import Undelivered
 from core.writer import Writer
 from infra.loops import Loops
 
@@ -40,14 +42,15 @@ class Log(EventLog, Projection, Upkeep, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """The world. `make` creates queues and buckets that are missing; `new_token` gives 128 random bits or more,
-    `new_salt` 16 random bytes, `draw` numbers from 0 to 1.
+    """The world. `dead` and `letters` are two sides of one queue. `make` creates queues and buckets that are missing;
+    `new_token` gives 128 random bits or more, `new_salt` 16 random bytes, `draw` numbers from 0 to 1.
     """
 
     log: Log
     jobs: JobQueue
     replies: ReplyQueue
     dead: JobQueue
+    letters: LetterQueue
     drafts: Drafts
     gallery: Gallery
     make: Callable[[], Awaitable[None]]
@@ -74,6 +77,7 @@ class Tuning:
     reply_consumers: int = 2
     reply_wait_s: int = 20
     reply_visibility_s: int = 10
+    dead_letters_s: float = 15.0
     publishers: int = 16
     max_waiters: int = 10_000
 
@@ -98,6 +102,7 @@ class Core:
         patience = Patience(visibility_s=tuning.visibility_s, cap_s=tuning.recheck_cap_s)
         self._dispatcher = self._build_dispatcher(patience)
         self._replies = self._build_replies(patience)
+        self._undelivered = self._build_undelivered()
         self._publisher = Publisher(
             self.writer,
             ports.drafts,
@@ -135,6 +140,7 @@ class Core:
             ("surroundings", self._surroundings.run),
             ("dispatcher", self._dispatcher.run),
             ("expiry", self._expiry.run),
+            ("undelivered", self._undelivered.run),
             ("leftovers.drafts", self._lost_drafts.run),
             ("leftovers.copies", self._lost_copies.run),
         ]
@@ -193,6 +199,17 @@ class Core:
             workers=self._workers,
             leftovers=self._lost_drafts,
             new_token=self._ports.new_token,
+            failpoints=self._ports.failpoints,
+            heal=self._surroundings.heal,
+            draw=self._ports.draw,
+            metrics=self.metrics,
+        )
+
+    def _build_undelivered(self) -> Undelivered:
+        return Undelivered(
+            self.writer,
+            self._ports.letters,
+            every_s=self._tuning.dead_letters_s,
             failpoints=self._ports.failpoints,
             heal=self._surroundings.heal,
             draw=self._ports.draw,

@@ -144,6 +144,7 @@ class CoreProcess:
             jobs=self.queues["jobs"],
             replies=self.queues["replies"],
             dead=self.queues["dead"],
+            letters=self.queues["dead"],
             drafts=self.buckets["temp"],
             gallery=self.buckets["public"],
             make=self._make,

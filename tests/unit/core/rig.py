@@ -81,6 +81,7 @@ class World:
             jobs=Sender(self.jobs),
             replies=self.replies,
             dead=Sender(self.dead),
+            letters=self.dead,
             drafts=self.temp,
             gallery=PublicFake(self.public, self.temp),
             make=make,
