@@ -95,24 +95,28 @@ def counted(stack: Stack, outcome: str) -> list[float]:
 
 
 def test_replies_about_nothing_and_nobody_decide_nothing(stack: Stack) -> None:
-    """Unknown generation; index beyond n; one that has succeeded, was cancelled, has expired (faults.md 35)."""
+    """Unknown generation; one that has succeeded, was cancelled, has expired; index beyond n (faults.md 35)."""
     client = stack.client()
     expired = client.submit(model="slow", num_inference_steps=150, ttl_s=1)["id"]
     cancelled = client.submit(model="slow", num_inference_steps=150)["id"]
     assert client.cancel(cancelled).status == 200
     done = [client.ended(each) for each in (client.submit()["id"], cancelled, expired)]
     assert [body["status"] for body in done] == ["succeeded", "cancelled", "expired"]
+    running = client.submit(model="slow", num_inference_steps=150)["id"]
+    until(lambda: client.get(running)["status"] == "running", 20, what="one runs")
     until(lambda: stack.cloud.waiting(REPLIES) == 0, 20, what="those that are true are taken")
     log, known = invariants.read_log(stack), [counted(stack, each) for each in ("unknown", "late", "recorded")]
     ended = [message for body in done for message in late(body["id"])]
-    for message in (*late("gen_nobody"), *ended, *late(done[0]["id"], index=9)):
+    beyond = [message for each in (done[0]["id"], running) for message in late(each, index=9)]
+    for message in (*late("gen_nobody"), *ended, *beyond):
         stack.cloud.put(REPLIES, encode(message))
     until(lambda: stack.cloud.waiting(REPLIES) == 0, 20, what="the replies queue is drained")
     now = [counted(stack, each) for each in ("unknown", "late", "recorded")]
     more = [[after - before for before, after in zip(*each, strict=True)] for each in zip(known, now, strict=True)]
-    assert more == [[1, 1, 1], [4, 4, 4], [0, 0, 0]]
+    assert more == [[1, 1, 1], [5, 5, 5], [0, 0, 0]]
     assert invariants.read_log(stack) == log
     assert [client.get(body["id"]) for body in done] == done
+    assert client.cancel(running).status == 200
 
 
 def test_a_reply_whose_object_is_not_there_is_revoked_and_the_image_drawn_again(stack: Stack) -> None:
