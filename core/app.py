@@ -191,7 +191,7 @@ async def _open_log(settings: CoreSettings, failpoints: Failpoints, stack: Async
 
 
 async def _listen(settings: CoreSettings, core: Core, token: str) -> Server:
-    server = Server([CoreApi(core.service), Health()])
+    server = rpc.BoundedServer([CoreApi(core.service), Health()], connections=settings.core_max_connections)
     rpc.guard(server, token=token, max_bytes=limits.MAX_RPC_BYTES)
     try:
         await server.start(settings.core_host, settings.core_port)

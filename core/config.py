@@ -27,6 +27,7 @@ class CoreSettings(Settings):
     core_reply_visibility_s: int = Field(10, ge=1, le=43_200, description="Seconds a reply is hidden while recorded")
     core_dead_letters_s: float = Field(15, gt=0, description="Seconds between two looks at the dead-letter queue")
     core_publishers: int = Field(16, ge=1, le=256, description="Pictures copied side by side")
+    core_max_connections: int = Field(512, ge=1, description="Connections to core's API; any more are closed at once")
     core_max_waiters: int = Field(10_000, ge=0, description="Calls that wait for an end; beyond: answered at once")
 
     @property

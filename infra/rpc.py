@@ -5,13 +5,14 @@ before its message is read, and by its announced size before its message is buff
 """
 
 import hmac
-from asyncio import current_task, timeout
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from asyncio import BaseTransport, Protocol, Transport, current_task, timeout
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, cast
 
 from grpclib import GRPCError, Status
 from grpclib.client import Channel
+from grpclib.config import Configuration
 from grpclib.events import RecvRequest, SendRequest, listen
 from grpclib.exceptions import ProtocolError, StreamTerminatedError
 from grpclib.server import Server
@@ -120,6 +121,59 @@ async def calling(method: str, *, deadline_s: float) -> AsyncIterator[Span]:
             raise Retryable(f"{method}: connection lost") from error
         finally:
             _finish(span, status)
+
+
+class BoundedServer(Server):
+    """Serves at most `connections` at a time and closes any more at once; a peer that answers no ping has to go.
+
+    grpclib itself takes in as many as there are files, and keeps for ever what sends nothing.
+    """
+
+    def __init__(self, handlers: Collection[Any], *, connections: int, ping_s: float = 60.0) -> None:
+        pings = Configuration(
+            _keepalive_time=ping_s,
+            _keepalive_timeout=ping_s / 3,
+            _keepalive_permit_without_calls=True,
+            _http2_max_pings_without_data=0,
+            _http2_min_sent_ping_interval_without_data=ping_s / 2,
+        )
+        super().__init__(handlers, config=pings)
+        self._most = connections
+        self._present: set[_Guest] = set()
+
+    def _protocol_factory(self) -> Any:
+        return _Guest(self._present, self._most, super()._protocol_factory)
+
+
+class _Guest(Protocol):
+    """grpclib's connection, or a refusal: grpclib hears of nobody who was not let in."""
+
+    def __init__(self, present: "set[_Guest]", most: int, serve: Callable[[], Protocol]) -> None:
+        self._present = present
+        self._most = most
+        self._serve = serve
+        self._served = Protocol()  # which does nothing
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        if len(self._present) >= self._most:
+            cast("Transport", transport).abort()
+            return
+        self._present.add(self)
+        self._served = self._serve()
+        self._served.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._served.data_received(data)
+
+    def pause_writing(self) -> None:
+        self._served.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._served.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._present.discard(self)
+        self._served.connection_lost(exc)
 
 
 def guard(server: Server, *, token: str, max_bytes: int) -> None:
