@@ -251,7 +251,8 @@ def _program_section(stack: Stack, program: Program) -> Iterator[str]:
         yield f"environment={own}"
     yield "autorestart=true"
     yield "startsecs=1"
-    yield "startretries=30"  # with a pause that grows by a second each time
+    # For ever: a full disk may last for days. The pause grows by a second each time: 85 s after an hour, 7 min a day.
+    yield "startretries=1000000"
     yield "stopsignal=TERM"
     yield f"stopwaitsecs={_STOP_WAIT_S}"
     yield "killasgroup=true"
