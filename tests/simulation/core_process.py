@@ -57,6 +57,7 @@ class CoreProcess:
             recheck_cap_s=60.0,
             reply_wait_s=5,
             reply_visibility_s=5,
+            dead_letters_s=3.0,
             publishers=4,
         )
 

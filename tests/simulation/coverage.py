@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from tests.simulation.faults import KINDS
 from tests.simulation.schedule import Outcome
 
-OUTCOMES = ("unacknowledged_kept", "unacknowledged_lost")
-"""What a crash of core in the middle of a commit comes to: chance, and asked for a third as often."""
+OUTCOMES = ("unacknowledged_kept", "unacknowledged_lost", "dead_letter_recorded")
+"""What a crash of core in the middle of a commit, or a dead letter, comes to: chance; a third as often."""
 
 TRANSITIONS = (
     "requested",

@@ -26,6 +26,7 @@ AT_ONCE: dict[str, tuple[str, ...]] = {
     "purge": QUEUES,
     "queues_gone": ("all",),
     "expose": QUEUES,
+    "dead_letter": ("jobs",),
     "object_gone": ("temp",),
     "object_altered": ("temp",),
     "clock_step": ("wall",),
@@ -59,6 +60,7 @@ CORE_POINTS = (
     "public.copy",
     "public.head",
     "replies.delete",
+    "dead.delete",
 )
 WORKER_POINTS = ("temp.put", "replies.send", "jobs.delete", "jobs.receive", "jobs.extend")
 """Where crashes lie in wait: between two calls to the world lies everything that can go wrong."""

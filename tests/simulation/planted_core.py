@@ -7,20 +7,17 @@ from dataclasses import replace
 from typing import Any
 
 import core.decide
-import core.dispatcher
 import core.draft
 import core.publisher
 import core.replies
 import core.views
 from core import commands as c
 from core import events as e
-from core.dispatcher import Dispatcher
 from core.expiry import Expiry
 from core.parts import Core
 from core.publisher import Publisher
 from core.replies import Replies
 from core.running_clock import RunningClock
-from core.runway import Runway
 from core.state import Phase
 from core.surroundings import Surroundings
 from core.writer import Writer
@@ -28,28 +25,6 @@ from infra.retry import Retryable
 from tests.simulation.log import SimLog
 from tests.simulation.planted import Plant, background, bug
 from tests.simulation.queues import SimQueue
-
-
-class _AllTrue:
-    """A queue whose refusals nobody reads."""
-
-    def __init__(self, queue: Any) -> None:
-        self._queue = queue
-
-    async def send(self, messages: Sequence[Any]) -> list[bool]:
-        await self._queue.send(messages)
-        return [True] * len(messages)
-
-
-@bug
-def core_ignores_failed_entries(plant: Plant) -> None:
-    def make(good: Any) -> Any:
-        def init(self: Any, writer: Any, queue: Any, *others: Any, **named: Any) -> None:
-            good(self, writer, _AllTrue(queue), *others, **named)
-
-        return init
-
-    plant(Dispatcher, "__init__", make)
 
 
 @bug
@@ -103,11 +78,6 @@ def the_publisher_does_not_resume(plant: Plant) -> None:
         return lambda self, changes: good(self, [each for each in changes if each[0] is not None])
 
     plant(Publisher, "observe", make)
-
-
-@bug
-def nothing_is_sent_again(plant: Plant) -> None:
-    plant(Runway, "due", lambda _: lambda *_: [])
 
 
 @bug
@@ -235,58 +205,11 @@ def core_hears_no_replies_after_an_error(plant: Plant) -> None:
 
 
 @bug
-def core_sends_no_jobs_after_an_error(plant: Plant) -> None:
-    plant(core.dispatcher, "backoff_s", lambda _: lambda *_, **__: 1e9)
-
-
-@bug
 def nobody_makes_the_queues_again(plant: Plant) -> None:
     async def nothing(*_: Any) -> None:
         pass
 
     plant(Surroundings, "heal", lambda _: nothing)
-
-
-@bug
-def a_dispatch_is_recorded_before_it_is_sent(plant: Plant) -> None:
-    def make(good: Any) -> Any:
-        async def send(self: Any, batch: Any) -> Any:
-            await self._record([self._dispatch(job, 0.0) for job in batch])
-            return await good(self, batch)
-
-        return send
-
-    plant(Dispatcher, "_send", make)
-
-
-@bug
-def a_draining_core_watches_its_rechecks(plant: Plant) -> None:
-    """It did: an overdue image made it spin until the end of the drain."""
-
-    def make(good: Any) -> Any:
-        async def rest(self: Any) -> None:
-            stopping, self._stopping = self._stopping, False
-            try:
-                await good(self)
-            finally:
-                self._stopping = stopping or self._stopping
-
-        return rest
-
-    plant(Dispatcher, "_rest", make)
-
-
-@bug
-def a_dispatch_counts_though_its_attempt_is_over(plant: Plant) -> None:
-    """It did: an image whose worker was quicker than the record of its dispatch was waited for."""
-
-    def make(good: Any) -> Any:
-        def dispatch(image: Any, command: Any, now: Any) -> Any:
-            return good(image, replace(command, dispatch=image.dispatches + 1), now)
-
-        return dispatch
-
-    plant(core.decide, "_dispatch", make)
 
 
 @bug

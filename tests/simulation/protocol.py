@@ -6,7 +6,7 @@ Told by queues and workers of what has really happened, at the moment it did.
 from dataclasses import dataclass, field
 
 from core import events as e
-from core.state import Generation
+from core.state import Generation, Image, Phase
 from schema import fast, messages
 from tests.simulation.world import World
 
@@ -44,18 +44,34 @@ class Rules:
         if message is None:
             return
         ref = (message.image.generation_id, message.image.index)
-        if isinstance(message, fast.ImageJob):
+        if isinstance(message, fast.ImageJob) and reader.startswith("core."):
+            self._letter_deleted(message, ref)
+        elif isinstance(message, fast.ImageJob):
             if (reader, ref) not in self.answered | self.unwanted:
                 self.world.violate(f"{reader} deleted {ref} before its reply was accepted")
         elif isinstance(message, fast.ImageRendered):
             self._rendered_deleted(message, ref)
+
+    def _letter_deleted(self, job: fast.ImageJob, ref: Ref) -> None:
+        state = self.states.get(ref[0])
+        if state is not None and state.open and _waits(state.images[ref[1]], job.dispatch):
+            self.world.violate(f"core deleted the dead letter about {ref} before it was recorded")
+
+    def out(self, body: bytes) -> bool:
+        """Whether it is a job, and core has recorded that it was sent."""
+        message = self.read(body)
+        state = self.states.get(message.image.generation_id) if message else None
+        if state is None or not isinstance(message, fast.ImageJob):
+            return False
+        return state.images[message.image.index].dispatches >= message.dispatch
 
     def _rendered_deleted(self, message: fast.ImageRendered, ref: Ref) -> None:
         state = self.states.get(ref[0])
         if state is None or not state.open:
             return
         image = state.images[ref[1]]
-        if not image.decided and message.attempt_id not in (*image.lost, *image.over):
+        # A decision that has been revoked since may have made it one that came too late.
+        if not image.decided and not image.lost and message.attempt_id not in image.over:
             self.world.violate(f"core deleted the reply of {message.attempt_id} for {ref} before it was recorded")
 
     def admitted(self, worker: str, ref: Ref) -> None:
@@ -67,6 +83,10 @@ class Rules:
         """An event is durable."""
         if isinstance(event, e.ImageDispatched) and (generation_id, event.index, event.dispatch) not in self.sent:
             self.world.violate(f"{generation_id}/{event.index} is dispatched, and the queue never took it")
+        if isinstance(event, e.ImageAttemptFailed) and event.failure is e.Failure.DEAD_LETTERED:
+            self.world.faults["dead_letter_recorded"] += 1
+            if not _waits(self.states[generation_id].images[event.index], event.dispatch):
+                self.world.violate(f"{generation_id}/{event.index} is a dead letter, and did not wait on the queue")
 
     def read(self, body: bytes) -> "messages.QueueMessage | None":
         """The message; None for what is none."""
@@ -80,3 +100,7 @@ class Rules:
     def attempt_in(self, body: bytes) -> str:
         """The attempt that a message speaks of; empty when it speaks of none."""
         return str(getattr(self.read(body), "attempt_id", ""))
+
+
+def _waits(image: Image, dispatch: int) -> bool:
+    return image.phase is Phase.DISPATCHED and image.dispatches == dispatch

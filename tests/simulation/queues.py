@@ -111,6 +111,16 @@ class SimQueue:
         self._serve()
         return len(hidden)
 
+    def give_up(self, wanted: Callable[[bytes], bool]) -> int:
+        """Move what is `wanted` to the dead-letter queue, as if it had shown itself too often; how much that was."""
+        gone = [each for each in self._messages.values() if wanted(each.body)]
+        for message in gone:
+            del self._messages[message.number]
+            if self._dead is not None:
+                self._dead._store(message.body, message.attributes, 0.0)
+                self._dead._serve()
+        return len(gone)
+
     def _require(self) -> None:
         if not self.exists:
             raise Retryable(f"{self.name}: no such queue")

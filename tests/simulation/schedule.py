@@ -58,7 +58,7 @@ class Stage:
         self.buckets = {"temp": temp, "public": SimBucket("public", self.net, temp)}
         self.checker = Checker(world, self.buckets["public"])
         self.protocol = self.checker.protocol
-        dead = SimQueue("dead", world, self.net)
+        dead = SimQueue("dead", world, self.net, protocol=self.protocol)
         self.queues = {"dead": dead}
         for name in ("jobs", "replies"):
             self.queues[name] = SimQueue(name, world, self.net, dead=dead, protocol=self.protocol, told_lost=self._lost)

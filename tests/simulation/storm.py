@@ -113,6 +113,8 @@ class Storm:
                 return True
             case "expose":
                 return bool(self._queues[fault.target].expose())
+            case "dead_letter":
+                return bool(self._queues[fault.target].give_up(self._checker.protocol.out))
             case "object_gone" | "object_altered":
                 return self._at_object(fault.kind)
             case "clock_step":
