@@ -35,6 +35,8 @@ engine = "emulated"
 """
 PROMPT = "a large red circle"
 SEED = 4_000_000_000
+UNKNOWN = "gen_00000000000000000000000000"
+"""An id that core does not know."""
 
 
 @dataclass(slots=True)

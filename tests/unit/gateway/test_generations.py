@@ -1,25 +1,15 @@
-"""Generations over HTTP: asking, looking, waiting, listing, cancelling, and whose they are."""
+"""Generations over HTTP: asking, looking, listing, cancelling, their images, and whose they are."""
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 import pytest_asyncio
-from grpclib import Status
 
 from gateway.models import responses
-from gateway.routes import generations
 from schema import pb
-from tests.eventually import eventually
-from tests.unit.gateway.fake_core import FakeCore, serving
-from tests.unit.gateway.harness import PROMPT, SEED, Rig, rig, running, settings_for
-
-UNKNOWN = "gen_00000000000000000000000000"
+from tests.unit.gateway.harness import PROMPT, SEED, UNKNOWN, Rig, rig
 
 
 @pytest_asyncio.fixture
@@ -121,69 +111,6 @@ async def test_an_unchanged_generation_is_304_and_a_changed_one_is_not(gateway: 
     moved = (await gateway.call("GET", path)).headers["ETag"]
     view.images[0].progress_step += 1
     assert (await gateway.call("GET", path)).headers["ETag"] not in (tag, moved), "progress is part of the body"
-
-
-@pytest.mark.asyncio
-async def test_a_wait_ends_with_the_generation(gateway: Rig) -> None:
-    path = (await gateway.submit()).headers["Location"]
-    async with asyncio.TaskGroup() as group:
-        waiting = group.create_task(gateway.call("GET", path, headers={"Prefer": "respond-async, wait=99"}))
-        await eventually(lambda: len(gateway.core.gets) == 1)
-        await gateway.core.move(path.rpartition("/")[2], 3, 3)
-    answer = waiting.result()
-    assert answer.body["status"] == "succeeded"
-    assert answer.headers["Preference-Applied"] == "wait=60"
-
-
-@pytest.mark.asyncio
-async def test_a_wait_that_runs_out_answers_with_what_is(gateway: Rig) -> None:
-    path = (await gateway.submit()).headers["Location"]
-    answer = await gateway.call("GET", path, headers={"Prefer": "wait=1"})
-    assert (answer.status, answer.body["status"]) == (200, "queued")
-    assert answer.headers["Preference-Applied"] == "wait=1"
-
-
-@pytest.mark.asyncio
-@pytest.mark.parametrize("prefer", ["wait=-1", "wait=x", "wait=1e9", "awaits=5", "wait"])
-async def test_a_preference_that_is_none_is_ignored(gateway: Rig, prefer: str) -> None:
-    path = (await gateway.submit()).headers["Location"]
-    answer = await gateway.call("GET", path, headers={"Prefer": prefer})
-    assert "Preference-Applied" not in answer.headers
-
-
-@pytest.mark.asyncio
-async def test_a_client_that_hangs_up_does_not_wait_on(gateway: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else whoever opens waits and leaves takes the room of those who stay."""
-    monkeypatch.setattr(generations, "_WAIT_SLICE_S", 0.1)
-    path = (await gateway.submit()).headers["Location"]
-    _, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
-    key = f"Authorization: Bearer {gateway.key}"
-    writer.write(
-        f"GET {path} HTTP/1.1\r\nHost: x\r\n{key}\r\nPrefer: respond-async\r\nPrefer: wait=60\r\n\r\n".encode()
-    )
-    await eventually(lambda: len(gateway.core.gets) == 2)
-    writer.close()
-    await writer.wait_closed()
-
-    async def answered() -> bool:
-        async with gateway.session.get(f"http://127.0.0.1:{gateway.admin_port}/metrics") as metrics:
-            text = await metrics.text()
-        return 'darkroom_gateway_requests_total{operation="getGeneration",status="200"} 1.0' in text
-
-    look: Callable[[], bool | Awaitable[bool]] = answered
-    await eventually(look, 10)
-
-
-@pytest.mark.asyncio
-async def test_a_stopping_gateway_ends_waits_and_finishes_what_is_under_way(gateway: Rig) -> None:
-    path = (await gateway.submit()).headers["Location"]
-    async with asyncio.TaskGroup() as group:
-        waiting = group.create_task(gateway.call("GET", path, headers={"Prefer": "wait=60"}))
-        await eventually(lambda: len(gateway.core.gets) == 1)
-        gateway.shutdown.trigger()
-        async with asyncio.timeout(8):
-            answer = await waiting
-    assert answer.body["status"] == "queued"
 
 
 @pytest.mark.asyncio
@@ -291,121 +218,3 @@ async def test_models_are_listed_with_defaults_and_limits(gateway: Rig) -> None:
     models = responses.ModelList.model_validate(body).data
     assert [model.id for model in models] == ["small", "other"]
     assert (models[0].defaults.width, models[0].limits.height) == (128, 256)
-
-
-@pytest.mark.asyncio
-@pytest.mark.parametrize("status", [Status.INTERNAL, Status.UNKNOWN, Status.UNAVAILABLE, Status.RESOURCE_EXHAUSTED])
-async def test_trouble_in_core_is_503_and_tells_nothing(gateway: Rig, status: Status) -> None:
-    gateway.core.refuse_with = status
-    for method, path, body in [
-        ("POST", "/v1/generations", {"prompt": PROMPT}),
-        ("GET", "/v1/generations", None),
-        ("GET", f"/v1/generations/{UNKNOWN}", None),
-        ("POST", f"/v1/generations/{UNKNOWN}/cancel", None),
-    ]:
-        answer = await gateway.call(method, path, body)
-        answer.problem(503)
-        assert int(answer.headers["Retry-After"]) >= 1
-        assert b"secret" not in answer.raw
-
-
-@pytest.mark.asyncio
-async def test_core_s_refusal_of_the_gateway_itself_is_a_500_that_tells_nothing(gateway: Rig) -> None:
-    gateway.core.refuse_with = Status.UNAUTHENTICATED
-    for answer in (await gateway.submit(), await gateway.call("GET", "/v1/generations")):
-        assert b"secret" not in answer.raw
-        assert answer.problem(500)["detail"] == "Internal error"
-
-
-@pytest.mark.asyncio
-async def test_a_broken_call_is_repeated_and_the_generation_is_one(gateway: Rig) -> None:
-    gateway.core.break_next = 2
-    assert (await gateway.submit()).status == 202
-    assert len(gateway.core.stored) == 1
-
-
-@pytest.mark.asyncio
-async def test_core_that_is_not_there_is_503_and_not_ready_and_comes_back(tmp_path: Path) -> None:
-    async with rig(tmp_path / "a", tenants=()) as other:
-        free_port = other.port
-    settings = settings_for(tmp_path, free_port)
-    core = FakeCore()
-    async with running(settings, core) as gateway:
-        ready = await gateway.call("GET", "/readyz")
-        assert ready.status == 503
-        assert ready.body["reasons"] == ["core cannot be reached"] or ready.body["reasons"] == [
-            "core has not answered yet"
-        ]
-        assert (await gateway.call("GET", "/healthz")).status == 200
-        answer = await gateway.submit()
-        answer.problem(503)
-        assert "Retry-After" in answer.headers
-        async with serving(core, port=free_port):
-            await eventually(gateway.answers("/readyz", 200), what="ready again")
-            assert (await gateway.submit()).status == 202
-
-
-@asynccontextmanager
-async def wire_to(core_port: int) -> AsyncIterator[tuple[int, Callable[[], None]]]:
-    """A TCP proxy: its port, and a way to cut all that goes through it, as SIGKILL of core would."""
-    writers: list[asyncio.StreamWriter] = []
-
-    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
-            while data := await reader.read(65536):
-                writer.write(data)
-
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", core_port)
-        writers.extend((writer, far_writer))
-        async with asyncio.TaskGroup() as group:
-            group.create_task(carry(reader, far_writer))
-            group.create_task(carry(far_reader, writer))
-
-    def cut() -> None:
-        while writers:
-            writers.pop().transport.abort()
-
-    async with await asyncio.start_server(connected, "127.0.0.1", 0) as proxy:
-        yield proxy.sockets[0].getsockname()[1], cut
-        cut()
-
-
-@pytest.mark.asyncio
-async def test_a_connection_cut_under_the_probe_and_under_calls_ends_nothing(tmp_path: Path) -> None:
-    core = FakeCore()
-    async with serving(core) as (_, core_port), wire_to(core_port) as (port, cut):
-        async with running(settings_for(tmp_path, port), core) as gateway, asyncio.TaskGroup() as group:
-            await eventually(gateway.answers("/readyz", 200), what="ready")
-            core.hold_probes = core.hold = asyncio.Event()
-            before = core.probes
-            await eventually(lambda: core.probes > before, what="a probe is under way")
-            asked = group.create_task(gateway.submit())
-            await eventually(lambda: len(core.batches) == 1, what="a call is under way")
-            cut()
-            await eventually(gateway.answers("/readyz", 503), what="not ready")
-            core.hold.set()
-            assert (await asked).status == 202
-            await eventually(gateway.answers("/readyz", 200), what="ready again")
-    assert len(core.stored) == 1, "the repeated call is the same generation"
-
-
-@pytest.mark.asyncio
-async def test_many_waits_hold_up_neither_submissions_nor_looks(gateway: Rig) -> None:
-    """HTTP/2 allows 100 streams at once per connection; waits have connections of their own, and a bound."""
-    path = (await gateway.submit()).headers["Location"]
-    gateway.core.hold_waits = asyncio.Event()
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session, asyncio.TaskGroup() as group:
-
-        async def wait() -> int:
-            headers = {"Authorization": f"Bearer {gateway.key}", "Prefer": "wait=60"}
-            async with session.get(gateway.base + path, headers=headers) as answer:
-                return answer.status
-
-        waiting = [group.create_task(wait()) for _ in range(380)]
-        await eventually(lambda: len(gateway.core.gets) >= 100, 30, what="many wait")
-        assert (await gateway.submit()).status == 202
-        assert (await gateway.call("GET", path)).status == 200
-        await gateway.core.move(path.rpartition("/")[2], 3, 3)
-        gateway.core.hold_waits.set()
-        assert {await each for each in waiting} == {200}
