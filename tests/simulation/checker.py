@@ -7,16 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from core import events as e
+from core.decide import MAX_SOLO_STARTS
 from core.events import TYPES, Failure, Recorded
 from core.state import Ending, Generation, Phase, apply, begin
 from core.views import Rows, image_seed, project
 from schema import pb
+from tests.simulation import poison
 from tests.simulation.protocol import Rules
 from tests.simulation.store import SimBucket
 from tests.simulation.world import World
 from worker.engines.emulated import NotEmulated, read_emulated
 
-_CLOCK_SLACK_MS = 5  # core counts whole milliseconds, and from when it has read its log
+_CLOCK_SLACK_MS = 500  # between core's look at its clock and what it decides then lie reads of the log
 _RANK = {1: 0, 2: 1, 3: 2, 4: 2, 5: 2, 6: 2}
 _ENDINGS = (e.GenerationSucceeded, e.GenerationFailed, e.GenerationCancelled, e.GenerationExpired)
 
@@ -33,7 +35,10 @@ class _Seen:
 
 @dataclass(slots=True)
 class Checker:
-    """`uptime_ms` tells how long core has run in all, `public` is where pictures must be."""
+    """`uptime_ms` tells how long core has run in all, `public` is where pictures must be.
+
+    `asking`: all workers ask core what is wanted.
+    """
 
     world: World
     public: SimBucket
@@ -41,13 +46,16 @@ class Checker:
     accepted: dict[str, str] = field(default_factory=dict)  # id -> whose request
     seen: dict[str, _Seen] = field(default_factory=dict)
     troubled: set[str] = field(default_factory=set)  # attempts that a fault may have cost
+    drained: set[str] = field(default_factory=set)  # attempts that the worker's own end has cut short
     objects_hit: dict[tuple[str, int], int] = field(default_factory=dict)
     solo: dict[tuple[str, int], list[str]] = field(default_factory=dict)
     up_ms: float = 0.0
     up_since_s: float | None = None
     decided_up_ms: float = 0.0
+    stall: tuple[float, float] = (0.0, 0.0)  # the last one's end, and how long it was
     requested_up_ms: dict[str, float] = field(default_factory=dict)
     failed: int = 0
+    asking: bool = False
     published: set[tuple[str, int]] = field(default_factory=set)
     protocol: Rules = field(init=False)
 
@@ -58,6 +66,14 @@ class Checker:
         """How long core has run in all its lives."""
         running = 0.0 if self.up_since_s is None else (self.world.loop.time() - self.up_since_s) * 1_000
         return self.up_ms + running
+
+    def thawed(self, stalled_s: float) -> None:
+        """Core goes on after a stall, maybe with what it had begun to decide."""
+        self.stall = (self.uptime_ms(), stalled_s * 1_000)
+
+    def _stalled_ms(self) -> float:
+        ended_up_ms, lasted_ms = self.stall
+        return lasted_ms if self.decided_up_ms - ended_up_ms < _CLOCK_SLACK_MS else 0.0
 
     def appended(self, events: Sequence[Recorded], rows: Sequence[Rows], *, decided_up_ms: float) -> None:
         """A transaction became durable. Core decided it when it had run so long, and may have been stalled since."""
@@ -78,7 +94,7 @@ class Checker:
             if before is not None or recorded.version != 1:
                 self.world.violate(f"{stream} is requested twice", "double")
             self.states[stream] = begin(stream, event)
-            self.requested_up_ms[stream] = self.decided_up_ms
+            self.requested_up_ms[stream] = self.decided_up_ms - self._stalled_ms()
             self.world.transitions["requested"] += 1
             return
         if before is None or recorded.version != before.version + 1:
@@ -97,6 +113,8 @@ class Checker:
                 if (before.id, event.index) in self.published:
                     self.world.violate(f"{before.id}/{event.index} is published twice", "double")
                 self.published.add((before.id, event.index))
+                if poison.kind(before.spec.guidance_scale, event.index):
+                    self.world.violate(f"{before.id}/{event.index} is published, and nobody can have rendered it")
                 self._picture(before, event.index, event.public_key)
             case e.ImageStarted() | e.ImageAttemptFailed() | e.ImageFailed():
                 self._attempt(before, event)
@@ -116,6 +134,7 @@ class Checker:
         if isinstance(event, e.ImageAttemptFailed):
             if event.failure is Failure.DRAINED:
                 self.troubled.add(event.attempt_id)
+                self.drained.add(event.attempt_id)
             if event.failure is Failure.OBJECT_LOST and not self.objects_hit.get(ref):
                 self.world.violate(f"{before.id}/{event.index} has lost an object that no fault touched", "lost")
         # The start of an attempt that failed may have been lost, or may still be on its way.
@@ -148,9 +167,13 @@ class Checker:
             self.world.violate(f"{state.id}/{index} is published with the picture of {said}")
 
     def _excuse(self, state: Generation, event: e.ImageFailed) -> None:
-        """An image may fail only when faults have really cost all its chances."""
+        """An image may fail only when faults have really cost all its chances, or when nobody can render it."""
         ref = (state.id, event.index)
-        if event.failure is Failure.OBJECT_LOST:
+        if poison.kind(state.spec.guidance_scale, event.index):
+            # Workers that ask core are told when it has been started often enough.
+            starts = [each for each in self.solo.get(ref, []) if each not in self.drained]
+            excused = not self.asking or len(starts) <= MAX_SOLO_STARTS
+        elif event.failure is Failure.OBJECT_LOST:
             excused = self.objects_hit.get(ref, 0) >= 3
         else:
             last = self.solo.get(ref, [])[-3:]

@@ -6,6 +6,7 @@ from random import Random
 from core.parts import Core
 from infra.retry import Retryable
 from schema import fast, pb
+from tests.simulation import poison
 from tests.simulation.checker import Checker
 from tests.simulation.gpu import MODEL
 from tests.simulation.rpc import CoreLine
@@ -32,7 +33,7 @@ class Client:
             width=64,
             height=64,
             num_inference_steps=self._dice.randint(2, 8),
-            guidance_scale=1.0,
+            guidance_scale=poison.draw(self._dice),
             seed=self._dice.getrandbits(32),
             n=self._dice.randint(1, 3),
             output_format=pb.OutputFormat(pb.OutputFormat.PNG),

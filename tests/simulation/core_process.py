@@ -110,6 +110,7 @@ class CoreProcess:
         def go_on() -> None:
             if self._actor is actor:
                 self._world.note(f"{actor.name} goes on")
+                self._checker.thawed(seconds)
                 self._world.loop.thaw(actor)
 
         self._world.loop.call_later(seconds, go_on, context=self._world.loop.neutral)

@@ -3,11 +3,14 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+from tests.simulation import poison
 from tests.simulation.faults import KINDS
 from tests.simulation.schedule import Outcome
 
 OUTCOMES = ("unacknowledged_kept", "unacknowledged_lost", "dead_letter_recorded")
 """What a crash of core in the middle of a commit, or a dead letter, comes to: chance; a third as often."""
+
+POISON = tuple(f"poison_{kind}" for kind in poison.KINDS)
 
 TRANSITIONS = (
     "requested",
@@ -24,7 +27,10 @@ TRANSITIONS = (
     "image.attempt_failed dispatched>pending",
     "image.attempt_failed started>pending",
     "image.attempt_failed rendered>pending",
+    "image.failed pending>failed",
+    "image.failed started>failed",
     "generation.succeeded running",
+    "generation.failed running",
     "generation.cancelled queued",
     "generation.cancelled running",
     "generation.expired queued",
@@ -69,7 +75,7 @@ class Tally:
     def uncovered(self, enough: int = 0) -> list[str]:
         """Faults met less than `enough` times (0: as a run of this length can ask for), transitions never seen."""
         enough = enough or max(1, min(ENOUGH, self.schedules // 20))
-        wanted = dict.fromkeys(KINDS, enough) | dict.fromkeys(OUTCOMES, enough // 3)
+        wanted = dict.fromkeys(KINDS, enough) | dict.fromkeys((*OUTCOMES, *POISON), enough // 3)
         met = self.faults
         rare = [f"{fault} ({met[fault]} of {times})" for fault, times in wanted.items() if met[fault] < times]
         return rare + [move for move in TRANSITIONS if not self.transitions[move]]

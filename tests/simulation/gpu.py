@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 
 from greenlet import GreenletExit, getcurrent, greenlet  # type: ignore[import-untyped]
 
+from tests.simulation import poison
 from tests.simulation.loop import Actor
 from tests.simulation.world import World
-from worker.engines.contract import RenderJob, Report, Stepped
+from worker.engines.contract import Done, Picture, RenderJob, Report, Stepped
 from worker.engines.emulated import EmulatedEngine
-from worker.errors import EngineLost, OutOfMemory
+from worker.errors import BadOutput, EngineLost, OutOfMemory
 
 T = TypeVar("T")
 MODEL = "demo"
@@ -63,7 +64,10 @@ def sleep(seconds: float) -> None:
 
 
 class SimEngine(EmulatedEngine):
-    """Draws pictures that say whose they are. `trouble` is what happens at the next step: hang, memory, error, lost."""
+    """Draws pictures that say whose they are. `trouble` is what happens at the next step: hang, memory, error, lost.
+
+    `killed` is called by poison that takes the process along.
+    """
 
     def __init__(
         self,
@@ -71,12 +75,14 @@ class SimEngine(EmulatedEngine):
         dice: Random,
         admitted: Callable[[Sequence[RenderJob]], None],
         troubled: Callable[[], None],
+        killed: Callable[[], None],
     ) -> None:
         super().__init__(model=MODEL, step_s=STEP_S, alpha=0.3, max_batch=4, max_width=256, max_height=256, sleep=sleep)
         self._world = world
         self._dice = dice
         self._admitted = admitted
         self._troubled = troubled
+        self._killed = killed
         self.trouble = ""
 
     def load(self) -> None:
@@ -92,14 +98,37 @@ class SimEngine(EmulatedEngine):
         if trouble and self._members:
             self._troubled()
             self._world.faults[f"gpu_{trouble}"] += 1
-            self._world.note(f"gpu {trouble}: {', '.join(self._members)}")
-            match trouble:
-                case "hang":
-                    sleep(_FOR_EVER_S)
-                case "memory":
-                    raise OutOfMemory
-                case "error":
-                    raise ZeroDivisionError("simulated")
-                case _:
-                    raise EngineLost
+            self._fail(trouble)
+        for job, _ in self._members.values():
+            kind = _poison(job)
+            if kind and kind != "nan" and job.id not in self._parked:
+                self._world.faults[f"poison_{kind}"] += 1
+                self._fail(kind)
         return super().step(report)
+
+    def decode(self, done: Done) -> Picture:
+        job = done.result
+        assert isinstance(job, RenderJob)
+        if _poison(job) == "nan":
+            self._world.faults["poison_nan"] += 1
+            raise BadOutput("simulated: not a number")
+        return super().decode(done)
+
+    def _fail(self, how: str) -> None:
+        self._world.note(f"gpu {how}: {', '.join(self._members)}")
+        match how:
+            case "hang":
+                sleep(_FOR_EVER_S)
+            case "killed":
+                self._killed()
+                sleep(_FOR_EVER_S)
+            case "memory":
+                raise OutOfMemory
+            case "error":
+                raise ZeroDivisionError("simulated")
+            case _:
+                raise EngineLost
+
+
+def _poison(job: RenderJob) -> str:
+    return poison.kind(job.guidance_scale, int(job.id.rpartition("/")[2]))

@@ -72,6 +72,7 @@ class Stage:
             for number in (1, 2)
         ]
         self.workers = {each.name: each for each in made}
+        self.checker.asking = all(each.asks for each in made)
         self.clients = [
             Client(world, number, self.line, self.checker) for number in range(world.dice("clients").randint(6, 9))
         ]

@@ -53,7 +53,7 @@ class WorkerProcess:
         self._life: _Life | None = None
         self._back_s = 1.0
         self._keeps_name = self._dice.random() < 0.5
-        self._asks = self._dice.random() < 0.8
+        self.asks = self._dice.random() < 0.8
 
     @property
     def idle(self) -> bool:
@@ -67,7 +67,11 @@ class WorkerProcess:
         life = self._life = _Life(f"{self.name}.{self._lives}")
         self._world.note(f"{life.actor.name} starts")
         life.engine = SimEngine(
-            self._world, self._dice, lambda jobs: self._admitted(life, jobs), lambda: self.trouble(life)
+            self._world,
+            self._dice,
+            lambda jobs: self._admitted(life, jobs),
+            lambda: self.trouble(life),
+            lambda: self._poisoned(life),
         )
         task = self._world.loop.spawn(life.actor, self._live(life), "main")
         task.add_done_callback(lambda done: self._ended(life, done), context=self._world.loop.neutral)
@@ -77,12 +81,21 @@ class WorkerProcess:
         life = self._life
         if life is None:
             return False
-        self._world.note(f"{life.actor.name} dies")
         self.trouble(life)
-        self._life = None
-        self._world.loop.freeze(life.actor)
-        self._world.loop.call_later(away_s, self.start, context=self._world.loop.neutral)
+        self._die(life, away_s)
         return True
+
+    def _poisoned(self, life: _Life) -> None:
+        """Killed by what it renders: no fault's doing, so that nothing excuses what comes of it for others."""
+        if self._life is life:
+            self._world.loop.call_later(0.0, self._die, life, self._back_s, context=self._world.loop.neutral)
+
+    def _die(self, life: _Life, away_s: float) -> None:
+        if self._life is life:
+            self._world.note(f"{life.actor.name} dies")
+            self._life = None
+            self._world.loop.freeze(life.actor)
+            self._world.loop.call_later(away_s, self.start, context=self._world.loop.neutral)
 
     def drain(self, away_s: float) -> bool:
         """SIGTERM."""
@@ -140,7 +153,7 @@ class WorkerProcess:
                 self._world.violate(f"{life.actor.name} returned")
         elif not _only(error, (Hung, EngineLost)):
             self._world.violate(f"{life.actor.name} ended by itself: {error!r}")
-        self.kill(self._back_s)
+        self._die(life, self._back_s)
 
     def _admitted(self, life: _Life, jobs: Sequence[RenderJob]) -> None:
         for job in jobs:
@@ -183,7 +196,7 @@ class WorkerProcess:
             replies=self.queues["replies"],
             dead=self.queues["dead"],
             store=self._temp,
-            wanted=Asking(self._line, lambda held, wanted: self._heard(life, held, wanted)) if self._asks else None,
+            wanted=Asking(self._line, lambda held, wanted: self._heard(life, held, wanted)) if self.asks else None,
             engines={MODEL: life.engine},
             gpu_thread=GpuThread(self._world, life.actor),
             encode_threads=Inline(),

@@ -81,6 +81,8 @@ class World:
 
     def violate(self, text: str, kind: str = "wrong") -> None:
         """An invariant does not hold: the schedule ends. `kind`: lost, double or wrong."""
+        if self.loop.over:  # what is cancelled with the schedule complains of it
+            return
         self.note(f"VIOLATION {kind}: {text}")
         self.violations.append(f"{kind}: {text}")
         self.broken.set()
