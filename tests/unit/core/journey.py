@@ -154,6 +154,20 @@ class Journey:
         )
 
 
+def begun(n: int = 1, ttl_s: int = 0) -> Journey:
+    journey = Journey(n=n, ttl_s=ttl_s)
+    journey.request()
+    return journey
+
+
+def running(n: int = 1, ttl_s: int = 0) -> Journey:
+    """Image 0 was dispatched and started as att_1."""
+    journey = begun(n, ttl_s)
+    journey.dispatch()
+    journey.start("att_1")
+    return journey
+
+
 RANK = {pb.GenerationStatus.QUEUED: 1, pb.GenerationStatus.RUNNING: 2}
 
 
