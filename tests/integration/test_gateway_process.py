@@ -1,14 +1,8 @@
-"""The gateway as a real process, over a core in memory: traces, logs, signals, SIGKILL, and misconfiguration."""
+"""The gateway as a real process, over a core in memory: traces, logs, signals, SIGKILL."""
 
 import asyncio
-import contextlib
-import os
 import signal
-import socket
-import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,116 +10,12 @@ import aiohttp
 import pytest
 from grpclib import Status
 
-from gateway.keys import KeyFile
 from tests.eventually import eventually
+from tests.integration.gateway_process import environment, gateway, key_for
 from tests.otlp import Receiver
-from tests.process import free_port
 from tests.unit.gateway.fake_core import FakeCore, serving
-from tests.unit.gateway.harness import MODELS
 
 CANARY = "xq7canaryxq7"
-ROOT = Path(__file__).parents[2]
-
-
-def environment(folder: Path, **extra: str) -> dict[str, str]:
-    """Everything under `folder`, nothing inherited but what Python needs."""
-    (folder / "models.toml").write_text(MODELS)
-    return {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(ROOT),
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
-        "DARKROOM_DATA_DIR": str(folder / "var"),
-        "DARKROOM_MODELS_FILE": str(folder / "models.toml"),
-        "DARKROOM_GATEWAY_PORT": "0",
-        "DARKROOM_GATEWAY_ADMIN_PORT": "0",
-        "DARKROOM_CORE_TARGET": "127.0.0.1:1",
-        **extra,
-    }
-
-
-async def command(env: Mapping[str, str], *arguments: str) -> tuple[int, str, str]:
-    """`python -m gateway …` to its end: exit code, stdout, stderr."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gateway", *arguments),
-        env=dict(env),
-        cwd=ROOT,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(30):
-            out, err = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
-
-
-@dataclass(slots=True, kw_only=True)
-class Running:
-    """A gateway process that listens."""
-
-    process: asyncio.subprocess.Process
-    log: Path
-    port: int
-    session: aiohttp.ClientSession
-    key: str
-
-    async def post(self, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> tuple[int, Any]:
-        sent = {"Authorization": f"Bearer {self.key}", **(headers or {})}
-        async with self.session.post(f"{self.base}/v1/generations", json=body, headers=sent) as answer:
-            return answer.status, await answer.json(content_type=None)
-
-    async def get(self, path: str, headers: Mapping[str, str] | None = None) -> tuple[int, Mapping[str, str], bytes]:
-        sent = {"Authorization": f"Bearer {self.key}", **(headers or {})}
-        async with self.session.get(self.base + path, headers=sent, allow_redirects=False) as answer:
-            return answer.status, answer.headers, await answer.read()
-
-    @property
-    def base(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-
-@asynccontextmanager
-async def gateway(env: Mapping[str, str], folder: Path, key: str) -> AsyncIterator[Running]:
-    """A process that listens; it is killed at the end if it still runs."""
-    log = folder / "gateway.log"
-    port = free_port()
-    with log.open("ab") as file:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "gateway"),
-            env={**env, "DARKROOM_GATEWAY_PORT": str(port)},
-            cwd=ROOT,
-            stdout=file,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
-        running = Running(process=process, log=log, port=port, session=session, key=key)
-
-        async def ready() -> bool:
-            assert process.returncode is None, log.read_text()
-            with contextlib.suppress(aiohttp.ClientError):
-                return (await running.get("/readyz"))[0] == 200
-            return False
-
-        try:
-            condition: Any = ready
-            await eventually(condition, 20, what="the gateway is ready")
-            yield running
-        finally:
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
-
-
-def key_for(env: Mapping[str, str]) -> str:
-    """A new key."""
-    return KeyFile(Path(env["DARKROOM_DATA_DIR"]) / "gateway" / "keys.json").create("acme", now_ms=1)
 
 
 @pytest.fixture
@@ -273,51 +163,3 @@ async def test_sigterm_lets_a_submission_under_way_end_and_takes_no_new_connecti
             core.hold.set()
             assert (await asked)[0] == 202
             assert await running.process.wait() == 0
-
-
-@pytest.mark.asyncio
-async def test_keys_are_made_listed_and_revoked_at_the_command_line(tmp_path: Path) -> None:
-    env = environment(tmp_path)
-    key = (await command(env, "keys", "create", "acme"))[1].splitlines()[-1]
-    key_id, secret = key.split("_")[1:]
-    code, listed, _ = await command(env, "keys", "list")
-    assert (code, secret in listed) == (0, False)
-    assert key_id in listed
-    assert "acme" in listed
-    assert (await command(env, "keys", "revoke", key_id))[0] == 0
-    assert "revoked" in (await command(env, "keys", "list"))[1]
-    code, _, told = await command(env, "keys", "revoke", key_id)
-    assert (code, len(told.splitlines())) == (2, 1)
-    code, _, told = await command(env, "keys", "create", "two words")
-    assert (code, len(told.splitlines())) == (2, 1)
-
-
-@pytest.mark.asyncio
-@pytest.mark.parametrize(
-    ("extra", "word"),
-    [
-        ({"DARKROOM_GATEWAY_HOST": "0.0.0.0"}, "keys create TENANT"),
-        ({"DARKROOM_GATEWAY_PORT": "TAKEN"}, "DARKROOM_GATEWAY_PORT"),
-        ({"DARKROOM_GATEWAY_PORT": "x"}, "DARKROOM_GATEWAY_PORT"),
-        ({"DARKROOM_MODELS_FILE": "/nowhere.toml"}, "/nowhere.toml"),
-        ({"DARKROOM_GATEWAY_RULES_FILE": "/nowhere.toml"}, "/nowhere.toml"),
-        ({"DARKROOM_GATEWAY_KEYS_FILE": "/"}, "DARKROOM_GATEWAY_KEYS_FILE"),
-        ({"DARKROOM_CORE_TARGET": "nonsense"}, "DARKROOM_CORE_TARGET"),
-        ({"DARKROOM_FAILPOINTS": "nonsense"}, "DARKROOM_FAILPOINTS"),
-        ({"DARKROOM_GATEWAY_PUBLIC_URL": "ftp://x"}, "DARKROOM_GATEWAY_PUBLIC_URL"),
-    ],
-)
-async def test_a_misconfiguration_is_one_line_that_says_what_to_do(
-    tmp_path: Path, extra: dict[str, str], word: str
-) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        number = str(taken.getsockname()[1])
-        env = environment(tmp_path, **{name: number if value == "TAKEN" else value for name, value in extra.items()})
-        code, _, told = await command(env)
-    lines = [line for line in told.splitlines() if line.startswith("darkroom:")]
-    assert code == 2, told
-    assert len(lines) == 1, told
-    assert word in lines[0]
-    assert "Traceback" not in told
