@@ -1,18 +1,17 @@
-"""What is the latent engine's own, over real pipelines: diffusers' pictures, mixed batches, refusals, bad numbers."""
+"""What is the latent engine's own, over real pipelines: diffusers' pictures, mixed batches, bad numbers, texts."""
 
 import json
 import logging
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from worker.engines.contract import Done, Picture, RenderJob
+from tests.unit.worker.latent_rig import apart, by_diffusers, changed, job, opened, rendered
+from worker.engines.contract import Done
 from worker.engines.latent import LatentEngine
-from worker.engines.opening import fresh_scheduler
-from worker.errors import BadOutput, EngineError, LoadFailed, Unsupported
+from worker.errors import BadOutput, EngineError, Unsupported
 
 DEMO = Path(__file__).parents[3] / "worker" / "demo_model" / "weights"
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers, numpy 2
@@ -34,73 +33,6 @@ def tiny_engine(folder: Path) -> LatentEngine:
 def engine(tiny_engine: LatentEngine) -> Iterator[LatentEngine]:
     yield tiny_engine
     tiny_engine.reset()
-
-
-def opened(folder: Path, **more: Any) -> LatentEngine:
-    made = LatentEngine(model="m", source=str(folder), device="cpu", torch_threads=1, max_batch=4, **more)
-    made.load()
-    return made
-
-
-def changed(folder: Path, to: Path, file: str, **options: Any) -> Path:
-    """A copy of a model whose configuration says something else."""
-    shutil.copytree(folder, to)
-    config = json.loads((to / file).read_text())
-    (to / file).write_text(json.dumps({**config, **options}))
-    return to
-
-
-def job(number: int = 0, prompt: str = "", **more: Any) -> RenderJob:
-    fields: dict[str, Any] = {
-        "id": f"g_{number}/0",
-        "model": "m",
-        "width": 64,
-        "height": 64,
-        "num_inference_steps": 4,
-        "guidance_scale": 3.0,
-        "seed": number,
-    }
-    return RenderJob(**{**fields, **more}, prompt=prompt or f"picture {number}")
-
-
-def rendered(engine: LatentEngine, *jobs: RenderJob) -> dict[str, Picture]:
-    engine.admit(jobs)
-    pictures: dict[str, Picture] = {}
-    while len(pictures) < len(jobs):
-        pictures.update({done.job_id: engine.decode(done) for done in engine.step(lambda _: None).finished})
-    return pictures
-
-
-def by_diffusers(folder: Path, *jobs: RenderJob) -> dict[str, bytes]:
-    """Each picture alone, by the bare pipeline."""
-    import diffusers
-    import numpy as np
-    import torch
-
-    pipeline = diffusers.DiffusionPipeline.from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, safety_checker=None, requires_safety_checker=False
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    own = pipeline.scheduler
-    pictures = {}
-    for each in jobs:
-        pipeline.scheduler = fresh_scheduler(own, each.scheduler)
-        image = pipeline(
-            prompt=[each.prompt],
-            negative_prompt=[each.negative_prompt],
-            width=each.width,
-            height=each.height,
-            num_inference_steps=each.num_inference_steps,
-            guidance_scale=each.guidance_scale,
-            generator=[torch.Generator("cpu").manual_seed(each.seed)],
-            output_type="np",
-        ).images[0]
-        pictures[each.id] = (image * 255).round().astype(np.uint8).tobytes()
-    return pictures
-
-
-def apart(one: bytes, other: bytes) -> int:
-    return max(abs(a - b) for a, b in zip(one, other, strict=True))
 
 
 @pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
@@ -240,52 +172,6 @@ def test_a_step_that_raises_is_the_models_error_and_a_reset_forgets_all(
     assert rendered(engine, job(1))
 
 
-@pytest.mark.parametrize(
-    ("file", "options", "named"),
-    [
-        ("model_index.json", {"_class_name": "StableDiffusionXLPipeline"}, "StableDiffusionXLPipeline"),
-        ("scheduler/scheduler_config.json", {"thresholding": True}, "thresholding"),
-        ("scheduler/scheduler_config.json", {"prediction_type": "sample"}, "prediction_type"),
-    ],
-)
-def test_what_it_cannot_run_is_refused_with_the_way_out(
-    folder: Path, tmp_path: Path, file: str, options: dict[str, Any], named: str
-) -> None:
-    copy = changed(folder, tmp_path / "model", file, **options)
-    with pytest.raises(LoadFailed, match=f"{named}.*pipeline"):
-        opened(copy)
-
-
-def test_a_unet_that_wants_more_is_refused(engine: LatentEngine) -> None:
-    from worker.engines.latent_model import _problem
-
-    assert engine._model is not None
-    pipeline = engine._model._conditioning._pipeline
-    assert _problem(pipeline) == ""
-    for options in ({"in_channels": 9}, {"addition_embed_type": "text_time"}, {"time_cond_proj_dim": 256}):
-        before = {name: pipeline.unet.config[name] for name in options}
-        pipeline.unet.register_to_config(**options)
-        assert _problem(pipeline)
-        pipeline.unet.register_to_config(**before)
-
-
-def test_a_scheduler_that_the_model_rules_out_is_unsupported(folder: Path, tmp_path: Path) -> None:
-    copy = changed(
-        folder,
-        tmp_path / "model",
-        "scheduler/scheduler_config.json",
-        _class_name="EulerDiscreteScheduler",
-        rescale_betas_zero_snr=True,
-        timestep_spacing="trailing",
-    )
-    index = json.loads((copy / "model_index.json").read_text())
-    (copy / "model_index.json").write_text(json.dumps({**index, "scheduler": ["diffusers", "EulerDiscreteScheduler"]}))
-    made = opened(copy)
-    assert made.key(job(scheduler="dpmpp_2m"))
-    with pytest.raises(Unsupported, match="zero terminal SNR"):
-        made.key(job(scheduler="ddim"))
-
-
 def test_texts_are_encoded_once_kept_few_and_never_told(
     engine: LatentEngine, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -317,19 +203,3 @@ def test_each_step_says_how_many_images_measured_memory_allows(engine: LatentEng
         assert engine.step(lambda _: device.run(3)).fits == 29
     finally:
         engine._model.memory = curve
-
-
-def test_the_models_file_may_name_it(folder: Path) -> None:
-    from infra.models import ModelEntry
-    from worker.engines.build import build
-
-    entry = ModelEntry(name="m", engine="latent", source=str(folder), device="cpu", max_batch=3)
-    made = build(entry, torch_threads=1)
-    assert isinstance(made, LatentEngine)
-    assert not made.loaded
-    made.load()
-    assert made.facts.engine == "latent"
-    assert made.capabilities.max_batch == 3
-    made.unload()
-    with pytest.raises(EngineError, match="not loaded"):
-        made.step(lambda _: None)
