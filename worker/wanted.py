@@ -20,7 +20,7 @@ from worker.window import Window
 _log = structlog.get_logger()
 DEADLINE_S = 1.0
 SHUN_S = 5.0
-"""After a failed call, batches are formed without asking for this long."""
+"""After a failed call, batches are formed without asking for this long, or until a call succeeds."""
 
 
 class Inquiry:
@@ -79,6 +79,7 @@ class Inquiry:
             self._metrics.call_failures.labels(call="still_wanted").inc()
             _log.debug("still_wanted.failed", error=type(error).__name__)
             return
+        self._shunned_until_s = 0.0
         for held, keep in zip(members, wanted, strict=False):
             if not keep:
                 await self._drop(held)

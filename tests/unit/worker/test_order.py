@@ -8,12 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from infra.retry import Retryable
 from infra.sqs import Outgoing, Received
 from schema import fast, pb
 from tests.eventually import eventually
 from tests.unit.worker.rig import FaultyEngine, Rig, generation, job, quiet, running, some
 from worker.engines.contract import RenderJob, Report, Stepped
-from worker.ports import Reply
+from worker.ports import Holding, Reply
 
 pytestmark = pytest.mark.asyncio
 
@@ -199,6 +200,26 @@ async def test_a_dead_inquiry_does_not_stop_the_work() -> None:
         await rig.send(*some(range(12)))
         await rig.idle()
     assert len(rig.rendered()) == 12
+
+
+async def test_an_inquiry_that_is_answered_again_is_asked_again() -> None:
+    """At once, and not when the time is over for which batches are formed without asking after a failed call."""
+    rig = Rig(FaultyEngine(step_s=0.01), wanted_every_s=0.5)
+    answers = rig.wanted.ask
+
+    async def once_out_of_reach(worker_id: str, held: Sequence[Holding]) -> Sequence[bool]:
+        rig.wanted.ask = answers  # type: ignore[method-assign]
+        raise Retryable("planted")
+
+    rig.wanted.ask = once_out_of_reach  # type: ignore[method-assign]
+    async with running(rig):
+        await rig.send(job(1, steps=150))
+        await eventually(lambda: any(each.running for each in rig.wanted.heard))
+        await rig.idle()
+        rig.wanted.unwanted = {"g2"}
+        await rig.send(job(2))
+        await rig.idle()
+    assert rig.rendered() == ["g1"]
 
 
 async def test_the_window_is_bounded_and_the_rest_stays_on_the_queue() -> None:
