@@ -115,8 +115,12 @@ class SqsQueue:
         return gone
 
     async def extend(self, receipts: Sequence[str], visibility_s: int) -> list[bool]:
-        """Hides each for `visibility_s` from now (0: visible at once). False: the receipt is no longer valid."""
+        """Hides each for `visibility_s` from now (0: visible at once). False: the receipt is no longer valid.
+
+        An entry that the queue fails at makes the call Retryable, and holds up none of the others.
+        """
         valid: list[bool] = []
+        trouble = 0
         for start in range(0, len(receipts), MAX_ENTRIES):
             entries: list[Any] = [
                 {"Id": str(number), "ReceiptHandle": receipt, "VisibilityTimeout": visibility_s}
@@ -125,9 +129,10 @@ class SqsQueue:
             async with self._calling("extend") as url:
                 answer = await self._client.change_message_visibility_batch(QueueUrl=url, Entries=entries)
             failed = {each["Id"]: each.get("Code", "") for each in answer.get("Failed", [])}
-            if any(reason not in _STALE for reason in failed.values()):
-                raise Retryable("extend: some entries failed")
+            trouble += sum(reason not in _STALE for reason in failed.values())
             valid += [entry["Id"] not in failed for entry in entries]
+        if trouble:
+            raise Retryable(f"extend: {trouble} of {len(receipts)} entries failed")
         return valid
 
     async def depth(self) -> Depth:

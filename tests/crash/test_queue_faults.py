@@ -118,6 +118,16 @@ def test_28_entries_of_a_deletion_that_failed_are_deleted_again(stack: Stack, cl
     assert came_again(stack) == before
 
 
+def test_27_28_heartbeats_are_refused_lost_and_half_done(stack: Stack, cloud: FaultyCloud) -> None:
+    """For about a visibility timeout; the image is rendered for two, by the worker that began it."""
+    actions = a.refused(), a.answer_lost, a.some_failed(10)
+    with applied(cloud, *(Rule("ChangeMessageVisibilityBatch", each, times=3) for each in actions)):
+        made = stack.client().submit(model="slow", num_inference_steps=120, seed=27)["id"]
+        stack.client().succeeded([made])
+    assert len(attempts(stack, [made])) == 1
+    invariants.check(stack)
+
+
 def came_again(stack: Stack) -> float:
     """Messages that came after their image was answered: to the same worker, or to one that core had to tell."""
     names = 'duplicates_total{kind="settled"}', 'dropped_total{state="waiting"}'
