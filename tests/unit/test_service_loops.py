@@ -1,9 +1,10 @@
 """Each service as it is composed: whichever of its loops is lost, the service ends and says which."""
 
 import asyncio
+import inspect
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -34,12 +35,18 @@ async def loses(name: str, service: Coroutine[Any, Any, None]) -> None:
     running = asyncio.create_task(service)
 
     def found() -> "list[asyncio.Task[Any]]":
-        return [task for task in asyncio.all_tasks() if task.get_name() == name]
+        """Once it has begun: what is cancelled before never runs, and nobody can tell."""
+        named = [task for task in asyncio.all_tasks() if task.get_name() == name]
+        return [task for task in named if not _unbegun(task)]
 
     (await eventually(found, what=name))[0].cancel()
     with pytest.raises(ExceptionGroup) as caught:
         await asyncio.wait_for(running, 20)
     assert leaves(caught.value) == [f"LoopEnded: {name} ended (cancelled)"]
+
+
+def _unbegun(task: "asyncio.Task[Any]") -> bool:
+    return inspect.getcoroutinestate(cast("Coroutine[Any, Any, Any]", task.get_coro())) == inspect.CORO_CREATED
 
 
 def leaves(error: BaseException) -> list[str]:
