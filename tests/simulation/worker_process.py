@@ -174,8 +174,11 @@ class WorkerProcess:
     def _heard(self, life: _Life, held: Holding, wanted: bool) -> None:
         if not wanted:
             self._checker.protocol.unwanted.add((life.actor.name, (held.generation_id, held.index)))
-        if self._checker.told(life.actor.name, held.generation_id, wanted=wanted):
-            life.ended.add(f"{held.generation_id}/{held.index}")
+        name = f"{held.generation_id}/{held.index}"
+        # What it has let go of meanwhile it may get again, and begin if it can ask nobody then.
+        holds = life.worker is not None and life.worker.window.get(name) is not None
+        if self._checker.told(life.actor.name, held.generation_id, wanted=wanted) and holds:
+            life.ended.add(name)
 
     def _tuning(self, life: _Life) -> Tuning:
         return Tuning(
