@@ -99,15 +99,16 @@ class Bucket(Protocol):
 
 def check_bucket(path: Path, bucket: Bucket, found: Findings) -> None:
     """Every published image is in the public bucket with its size."""
+    with log.connect(path) as connection:  # first: what is published meanwhile is in the bucket, and not yet in this
+        published = list(log.published(connection))
     objects = dict(bucket.public())
-    with log.connect(path) as connection:
-        for key, size in log.published(connection):
-            there = objects.pop(key, None)
-            if there is None:
-                found.lost += 1
-                found.note(f"lost: published and not in the bucket: {key}")
-            elif there != size:
-                found.complain(f"{key} has {there} bytes instead of {size}")
+    for key, size in published:
+        there = objects.pop(key, None)
+        if there is None:
+            found.lost += 1
+            found.note(f"lost: published and not in the bucket: {key}")
+        elif there != size:
+            found.complain(f"{key} has {there} bytes instead of {size}")
     found.strays = len(objects)
 
 
