@@ -31,6 +31,7 @@ _FAILURES = (
     ("object_lost", "The finished picture was lost in storage."),
     ("drained", "The worker stopped before the picture was finished."),
     ("worker_lost", "Workers that began the image were never heard of again."),
+    ("dead_lettered", "The queue gave the image up before a worker began it; it is sent again."),
 )
 """Code and message of each pb.AttemptFailure, by number."""
 
