@@ -170,8 +170,9 @@ class Checker:
         """An image may fail only when faults have really cost all its chances, or when nobody can render it."""
         ref = (state.id, event.index)
         if poison.kind(state.spec.guidance_scale, event.index):
-            # Workers that ask core are told when it has been started often enough.
-            starts = [each for each in self.solo.get(ref, []) if each not in self.drained]
+            # Workers that ask core are told when it has been started often enough, unless a fault keeps core
+            # from hearing of the starts, or them from asking.
+            starts = set(self.solo.get(ref, [])) - self.drained - self.troubled
             excused = not self.asking or len(starts) <= MAX_SOLO_STARTS
         elif event.failure is Failure.OBJECT_LOST:
             excused = self.objects_hit.get(ref, 0) >= 3
