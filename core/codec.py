@@ -19,7 +19,6 @@ from core.wire import Writer, writer
 from schema import pb
 from schema.envelope import Envelope, seal, unseal
 from schema.messages import parse
-from schema.validate import Invalid
 
 VERSION: Final = 1
 """Of every payload that is written today. A later one comes with an upcaster from the one before."""
@@ -138,8 +137,8 @@ def _value(cls: type, message: betterproto.Message) -> Any:
 
 
 def _failure(number: int) -> e.Failure:
-    """An enum value that betterproto does not know stays a plain int; hence by number."""
+    """An enum value that betterproto does not know stays a plain int; hence by number. New ones come with releases."""
     try:
         return e.Failure(int(number))
     except ValueError:
-        raise Invalid("failure", "is unknown") from None
+        raise LaterEvent(f"unknown failure {int(number)}: a later release wrote it, install that one") from None

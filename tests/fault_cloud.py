@@ -73,13 +73,17 @@ Action = Callable[[Call], Awaitable[Reply | None]]
 
 @dataclass(slots=True)
 class Rule:
-    """What happens to a share of the calls of one operation, `times` at most; `where` stands in the path or body."""
+    """What happens to a share of the calls of one operation, `times` at most; `where` stands in the path or body.
+
+    `body_share`: below 1, `action` gets the call when this much of its body has come; `where` is the path's then.
+    """
 
     operation: str
     action: Action
     share: float = 1.0
     times: int = -1
     where: str = ""
+    body_share: float = 1.0
     hits: int = 0
 
     def applies(self, call: Call) -> bool:
@@ -137,12 +141,15 @@ class FaultyCloud(InThread):
             method=request.method,
             path=request.raw_path,
             headers={name: value for name, value in request.headers.items() if name.lower() not in _HOP},
-            body=await request.read(),
+            body=b"",
             draw=self._draw,
             forward_raw=self._forward,
         )
         self.calls[call.operation] += 1
-        rule = next((each for each in self.rules if each.applies(call)), None)
+        rule = next((each for each in self.rules if each.body_share < 1 and each.applies(call)), None)
+        call = replace(call, body=await _body(request, 1.0 if rule is None else rule.body_share))
+        if rule is None:
+            rule = next((each for each in self.rules if each.body_share == 1 and each.applies(call)), None)
         try:
             if rule is None:
                 reply: Reply | None = await call.forward()
@@ -183,6 +190,16 @@ def operation(method: str, path: str, headers: Mapping[str, str]) -> str:
         ("HEAD", True): "HeadObject",
         ("POST", False): "DeleteObjects",
     }.get((method, bool(key)), f"{method} bucket")
+
+
+async def _body(request: web.BaseRequest, share: float) -> bytes:
+    """The whole body, or no more than has come when this share of it has."""
+    if share == 1:
+        return await request.read()
+    data, wanted = b"", share * (request.content_length or 0)
+    while len(data) < wanted and (piece := await request.content.readany()):
+        data += piece
+    return data
 
 
 def _url(port: int, path: str) -> Any:

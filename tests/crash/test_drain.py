@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from core import events as e
 from tests.cloud import JOBS
 from tests.e2e import invariants
 from tests.eventually import until
@@ -41,6 +42,8 @@ def test_a_worker_gives_back_what_it_had_not_begun(stack: Stack) -> None:
     attempts = [line for line in invariants.read_log(stack) if line.type == "image.started" and line.stream in ids]
     turned_away = len(attempts) - 20  # announced to join at one of the next steps, and not admitted any more
     assert turned_away <= MAX_BATCH, "the drain finished what it had begun"
+    suspects = [line for line in attempts if isinstance(line.event, e.ImageStarted) and line.event.solo]
+    assert not suspects, "what was given back is held against nobody"
 
 
 def test_core_stops_in_mid_flow(stack: Stack) -> None:

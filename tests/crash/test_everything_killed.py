@@ -1,9 +1,9 @@
-"""Everything dies at once; the queue is purged; the emulator dies and its queues with it. Nothing accepted is lost."""
+"""Everything dies at once; queues are purged; the emulator dies and its queues with it. Nothing accepted is lost."""
 
 from pathlib import Path
 
 from tests.api import Body
-from tests.cloud import JOBS
+from tests.cloud import JOBS, REPLIES
 from tests.e2e import invariants
 from tests.eventually import until
 from tests.stack import Stack
@@ -34,27 +34,41 @@ def test_everything_killed_at_once_with_twenty_accepted(tmp_path: Path) -> None:
         stack.restart_core()
 
 
-def fifty_wait(stack: Stack) -> list[str]:
-    """Fifty accepted while no worker runs, their images on the queue."""
+def wait_on_the_queue(stack: Stack, count: int) -> list[str]:
+    """So many images accepted while no worker runs, on the queue."""
     stack.workers[0].stop()
-    ids = stack.client().submit_many([{"seed": k} for k in range(50)])
-    until(lambda: stack.cloud.waiting(JOBS) == 50, 20, what="all fifty are on the queue", every_s=0.1)
+    ids = stack.client().submit_many([{"seed": k, "n": 10} for k in range(count // 10)])
+    until(lambda: stack.cloud.waiting(JOBS) == count, 40, what="all are on the queue", every_s=0.1)
     return ids
 
 
-def test_a_purged_queue_costs_time_and_nothing_else(tmp_path: Path) -> None:
+def test_29_a_purged_queue_of_500_costs_time_and_nothing_else(tmp_path: Path) -> None:
     with Stack(tmp_path, visibility_s=2) as stack:
-        ids = fifty_wait(stack)
+        ids = wait_on_the_queue(stack, 500)
         stack.cloud.purge(JOBS)
         assert stack.cloud.waiting(JOBS) == 0
         stack.restart_worker()
-        stack.client().succeeded(ids, 60)
+        stack.client().succeeded(ids, 90)
+        invariants.check(stack)
+
+
+def test_29_purged_replies_cost_a_rendering_each_and_nothing_else(tmp_path: Path) -> None:
+    """What the workers said while core was away is lost: core asks for these images again."""
+    with Stack(tmp_path, visibility_s=2) as stack:
+        ids = wait_on_the_queue(stack, 50)
+        stack.core.kill()
+        stack.workers[0].start()
+        until(lambda: stack.cloud.waiting(JOBS) == 0 and stack.cloud.waiting(REPLIES) >= 50, 40, what="all is said")
+        stack.cloud.purge(REPLIES)
+        stack.restart_core()
+        stack.client().succeeded(ids, 90)
+        stack.ready()
         invariants.check(stack)
 
 
 def test_an_emulator_killed_with_its_queues_costs_time_and_nothing_else(tmp_path: Path) -> None:
     with Stack(tmp_path, visibility_s=2) as stack:
-        ids = fifty_wait(stack)
+        ids = wait_on_the_queue(stack, 50)
         stack.emulator.kill()
         stack.emulator.start()
         stack.emulator_ready()

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -116,14 +117,25 @@ def gateway(core: CoreAlone, folder: Path) -> Iterator[Callable[[], Answer]]:
         process.kill()
 
 
+READER = """
+import signal, sys
+from pysqlite3 import dbapi2 as sqlite
+connection = sqlite.connect(f"file:{sys.argv[1]}?mode=ro", uri=True, isolation_level=None)
+connection.execute("BEGIN")
+connection.execute("SELECT count(*) FROM events").fetchall()
+print("reads", flush=True)
+signal.pause()
+"""
+
+
 def test_row_26_a_reader_that_does_not_end_is_named_and_cannot_fill_the_disk(tmp_path: Path) -> None:
     """The write-ahead log grows to its limit and no further; once the reader has gone it is folded up."""
     limit = 1024**2
     with running(CoreAlone(tmp_path, DARKROOM_CORE_WAL_LIMIT_BYTES=str(limit))) as core:
         assert asyncio.run(core.load(2))
-        reader = sqlite.connect(f"file:{core.log_file}?mode=ro", uri=True, isolation_level=None)
-        reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM events").fetchall()
+        reader = Process("reader", [sys.executable, "-c", READER, str(core.log_file)], {}, tmp_path)
+        reader.start()
+        until(lambda: "reads" in reader.output(), what=f"it reads\n{reader.tail()}")
         wal = core.log_file.with_name(core.log_file.name + "-wal")
         while not core.told.refused:
             assert asyncio.run(core.load(5))
@@ -133,8 +145,7 @@ def test_row_26_a_reader_that_does_not_end_is_named_and_cannot_fill_the_disk(tmp
         assert "held by a reader" in core.get("/readyz")[1]
         assert '"log.wal_grown"' in core.process.output(), "nobody was warned"
         assert gauge(core, "darkroom_core_log_wal_bytes") >= limit
-        reader.execute("ROLLBACK")
-        reader.close()
+        reader.kill()
         until(lambda: not core.log_trouble(), what="core is ready again by itself")
         assert asyncio.run(core.load(2))
         until(lambda: wal.stat().st_size == 0, what="it is folded up")

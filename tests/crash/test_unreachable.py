@@ -4,6 +4,7 @@ from pathlib import Path
 
 from tests.e2e import invariants
 from tests.eventually import until
+from tests.fault_proxy import TcpProxy
 from tests.stack import Stack
 
 
@@ -45,6 +46,23 @@ def test_queue_and_store_go_away_for_a_while(tmp_path: Path) -> None:
         until(lambda: unready(stack), 40, what="core and worker say that they are not ready")
         ids += [client.submit(seed=k)["id"] for k in range(5)]
         stack.emulator.start()
+        client.succeeded(ids, 60)
+        stack.ready()
+        invariants.check(stack)
+
+
+def test_queue_and_store_swallow_everything_for_a_while(tmp_path: Path) -> None:
+    """Nothing is refused, nothing is answered: each call has to end by its own deadline."""
+    line = TcpProxy()
+    stack = Stack(tmp_path, env={"AWS_ENDPOINT_URL": f"http://127.0.0.1:{line.port}"})
+    line.target = stack.emulator_port
+    with line, stack:
+        client = stack.client()
+        ids = client.submit_many([{"n": 2, "seed": k, "model": "slow"} for k in range(6)])
+        until(lambda: any(client.get(each)["status"] == "running" for each in ids), 20, what="one runs")
+        with line.faulty(blackhole=True):
+            until(lambda: unready(stack), 60, what="core and worker say that they are not ready")
+            ids += [client.submit(seed=k)["id"] for k in range(5)]
         client.succeeded(ids, 60)
         stack.ready()
         invariants.check(stack)

@@ -74,8 +74,14 @@ class Tally:
 
     def uncovered(self, enough: int = 0) -> list[str]:
         """Faults met less than `enough` times (0: as a run of this length can ask for), transitions never seen."""
-        enough = enough or max(1, min(ENOUGH, self.schedules // 20))
+        return self.rare(enough or max(1, min(ENOUGH, self.schedules // 20))) + self.unseen()
+
+    def rare(self, enough: int) -> list[str]:
+        """Faults met less than `enough` times."""
         wanted = dict.fromkeys(KINDS, enough) | dict.fromkeys((*OUTCOMES, *POISON), enough // 3)
         met = self.faults
-        rare = [f"{fault} ({met[fault]} of {times})" for fault, times in wanted.items() if met[fault] < times]
-        return rare + [move for move in TRANSITIONS if not self.transitions[move]]
+        return [f"{fault} ({met[fault]} of {times})" for fault, times in wanted.items() if met[fault] < times]
+
+    def unseen(self) -> list[str]:
+        """Transitions that never came about. The rarest comes in one schedule of a hundred."""
+        return [move for move in TRANSITIONS if not self.transitions[move]]

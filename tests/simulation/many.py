@@ -15,7 +15,7 @@ def explain(outcome: Outcome) -> str:
     return f"python -m tests.simulation --replay {outcome.seed}\n" + "\n".join(said)
 
 
-def hold(base: str, enough: int) -> None:
+def hold(base: str, enough: int) -> Tally:
     """The schedules BASE-0, BASE-1, … of one chunk, which must meet each fault `enough` times.
 
     Raises AssertionError with how to see the failing one again.
@@ -28,4 +28,5 @@ def hold(base: str, enough: int) -> None:
             tally.add(outcome)
     assert tally.accepted >= 6 * CHUNK
     assert tally.transitions["generation.succeeded running"] > tally.accepted / 2
-    assert tally.uncovered(enough) == [], f"schedules {base}-0 to {base}-{CHUNK - 1}"
+    assert tally.rare(enough) == [], f"schedules {base}-0 to {base}-{CHUNK - 1}"
+    return tally

@@ -9,7 +9,7 @@ import betterproto
 import pytest
 
 from core import history
-from core.codec import BadEvent, Upcaster, decode, encode
+from core.codec import BadEvent, LaterEvent, Upcaster, decode, encode
 from core.events import TYPES, Event, Failure, Recorded
 from schema import pb
 from schema.envelope import Envelope, seal, unseal
@@ -67,7 +67,6 @@ def sealed(message: betterproto.Message, *, name: str = "image.failed", version:
         sealed(pb.GenerationErased(), name="generation.erased", version=2),
         sealed(pb.ImageFailed(index=0, failure=number(0))),
         sealed(pb.ImageFailed(index=10, failure=number(pb.AttemptFailure.HUNG))),
-        sealed(pb.ImageFailed(index=0, failure=number(99))),
         sealed(pb.ImageFailed(index=0, failure=number(pb.AttemptFailure.HUNG), detail="x" * 201)),
         sealed(pb.GenerationRequested(), name="generation.requested"),
         seal(Envelope(type="image.failed", version=1, payload=b"\xff\xff\xff")),
@@ -76,6 +75,11 @@ def sealed(message: betterproto.Message, *, name: str = "image.failed", version:
 def test_what_is_not_a_whole_valid_event_is_refused(data: bytes) -> None:
     with pytest.raises(BadEvent):
         decode(data)
+
+
+def test_a_failure_without_a_name_here_was_written_by_a_later_release() -> None:
+    with pytest.raises(LaterEvent, match="unknown failure 99: a later release wrote it"):
+        decode(sealed(pb.ImageFailed(index=0, failure=number(99))))
 
 
 @pytest.mark.parametrize(
