@@ -145,8 +145,7 @@ def test_44_a_store_without_digests_is_read_instead(stack: Stack, cloud: FaultyC
 
 def test_44_heads_and_deletes_may_fail_too(stack: Stack, cloud: FaultyCloud) -> None:
     rules = (
-        Rule("HeadObject", a.refused(503, "SlowDown"), times=2),
-        Rule("HeadObject", a.refused(503, "SlowDown"), share=0.3),
+        Rule("HeadObject", a.refused(503, "SlowDown"), times=6),
         Rule("DeleteObjects", a.answer_lost, times=1),
     )
     with works_through(stack, cloud, *rules):
