@@ -15,6 +15,7 @@ from worker.engines.contract import RenderJob
 from worker.errors import EngineLost, Hung
 from worker.ports import Holding
 from worker.service import Ports, Tuning, Worker
+from worker.types import Held
 
 
 class _Life:
@@ -24,7 +25,7 @@ class _Life:
         self.actor = Actor(name)
         self.draining = asyncio.Event()
         self.attempts: list[str] = []
-        self.ended: set[str] = set()
+        self.ended: dict[str, Held] = {}
         self.worker: Worker | None = None
         self.engine: SimEngine | None = None
 
@@ -159,7 +160,8 @@ class WorkerProcess:
         for job in jobs:
             generation_id, _, index = job.id.rpartition("/")
             self._checker.protocol.admitted(life.actor.name, (generation_id, int(index)))
-            if job.id in life.ended:
+            held = life.worker and life.worker.window.get(job.id)
+            if held and life.ended.get(job.id) is held:
                 self._world.violate(f"{life.actor.name} renders {job.id}, of whose end it was told")
         self._world.note(f"{life.actor.name} renders {', '.join(job.id for job in jobs)}")
 
@@ -175,10 +177,10 @@ class WorkerProcess:
         if not wanted:
             self._checker.protocol.unwanted.add((life.actor.name, (held.generation_id, held.index)))
         name = f"{held.generation_id}/{held.index}"
-        # What it has let go of meanwhile it may get again, and begin if it can ask nobody then.
-        holds = life.worker is not None and life.worker.window.get(name) is not None
+        # What it has let go of it may get again, and begin if it can ask nobody then.
+        holds = life.worker and life.worker.window.get(name)
         if self._checker.told(life.actor.name, held.generation_id, wanted=wanted) and holds:
-            life.ended.add(name)
+            life.ended[name] = holds
 
     def _tuning(self, life: _Life) -> Tuning:
         return Tuning(
