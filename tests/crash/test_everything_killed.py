@@ -43,7 +43,7 @@ def wait_on_the_queue(stack: Stack, count: int) -> list[str]:
 
 
 def test_29_a_purged_queue_of_500_costs_time_and_nothing_else(tmp_path: Path) -> None:
-    with Stack(tmp_path, visibility_s=2) as stack:
+    with Stack(tmp_path, visibility_s=2, env={"DARKROOM_CORE_RUNWAY": "500"}) as stack:
         ids = wait_on_the_queue(stack, 500)
         stack.cloud.purge(JOBS)
         assert stack.cloud.waiting(JOBS) == 0

@@ -10,7 +10,7 @@ SCHEDULES = 3
 
 
 @pytest.mark.parametrize("begins_s", [0.0, 5.0], ids=["from the start", "in the run"])
-@pytest.mark.parametrize("what", ["jobs", "replies", "temp", "public", "all"])
+@pytest.mark.parametrize("what", ["jobs", "replies", "all"])
 def test_34_five_minutes_without(what: str, begins_s: float) -> None:
     """All that was accepted ends well afterwards; what expires, does so by its own time to live."""
     with silence():
