@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from uuid import uuid4
 
 import pytest
 
@@ -66,7 +67,7 @@ def test_a_submission_core_dies_over_is_repeated_safely(stack: Stack, place: str
     durable_before = requested(stack)
     stack.core.stop()
     stack.restart_core(DARKROOM_FAILPOINTS=f"{place}=kill@1")
-    key = f"over {place}"
+    key = uuid4().hex
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(lambda: client.post(key=key, seed=3, timeout_s=60))
         stack.core.died_by_kill()

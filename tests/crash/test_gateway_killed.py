@@ -2,6 +2,7 @@
 
 import http.client
 from collections.abc import Iterator
+from uuid import uuid4
 
 import pytest
 
@@ -20,20 +21,20 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def test_a_repeated_submission_is_the_same_generation(stack: Stack, place: str, stored: int) -> None:
     """faults.md 1 and 2: before the commit nothing is there, after it the very generation that was committed."""
     doomed, other = stack.client("alice", gateway=0), stack.client("alice", gateway=1)
-    before = other.ids()
+    before, key = other.ids(), uuid4().hex
     stack.gateways[0].stop()
     stack.restart_gateway(0, DARKROOM_FAILPOINTS=f"{place}=kill@1")
     with pytest.raises((http.client.RemoteDisconnected, ConnectionError)):
-        doomed.post(key=place, seed=11)
+        doomed.post(key=key, seed=11)
     stack.gateways[0].died_by_kill()
     made = [each for each in other.ids() if each not in before]
     assert len(made) == stored
-    again = other.submit(key=place, seed=11)
+    again = other.submit(key=key, seed=11)
     assert [each for each in other.ids() if each not in before] == [again["id"]]
     assert not made or made == [again["id"]]
     assert other.ended(again["id"])["status"] == "succeeded"
     stack.restart_gateway(0)
-    assert doomed.submit(key=place, seed=11)["id"] == again["id"]
+    assert doomed.submit(key=key, seed=11)["id"] == again["id"]
 
 
 def test_the_other_gateway_goes_on(stack: Stack) -> None:

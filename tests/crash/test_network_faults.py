@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -131,6 +132,11 @@ def persistent(stack: Stack, keys: Sequence[str], statuses: Counter[int], prompt
         return list(pool.map(submit, keys))
 
 
+def keys(count: int) -> list[str]:
+    """Idempotency keys that nobody has used."""
+    return [uuid4().hex for _ in range(count)]
+
+
 def streams(stack: Stack) -> set[str]:
     return {event.stream for event in invariants.read_log(stack)}
 
@@ -149,7 +155,7 @@ def test_6_the_stream_is_cut_in_the_middle_of_cores_answer(stack: Stack, line: T
         healer = threading.Thread(target=heal_after_some)
         healer.start()
         try:
-            ids = persistent(stack, [f"six-{k}" for k in range(10)], statuses, prompt=f"{marker} {CANARY}")
+            ids = persistent(stack, keys(10), statuses, prompt=f"{marker} {CANARY}")
         finally:
             stop.set()
             healer.join()
@@ -165,7 +171,7 @@ def test_7_a_slow_line_that_breaks_a_third_of_the_time(stack: Stack, line: TcpPr
     before, spoiled, statuses, reads = streams(stack), line.resets, Counter[int](), Counter[int]()
     client = stack.client()
     with line.faulty(delay_s=0.2, reset_share=0.3):
-        ids = persistent(stack, [f"seven-{k}" for k in range(40)], statuses)
+        ids = persistent(stack, keys(40), statuses)
         paths = [("GET", f"/v1/generations/{each}") for each in ids[:15]] + [("GET", "/v1/generations")] * 10
         paths += [("POST", f"/v1/generations/{each}/cancel") for each in ids[:5]]
         with ThreadPoolExecutor(8) as pool:
