@@ -1,5 +1,6 @@
 """The worker dies by SIGKILL at each of its named places (faults.md 37); its successor finishes everything, once."""
 
+import os
 import signal
 from collections.abc import Iterator
 
@@ -8,6 +9,7 @@ import pytest
 from tests.api import Body
 from tests.e2e import invariants
 from tests.eventually import until
+from tests.fault_cloud import Call, FaultyCloud, Rule
 from tests.stack import Stack
 
 PLACES = [
@@ -61,6 +63,21 @@ def test_a_worker_killed_at(stack: Stack, place: str) -> None:
     stack.workers[0].start(DARKROOM_FAILPOINTS=f"{place}=kill@{nth}")
     ids = [client.submit(n=2, seed=number)["id"] for number in range(4)]
     stack.workers[0].died_by_kill()
+    finish(stack, ids)
+
+
+def test_a_worker_killed_in_the_middle_of_an_upload(stack: Stack) -> None:
+    """When a third of a picture has arrived at the store: nothing half is stored."""
+    worker = stack.workers[0]
+    worker.stop()
+
+    async def killed(call: Call) -> None:
+        os.kill(worker.pid, signal.SIGKILL)
+
+    with FaultyCloud(stack.emulator_port) as cloud, cloud.faulty(Rule("PutObject", killed, times=1, body_share=0.3)):
+        stack.restart_worker(AWS_ENDPOINT_URL=cloud.url)
+        ids = stack.client().submit_many([{"n": 2, "seed": number} for number in range(4)])
+        worker.died_by_kill()
     finish(stack, ids)
 
 
