@@ -11,6 +11,19 @@ ORDER = ("crash", "e2e", "simulation", "conformance", "integration", "fuzz", "pr
 """Folders, the slowest first."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--repeat`."""
+    parser.addoption("--repeat", type=int, default=1, help="run each test so many times, on the same stack")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """As many of each as `--repeat` says, one after the other."""
+    times = metafunc.config.getoption("--repeat")
+    if times > 1:
+        metafunc.fixturenames.append("repetition")
+        metafunc.parametrize("repetition", range(times))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """By folder; within a folder as collected."""
     root = Path(__file__).parent
