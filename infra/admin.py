@@ -44,8 +44,10 @@ class AdminServer:
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, self._host, self._port).start()
-        except OSError as error:
+        except BaseException as error:
             await self._runner.cleanup()
+            if not isinstance(error, OSError):
+                raise
             raise ConfigError(f"admin port {self._port} on {self._host}: {error.strerror or error}") from None
         return self
 

@@ -30,9 +30,23 @@ CORE = (
 GATEWAY = ("gateway.submit.0", "gateway.watch_core", "gateway.watch_keys")
 
 
-async def loses(name: str, service: Coroutine[Any, Any, None]) -> None:
+class Waited(Shutdown):
+    """Tells when the service has started whatever it has: then it waits. A start cut off leaves sockets to asyncio."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started = asyncio.Event()
+
+    async def wait(self) -> None:
+        self.started.set()
+        await super().wait()
+
+
+async def loses(name: str, service: Coroutine[Any, Any, None], started: asyncio.Event | None = None) -> None:
     """Runs `service`, cancels that loop, and expects the end of the service for that reason alone."""
     running = asyncio.create_task(service)
+    if started is not None:
+        await asyncio.wait_for(started.wait(), 20)
 
     def found() -> "list[asyncio.Task[Any]]":
         """Once it has begun: what is cancelled before never runs, and nobody can tell."""
@@ -70,12 +84,12 @@ async def test_a_worker_that_loses_a_loop_ends(name: str) -> None:
 @pytest.mark.parametrize("name", CORE)
 async def test_a_core_that_loses_a_loop_ends(name: str, tmp_path: Path) -> None:
     settings = CoreSettings(data_dir=tmp_path, core_port=0, core_admin_port=0)
-    await loses(name, serve_core(settings, Shutdown(), World().ports()))
+    shutdown = Waited()
+    await loses(name, serve_core(settings, shutdown, World().ports()), shutdown.started)
 
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("name", GATEWAY)
 async def test_a_gateway_that_loses_a_loop_ends(name: str, tmp_path: Path) -> None:
-    listening = asyncio.Event()
-    overrides = Overrides(links=FakeLinks(), on_listening=lambda _port, _admin: listening.set())
-    await loses(name, serve_gateway(settings_for(tmp_path / "gateway", 1), Shutdown(), overrides))
+    overrides, shutdown = Overrides(links=FakeLinks()), Waited()
+    await loses(name, serve_gateway(settings_for(tmp_path / "gateway", 1), shutdown, overrides), shutdown.started)
