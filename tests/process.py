@@ -1,11 +1,14 @@
 """One real process under test: started, signalled, awaited, its output kept in a file."""
 
+import fcntl
+import functools
 import os
 import random
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -89,14 +92,40 @@ def module(name: str, *arguments: str) -> list[str]:
 
 
 def free_port() -> int:
-    """A loopback port that is free now, below the range the kernel gives to outgoing connections."""
+    """A loopback port that is free now, below the range the kernel gives to outgoing connections, above that of chaos.
+
+    No other process of tests gets it while this one lives: also not before it is bound, or while its service is down.
+    """
     numbers = random.Random(os.urandom(8))
     for _ in range(100):
-        port = numbers.randrange(12_000, 30_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+        port = numbers.randrange(14_000, 30_000)
+        if port not in _TAKEN and _reserved(port) and _bindable(port):
+            _TAKEN.add(port)
             return port
     raise AssertionError("no free port on 127.0.0.1")
+
+
+_TAKEN: set[int] = set()
+
+
+@functools.cache
+def _reservations() -> int:
+    """One file for all processes: each locks the bytes whose places are its ports. To close it would unlock them."""
+    return os.open(Path(tempfile.gettempdir()) / f"darkroom-test-ports-{os.getuid()}", os.O_RDWR | os.O_CREAT, 0o600)
+
+
+def _reserved(port: int) -> bool:
+    try:
+        fcntl.lockf(_reservations(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False
+    return True
+
+
+def _bindable(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

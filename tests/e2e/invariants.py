@@ -53,7 +53,10 @@ def starts(stack: Stack) -> list[e.ImageStarted]:
 
 
 def check(stack: Stack, *, drained: bool = True) -> None:
-    """All invariants that can be seen from outside. `drained`: the queues must become empty, too."""
+    """All invariants that can be seen from outside, once everything has ended, also what no client waits for because
+    its 202 was lost. `drained`: the queues must become empty, too.
+    """
+    until(lambda: _all_ended(read_log(stack)), 40, what="all generations end", every_s=0.2)
     lines = read_log(stack)
     assert lines[: len(stack.log_before)] == stack.log_before, "the log has changed where it was written already"
     stack.log_before = lines
@@ -68,6 +71,12 @@ def check(stack: Stack, *, drained: bool = True) -> None:
                 stack.checked.add(body["id"])
     if drained:
         until(lambda: _drained(stack), 20, what="both queues become empty", every_s=0.2)
+
+
+def _all_ended(lines: list[Line]) -> bool:
+    left = {line.stream for line in lines} - {line.stream for line in lines if line.type in TERMINAL}
+    assert not left, f"{len(left)} are open: {sorted(left)[:3]}"
+    return True
 
 
 def check_log(stack: Stack, lines: list[Line]) -> None:
