@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 
 import structlog
 
@@ -56,7 +57,8 @@ def run(main: Callable[[Shutdown], Awaitable[None]]) -> int:
 
 def print_config_error(error: ConfigError) -> None:
     """The one line on stderr that a misconfigured process leaves."""
-    print("darkroom: " + " ".join(str(error).split()), file=sys.stderr, flush=True)  # noqa: T201
+    with suppress(OSError):  # on a full disk the exit code must do
+        print("darkroom: " + " ".join(str(error).split()), file=sys.stderr, flush=True)  # noqa: T201
 
 
 async def _with_signals(main: Callable[[Shutdown], Awaitable[None]]) -> None:

@@ -1,8 +1,9 @@
 """Logs and traces, set up once per process; modules themselves only call structlog.get_logger and trace.get_tracer.
 
 Logs go to stderr: JSON, or readable lines on a terminal, every line with trace and span id. Prompts, keys, tokens and
-signed links are taken out by name and, as a last net, by pattern. Traces follow the standard `OTEL_*` variables; with
-no exporter named there no SDK is imported, and a span costs next to nothing.
+signed links are taken out by name and, as a last net, by pattern. A line that cannot be written ends nothing: the next
+one says how many were missed. Traces follow the standard `OTEL_*` variables; with no exporter named there no SDK is
+imported, and a span costs next to nothing.
 """
 
 import logging
@@ -10,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, MutableMapping, Sequence
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import structlog
 from opentelemetry import trace
@@ -45,6 +46,29 @@ def set_up(service_name: str, settings: Settings, *, stream: TextIO | None = Non
     return _set_up_traces(service_name)
 
 
+class _Lines:
+    """Lines to `stream`, as a file for loggers: a full disk or a log reader that is gone must not end a service.
+
+    `missed` counts those since the last that got through: they are lost, or come late out of the stream's own buffer.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.missed = 0
+
+    def write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError:
+            self.missed += 1
+        else:
+            self.missed = 0
+
+    def flush(self) -> None:
+        """Done by `write`."""
+
+
 def _set_up_logs(service_name: str, settings: Settings, stream: TextIO) -> None:
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     readable = settings.log_format == "console" or (settings.log_format == "auto" and stream.isatty())
@@ -53,22 +77,30 @@ def _set_up_logs(service_name: str, settings: Settings, stream: TextIO) -> None:
         event.setdefault("service", service_name)
         return event
 
+    lines = _Lines(stream)
+
+    def add_missed(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        if lines.missed:
+            event["log_lines_missed"] = lines.missed
+        return event
+
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         add_service,
         add_trace_ids,
+        add_missed,
         redact,
     ]
     render = _rendering(readable=readable, colors=stream.isatty())
     structlog.configure(
         processors=[*shared, *render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(stream),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", lines)),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(stream)
+    handler = logging.StreamHandler(lines)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],

@@ -1,9 +1,11 @@
 """Logs hold no secret and name their trace; traces go out when, and only when, OTEL_* asks for it."""
 
+import errno
 import http.server
 import io
 import json
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -16,7 +18,7 @@ from opentelemetry import trace
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import TracerProvider
 
-from infra import telemetry
+from infra import lifecycle, telemetry
 from infra.settings import Settings
 from tests.emulators import clean_environment
 
@@ -89,6 +91,67 @@ def test_the_level_holds_for_both_kinds_of_logger(monkeypatch: pytest.MonkeyPatc
     logging.getLogger("library").info("quiet")
     structlog.get_logger().warning("loud")
     assert [json.loads(line)["event"] for line in output.getvalue().splitlines()] == ["loud"]
+
+
+class Disk(io.StringIO):
+    """Full while told so."""
+
+    full = False
+
+    def flush(self) -> None:
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_lines_that_cannot_be_written_are_counted_in_the_next_that_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk()
+    telemetry.set_up("darkroom-test", settings("json", monkeypatch), stream=disk)
+    structlog.get_logger().info("before")
+    disk.full = True
+    structlog.get_logger().warning("commit.refused")
+    logging.getLogger("library").warning("beware")
+    disk.full = False
+    structlog.get_logger().info("after")
+    logging.getLogger("library").warning("later")
+    counted = {each["event"]: each.get("log_lines_missed") for each in map(json.loads, disk.getvalue().splitlines())}
+    assert (counted["before"], counted["after"], counted["later"]) == (None, 2, None)
+
+
+NOWHERE_TO_LOG = """
+import logging, structlog
+from infra import lifecycle, telemetry
+from infra.settings import Settings
+telemetry.set_up("darkroom-test", Settings())
+async def main(shutdown):
+    for _ in range(1000):
+        structlog.get_logger().warning("commit.refused", reason="full")
+        logging.getLogger("library").warning("beware")
+    print("serves", flush=True)
+    raise lifecycle.ConfigError("no")
+raise SystemExit(lifecycle.run(main))
+"""
+
+
+@pytest.mark.parametrize("gone", ["full disk", "dead reader"])
+def test_a_process_whose_log_cannot_be_written_goes_on(gone: str) -> None:
+    reader, log = os.pipe()
+    os.close(reader)
+    if gone == "full disk":
+        os.close(log)
+        log = os.open("/dev/full", os.O_WRONLY)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", NOWHERE_TO_LOG],
+            env=clean_environment(),
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(log)
+    assert (done.stdout, done.returncode) == ("serves\n", lifecycle.EXIT_MISCONFIGURED)
 
 
 CHILD = """
