@@ -73,7 +73,12 @@ class Publisher:
         self._metrics = metrics
         self._waiting: dict[Ref, None] = {}  # in order; bounded by the images of open generations
         self._wake = asyncio.Semaphore(0)
-        self.trouble = ""
+        self._failing: dict[Ref, str] = {}  # those that are being tried again, since the last success
+
+    @property
+    def trouble(self) -> str:
+        """Why a picture that is still wanted was not copied; empty while the store does what it is asked."""
+        return next(iter(self._failing.values()), "")
 
     @property
     def waiting(self) -> int:
@@ -100,7 +105,10 @@ class Publisher:
             if ref is None:
                 continue
             del self._waiting[ref]
-            await retry(partial(self._attempt, ref), attempts=None, cap_s=5.0, rng=self._draw)
+            try:
+                await retry(partial(self._attempt, ref), attempts=None, cap_s=5.0, rng=self._draw)
+            finally:
+                self._failing.pop(ref, None)  # published, or not wanted any more
 
     async def _attempt(self, ref: Ref) -> None:
         picture = self._picture(ref)
@@ -114,10 +122,10 @@ class Publisher:
             ):
                 await self._publish(picture)
         except (Retryable, Permanent) as error:
-            self.trouble = f"store: {error}"
+            self._failing[ref] = f"store: {error}"
             _log.warning("publish.delayed", generation_id=ref[0], index=ref[1], reason=str(error))
             raise Retryable(str(error)) from error
-        self.trouble = ""
+        self._failing.clear()  # the store works: one picture that it does not copy makes nobody unready
 
     def _picture(self, ref: Ref) -> _Picture | None:
         """What to publish; None when it is not wanted any more, or done."""

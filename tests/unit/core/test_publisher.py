@@ -126,6 +126,20 @@ def test_a_cancellation_while_copying_leaves_no_object() -> None:
     virtual_time.run(main())
 
 
+def test_trouble_with_a_picture_ends_when_nobody_wants_the_picture_any_more() -> None:
+    async def main() -> None:
+        world = World()
+        async with world.core() as core:
+            first, _ = await one_dispatched(world, core, n=2)
+            world.public.unreachable = True
+            await say(world, await put(world, rendered(first, "att_1", DATA)))
+            await eventually(lambda: any("store" in reason for reason in core.reasons()))
+            await core.service.cancel("ann", "g")
+            await eventually(lambda: not core.reasons(), 30)
+
+    virtual_time.run(main())
+
+
 def test_a_copy_that_comes_too_late_is_deleted() -> None:
     async def main() -> None:
         world = World()
