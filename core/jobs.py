@@ -52,6 +52,8 @@ def outgoing(job: Job, prompts: Mapping[str, Prompts], queue: str) -> Outgoing:
             "darkroom.image.index": job.image.index,
             "darkroom.dispatch": job.image.dispatches + 1,
         },
+        record_exception=False,
+        set_status_on_exception=False,
     ) as span:
         return Outgoing(body=body, attributes=tracing.attributes_of(tracing.trace_of(span)))
 

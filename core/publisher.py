@@ -119,8 +119,11 @@ class Publisher:
                 "publish",
                 context=tracing.context_of(picture.state.trace),
                 attributes={"darkroom.generation.id": ref[0], "darkroom.image.index": ref[1]},
-            ):
-                await self._publish(picture)
+                record_exception=False,
+                set_status_on_exception=False,
+            ) as span:
+                with tracing.marking(span):
+                    await self._publish(picture)
         except (Retryable, Permanent) as error:
             self._failing[ref] = f"store: {error}"
             _log.warning("publish.delayed", generation_id=ref[0], index=ref[1], reason=str(error))

@@ -3,12 +3,18 @@
 import hashlib
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from core import publisher
 from core.parts import Core
 from core.state import Ending
+from infra.retry import Retryable
 from schema import fast, pb
 from tests import virtual_time
 from tests.eventually import eventually
+from tests.fakes import FakeBucket
 from tests.unit.core.rig import VISIBILITY_S, Worker, World, rendered, working
 from tests.unit.core.test_replies import DATA, ending, one_dispatched, put, say
 
@@ -136,6 +142,39 @@ def test_trouble_with_a_picture_ends_when_nobody_wants_the_picture_any_more() ->
             await eventually(lambda: any("store" in reason for reason in core.reasons()))
             await core.service.cancel("ann", "g")
             await eventually(lambda: not core.reasons(), 30)
+
+    virtual_time.run(main())
+
+
+class CutOff(FakeBucket):
+    """Fails as botocore does, whose errors tell the whole address."""
+
+    async def copy_from(self, source: FakeBucket, source_key: str, key: str, *, content_type: str) -> bool:
+        try:
+            raise ConnectionError(f'Could not connect to the endpoint URL: "http://store/public/{key}"')
+        except ConnectionError as error:
+            raise Retryable("copy to public: EndpointConnectionError") from error
+
+
+def test_the_span_of_a_copy_that_fails_does_not_tell_the_secret_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(publisher, "_tracer", provider.get_tracer("test"))
+
+    async def main() -> None:
+        world = World(public=CutOff(name="public"))
+        async with world.core() as core:
+            won = await decided(world, core)
+            await eventually(exporter.get_finished_spans)
+            [image] = core.writer.open["g"].images
+            assert image.rendered is not None
+            span = exporter.get_finished_spans()[0]
+            assert image.rendered.public_token not in span.to_json()
+            assert won.sha256.hex() not in span.to_json()
+            assert not span.status.is_ok
+            assert span.attributes is not None
+            assert span.attributes["error.type"] == "Retryable"
 
     virtual_time.run(main())
 
