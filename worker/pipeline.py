@@ -15,7 +15,7 @@ from worker.errors import BadOutput
 from worker.finish import Finisher
 from worker.metrics import Metrics
 from worker.ports import Failpoints, Recorder, Threads
-from worker.types import Encoded, Failed, Failure, Finished, Held, State, Uploaded
+from worker.types import Encoded, Failed, Failure, Finished, Held, State
 from worker.upload import Uploader
 from worker.window import Window
 
@@ -162,6 +162,7 @@ class Line:
     def drop_now(self, held: Held) -> None:
         """Nobody wants what is on the GPU any more: only its message is left to delete."""
         self._metrics.dropped.labels(state=held.state.value).inc()
+        held.unwanted = True
         if self._leaves(held):
             self._settle.put_now(held)
 
@@ -180,6 +181,7 @@ class Line:
     async def drop(self, held: Held) -> None:
         """Nobody wants it any more: only its message is left to delete."""
         self._metrics.dropped.labels(state=held.state.value).inc()
+        held.unwanted = True
         self._window.move(held, State.FINISHING)
         await self._settle.put(held)
 
@@ -207,5 +209,4 @@ class Line:
 
     async def _uploaded(self, encoded: Encoded) -> None:
         held = encoded.finished.held
-        outcome: Held | Uploaded = held if held.unwanted else await self._uploader.upload(encoded)
-        await self._settle.put(outcome)
+        await self._settle.put(await self._uploader.upload(encoded) or held)

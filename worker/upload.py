@@ -41,17 +41,19 @@ class Uploader:
         self._failpoints = failpoints
         self._recorder = recorder
 
-    async def upload(self, encoded: Encoded) -> Uploaded:
-        """Returns once the store has verified the digest; tries for ever."""
+    async def upload(self, encoded: Encoded) -> Uploaded | None:
+        """Returns once the store has verified the digest; tries for as long as the picture is wanted, else None."""
         loop = asyncio.get_running_loop()
         held = encoded.finished.held
         key = replies.temp_key(held)
         began = loop.time()
         span = tracing.upload(held, self._bucket, len(encoded.data))
         try:
-            await retry(lambda: self._put(key, encoded), attempts=None, rng=self._rng, on_retry=self._failed)
+            stored = await retry(lambda: self._put(key, encoded), attempts=None, rng=self._rng, on_retry=self._failed)
         finally:
             tracing.end(span)
+        if not stored:
+            return None
         self._health.clear("store")
         await self._failpoints.reach("worker.uploaded")
         ended = loop.time()
@@ -60,13 +62,16 @@ class Uploader:
         self._recorder("upload", held.id, began, ended)
         return Uploaded(encoded=encoded, key=key, upload_s=took)
 
-    async def _put(self, key: str, encoded: Encoded) -> None:
+    async def _put(self, key: str, encoded: Encoded) -> bool:
+        if encoded.finished.held.unwanted:
+            return False
         await self._failpoints.reach("worker.upload_mid")
         try:
             async with asyncio.timeout(self._deadline_s):
                 await self._store.put(key, encoded.data, content_type=encoded.content_type, sha256=encoded.sha256)
         except (Permanent, TimeoutError) as error:  # a refused upload is the operator's to mend, not the image's fault
             raise Retryable(type(error).__name__) from error
+        return True
 
     def _failed(self, made: int, error: Retryable) -> None:
         self._metrics.upload_failures.inc()

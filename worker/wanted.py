@@ -1,7 +1,9 @@
 """Asks which of the held images are still wanted, and tells how far they are. Optional, batched, fails open.
 
-Asked before every batch and about once a second for everything held. When the answerer is out of reach, batches
-are not held up by asking again for a while: an unwanted picture costs GPU time and nothing else.
+Asked before every batch and about once a second for everything held, until its reply is accepted: whoever sends
+images out takes one that it does not hear of for lost, and a picture may wait for its store for a long time. When
+the answerer is out of reach, batches are not held up by asking again for a while: an unwanted picture costs GPU time
+and nothing else.
 """
 
 import asyncio
@@ -50,7 +52,7 @@ class Inquiry:
         """For ever."""
         while True:
             await asyncio.sleep(self._every_s)
-            await self.sift([held for held in self._window.held() if held.state is not State.FINISHING])
+            await self.sift([held for held in self._window.held() if not held.unwanted])
 
     async def before_batch(self, members: Sequence[Held]) -> None:
         """Drops those of `members` that nobody wants."""
@@ -66,7 +68,7 @@ class Inquiry:
             Holding(
                 generation_id=held.job.image.generation_id,
                 index=held.job.image.index,
-                running=held.state is State.RUNNING,
+                running=held.state in (State.RUNNING, State.FINISHING),
                 step=held.step,
             )
             for held in members
