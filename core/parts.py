@@ -18,7 +18,7 @@ from core.estimates import Estimates
 from core.expiry import Expiry
 from core.leftovers import Leftovers
 from core.metrics import Metrics
-from core.ports import Drafts, EventLog, Failpoints, Gallery, JobQueue, Projection, ReplyQueue, Upkeep
+from core.ports import Drafts, EventLog, Failpoints, Gallery, JobQueue, Precedents, Projection, ReplyQueue, Upkeep
 from core.progress import Progress, Workers
 from core.prompts import Prompts
 from core.publisher import Publisher
@@ -36,7 +36,7 @@ _log = structlog.get_logger()
 _DRAIN_LOOK_S = 0.02
 
 
-class Log(EventLog, Projection, Upkeep, Protocol):
+class Log(EventLog, Precedents, Projection, Upkeep, Protocol):
     """One log, seen from every side."""
 
 

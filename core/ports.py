@@ -1,6 +1,6 @@
 """What core needs from the world, in core's words. Adapters fit structurally; `app.py` joins them."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -61,11 +61,23 @@ class EventLog(Protocol):
         LogBroken.
         """
 
+    def open_streams(self) -> AsyncIterator[Sequence[Recorded]]:
+        """The streams that have no terminal event, one by one, in the order of their first events."""
+
+
+class Precedents(Protocol):
+    """What the writer must know of the past before it decides. Only the writer asks, and only between two appends:
+    so these are answered where appends are made, and wait for nobody who asks something of `Projection`.
+    """
+
     async def stream(self, generation_id: str) -> Sequence[Recorded]:
         """All events of one generation in order; empty when there is none. Raises LogBroken for damaged bytes."""
 
-    def open_streams(self) -> AsyncIterator[Sequence[Recorded]]:
-        """The streams that have no terminal event, one by one, in the order of their first events."""
+    async def known(self, generation_ids: Sequence[str]) -> Collection[str]:
+        """Those of the generations that the log holds."""
+
+    async def keys(self, wanted: Sequence[tuple[str, str]], running_ms: int) -> Mapping[tuple[str, str], KeyRow]:
+        """The unexpired rows of those (tenant, key) that exist."""
 
 
 class Upkeep(Protocol):
@@ -82,7 +94,7 @@ class Upkeep(Protocol):
 
 
 class Projection(Protocol):
-    """What can be asked of the log's tables. Reads see every append that has returned."""
+    """What others than the writer ask of the log's tables. Reads see every append that has returned."""
 
     async def rows(self, generation_ids: Sequence[str]) -> Mapping[str, Rows]:
         """The rows of those generations that exist."""
@@ -94,9 +106,6 @@ class Projection(Protocol):
 
     async def prompts(self, generation_ids: Sequence[str]) -> Mapping[str, PromptRow]:
         """The prompts of those generations that exist and are not erased."""
-
-    async def keys(self, wanted: Sequence[tuple[str, str]], running_ms: int) -> Mapping[tuple[str, str], KeyRow]:
-        """The unexpired rows of those (tenant, key) that exist."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

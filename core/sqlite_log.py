@@ -1,13 +1,14 @@
-"""The event log and its projection on SQLite: the adapter behind `ports.EventLog` and `ports.Projection`.
+"""The event log and its projection on SQLite: the adapter behind `ports.EventLog` and its neighbours.
 
 `app.py` opens it with `async with`; nobody else knows it. A writing and a reading connection, each on aiosqlite's
-thread of its own, so that a read never waits for a sync. Whole transactions run as one function on that thread,
-so that a cancelled caller can leave nothing half done: what has begun is finished.
+thread of its own: no question waits for a sync, and no decision waits for a question, for what the writer has to
+know it reads on the writing one, which is idle until it has decided. Whole transactions run as one function on that
+thread, so that a cancelled caller can leave nothing half done: what has begun is finished.
 """
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -108,8 +109,16 @@ class SqliteLog:
         await _run(self._writing, lambda _: self._writer.save_running_ms(running_ms))
 
     async def stream(self, generation_id: str) -> Sequence[Recorded]:
-        """As `ports.EventLog.stream`."""
-        return await _run(self._reading, lambda connection: sqlite_read.stream(connection, generation_id))
+        """As `ports.Precedents.stream`."""
+        return await _run(self._writing, lambda connection: sqlite_read.stream(connection, generation_id))
+
+    async def known(self, generation_ids: Sequence[str]) -> Collection[str]:
+        """As `ports.Precedents.known`."""
+        return await _run(self._writing, lambda connection: sqlite_read.known(connection, generation_ids))
+
+    async def keys(self, wanted: Sequence[tuple[str, str]], running_ms: int) -> Mapping[tuple[str, str], KeyRow]:
+        """As `ports.Precedents.keys`."""
+        return await _run(self._writing, lambda connection: sqlite_read.keys(connection, wanted, running_ms))
 
     async def open_streams(self) -> AsyncIterator[Sequence[Recorded]]:
         """As `ports.EventLog.open_streams`."""
@@ -137,10 +146,6 @@ class SqliteLog:
     async def prompts(self, generation_ids: Sequence[str]) -> Mapping[str, PromptRow]:
         """As `ports.Projection.prompts`."""
         return await _run(self._reading, lambda connection: sqlite_read.prompts(connection, generation_ids))
-
-    async def keys(self, wanted: Sequence[tuple[str, str]], running_ms: int) -> Mapping[tuple[str, str], KeyRow]:
-        """As `ports.Projection.keys`."""
-        return await _run(self._reading, lambda connection: sqlite_read.keys(connection, wanted, running_ms))
 
 
 async def _connect(path: Path, stack: AsyncExitStack) -> aiosqlite.Connection:

@@ -5,7 +5,7 @@ one JSON parameter, so that every statement has one form.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
@@ -42,7 +42,7 @@ def recorded(row: tuple[Any, ...]) -> Recorded:
 
 
 def stream(connection: "sqlite3.Connection", generation_id: str) -> Sequence[Recorded]:
-    """As `ports.EventLog.stream`."""
+    """As `ports.Precedents.stream`."""
     query = f"SELECT {EVENT_COLUMNS} FROM events WHERE stream = ? ORDER BY version"
     return _gapless(generation_id, [recorded(row) for row in connection.execute(query, (generation_id,))])
 
@@ -67,6 +67,12 @@ def _gapless(generation_id: str, events: Sequence[Recorded]) -> Sequence[Recorde
                 f"event {event.position} of {generation_id}: version {event.version} where {wanted} belongs"
             )
     return events
+
+
+def known(connection: "sqlite3.Connection", generation_ids: Sequence[str]) -> Collection[str]:
+    """As `ports.Precedents.known`."""
+    query = f"SELECT id FROM generations WHERE id IN {_GIVEN}"
+    return [generation_id for (generation_id,) in connection.execute(query, (json.dumps(list(generation_ids)),))]
 
 
 def rows(connection: "sqlite3.Connection", generation_ids: Sequence[str]) -> Mapping[str, Rows]:
@@ -105,7 +111,7 @@ def prompts(connection: "sqlite3.Connection", generation_ids: Sequence[str]) -> 
 def keys(
     connection: "sqlite3.Connection", wanted: Sequence[tuple[str, str]], running_ms: int
 ) -> Mapping[tuple[str, str], KeyRow]:
-    """As `ports.Projection.keys`."""
+    """As `ports.Precedents.keys`."""
     query = (
         "SELECT k.tenant, k.key, k.generation_id, k.body_sha256, k.expires_at_running_ms "
         "FROM json_each(?) AS w CROSS JOIN keys AS k ON k.tenant = json_extract(w.value, '$[0]') "

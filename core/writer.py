@@ -19,7 +19,7 @@ from core.decide import Now
 from core.draft import Change, Draft, Order, Result, unfinished
 from core.errors import LogFull, LogHeld
 from core.metrics import Metrics
-from core.ports import EventLog, Projection
+from core.ports import EventLog, Precedents
 from core.state import Generation, fold
 from infra.retry import Retryable
 
@@ -43,7 +43,7 @@ class Writer:
     def __init__(
         self,
         log: EventLog,
-        projection: Projection,
+        precedents: Precedents,
         *,
         now: Callable[[], Now],
         metrics: Metrics,
@@ -53,7 +53,7 @@ class Writer:
         ended_kept: int = 2_000,
     ) -> None:
         self._log = log
-        self._projection = projection
+        self._precedents = precedents
         self._now = now
         self._metrics = metrics
         self._backlog_cap = backlog_cap
@@ -197,17 +197,17 @@ class Writer:
             if order.claim is not None and isinstance(order.command, c.Request):
                 claims.add((order.command.tenant, order.claim.key))
         if claims:
-            draft.keys.update(await self._projection.keys(sorted(claims), draft.now.running_ms))
+            draft.keys.update(await self._precedents.keys(sorted(claims), draft.now.running_ms))
             for row in draft.keys.values():
                 first = draft.before[row.generation_id] = self.remembered(row.generation_id)
                 if first is None:
                     unknown[row.generation_id] = None
         if unknown:
-            for known in await self._projection.rows(list(unknown)):
+            for known in await self._precedents.known(list(unknown)):
                 draft.before[known] = await self._read(known)
 
     async def _read(self, generation_id: str) -> Generation | None:
-        history = await self._log.stream(generation_id)
+        history = await self._precedents.stream(generation_id)
         if not history:
             return None
         state = fold(generation_id, [(each.event, each.at_ms) for each in history])

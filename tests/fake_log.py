@@ -5,7 +5,7 @@ this log takes the real one takes too. Faults are switched by attributes.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from core.codec import decode, encode, type_of
@@ -114,6 +114,9 @@ class FakeLog:
         self._raise_faults()
         self.running_ms = running_ms
         self._keys = {k: row for k, row in self._keys.items() if row.expires_at_running_ms > running_ms}
+
+    async def known(self, generation_ids: Sequence[str]) -> Collection[str]:
+        return [each for each in generation_ids if each in self._streams]
 
     async def rows(self, generation_ids: Sequence[str]) -> Mapping[str, Rows]:
         return {each: self._rows[each] for each in generation_ids if each in self._rows}

@@ -11,7 +11,7 @@ import pytest_asyncio
 from core import events as e
 from core.errors import VersionConflict
 from core.events import Event
-from core.ports import EventLog, Projection, Transaction, Upkeep
+from core.ports import EventLog, Precedents, Projection, Transaction, Upkeep
 from core.sqlite_log import SqliteLog
 from core.views import project
 from schema import limits
@@ -33,8 +33,8 @@ from tests.core_events import (
 from tests.fake_log import FakeLog
 
 
-class Log(EventLog, Upkeep, Projection, Protocol):
-    """All three ports, as one adapter has them."""
+class Log(EventLog, Precedents, Upkeep, Projection, Protocol):
+    """All four ports, as one adapter has them."""
 
 
 @pytest_asyncio.fixture(params=["sqlite", "fake"])
@@ -72,6 +72,7 @@ async def test_a_stream_comes_back_as_it_was_written(log: Log) -> None:
     assert {each.generation_id for each in stream} == {"gen_1"}
     assert (stream[1].at_ms, stream[1].running_ms) == (transaction("gen_1", WHOLE).entries[1].at_ms, 1_000)
     assert await log.stream("gen_0") == []
+    assert set(await log.known(["gen_0", "gen_2", "gen_1"])) == {"gen_1", "gen_2"}
 
 
 @pytest.mark.asyncio

@@ -246,6 +246,27 @@ async def test_reads_do_not_wait_for_an_append(path: Path) -> None:
         assert len(await log.rows(["gen_1"])) == 1
 
 
+@pytest.mark.asyncio
+async def test_what_the_writer_asks_does_not_wait_for_what_others_ask(path: Path) -> None:
+    there, go_on = threading.Event(), threading.Event()
+
+    def long_question(_: "sqlite3.Connection") -> None:
+        there.set()
+        assert go_on.wait(10)
+
+    async with SqliteLog(path) as log:
+        await log.append(submission("gen_1", key="k"))
+        other = asyncio.create_task(_run(log._reading, long_question), name="other")
+        await eventually(there.is_set)
+        async with asyncio.timeout(5):
+            assert set(await log.keys([("acme", "k")], 0)) == {("acme", "k")}
+            assert list(await log.known(["gen_1", "gen_2"])) == ["gen_1"]
+            assert len(await log.stream("gen_1")) == 1
+        assert not other.done()
+        go_on.set()
+        await other
+
+
 def test_the_pinned_place_where_a_whole_transaction_runs_on_aiosqlites_thread() -> None:
     assert importlib.metadata.version("aiosqlite") == "0.22.1", "read _run in core/sqlite_log.py again"
     assert vars(sys.modules["aiosqlite.core"])["sqlite3"] is sqlite3

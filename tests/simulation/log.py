@@ -1,7 +1,7 @@
 """A simulated disk with core's event log on it: what was acknowledged survives a crash, what was not may or may not."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,6 +119,10 @@ class SimLog:
         async for stream in self._disk.content.open_streams():
             await self._read()
             yield stream
+
+    async def known(self, generation_ids: Sequence[str]) -> Collection[str]:
+        await self._read()
+        return await self._disk.content.known(generation_ids)
 
     async def rows(self, generation_ids: Sequence[str]) -> Mapping[str, Rows]:
         await self._read()
