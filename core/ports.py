@@ -99,9 +99,13 @@ class Projection(Protocol):
     async def rows(self, generation_ids: Sequence[str]) -> Mapping[str, Rows]:
         """The rows of those generations that exist."""
 
-    async def page(self, tenant: str, *, before: int, limit: int, status: int) -> tuple[Sequence[Rows], int]:
+    async def page(
+        self, tenant: str, *, before: int, limit: int, status: int, looks: int
+    ) -> tuple[Sequence[Rows], int]:
         """Up to `limit` generations of a tenant, newest first, begun before log position `before` (0: from the
         newest), with this status (0: any); and the position to go on from (0: no more).
+
+        Looks at no more than `looks` of them: a page may hold fewer than `limit`, or none, and not be the last.
         """
 
     async def prompts(self, generation_ids: Sequence[str]) -> Mapping[str, PromptRow]:

@@ -10,6 +10,7 @@ import hmac
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from core import commands as c
 from core.admission import Admission
@@ -25,6 +26,11 @@ from core.views import Rows, project, view
 from core.writer import Writer
 from infra.retry import Retryable
 from schema import fast, limits, pb, validate
+
+LIST_LOOKS: Final = 10_000
+"""Generations that one page of a list looks at; its cursor goes on from there. Measured, on two busy cores: 11 to 18 ms
+where a tenant's rows lie together, 32 to 87 ms where each fiftieth is its own; meanwhile other questions wait.
+"""
 
 _RETRY_AFTER_S = 5
 _QUEUED = pb.GenerationStatus(pb.GenerationStatus.QUEUED)
@@ -144,11 +150,17 @@ class Service:
     async def list(
         self, tenant: str, *, page_size: int, cursor: str, status: int
     ) -> tuple[Sequence[pb.GenerationView], str]:
-        """A page of the tenant's generations, newest first, and the cursor of the next one. Raises BadRequest."""
+        """A page of the tenant's generations, newest first, and the cursor of the next one, empty when this is the
+        last. A page may hold fewer than asked for and not be the last. Raises BadRequest.
+        """
         if not 0 <= page_size <= limits.MAX_LIST_PAGE:
             raise BadRequest("page_size", f"may be at most {limits.MAX_LIST_PAGE}")
         rows, more = await self._projection.page(
-            tenant, before=_position(cursor), limit=page_size or limits.MAX_LIST_PAGE, status=status
+            tenant,
+            before=_position(cursor),
+            limit=page_size or limits.MAX_LIST_PAGE,
+            status=status,
+            looks=LIST_LOOKS,
         )
         known = await self._prompts.of_any([each.generation.id for each in rows if not each.generation.erased])
         found = [_Found(each, self._writer.open.get(each.generation.id)) for each in rows]

@@ -137,10 +137,12 @@ class SqliteLog:
         """As `ports.Projection.rows`."""
         return await _run(self._reading, lambda connection: sqlite_read.rows(connection, generation_ids))
 
-    async def page(self, tenant: str, *, before: int, limit: int, status: int) -> tuple[Sequence[Rows], int]:
+    async def page(
+        self, tenant: str, *, before: int, limit: int, status: int, looks: int
+    ) -> tuple[Sequence[Rows], int]:
         """As `ports.Projection.page`."""
         return await _run(
-            self._reading, lambda c: sqlite_read.page(c, tenant, before=before, limit=limit, status=status)
+            self._reading, lambda c: sqlite_read.page(c, tenant, before=before, limit=limit, status=status, looks=looks)
         )
 
     async def prompts(self, generation_ids: Sequence[str]) -> Mapping[str, PromptRow]:

@@ -83,17 +83,22 @@ def rows(connection: "sqlite3.Connection", generation_ids: Sequence[str]) -> Map
 
 
 def page(
-    connection: "sqlite3.Connection", tenant: str, *, before: int, limit: int, status: int
+    connection: "sqlite3.Connection", tenant: str, *, before: int, limit: int, status: int, looks: int
 ) -> tuple[Sequence[Rows], int]:
-    """As `ports.Projection.page`."""
+    """As `ports.Projection.page`. The index knows tenants and not statuses, so what does not fit costs a look too."""
+    start = before or NEWEST
+    beyond = (
+        "SELECT position FROM generations WHERE tenant = ? AND position < ? ORDER BY position DESC LIMIT 1 OFFSET ?"
+    )
+    (rest,) = connection.execute(beyond, (tenant, start, looks if status else min(limit, looks))).fetchone() or (0,)
     query = (
-        f"SELECT position, {_GENERATIONS} FROM generations WHERE tenant = ? AND position < ? "
+        f"SELECT position, {_GENERATIONS} FROM generations WHERE tenant = ? AND position < ? AND position > ? "
         "AND (? = 0 OR status = ?) ORDER BY position DESC LIMIT ?"
     )
-    found = connection.execute(query, (tenant, before or NEWEST, status, status, limit + 1)).fetchall()
+    found = connection.execute(query, (tenant, start, rest, status, status, limit + 1)).fetchall()
     shown = found[:limit]
-    generations = [_generation(row[1:]) for row in shown]
-    return list(_with_images(connection, generations)), shown[-1][0] if len(found) > limit else 0
+    more = shown[-1][0] if len(found) > limit else rest and rest + 1
+    return list(_with_images(connection, [_generation(row[1:]) for row in shown])), more
 
 
 def prompts(connection: "sqlite3.Connection", generation_ids: Sequence[str]) -> Mapping[str, PromptRow]:

@@ -12,7 +12,7 @@ from schema import pb
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """One page of a list, newest first. An empty cursor: no more."""
+    """One page of a list, newest first, perhaps shorter than asked for. An empty cursor: no more."""
 
     generations: Sequence[pb.GenerationView]
     next_cursor: str

@@ -121,15 +121,18 @@ class FakeLog:
     async def rows(self, generation_ids: Sequence[str]) -> Mapping[str, Rows]:
         return {each: self._rows[each] for each in generation_ids if each in self._rows}
 
-    async def page(self, tenant: str, *, before: int, limit: int, status: int) -> tuple[Sequence[Rows], int]:
-        found = []
-        for generation_id, places in reversed(self._streams.items()):
-            rows = self._rows[generation_id]
-            fits = rows.generation.tenant == tenant and status in (0, rows.generation.status)
-            if fits and (not before or places[0] < before):
-                found.append((rows, places[0]))
+    async def page(
+        self, tenant: str, *, before: int, limit: int, status: int, looks: int
+    ) -> tuple[Sequence[Rows], int]:
+        own = [
+            (self._rows[generation_id], places[0])
+            for generation_id, places in reversed(self._streams.items())
+            if self._rows[generation_id].generation.tenant == tenant and (not before or places[0] < before)
+        ]
+        found = [(rows, place) for rows, place in own[:looks] if status in (0, rows.generation.status)]
         shown = found[:limit]
-        return [rows for rows, _ in shown], shown[-1][1] if len(found) > limit else 0
+        beyond = own[looks][1] + 1 if len(own) > looks else 0
+        return [rows for rows, _ in shown], shown[-1][1] if len(found) > limit else beyond
 
     async def prompts(self, generation_ids: Sequence[str]) -> Mapping[str, PromptRow]:
         self._raise_unreadable()

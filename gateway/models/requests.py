@@ -58,7 +58,9 @@ class ListQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    limit: Annotated[int, Field(ge=1, le=limits.MAX_LIST_PAGE)] = Field(20, description="Generations per page.")
+    limit: Annotated[int, Field(ge=1, le=limits.MAX_LIST_PAGE)] = Field(
+        20, description="Generations per page at most; a page may hold fewer, even none, and not be the last."
+    )
     cursor: Annotated[str, Field(max_length=256, pattern=r"^[A-Za-z0-9_.:=-]*$")] = Field(
         "", description="next_cursor of the page before; left out: the newest."
     )

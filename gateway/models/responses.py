@@ -78,7 +78,9 @@ class Generation(Body):
 
 
 class GenerationList(Body):
-    """One page, newest first."""
+    """One page, newest first. It may hold fewer than `limit`, even none, and not be the last: then a filter has found
+    little so far. The list ends where `has_more` is false and `next_cursor` is null.
+    """
 
     object: Literal["list"]
     data: list[Generation]

@@ -160,16 +160,44 @@ async def test_a_list_is_paged_newest_first_within_its_tenant(log: Log) -> None:
     await log.append(transaction("gen_4", [requested(), e.GenerationCancelled()], after=1))
     seen, before = [], 0
     while True:
-        rows, before = await log.page("acme", before=before, limit=2, status=0)
+        rows, before = await log.page("acme", before=before, limit=2, status=0, looks=100)
         assert len(rows) == 2
         seen += [row.generation.id for row in rows]
         if not before:
             break
     assert seen == ["gen_6", "gen_5", "gen_4", "gen_2", "gen_1", "gen_0"]
-    cancelled, more = await log.page("acme", before=0, limit=2, status=5)
+    cancelled, more = await log.page("acme", before=0, limit=2, status=5, looks=100)
     assert [row.generation.id for row in cancelled] == ["gen_4"]
     assert more == 0
-    assert await log.page("nobody", before=0, limit=2, status=0) == ([], 0)
+    assert await log.page("nobody", before=0, limit=2, status=0, looks=100) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    ("status", "looks", "pages"),
+    [
+        (5, 3, [[], ["gen_4"], ["gen_0"]]),  # nothing among the newest three of acme, and yet there is more
+        (5, 4, [["gen_4"], ["gen_0"]]),
+        (5, 8, [["gen_4", "gen_0"]]),
+        (5, 1, [[], [], [], ["gen_4"], [], [], [], ["gen_0"]]),
+        (2, 3, [[], [], []]),
+        (1, 3, [["gen_8", "gen_7"], ["gen_6", "gen_3"], ["gen_2", "gen_1"]]),
+        (0, 1, [[f"gen_{number}"] for number in (8, 7, 6, 4, 3, 2, 1, 0)]),
+    ],
+)
+@pytest.mark.asyncio
+async def test_a_page_looks_at_so_many_and_no_more_and_tells_where_to_go_on(
+    log: Log, status: int, looks: int, pages: list[list[str]]
+) -> None:
+    for number in range(9):
+        await log.append(submission(f"gen_{number}", tenant="acme" if number != 5 else "other"))
+    for number in (0, 4):
+        await log.append(transaction(f"gen_{number}", [requested(), e.GenerationCancelled()], after=1))
+    seen, before, more = [], 0, True
+    while more:
+        rows, before = await log.page("acme", before=before, limit=2, status=status, looks=looks)
+        seen.append([row.generation.id for row in rows])
+        more = before != 0
+    assert seen == pages
 
 
 @pytest.mark.asyncio

@@ -128,9 +128,11 @@ class SimLog:
         await self._read()
         return await self._disk.content.rows(generation_ids)
 
-    async def page(self, tenant: str, *, before: int, limit: int, status: int) -> tuple[Sequence[Rows], int]:
+    async def page(
+        self, tenant: str, *, before: int, limit: int, status: int, looks: int
+    ) -> tuple[Sequence[Rows], int]:
         await self._read()
-        return await self._disk.content.page(tenant, before=before, limit=limit, status=status)
+        return await self._disk.content.page(tenant, before=before, limit=limit, status=status, looks=looks)
 
     async def prompts(self, generation_ids: Sequence[str]) -> Mapping[str, PromptRow]:
         await self._read()
