@@ -1,11 +1,13 @@
 """The step-time curve, learned: seconds of one step of a batch of b, per kind of work. No I/O, no clock.
 
+The event loop observes while the GPU's thread asks: who asks looks at a copy of the sizes, and at one table.
+
 The admission policy asks it what another member would cost. Until a kind is known the curve is an assumption:
 UNKNOWN_STEP_S alone, and each further member costs half a step more. That is hopeful on purpose: it lets batches
 grow, and grown batches teach what they really cost, whereas a gloomy guess would never be put to the test.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 UNKNOWN_STEP_S = 0.05
@@ -50,34 +52,11 @@ class _Curve:
         self.table = ()
 
     def seconds(self, size: int) -> float:
-        if len(self.table) < size:
-            self.table = self._learned(max(size, 8, *self.sizes))
-        return self.table[size - 1]
-
-    def _learned(self, largest: int) -> list[float]:
-        base, slope = self._line()
-        table: list[float] = []
-        for size in range(1, largest + 1):
-            fitted = base + slope * size
-            measured = self.sizes.get(size)
-            if measured is not None:
-                fitted += (measured.seconds - fitted) * measured.steps / (measured.steps + TRUST)
-            table.append(fitted)
-        return _rising(table)
-
-    def _line(self) -> tuple[float, float]:
-        """c0 and c1 of c0 + c1·b, by least squares, each size weighing as many steps as it had, at most TRUST."""
-        points = [(size, each.seconds, min(each.steps, TRUST)) for size, each in self.sizes.items()]
-        total = sum(weight for _, _, weight in points)
-        mean_size = sum(size * weight for size, _, weight in points) / total
-        mean_s = sum(seconds * weight for _, seconds, weight in points) / total
-        spread = sum(weight * (size - mean_size) ** 2 for size, _, weight in points)
-        if not spread:
-            slope = mean_s * UNKNOWN_ALPHA / (1 - UNKNOWN_ALPHA + UNKNOWN_ALPHA * mean_size)
-        else:
-            slope = sum(weight * (size - mean_size) * (seconds - mean_s) for size, seconds, weight in points) / spread
-        slope = min(max(slope, 0.0), mean_s / mean_size)  # neither a gift, nor worse than one after the other
-        return mean_s - slope * mean_size, slope
+        table = self.table
+        if len(table) < size:
+            sizes = self.sizes.copy()
+            self.table = table = _learned(sizes, max(size, 8, *sizes))
+        return table[size - 1]
 
 
 class Curves:
@@ -103,6 +82,33 @@ class Curves:
         """Seconds of a step by batch size, never falling with it; an assumption where nothing is known."""
         curve = self._curves.get(kind)
         return _assumed if curve is None else curve.seconds
+
+
+def _learned(sizes: Mapping[int, _Size], largest: int) -> list[float]:
+    base, slope = _line(sizes)
+    table: list[float] = []
+    for size in range(1, largest + 1):
+        fitted = base + slope * size
+        measured = sizes.get(size)
+        if measured is not None:
+            fitted += (measured.seconds - fitted) * measured.steps / (measured.steps + TRUST)
+        table.append(fitted)
+    return _rising(table)
+
+
+def _line(sizes: Mapping[int, _Size]) -> tuple[float, float]:
+    """c0 and c1 of c0 + c1·b, by least squares, each size weighing as many steps as it had, at most TRUST."""
+    points = [(size, each.seconds, min(each.steps, TRUST)) for size, each in sizes.items()]
+    total = sum(weight for _, _, weight in points)
+    mean_size = sum(size * weight for size, _, weight in points) / total
+    mean_s = sum(seconds * weight for _, seconds, weight in points) / total
+    spread = sum(weight * (size - mean_size) ** 2 for size, _, weight in points)
+    if not spread:
+        slope = mean_s * UNKNOWN_ALPHA / (1 - UNKNOWN_ALPHA + UNKNOWN_ALPHA * mean_size)
+    else:
+        slope = sum(weight * (size - mean_size) * (seconds - mean_s) for size, seconds, weight in points) / spread
+    slope = min(max(slope, 0.0), mean_s / mean_size)  # neither a gift, nor worse than one after the other
+    return mean_s - slope * mean_size, slope
 
 
 def _assumed(size: int) -> float:

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from worker.curve import SETTLING, UNKNOWN_ALPHA, UNKNOWN_STEP_S, Curves
+from worker.curve import SETTLING, UNKNOWN_ALPHA, UNKNOWN_STEP_S, Curves, _Size
 
 KIND = ("model", 512, 512)
 
@@ -89,3 +89,21 @@ def test_memory_is_bounded() -> None:
 def test_kinds_are_told_apart() -> None:
     curves = taught((1, 0.1))
     assert curves.step_s(("other",))(1) == UNKNOWN_STEP_S
+
+
+def test_a_step_observed_while_the_line_is_drawn_is_seen_at_the_next_asking() -> None:
+    """The GPU's thread asks while the event loop observes: here in the middle of the asking."""
+    curves = taught((1, 0.1))
+
+    class Interrupted(_Size):
+        @property
+        def steps(self) -> int:  # type: ignore[override]
+            curves.observe(KIND, 2, 0.5)
+            return 50
+
+    step_s = curves.step_s(KIND)
+    curves._curves[KIND].sizes[1] = object.__new__(Interrupted)
+    curves._curves[KIND].sizes[1].seconds = 0.1
+    assert step_s(2) == pytest.approx(0.1 * (1 + UNKNOWN_ALPHA))
+    curves.observe(KIND, 3, 0.7)
+    assert step_s(2) > 0.2
