@@ -51,7 +51,7 @@ class Finisher:
         began = loop.time()
         if isinstance(item, Uploaded):
             await self._send([(held, replies.rendered(item, self._worker_id))], "rendered")
-            facts = item.encoded.finished.facts
+            facts = item.origin.facts
             self._metrics.rendered.labels(engine=facts.engine, model=facts.model).inc()
         elif isinstance(item, Failed):
             await self._send([(held, replies.attempt_failed(item, self._worker_id))], "attempt_failed")
@@ -74,9 +74,7 @@ class Finisher:
     @staticmethod
     def _held(item: Uploaded | Failed | Held) -> Held:
         match item:
-            case Uploaded():
-                return item.encoded.finished.held
-            case Failed():
+            case Uploaded() | Failed():
                 return item.held
             case Held():
                 return item

@@ -10,7 +10,7 @@ from worker.engines.contract import Engine, EngineFacts
 from worker.member import Decoded, Member
 from worker.metrics import Metrics
 from worker.timing import Waits
-from worker.types import Finished, Held, State
+from worker.types import Finished, Held, Origin, State
 
 
 @dataclass(slots=True)
@@ -70,12 +70,14 @@ class OnGpu:
         member = decoded.member
         assert decoded.picture is not None  # noqa: S101  (the caller has looked)
         member.held.gpu_s = member.gpu_s
-        return Finished(
-            held=member.held,
-            picture=decoded.picture,
+        origin = Origin(
             facts=facts,
+            width=decoded.picture.width,
+            height=decoded.picture.height,
+            scheduler=decoded.picture.scheduler,
             batch_id=member.group.id,
             batch_members=(member.held.job.image, *member.mates.values()),
             batch_gpu_s=member.batch_gpu_s,
             decode_s=decoded.decode_s,
         )
+        return Finished(held=member.held, origin=origin, picture=decoded.picture)

@@ -204,9 +204,8 @@ class Line:
         await self._failpoints.reach("worker.encoded")
         media = encode.content_type(output_format)
         return await self._upload.put(
-            Encoded(finished=finished, data=data, sha256=digest, content_type=media, encode_s=took)
+            Encoded(held=held, origin=finished.origin, data=data, sha256=digest, content_type=media, encode_s=took)
         )
 
     async def _uploaded(self, encoded: Encoded) -> None:
-        held = encoded.finished.held
-        await self._settle.put(await self._uploader.upload(encoded) or held)
+        await self._settle.put(await self._uploader.upload(encoded) or encoded.held)

@@ -27,8 +27,7 @@ def started(batch: Batch, held: Held, worker_id: str) -> bytes:
 
 def rendered(uploaded: Uploaded, worker_id: str) -> bytes:
     """The picture lies in the temporary bucket."""
-    finished = uploaded.encoded.finished
-    held = finished.held
+    held, origin = uploaded.held, uploaded.origin
     return messages.encode(
         fast.ImageRendered(
             image=held.job.image.ref(),
@@ -36,10 +35,10 @@ def rendered(uploaded: Uploaded, worker_id: str) -> bytes:
             dispatch=held.job.dispatch,
             worker_id=worker_id,
             temp_key=uploaded.key,
-            sha256=uploaded.encoded.sha256,
-            size_bytes=len(uploaded.encoded.data),
-            width=finished.picture.width,
-            height=finished.picture.height,
+            sha256=uploaded.sha256,
+            size_bytes=uploaded.size_bytes,
+            width=origin.width,
+            height=origin.height,
             format=pb.OutputFormat(held.job.output_format),
             timings=_timings(uploaded),
             facts=_facts(uploaded),
@@ -64,30 +63,30 @@ def attempt_failed(failed: Failed, worker_id: str) -> bytes:
 
 
 def _timings(uploaded: Uploaded) -> fast.AttemptTimings:
-    finished = uploaded.encoded.finished
+    held, origin = uploaded.held, uploaded.origin
     return fast.AttemptTimings(
-        wait_ms=finished.held.wait_s * 1000,
-        gpu_ms=finished.held.gpu_s * 1000,
-        batch_gpu_ms=finished.batch_gpu_s * 1000,
-        decode_ms=finished.decode_s * 1000,
-        encode_ms=uploaded.encoded.encode_s * 1000,
+        wait_ms=held.wait_s * 1000,
+        gpu_ms=held.gpu_s * 1000,
+        batch_gpu_ms=origin.batch_gpu_s * 1000,
+        decode_ms=origin.decode_s * 1000,
+        encode_ms=uploaded.encode_s * 1000,
         upload_ms=uploaded.upload_s * 1000,
-        wait_reason=finished.held.wait_reason,
+        wait_reason=held.wait_reason,
     )
 
 
 def _facts(uploaded: Uploaded) -> fast.RenderFacts:
-    finished = uploaded.encoded.finished
-    facts = finished.facts
+    origin = uploaded.origin
+    facts = origin.facts
     return fast.RenderFacts(
         engine=facts.engine,
         model=facts.model,
         model_revision=facts.model_revision,
-        scheduler=finished.picture.scheduler,
+        scheduler=origin.scheduler,
         dtype=facts.dtype,
         device=facts.device,
         libraries=facts.libraries,
-        batch_id=finished.batch_id,
-        batch_members=[member.ref() for member in finished.batch_members],
-        seed=finished.held.job.render.seed,
+        batch_id=origin.batch_id,
+        batch_members=[member.ref() for member in origin.batch_members],
+        seed=uploaded.held.job.render.seed,
     )

@@ -78,6 +78,8 @@ class State(Enum):
     STARTED = "started"
     RUNNING = "running"
     FINISHING = "finishing"
+    SETTLED = "settled"
+    """Its reply was accepted, or nobody waits for one: what is left is to delete its message."""
     GONE = "gone"
 
 
@@ -121,12 +123,13 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """A picture on its way out, and what explains it. Times in seconds."""
+class Origin:
+    """What explains a picture, wherever it is by now. Times in seconds."""
 
-    held: Held
-    picture: Picture | EncodedPicture = field(repr=False)
     facts: EngineFacts
+    width: int
+    height: int
+    scheduler: str
     batch_id: str
     batch_members: tuple[ImageId, ...]
     batch_gpu_s: float
@@ -134,10 +137,20 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A picture on its way out."""
+
+    held: Held
+    origin: Origin
+    picture: Picture | EncodedPicture = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Encoded:
     """A picture as a file."""
 
-    finished: Finished
+    held: Held
+    origin: Origin
     data: bytes = field(repr=False)
     sha256: bytes
     content_type: str
@@ -146,11 +159,24 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uploaded:
-    """A picture that lies in the temporary bucket under `key`."""
+    """A picture that lies in the temporary bucket under `key`, and no longer here: its reply may have to wait long."""
 
-    encoded: Encoded
+    held: Held
+    origin: Origin
     key: str
+    sha256: bytes
+    size_bytes: int
+    encode_s: float
     upload_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """An image whose message may be deleted. `began_s`: when its reply was begun; `error` is empty for a picture."""
+
+    held: Held
+    began_s: float
+    error: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

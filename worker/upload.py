@@ -44,7 +44,7 @@ class Uploader:
     async def upload(self, encoded: Encoded) -> Uploaded | None:
         """Returns once the store has verified the digest; tries for as long as the picture is wanted, else None."""
         loop = asyncio.get_running_loop()
-        held = encoded.finished.held
+        held = encoded.held
         key = replies.temp_key(held)
         began = loop.time()
         span = tracing.upload(held, self._bucket, len(encoded.data))
@@ -60,10 +60,18 @@ class Uploader:
         took = ended - began
         self._metrics.upload_seconds.observe(took)
         self._recorder("upload", held.id, began, ended)
-        return Uploaded(encoded=encoded, key=key, upload_s=took)
+        return Uploaded(
+            held=held,
+            origin=encoded.origin,
+            key=key,
+            sha256=encoded.sha256,
+            size_bytes=len(encoded.data),
+            encode_s=encoded.encode_s,
+            upload_s=took,
+        )
 
     async def _put(self, key: str, encoded: Encoded) -> bool:
-        if encoded.finished.held.unwanted:
+        if encoded.held.unwanted:
             return False
         await self._failpoints.reach("worker.upload_mid")
         try:

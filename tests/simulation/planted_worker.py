@@ -88,7 +88,17 @@ def the_seed_is_not_the_asked_one(plant: Plant) -> None:
 def the_worker_replies_without_uploading(plant: Plant) -> None:
     def make(_: Any) -> Any:
         async def uploaded(self: Any, encoded: Any) -> None:
-            await self._settle.put(Uploaded(encoded=encoded, key=words.temp_key(encoded.finished.held), upload_s=0.0))
+            await self._settle.put(
+                Uploaded(
+                    held=encoded.held,
+                    origin=encoded.origin,
+                    key=words.temp_key(encoded.held),
+                    sha256=encoded.sha256,
+                    size_bytes=len(encoded.data),
+                    encode_s=encoded.encode_s,
+                    upload_s=0.0,
+                )
+            )
 
         return uploaded
 
