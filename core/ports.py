@@ -94,7 +94,9 @@ class Upkeep(Protocol):
 
 
 class Projection(Protocol):
-    """What others than the writer ask of the log's tables. Reads see every append that has returned."""
+    """What others than the writer ask of the log's tables. Reads see every append that has returned, and raise
+    Retryable when too many wait.
+    """
 
     async def rows(self, generation_ids: Sequence[str]) -> Mapping[str, Rows]:
         """The rows of those generations that exist."""

@@ -23,6 +23,7 @@ from core.sqlite_base import assert_version, open_file, sqlite3, translated
 from core.sqlite_files import LogFiles
 from core.sqlite_wal import WAL_LIMIT_BYTES
 from core.views import Rows
+from infra.retry import Retryable
 
 # aiosqlite takes the module named sqlite3, whichever it is, once, at its import: it gets ours, nobody else does.
 _interpreters = sys.modules.get("sqlite3")
@@ -37,19 +38,67 @@ else:
 T = TypeVar("T")
 
 STREAMS_PER_READ: Final = 200
+MAX_QUESTIONS: Final = 10_000
+"""Rows and prompts that may be waited for, as many as calls may wait for an end and then ask all at once: one to three
+seconds of reading, at 0.1 to 0.3 ms each (measured, on two busy cores).
+"""
+MAX_PAGES: Final = 64
+"""Pages likewise, at 10 ms, or up to 80 where the page looks at 10,000 rows that lie apart."""
 
 
 def _nowhere(_: str) -> None:
     pass
 
 
+class _Line:
+    """Questions of one kind that wait for the reading thread, at most `most`; aiosqlite would take any number.
+
+    One that is given up keeps its place until its turn, and is not read then. `_asked` grows on the event loop and
+    `_answered` on the thread, so neither needs a lock.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._asked = 0
+        self._answered = 0
+
+    async def ask(self, connection: aiosqlite.Connection, question: "Callable[[sqlite3.Connection], T]") -> T:
+        """The answer. Raises Retryable when too many wait already."""
+        if self._asked - self._answered >= self._most:
+            raise Retryable("too many questions to the event log")
+        given_up = False
+
+        def answer(raw: "sqlite3.Connection") -> T:
+            try:
+                if given_up:
+                    raise Retryable("nobody waits for the answer")
+                return question(raw)
+            finally:
+                self._answered += 1
+
+        self._asked += 1
+        try:
+            return await _run(connection, answer)
+        except asyncio.CancelledError:
+            given_up = True
+            raise
+
+
 class SqliteLog:
     """One log in one file. `reach` is told the failpoints core.before_commit and core.after_commit, on the thread."""
 
     def __init__(
-        self, path: Path, *, reach: Callable[[str], None] = _nowhere, wal_limit_bytes: int = WAL_LIMIT_BYTES
+        self,
+        path: Path,
+        *,
+        reach: Callable[[str], None] = _nowhere,
+        wal_limit_bytes: int = WAL_LIMIT_BYTES,
+        max_questions: int = MAX_QUESTIONS,
+        max_pages: int = MAX_PAGES,
     ) -> None:
         self._files = LogFiles(path)
+        self._questions = _Line(max_questions)
+        self._pages = _Line(max_pages)
         self._reach = reach
         self._wal_limit_bytes = wal_limit_bytes
         self._stack = AsyncExitStack()
@@ -135,19 +184,19 @@ class SqliteLog:
 
     async def rows(self, generation_ids: Sequence[str]) -> Mapping[str, Rows]:
         """As `ports.Projection.rows`."""
-        return await _run(self._reading, lambda connection: sqlite_read.rows(connection, generation_ids))
+        return await self._questions.ask(self._reading, lambda c: sqlite_read.rows(c, generation_ids))
 
     async def page(
         self, tenant: str, *, before: int, limit: int, status: int, looks: int
     ) -> tuple[Sequence[Rows], int]:
         """As `ports.Projection.page`."""
-        return await _run(
+        return await self._pages.ask(
             self._reading, lambda c: sqlite_read.page(c, tenant, before=before, limit=limit, status=status, looks=looks)
         )
 
     async def prompts(self, generation_ids: Sequence[str]) -> Mapping[str, PromptRow]:
         """As `ports.Projection.prompts`."""
-        return await _run(self._reading, lambda connection: sqlite_read.prompts(connection, generation_ids))
+        return await self._questions.ask(self._reading, lambda c: sqlite_read.prompts(c, generation_ids))
 
 
 async def _connect(path: Path, stack: AsyncExitStack) -> aiosqlite.Connection:

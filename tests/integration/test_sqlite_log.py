@@ -267,6 +267,35 @@ async def test_what_the_writer_asks_does_not_wait_for_what_others_ask(path: Path
         await other
 
 
+@pytest.mark.asyncio
+async def test_questions_that_wait_are_bounded_also_when_nobody_waits_for_their_answers(path: Path) -> None:
+    there, go_on = threading.Event(), threading.Event()
+
+    def long_question(_: "sqlite3.Connection") -> None:
+        there.set()
+        assert go_on.wait(10)
+
+    async with SqliteLog(path, max_questions=3, max_pages=2) as log:
+        await log.append(submission("gen_1"))
+        first = asyncio.create_task(_run(log._reading, long_question), name="first")
+        await eventually(there.is_set)
+        asked = [asyncio.create_task(log.rows(["gen_1"]), name=f"{number}") for number in range(3)]
+        await asyncio.sleep(0)
+        with pytest.raises(Retryable, match="too many questions"):
+            await log.prompts(["gen_1"])
+        for each in asked[:2]:
+            each.cancel()
+        await asyncio.wait(asked[:2])
+        with pytest.raises(Retryable, match="too many questions"):
+            await log.prompts(["gen_1"])
+        page = asyncio.create_task(log.page("acme", before=0, limit=1, status=0, looks=1), name="page")
+        go_on.set()
+        await first
+        assert list(await asked[2]) == ["gen_1"]
+        assert len((await page)[0]) == 1
+        assert list(await log.prompts(["gen_1"])) == ["gen_1"]
+
+
 def test_the_pinned_place_where_a_whole_transaction_runs_on_aiosqlites_thread() -> None:
     assert importlib.metadata.version("aiosqlite") == "0.22.1", "read _run in core/sqlite_log.py again"
     assert vars(sys.modules["aiosqlite.core"])["sqlite3"] is sqlite3
