@@ -1,7 +1,7 @@
 """How the worker goes: drained by a signal, or driven out by a hung or broken device.
 
-Drain: no more receiving, what waits is given back at once, what runs is finished, uploaded, reported and deleted;
-what is not done by the deadline is reported as drained, which convicts nobody.
+Drain: no more receiving, what waits is given back as soon as the last poll is over, what runs is finished, uploaded,
+reported and deleted; what is not done by the deadline is reported as drained, which convicts nobody.
 """
 
 import asyncio
@@ -53,6 +53,9 @@ class Leaving:
         end = loop.time() + max(0.0, deadline_s - LAST_WORDS_S)
         self._close("draining")
         await self._failpoints.reach("worker.drain")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(end):
+                await self._receiver.poll_ended()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(max(end, loop.time() + LAST_WORDS_S)):
                 await self._release_waiting()

@@ -76,11 +76,21 @@ class Receiver:
         self._recorder = recorder
         self._wall_ms = wall_ms
         self._closed = asyncio.Event()
+        self._no_poll = asyncio.Event()
+        self._no_poll.set()
 
     def close(self) -> None:
         """Receive nothing more."""
         self._closed.set()
         self._window.touch()
+
+    async def poll_ended(self) -> None:
+        """After `close`: until the poll under way is over. What is given back before would come back by it at once,
+        each time counted as a delivery, and after some of these an image is under suspicion.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._wait_s + 1):
+                await self._no_poll.wait()
 
     async def run(self) -> None:
         """Until `close`."""
@@ -120,6 +130,7 @@ class Receiver:
 
     async def _poll(self, limit: int) -> Sequence[Received] | None:
         began = asyncio.get_running_loop().time()
+        self._no_poll.clear()
         try:
             async with asyncio.timeout(self._wait_s + CALL_DEADLINE_S):
                 received = await self._queue.receive(limit=limit, wait_s=self._wait_s, visibility_s=self._visibility_s)
@@ -128,6 +139,8 @@ class Receiver:
             self._health.hinder("jobs", f"jobs queue: {type(error).__name__}")
             _log.warning("receive.failed", error=type(error).__name__)
             return None
+        finally:
+            self._no_poll.set()
         self._health.clear("jobs")
         ended = asyncio.get_running_loop().time()
         if not received:

@@ -30,3 +30,14 @@ async def test_a_drain_ends_in_time_though_the_queues_hang(monkeypatch: pytest.M
             told_s = loop.time()
             rig.draining.set()
         assert loop.time() - told_s < SUPERVISOR_S
+
+
+async def test_what_a_drain_gives_back_does_not_come_back_by_its_own_last_poll() -> None:
+    """Each time it did so, it would count as a delivery, and the third delivery of an image is a suspicion."""
+    rig = Rig(FaultyEngine(step_s=0.02, max_batch=4))
+    async with running(rig):
+        await rig.send(*[job(number, steps=60) for number in range(7)])
+        await eventually(lambda: len(rig.worker.window.busy()) == 4 and rig.worker.window.waiting_count() == 3)
+    given_back = await rig.jobs.receive(limit=10, wait_s=0, visibility_s=30)
+    assert len(given_back) == 3
+    assert {each.receive_count for each in given_back} == {2}
