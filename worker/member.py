@@ -52,6 +52,14 @@ def members_of(group: Batch) -> list[Member]:
     return [Member(held=each, group=group, remaining=each.job.render.num_inference_steps) for each in group.members]
 
 
+def acquaint(chosen: Sequence[Member]) -> None:
+    """Everybody remembers with whom it shares a step."""
+    for member in chosen:
+        for mate in chosen:
+            if mate is not member and len(member.mates) < MAX_MATES:
+                member.mates[mate.id] = mate.held.job.image
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admitted:
     """These go to the GPU now."""

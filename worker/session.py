@@ -15,7 +15,7 @@ from worker.engines.contract import BatchKey, Done, EncodedPicture, Engine, Pict
 from worker.engines.places import places
 from worker.errors import BadOutput, EngineAway, EngineDied, EngineLost, LoadFailed, OutOfMemory
 from worker.ledger import Cause
-from worker.member import MAX_MATES, Admitted, Broke, Crash, Decoded, End, Left, Member, Spent, Surroundings
+from worker.member import Admitted, Broke, Crash, Decoded, End, Left, Member, Spent, Surroundings, acquaint
 from worker.types import Failure
 
 _log = structlog.get_logger()
@@ -207,7 +207,7 @@ class Session:
                     self.engine.evict(member.id)
         if going != self._together:
             self._together = going
-            _acquaint(chosen)
+            acquaint(chosen)
 
     def _sort_out(self, finished: Sequence[Done], evicted: Sequence[str]) -> None:
         if not (finished or evicted):
@@ -268,10 +268,7 @@ class Session:
         together = len({member.id for member in self._members if member.running} | {each.id for each in suspects})
         self._at_work, self._members, self.roster = (), [], ()
         self._undecoded.clear()
-        try:
-            self.engine.reset()
-        except LoadFailed as error:
-            raise (EngineAway if away else EngineLost)(str(error)) from None
+        self._reset(away=away)
         ended_s = self._around.clock()
         self._around.post(Spent(cause=Cause.RESTARTING, began_s=began_s, ended_s=ended_s))
         crash = Crash(
@@ -279,13 +276,17 @@ class Session:
         )
         return End(at_s=ended_s, crash=crash)
 
-
-def _acquaint(chosen: Sequence[Member]) -> None:
-    """Everybody remembers with whom it shares a step."""
-    for member in chosen:
-        for mate in chosen:
-            if mate is not member and len(member.mates) < MAX_MATES:
-                member.mates[mate.id] = mate.held.job.image
+    def _reset(self, *, away: bool) -> None:
+        """Whatever goes wrong with it, nothing can be rendered any more. Raises EngineLost and EngineAway."""
+        try:
+            self.engine.reset()
+        except (EngineLost, EngineAway):
+            raise
+        except LoadFailed as error:
+            raise (EngineAway if away else EngineLost)(str(error)) from None
+        except Exception as error:  # noqa: BLE001  (what is left of a model may raise anything)
+            _log.error("engine.not_reset", error=type(error).__name__, at=places(error))
+            raise EngineLost(f"reset raised {type(error).__name__}") from None
 
 
 def _check(picture: Picture | EncodedPicture, job: RenderJob) -> None:

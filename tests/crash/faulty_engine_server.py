@@ -22,8 +22,8 @@ from worker.errors import BadOutput, EngineLost, LoadFailed, OutOfMemory
 
 
 class FaultyEngine(EmulatedEngine):
-    """A member's prompt is its fault: segfault, hang, raise, memory, lost, bad; any other has none. With one called
-    fits, five are said to fit into memory.
+    """A member's prompt is its fault: segfault, hang, raise, memory, lost, bad, sticks (it cannot be forgotten); any
+    other has none. With one called fits, five are said to fit into memory.
     """
 
     def __init__(self, *, model: str = "m", whole_calls: bool = False, broken: str = "") -> None:
@@ -56,6 +56,11 @@ class FaultyEngine(EmulatedEngine):
         if getattr(done.result, "prompt", "") == "bad":
             raise BadOutput("numbers that are not finite")
         return super().decode(done)
+
+    def reset(self) -> None:
+        if any(job.prompt == "sticks" for job, _ in self._members.values()):
+            raise ZeroDivisionError
+        super().reset()
 
     def _step(self, report: Report) -> Stepped:
         for job, _ in self._members.values():

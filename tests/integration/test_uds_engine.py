@@ -183,6 +183,18 @@ def test_a_server_that_stands_still_is_replaced(call: str) -> None:
         assert not Path(f"/proc/{pid}").exists()
 
 
+def test_a_server_that_cannot_reset_its_engine_is_replaced() -> None:
+    with faulty() as engine:
+        engine.admit([job(1, "sticks")])
+        pid = engine.pid
+        engine.reset()
+        assert engine.loaded
+        assert engine.pid != pid
+        assert not Path(f"/proc/{pid}").exists()
+        engine.admit([job(1, steps=1)])
+        assert [done.job_id for done in engine.step(lambda _: None).finished] == ["gen_1/0"]
+
+
 def test_a_stopped_server_is_killed_when_it_is_unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.engines.supervisor._FAREWELL_S", 0.2)
     with faulty() as engine:

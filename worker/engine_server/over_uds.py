@@ -53,7 +53,10 @@ def serve(engine: Engine, path: Path, *, parent: int = 0) -> int:
                 connection.close()
             if parent:
                 return 0
-            engine.reset()
+            try:
+                engine.reset()
+            except EngineLost:
+                return _EXIT_LOST
 
 
 def _die_with(parent: int) -> None:

@@ -11,6 +11,8 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from worker.errors import EngineLost
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
@@ -53,11 +55,19 @@ class Device:
 
     @staticmethod
     def free() -> None:
-        """Give cached memory back. Call it outside of except blocks: a traceback holds tensors."""
+        """Give cached memory back. Call it outside of except blocks: a traceback holds tensors.
+
+        Raises EngineLost when the device cannot even do that. It is asked to finish first: an error that sticks shows
+        then, whatever it looked like before, and would else show with nothing to give back in a later picture.
+        """
         torch = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_initialized():
             gc.collect()
-            torch.cuda.empty_cache()
+            try:
+                torch.cuda.synchronize()
+                torch.cuda.empty_cache()
+            except Exception as error:  # noqa: BLE001  (what it raises differs between versions of torch)
+                raise EngineLost(type(error).__name__) from None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -184,7 +184,7 @@ class LatentEngine(NoProcess):
         return Picture(width=width, height=height, rgb=pixels.numpy().tobytes(), scheduler=developing.scheduler)
 
     def reset(self) -> None:
-        """Forget the members, and give memory back to the device."""
+        """Forget the members, and give memory back to the device. Raises EngineLost."""
         self._seats.clear()
         self._known.clear()
         self._evicted.clear()

@@ -150,7 +150,7 @@ class PipelineEngine(NoParking, NoProcess):
         return Picture(width=width, height=height, rgb=pixels.tobytes(), scheduler=self._used_scheduler)
 
     def reset(self) -> None:
-        """Forget the members, and give memory back to the device."""
+        """Forget the members, and give memory back to the device. Raises EngineLost."""
         self._members.clear()
         self._evicted.clear()
         self._wish.free()

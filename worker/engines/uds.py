@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
@@ -191,13 +191,20 @@ class UdsEngine:
         return Picture(**size, rgb=data, scheduler=about.scheduler)
 
     def reset(self) -> None:
-        """Forget all; start the server again if it has ended, later and later while nothing is ever finished."""
+        """Forget all; start the server again if it has ended, or cannot forget, later and later while nothing is ever
+        finished.
+        """
         self._forget()
         if not self._wanted:
             return
-        if self.loaded:
-            with suppress(EngineDied):
+        process = self._process
+        if process is not None and process.alive:
+            try:
                 self._call(frame(Kind.RESET), Kind.DONE, self._answer_deadline_s)
+            except EngineDied:
+                pass
+            except Exception as error:  # noqa: BLE001  (whatever it answers: a new process can do without this one)
+                self._ended(process, f"reset raised {type(error).__name__}", at_once=True)
         if not self.loaded:
             self._restart()
 
@@ -242,10 +249,14 @@ class UdsEngine:
             why, at_once = str(error), False
         else:
             return
+        raise EngineDied(f"the engine's process {self._ended(process, why, at_once=at_once)}")
+
+    def _ended(self, process: EngineProcess, why: str, *, at_once: bool) -> str:
+        """Make sure of its end. Returns how it came."""
         self._deaths += 1
         how = process.end(at_once=at_once)
         _log.error("engine.died", pid=process.pid, how=how, why=why)
-        raise EngineDied(f"the engine's process {how}")
+        return how
 
     @staticmethod
     def _check(answer: EngineFrame, kind: int) -> None:

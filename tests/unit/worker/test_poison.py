@@ -160,6 +160,28 @@ async def test_a_lost_device_is_reported_and_ends_the_worker() -> None:
     assert (await rig.jobs.depth()).in_flight == 0
 
 
+class Unforgetting(FaultyEngine):
+    """A device error that nobody knew as one: it shows again when memory is to be given back."""
+
+    def reset(self) -> None:
+        if self.raises:
+            raise RuntimeError("what was rendered: a secret prompt")
+        super().reset()
+
+
+async def test_an_engine_that_cannot_be_made_ready_again_ends_the_worker_with_its_last_words() -> None:
+    engine = Unforgetting()
+    engine.raises = {"g1"}
+    rig = Rig(engine)
+    with pytest.RaisesGroup(EngineLost, allow_unwrapped=True, flatten_subgroups=True):
+        async with asyncio.timeout(30):
+            async with running(rig):
+                await rig.send(*some(range(3)))
+                await asyncio.Event().wait()
+    assert rig.failed()["g1"] == F.MODEL_ERROR
+    assert (await rig.jobs.depth()).in_flight == 0
+
+
 async def test_a_lost_device_ends_the_worker_even_if_nobody_can_be_told() -> None:
     """More images ran than the line holds, and no reply is accepted: the process ends all the same."""
     engine = FaultyEngine(step_s=0.1, max_batch=200)
