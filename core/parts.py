@@ -151,7 +151,7 @@ class Core:
 
     def reasons(self) -> Sequence[str]:
         """Why core is not ready; empty when it is."""
-        parts = (self.writer, self._surroundings, self._dispatcher, self._replies, self._publisher)
+        parts = (self.writer, self.clock, self._surroundings, self._dispatcher, self._replies, self._publisher)
         return list(dict.fromkeys(part.trouble for part in parts if part.trouble))
 
     async def drain(self, deadline_s: float) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import structlog
 
 from core.ports import Upkeep
+from core.stopwatch import Stopwatch
 from infra.retry import Retryable
 
 _log = structlog.get_logger()
@@ -26,6 +27,12 @@ class RunningClock:
         self._base_ms = 0
         self._ran_s = 0.0
         self._seen_s = 0.0
+        self._watch = Stopwatch()
+
+    @property
+    def trouble(self) -> str:
+        """That the log takes long to save the time; empty while it does not."""
+        return self._watch.trouble
 
     def start(self, base_ms: int) -> None:
         """Go on from `base_ms`."""
@@ -45,7 +52,8 @@ class RunningClock:
         while True:
             await asyncio.sleep(PERSIST_EVERY_S)
             try:
-                await upkeep.save_running_ms(self.now_ms())
+                with self._watch.running():
+                    await upkeep.save_running_ms(self.now_ms())
             except Retryable as error:
                 _log.warning("clock.not_saved", reason=str(error))
                 saved(error)

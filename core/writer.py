@@ -21,6 +21,7 @@ from core.errors import LogFull, LogHeld
 from core.metrics import Metrics
 from core.ports import EventLog, Precedents
 from core.state import Generation, fold
+from core.stopwatch import Stopwatch
 from infra.retry import Retryable
 
 _log = structlog.get_logger()
@@ -35,10 +36,7 @@ class _Work:
 
 
 class Writer:
-    """Owns the states of open generations. `now` gives both times; `ended_kept` bounds the memory of ended ones.
-
-    `trouble` says why the log refused the last transaction; empty while it takes them.
-    """
+    """Owns the states of open generations. `now` gives both times; `ended_kept` bounds the memory of ended ones."""
 
     def __init__(
         self,
@@ -63,9 +61,14 @@ class Writer:
         self._open: dict[str, Generation] = {}
         self._ended: OrderedDict[str, Generation] = OrderedDict()
         self._listeners: list[Listener] = []
-        self._busy = False
+        self._watch = Stopwatch()
+        self._refused = ""
         self.backlog_images = 0
-        self.trouble = ""
+
+    @property
+    def trouble(self) -> str:
+        """Why the log refused the last transaction, or that it is slow to take this one; empty while it takes them."""
+        return self._watch.trouble or self._refused
 
     @property
     def open(self) -> Mapping[str, Generation]:
@@ -75,7 +78,7 @@ class Writer:
     @property
     def idle(self) -> bool:
         """Whether nothing waits and nothing is being written."""
-        return not self._busy and self._queue.empty()
+        return not self._watch.busy and self._queue.empty()
 
     def remembered(self, generation_id: str) -> Generation | None:
         """The state, if it is open or ended a short while ago."""
@@ -116,15 +119,14 @@ class Writer:
 
         Once core is unready nobody sends it work, and no transaction of its own would ever show that it could.
         """
-        self.trouble = "" if error is None else _trouble(error)
+        self._refused = "" if error is None else _trouble(error)
 
     async def run(self) -> None:
         """Write, for ever. Raises LogBroken or VersionConflict; a cancellation waits for the end of the append."""
         while True:
             works = await self._take()
-            self._busy = True
-            await self._write(works)
-            self._busy = False
+            with self._watch.running():
+                await self._write(works)
 
     async def _take(self) -> list[_Work]:
         works = [await self._queue.get()]
@@ -146,7 +148,7 @@ class Writer:
             return
         changes = draft.changes()
         if changes:
-            self.trouble = ""
+            self._refused = ""
             self._remember(changes)
             self.backlog_images = draft.backlog
         for work, result in zip(works, results, strict=True):
@@ -179,8 +181,8 @@ class Writer:
 
     def _refuse(self, works: Sequence[_Work], error: Retryable) -> None:
         """Nothing was written: memory stays as it is, and these callers may try again."""
-        self.trouble = _trouble(error)
-        _log.error("log.refused", reason=self.trouble)
+        self._refused = _trouble(error)
+        _log.error("log.refused", reason=self._refused)
         self._metrics.log_refusals.inc()
         for work in works:
             if not work.done.done():

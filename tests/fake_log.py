@@ -22,7 +22,7 @@ class FakeLog:
 
     `unreadable`: reads of prompts and keys raise Retryable.
 
-    `gate`: appends wait until it is set.
+    `gate`: appends wait until it is set. `saving_gate`: so do savings of the running time.
     """
 
     events: list[tuple[Recorded, bytes]] = field(default_factory=list)
@@ -33,6 +33,7 @@ class FakeLog:
     unreadable: bool = False
     appends: int = 0
     gate: asyncio.Event | None = None
+    saving_gate: asyncio.Event | None = None
     _streams: dict[str, list[int]] = field(default_factory=dict)
     _ended: set[str] = field(default_factory=set)
     _rows: dict[str, Rows] = field(default_factory=dict)
@@ -111,6 +112,8 @@ class FakeLog:
                 yield await self.stream(generation_id)
 
     async def save_running_ms(self, running_ms: int) -> None:
+        if self.saving_gate is not None:
+            await self.saving_gate.wait()
         self._raise_faults()
         self.running_ms = running_ms
         self._keys = {k: row for k, row in self._keys.items() if row.expires_at_running_ms > running_ms}

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from core.service import BadRequest, NotFound
+from core.stopwatch import SLOW_S
 from infra.retry import Retryable
 from schema import limits, pb
 from tests import virtual_time
@@ -216,5 +217,28 @@ def test_a_stopping_core_refuses_and_lets_nobody_wait() -> None:
             assert loop.time() - begun < 1
             with pytest.raises(Retryable):
                 await core.service.submit([item("h")])
+
+    virtual_time.run(main())
+
+
+def test_a_disk_that_hangs_shows_until_it_goes_on() -> None:
+    """An append that neither returns nor raises; and on a core that has nothing to do, a saving of the time."""
+
+    async def main() -> None:
+        world = World()
+        async with world.core() as core, asyncio.TaskGroup() as group:
+            await eventually(lambda: not core.reasons())
+            world.log.gate = asyncio.Event()
+            submission = group.create_task(core.service.submit([item("g")]), name="submit")
+            await asyncio.sleep(SLOW_S - 1)
+            assert not core.reasons()
+            await eventually(lambda: core.reasons() == ["log: slow"], 2)
+            world.log.gate.set()
+            await submission
+            assert not core.reasons()
+            world.log.saving_gate = asyncio.Event()
+            await eventually(lambda: core.reasons() == ["log: slow"], SLOW_S + 3)
+            world.log.saving_gate.set()
+            await eventually(lambda: not core.reasons(), 3)
 
     virtual_time.run(main())
