@@ -17,6 +17,7 @@ from grpclib.events import RecvRequest, SendRequest, listen
 from grpclib.exceptions import ProtocolError, StreamTerminatedError
 from grpclib.server import Server
 from grpclib.server import Stream as ServerStream
+from h2.exceptions import H2Error, NoAvailableStreamIDError
 from opentelemetry import propagate, trace
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
@@ -47,14 +48,29 @@ def open_channel(target: str, *, token: str) -> Channel:
     Needs a running event loop. Each call carries the token and the current trace context.
     """
     if target.startswith("unix:"):
-        channel = Channel(path=target.removeprefix("unix:"))
+        channel = _RenewedChannel(path=target.removeprefix("unix:"))
     else:
         host, _, port = target.rpartition(":")
         if not host or not port.isdecimal():
             raise ConfigError(f"DARKROOM_CORE_TARGET: {target!r} is neither host:port nor unix:PATH")
-        channel = Channel(host.strip("[]"), int(port))
+        channel = _RenewedChannel(host.strip("[]"), int(port))
     attach(channel, token=token)
     return channel
+
+
+class _RenewedChannel(Channel):
+    """Leaves a connection that has used up its stream ids: 2**30 calls, which is 18 days at 700 a second.
+
+    grpclib itself keeps it for ever. Calls that still wait for their answers on it end as Retryable.
+    """
+
+    async def __connect__(self) -> Any:
+        if self._protocol is not None:
+            try:
+                self._protocol.connection._connection.get_next_available_stream_id()  # noqa: SLF001
+            except NoAvailableStreamIDError:
+                self.close()
+        return await super().__connect__()
 
 
 def attach(channel: Channel, *, token: str) -> None:
@@ -76,15 +92,18 @@ def forgiving() -> Iterator[None]:
     """Around a call of grpclib in a task that goes on after an error.
 
     grpclib wakes a call on a lost connection by cancelling its task, and does not take that back. Under Python 3.11.2
-    every later asyncio.timeout in that task would end it as cancelled, without a word.
+    every later asyncio.timeout in that task would end it as cancelled, without a word. And errors of h2 pass through
+    grpclib as they are: here they become grpclib's.
     """
     task = current_task()
     before = task.cancelling() if task else 0
     try:
         yield
-    except Exception:
-        if task and task.cancelling() > before:
+    except Exception as error:
+        while task and task.cancelling() > before:  # twice where the connection is closed first, then lost
             task.uncancel()
+        if isinstance(error, H2Error):
+            raise StreamTerminatedError(type(error).__name__) from error
         raise
 
 

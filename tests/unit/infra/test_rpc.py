@@ -191,7 +191,7 @@ async def test_a_connection_lost_under_a_call_leaves_its_task_as_it_was() -> Non
         try:
             async with rpc.calling(METHOD, deadline_s=5):
                 await stub.get(pb.GetRequest(generation_id="x"))
-            waiting = asyncio.create_task(_lost(stub))
+            waiting = asyncio.create_task(lost(stub))
             await eventually(lambda: core.waiting)
             protocol: Any = channel._protocol
             protocol.connection._transport.abort()
@@ -200,7 +200,7 @@ async def test_a_connection_lost_under_a_call_leaves_its_task_as_it_was() -> Non
             channel.close()
 
 
-async def _lost(stub: pb.CoreStub) -> int:
+async def lost(stub: pb.CoreStub) -> int:
     """How often the task has been cancelled, in its own view, after a call that lost its connection."""
     with pytest.raises(Retryable):
         async with rpc.calling(METHOD, deadline_s=5):
