@@ -13,6 +13,7 @@ from PIL import Image
 from schema import pb
 from worker.engines.contract import EncodedPicture, Picture
 from worker.errors import BadOutput
+from worker.plain import is_plain
 
 _FORMATS: Final[dict[int, tuple[str, str, dict[str, int]]]] = {
     int(pb.OutputFormat.PNG): ("PNG", "image/png", {"compress_level": 1}),
@@ -39,12 +40,17 @@ def encode(picture: Picture | EncodedPicture, output_format: int) -> tuple[bytes
     """The file and its SHA-256. Raises BadOutput when the pixels are no picture, and MemoryError for want of memory.
 
     A file that an engine's server made is taken as it is if it has the format, once it has proved to be a whole
-    picture of its size; with text or other frames in it, which could hold a prompt, it is encoded anew.
+    picture of its size; with anything else in it, which could hold a prompt, it is encoded anew.
     """
     name, media_type, options = _FORMATS[output_format]
     try:
         image = _image(picture)
-        as_it_came = isinstance(picture, EncodedPicture) and picture.media_type == media_type and _is_plain(image)
+        as_it_came = (
+            isinstance(picture, EncodedPicture)
+            and picture.media_type == media_type
+            and _is_rgb(image)
+            and is_plain(picture.data, media_type)
+        )
         if not as_it_came:
             image = image.convert("RGB")
     except MemoryError:
@@ -76,5 +82,6 @@ def _image(picture: Picture | EncodedPicture) -> Image.Image:
     return image
 
 
-def _is_plain(image: Image.Image) -> bool:
+def _is_rgb(image: Image.Image) -> bool:
+    """One picture, and nothing about it that Pillow understands and that is not harmless."""
     return image.mode == "RGB" and getattr(image, "n_frames", 1) == 1 and image.info.keys() <= _HARMLESS

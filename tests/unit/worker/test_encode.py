@@ -3,6 +3,8 @@
 from hashlib import sha256
 from io import BytesIO
 from random import Random
+from typing import Any
+from zlib import crc32
 
 import pytest
 from PIL import Image, PngImagePlugin
@@ -75,3 +77,58 @@ def test_a_gif_is_no_picture_here() -> None:
     Image.new("L", (64, 72)).save(buffer, "GIF")
     with pytest.raises(BadOutput):
         encode(EncodedPicture(width=64, height=72, data=buffer.getvalue(), media_type="image/gif"), 1)
+
+
+SECRET = b"a secret prompt"
+
+
+def chunk(kind: bytes, data: bytes = SECRET) -> bytes:
+    return len(data).to_bytes(4, "big") + kind + data + crc32(kind + data).to_bytes(4, "big")
+
+
+def segment(marker: int, data: bytes) -> bytes:
+    return bytes((0xFF, marker)) + (len(data) + 2).to_bytes(2, "big") + data
+
+
+def webp_with(data: bytes, extra: bytes) -> bytes:
+    whole = data + extra
+    return whole[:4] + (len(whole) - 8).to_bytes(4, "little") + whole[8:]
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_nothing_but_the_picture_comes_through(name: str) -> None:
+    """What a reader of pictures does not look at: private chunks, padded known ones, bytes behind the end."""
+    plain = made(name).data
+    told = [plain + SECRET]
+    if name == "PNG":
+        kinds = (b"caBX", b"prPt", b"eXIf", b"gAMA", b"tIME", b"PLTE")
+        told += [plain[:33] + chunk(kind) + plain[33:] for kind in kinds]
+        told += [plain[:-12] + chunk(b"prPt") + plain[-12:], plain + chunk(b"tEXt")]
+    elif name == "JPEG":
+        thumbnail = segment(0xE0, plain[6:18] + bytes((5, 1)) + SECRET)
+        told += [plain[:2] + segment(marker, SECRET) + plain[2:] for marker in (0xEB, 0xED, 0xEF, 0xFE)]
+        told += [plain[:2] + thumbnail + plain[20:]]
+    else:
+        told += [webp_with(plain, b"C2PA" + len(SECRET).to_bytes(4, "little") + SECRET + b"\0")]
+    for data in told:
+        assert SECRET in data
+        picture = EncodedPicture(width=64, height=72, data=data, media_type=MEDIA[name])
+        made_anew, _ = encode(picture, FORMS[name])
+        assert SECRET not in made_anew
+        with Image.open(BytesIO(made_anew)) as image:
+            assert image.size == (64, 72)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("PNG", {"dpi": (72, 72), "compress_level": 0}),
+        ("PNG", {"optimize": True}),
+        ("JPEG", {"progressive": True, "restart_marker_blocks": 2}),
+        ("JPEG", {"dpi": (72, 72), "subsampling": 2}),
+        ("WEBP", {"lossless": True}),
+    ],
+)
+def test_files_as_servers_write_them_are_taken_as_they_are(name: str, options: dict[str, Any]) -> None:
+    picture = made(name, **options)
+    assert encode(picture, FORMS[name])[0] == picture.data
