@@ -144,11 +144,10 @@ class LatentEngine(NoProcess):
         if not running:
             return Stepped(evicted=evicted)
         key = running[0].key
-        with model.memory.watch(key, len(running)):
-            self._guarded(lambda: model.step([seat.member for seat in running]))
-            report(Progress(steps={seat.job.id: seat.done for seat in running}))
-            evicted += self._drop()
-            done = self._guarded(lambda: self._develop(model))
+        self._guarded(lambda: model.step([seat.member for seat in running], key))
+        report(Progress(steps={seat.job.id: seat.done for seat in running}))
+        evicted += self._drop()
+        done = self._guarded(lambda: self._develop(model))
         if not self._seats:
             model.rest()
         return Stepped(finished=done, evicted=evicted, fits=model.memory.fits(key))
@@ -222,7 +221,7 @@ class LatentEngine(NoProcess):
         finished = [seat for seat in self._running() if seat.member.finished]
         done = []
         for seat in finished:
-            pending = model.begin(seat.member, seat.job)
+            pending = model.begin(seat.member, seat.job, seat.key)
             result = _Developing(pending=pending, scheduler=seat.member.schedule.scheduler)
             done.append(Done(job_id=seat.job.id, result=result))
         for seat in finished:

@@ -1,5 +1,10 @@
 """How many images fit into memory, from what batches really took: a straight line through the peaks of the smallest
-and the largest batch seen of a size. Knows numbers only.
+and the largest batch seen of a size, and room beside it to decode a picture. Knows numbers only.
+
+Steps and decoding are watched apart: the decoder takes as much beside one image as beside eight, and a line through
+peaks that are sometimes its own says that images take nothing, or all there is. Its room is added and not compared:
+it works on a stream of its own while the steps go on, and torch's allocator keeps what a stream has used for that
+stream.
 """
 
 from collections.abc import Hashable, Iterator
@@ -28,9 +33,10 @@ class MemoryCurve:
         self._idle = probe.held_bytes() if probe else 0
         self._room = 0
         self._peaks: dict[Hashable, dict[int, int]] = {}
+        self._decoding: dict[Hashable, int] = {}
 
     @contextmanager
-    def watch(self, kind: Hashable, batch: int) -> Iterator[None]:
+    def step(self, kind: Hashable, batch: int) -> Iterator[None]:
         """Around a step of `batch` images of one kind (size, guidance). A step that raises teaches nothing."""
         if self._probe is None:
             yield
@@ -43,6 +49,20 @@ class MemoryCurve:
             self._room = self._probe.room_bytes()
             self._peaks[kind] = {**known, batch: peak}
 
+    @contextmanager
+    def decoding(self, kind: Hashable) -> Iterator[None]:
+        """Around the decoding of one picture, whatever is held beside it."""
+        if self._probe is None:
+            yield
+            return
+        held = self._probe.held_bytes()
+        self._probe.reset_peak()
+        yield
+        took = self._probe.peak_bytes() - held
+        if took > self._decoding.get(kind, 0):
+            self._room = self._probe.room_bytes()
+            self._decoding[kind] = took
+
     def fits(self, kind: Hashable) -> int | None:
         """The largest batch, at least 1; None before any has run."""
         peaks = self._peaks.get(kind)
@@ -54,4 +74,5 @@ class MemoryCurve:
         each = each if each > 0 else (peaks[large] - self._idle) / large
         if each <= 0:
             return None
-        return max(1, int(large + (self._room * (1 - SPARE) - peaks[large]) // each))
+        room = self._room * (1 - SPARE) - self._decoding.get(kind, 0)
+        return max(1, int(large + (room - peaks[large]) // each))

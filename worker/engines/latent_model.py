@@ -2,7 +2,7 @@
 cannot do. `latent.LatentEngine` imports it when it loads, and is the only one to call it, on the GPU thread.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, Final
 
 import torch
@@ -63,16 +63,18 @@ class LatentModel:
         ]
 
     @torch.inference_mode()
-    def step(self, members: Sequence[Member]) -> None:
-        """One step of each."""
-        self._denoiser.step(members)
+    def step(self, members: Sequence[Member], kind: Hashable) -> None:
+        """One step of each. What takes the same memory is of one `kind`."""
+        with self.memory.step(kind, len(members)):
+            self._denoiser.step(members)
         if self._pace is not None:
             self._pace.launched()
 
     @torch.inference_mode()
-    def begin(self, member: Member, job: RenderJob) -> Pending:
+    def begin(self, member: Member, job: RenderJob, kind: Hashable) -> Pending:
         """Decode a finished member; beside the others where the device can."""
-        return self._decoder.begin(member.state[0], job.width, job.height)
+        with self.memory.decoding(kind):
+            return self._decoder.begin(member.state[0], job.width, job.height)
 
     def rest(self) -> None:
         """Nobody is left: hold no batch's tensors."""

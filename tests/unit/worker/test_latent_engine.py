@@ -11,7 +11,7 @@ import pytest
 from tests.unit.worker.latent_rig import apart, by_diffusers, changed, job, opened, rendered
 from worker.engines.contract import Done
 from worker.engines.latent import LatentEngine
-from worker.errors import BadOutput, EngineError, Unsupported
+from worker.errors import BadOutput, EngineError, EngineLost, OutOfMemory, Unsupported
 
 DEMO = Path(__file__).parents[3] / "worker" / "demo_model" / "weights"
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers, numpy 2
@@ -151,8 +151,6 @@ def test_numbers_that_are_not_finite_fail_their_image_alone(folder: Path, engine
 def test_a_step_that_raises_is_the_models_error_and_a_reset_forgets_all(
     engine: LatentEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from worker.errors import EngineLost, OutOfMemory
-
     engine.admit([job(1)])
     for raised, named in [
         (ValueError("x"), ValueError),
@@ -188,18 +186,47 @@ def test_texts_are_encoded_once_kept_few_and_never_told(
     assert len(conditioning._kept) == 64
 
 
-def test_each_step_says_how_many_images_measured_memory_allows(engine: LatentEngine) -> None:
+def test_each_step_says_how_many_images_measured_memory_allows(
+    engine: LatentEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from tests.unit.worker.test_latent_memory import GIB, Device
     from worker.engines.latent_memory import MemoryCurve
 
-    assert engine._model is not None
+    model = engine._model
+    assert model is not None
     device = Device(room=7 * GIB, base=0, each=GIB)
-    curve = engine._model.memory
-    engine._model.memory = MemoryCurve(device)
-    try:
-        engine.admit([job(1)])
-        assert engine.step(lambda _: device.run(2)).fits == 2
-        device.room = 100 * GIB
-        assert engine.step(lambda _: device.run(3)).fits == 29
-    finally:
-        engine._model.memory = curve
+    monkeypatch.setattr(model, "memory", MemoryCurve(device))
+    step, begin, images = model._denoiser.step, model._decoder.begin, 2
+
+    def stepping(members: Any) -> None:
+        device.run(images)
+        step(members)
+
+    def decoding(*given: Any) -> Any:
+        device.decode(3 * GIB)
+        return begin(*given)
+
+    monkeypatch.setattr(model._denoiser, "step", stepping)
+    monkeypatch.setattr(model._decoder, "begin", decoding)
+    engine.admit([job(1, num_inference_steps=3)])
+    assert engine.step(lambda _: None).fits == 2
+    device.room, images = 100 * GIB, 3
+    assert engine.step(lambda _: None).fits == 29
+    assert engine.step(lambda _: None).fits == 28  # 3 GiB stay for its picture
+
+
+def test_a_device_that_cannot_say_how_much_room_it_has_is_lost(
+    engine: LatentEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.unit.worker.test_latent_memory import Device
+    from worker.engines.latent_memory import MemoryCurve
+
+    class Broken(Device):
+        def room_bytes(self) -> int:
+            raise RuntimeError("CUDA error: unspecified launch failure")
+
+    assert engine._model is not None
+    monkeypatch.setattr(engine._model, "memory", MemoryCurve(Broken(room=1, base=0, each=0)))
+    engine.admit([job(1)])
+    with pytest.raises(EngineLost):
+        engine.step(lambda _: None)

@@ -1,5 +1,7 @@
 """How many images fit, with numbers for a device."""
 
+from contextlib import suppress
+
 import pytest
 
 from worker.engines.latent_memory import MemoryCurve
@@ -8,7 +10,7 @@ GIB = 2**30
 
 
 class Device:
-    """Weights of 2 GiB, then `base` and `each` bytes per batch and image."""
+    """Weights of 2 GiB, then `base` and `each` bytes per batch and image, or those that a picture's decoding takes."""
 
     def __init__(self, *, room: int, base: int, each: int) -> None:
         self.room = room
@@ -22,6 +24,9 @@ class Device:
     def run(self, batch: int) -> None:
         self.peak = self.held_bytes() + self.base + self.each * batch
 
+    def decode(self, bytes_: int) -> None:
+        self.peak = self.held_bytes() + bytes_
+
     def peak_bytes(self) -> int:
         return self.peak
 
@@ -33,7 +38,7 @@ class Device:
 
 
 def ran(curve: MemoryCurve, device: Device, batch: int, kind: str = "512") -> None:
-    with curve.watch(kind, batch):
+    with curve.step(kind, batch):
         device.run(batch)
 
 
@@ -74,7 +79,7 @@ def test_an_image_that_ran_always_fits_alone() -> None:
 def test_a_step_that_raised_teaches_nothing() -> None:
     device = Device(room=20 * GIB, base=0, each=GIB)
     curve = MemoryCurve(device)
-    with pytest.raises(MemoryError), curve.watch("512", 8):
+    with pytest.raises(MemoryError), curve.step("512", 8):
         raise MemoryError
     assert curve.fits("512") is None
 
@@ -82,8 +87,32 @@ def test_a_step_that_raised_teaches_nothing() -> None:
 def test_the_largest_peak_of_a_size_counts() -> None:
     device = Device(room=20 * GIB, base=0, each=GIB)
     curve = MemoryCurve(device)
-    device.base = 3 * GIB  # a picture was decoded in this step
+    device.base = 3 * GIB  # kernels were chosen in this step
     ran(curve, device, 1)
     device.base = 0
     ran(curve, device, 1)
     assert curve.fits("512") == 4
+
+
+@pytest.mark.parametrize("batches", [(1,), (2,), (4,), (5,), (1, 2), (1, 5), (4, 5)])
+def test_a_decoder_that_takes_more_than_the_steps_bends_no_line(batches: tuple[int, ...]) -> None:
+    """Of 14.4 GiB, 2 are the weights and 1.2 stay for decoding; each image takes a quarter."""
+    device = Device(room=16 * GIB, base=0, each=GIB // 4)
+    curve = MemoryCurve(device)
+    for batch in batches:
+        ran(curve, device, batch)
+        with curve.decoding("512"):
+            device.decode(GIB * 6 // 5)
+    assert curve.fits("512") == 44
+
+
+def test_each_size_has_a_decoding_of_its_own_and_one_that_raised_teaches_nothing() -> None:
+    device = Device(room=20 * GIB, base=0, each=GIB)
+    curve = MemoryCurve(device)
+    ran(curve, device, 1)
+    with curve.decoding("1024"):
+        device.decode(8 * GIB)
+    with suppress(MemoryError), curve.decoding("512"):
+        device.decode(8 * GIB)
+        raise MemoryError
+    assert curve.fits("512") == 16
