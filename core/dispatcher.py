@@ -74,12 +74,17 @@ class Dispatcher:
         self._sending: set[Ref] = set()
         self._wake = asyncio.Event()
         self._pace = Pace()
+        self._no_recheck_before_ms = 0
         self.trouble = ""
 
     @property
     def idle(self) -> bool:
         """Whether nothing is between being chosen and being recorded."""
         return not self._sending
+
+    def take_over(self) -> None:
+        """Call before what was loaded is announced: past reports are forgotten, so workers get time for new ones."""
+        self._no_recheck_before_ms = self._now_ms() + self._policy.patience.after_load_ms()
 
     def stop(self) -> None:
         """Choose no more."""
@@ -203,12 +208,10 @@ class Dispatcher:
         self._metrics.runway.set(target)
         if room <= 0 or room < min(BATCH, len(self._backlog), target):
             return []  # a full batch of one key is worth a moment
-        jobs = []
-        for pending in self._backlog.choose(room, BATCH):
-            state = self._writer.open[pending.ref[0]]
-            image = state.images[pending.ref[1]]
-            jobs.append(Job(state, image, runs_alone(image, self._now_ms())))
-        return jobs
+        chosen = [(self._writer.open[each.ref[0]], each.ref[1]) for each in self._backlog.choose(room, BATCH)]
+        return [
+            Job(state, state.images[index], runs_alone(state.images[index], self._now_ms())) for state, index in chosen
+        ]
 
     def _target(self) -> int:
         if self._policy.runway:
@@ -268,15 +271,15 @@ class Dispatcher:
             self._forget(ref)
         elif image.phase is not Phase.PENDING:
             self._backlog.remove(ref)
-            self._runway.put(ref, image.recheck_at_running_ms, on_queue=image.phase is Phase.DISPATCHED)
+            due_ms = max(image.recheck_at_running_ms, self._no_recheck_before_ms)
+            self._runway.put(ref, due_ms, on_queue=image.phase is Phase.DISPATCHED)
         elif convicted(image):
             self._runway.put(ref, 0, on_queue=False)
         elif ref in self._sending:
             pass  # it is placed when it has been sent
         elif image.refusals:
-            self._runway.put(
-                ref, self._now_ms() + self._policy.patience.after_refusal_ms(image.refusals), on_queue=False
-            )
+            due_ms = self._now_ms() + self._policy.patience.after_refusal_ms(image.refusals)
+            self._runway.put(ref, due_ms, on_queue=False)
         else:
             self._runway.drop(ref)
             self._backlog.add(self._pending(state, image))

@@ -129,6 +129,7 @@ class Core:
         """Take up the open generations and the running time where the last life left them. Raises LogBroken."""
         latest_ms = await self.writer.load()
         self.clock.start(max(latest_ms, self._ports.log.running_ms))
+        self._dispatcher.take_over()
         self.writer.announce_loaded()
         _log.info("core.loaded", open=len(self.writer.open), running_ms=self.clock.now_ms())
 

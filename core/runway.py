@@ -40,6 +40,10 @@ class Patience:
         """After a worker said that it holds the image."""
         return int(2 * self.visibility_s * 1000)
 
+    def after_load_ms(self) -> int:
+        """After a start of core. Reports are kept in memory alone: what is past its recheck may be well in hand."""
+        return int(self.visibility_s * 1000)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:

@@ -191,6 +191,52 @@ def test_reports_of_workers_put_off_the_recheck_and_a_silence_brings_it_back() -
     virtual_time.run(main())
 
 
+async def report(core: Core, held: pb.HeldImage, rounds: int) -> None:
+    for _ in range(rounds):
+        await asyncio.sleep(VISIBILITY_S / 2)
+        assert core.service.still_wanted("w1", [held]) == [True]
+
+
+def test_a_new_life_of_core_waits_for_reports_before_it_sends_again_what_is_well_in_hand() -> None:
+    async def main() -> None:
+        world = World()
+        async with world.core() as core:
+            [one] = await submit(core, 1)
+            async with working(Worker(world, "w1", start_only=True)):
+                await eventually(lambda: world.types(one)[-1] == "image.started")
+            world.jobs.purge()
+            held = pb.HeldImage(image=pb.ImageRef(generation_id=one), running=True)
+            await report(core, held, 10)
+        async with world.core() as core:
+            await report(core, held, 10)
+            assert world.types(one).count("image.dispatched") == 1
+        async with world.core() as core:
+            await asyncio.sleep(VISIBILITY_S - 1)
+            assert world.types(one).count("image.dispatched") == 1
+            await eventually(lambda: world.types(one).count("image.dispatched") == 2, 2)
+
+    virtual_time.run(main())
+
+
+def test_a_new_life_of_core_gives_up_nothing_that_is_well_in_hand() -> None:
+    async def main() -> None:
+        world = World()
+        async with world.core() as core:
+            [one] = await submit(core, 1)
+            held = pb.HeldImage(image=pb.ImageRef(generation_id=one), running=True)
+            for number in range(1, 5):
+                async with working(Worker(world, "w1", start_only=True)):
+                    await eventually(lambda n=number: world.types(one).count("image.started") == n, 200)  # type: ignore[misc]
+                world.jobs.purge()
+            await report(core, held, 40)  # past the recheck that is stored
+        async with world.core() as core:
+            await report(core, held, 10)
+            assert core.writer.open[one].images[0].solo_starts == 3
+            await ended(core, [one], FAILED, 2 * VISIBILITY_S + 1)
+
+    virtual_time.run(main())
+
+
 def test_a_waiting_copy_of_what_another_worker_started_is_dropped() -> None:
     async def main() -> None:
         world = World()
