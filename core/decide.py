@@ -16,7 +16,10 @@ MAX_SOLO_STARTS: Final = 3
 """Starts alone without a picture after which an image is given up; only these convict."""
 
 MAX_REFUSALS: Final = 3
-"""Workers that would not begin it: a rolling change of models must be able to pass."""
+"""Times that it was not begun for want of its model. More than one, so that a rolling change of models can pass, and
+whoever refused: where one worker is all there is, three different ones would never come, and the client would wait
+for ever. So a worker whose models file was forgotten can fail images beside healthy ones, if it gets each three times.
+"""
 
 MAX_LOSSES: Final = 3
 """Decisions revoked because the picture's object was gone or altered."""

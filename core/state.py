@@ -46,9 +46,9 @@ class Image:
 
     `suspect`: it runs alone from now on. `solo_starts`: times it was started alone and gave no
     picture; a start counts until a report absolves it, a picture absolves of all. `refusals`:
-    attempts that no worker would begin. `over`: attempts known to have given nothing, of which
-    a late or repeated report must not count again. `lost`: attempts whose decision was revoked
-    because the object was gone.
+    times that a worker, another or the same, did not serve its model. `over`: attempts known to
+    have given nothing, of which a late or repeated report must not count again. `lost`: attempts
+    whose decision was revoked because the object was gone.
     """
 
     index: int
