@@ -9,7 +9,7 @@ from asyncio import timeout
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from aiobotocore.config import AioConfig
@@ -22,6 +22,7 @@ from botocore.exceptions import (
     ParamValidationError,
     PartialCredentialsError,
 )
+from botocore.parsers import ResponseParserError
 
 from infra.lifecycle import ConfigError
 from infra.retry import Permanent, Retryable
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 CALL_DEADLINE_S = 30.0
 _MISCONFIGURED = (NoCredentialsError, PartialCredentialsError, NoRegionError)
+# What becomes of an answer that is none, such as a proxy's page or half an XML document: a ResponseParserError, or
+# whatever botocore or the reader of the answer meets in it.
+_UNREADABLE = (ResponseParserError, LookupError, TypeError, ValueError, AttributeError)
 # Refusals that time does change: throttling, a queue or bucket that core has yet to make, a signature that aged
 # while this process was stopped, a source that changed under a conditional copy.
 _RETRYABLE_CODES = frozenset(
@@ -109,7 +113,7 @@ async def calling(action: str, *, deadline_s: float = CALL_DEADLINE_S) -> AsyncI
 
 @contextmanager
 def translated(action: str) -> Iterator[None]:
-    """Turns the errors raised inside into Retryable and Permanent."""
+    """Turns the errors raised inside into Retryable and Permanent. What reads an answer belongs inside too."""
     try:
         yield
     except ClientError as error:
@@ -119,6 +123,14 @@ def translated(action: str) -> Iterator[None]:
         raise Permanent(f"{action}: {type(error).__name__}") from error
     except (BotoCoreError, aiohttp.ClientError, OSError, TimeoutError) as error:
         raise Retryable(f"{action}: {type(error).__name__}") from error
+    except _UNREADABLE as error:
+        raise Retryable(f"{action}: unreadable answer, {type(error).__name__}") from error
+
+
+def is_page(answer: Any) -> bool:
+    """Whether the answer was meant for a browser. botocore reads such a page as an empty answer."""
+    headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    return str(headers.get("content-type", "")).startswith("text/html")
 
 
 def code(error: ClientError) -> str:

@@ -74,7 +74,7 @@ class S3Bucket:
         """What the store knows of the object, None where there is none."""
         async with calling(f"head {self._name}"):
             answer = await self._head(key)
-        return None if answer is None else _stored(key, answer)
+            return None if answer is None else _stored(key, answer)
 
     async def copy_from(self, source: "S3Bucket", source_key: str, key: str, *, content_type: str) -> bool:
         """Copies inside the store; False where the source is missing. Returns once the whole copy is there.
@@ -142,11 +142,12 @@ class S3Bucket:
         while True:
             async with calling(f"list {self._name}"):
                 page = await self._client.list_objects_v2(Bucket=self._name, Prefix=prefix, MaxKeys=_PAGE, **more)
-            for each in page.get("Contents", []):
-                yield each["Key"]
-            if not page.get("IsTruncated"):
+                found = [each["Key"] for each in page.get("Contents", [])]
+                more = {"ContinuationToken": page["NextContinuationToken"]} if page.get("IsTruncated") else {}
+            for key in found:
+                yield key
+            if not more:
                 return
-            more = {"ContinuationToken": page["NextContinuationToken"]}
 
     async def ensure(self, *, expire_days: int = 0) -> None:
         """Makes the bucket where it is missing, its objects to expire after `expire_days` (0: never).

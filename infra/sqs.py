@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from botocore.exceptions import ClientError
 
-from infra.aws import CALL_DEADLINE_S, calling, code
+from infra.aws import CALL_DEADLINE_S, calling, code, is_page
 from infra.retry import Retryable
 
 if TYPE_CHECKING:
@@ -95,7 +95,9 @@ class SqsQueue:
                 MessageAttributeNames=["All"],
                 MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
             )
-        return [_received(message) for message in answer.get("Messages", [])]
+            if is_page(answer):  # not the queue's word that it is empty
+                raise Retryable(f"receive {self._name}: unreadable answer")
+            return [_received(message) for message in answer.get("Messages", [])]
 
     async def delete(self, receipts: Sequence[str]) -> list[bool]:
         """For each receipt, whether its delivery is gone. A receipt that is no longer valid counts as gone."""
@@ -107,7 +109,7 @@ class SqsQueue:
             ]
             async with self._calling("delete") as url:
                 answer = await self._client.delete_message_batch(QueueUrl=url, Entries=entries)
-            refused = {each["Id"]: each.get("Code", "") for each in answer.get("Failed", [])}
+                refused = {each["Id"]: each.get("Code", "") for each in answer.get("Failed", [])}
             failed = {entry for entry, reason in refused.items() if reason not in _STALE}
             if len(refused) > len(failed):  # deleted before, or delivered anew since: then it comes again
                 _log.info("delete.stale_receipts", queue=self._name, receipts=len(refused) - len(failed))
@@ -128,7 +130,7 @@ class SqsQueue:
             ]
             async with self._calling("extend") as url:
                 answer = await self._client.change_message_visibility_batch(QueueUrl=url, Entries=entries)
-            failed = {each["Id"]: each.get("Code", "") for each in answer.get("Failed", [])}
+                failed = {each["Id"]: each.get("Code", "") for each in answer.get("Failed", [])}
             trouble += sum(reason not in _STALE for reason in failed.values())
             valid += [entry["Id"] not in failed for entry in entries]
         if trouble:
@@ -142,11 +144,11 @@ class SqsQueue:
                 QueueUrl=url,
                 AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
             )
-        found = answer["Attributes"]
-        return Depth(
-            visible=int(found["ApproximateNumberOfMessages"]),
-            in_flight=int(found["ApproximateNumberOfMessagesNotVisible"]),
-        )
+            found = answer["Attributes"]
+            return Depth(
+                visible=int(found["ApproximateNumberOfMessages"]),
+                in_flight=int(found["ApproximateNumberOfMessagesNotVisible"]),
+            )
 
     async def ensure(self, *, visibility_s: int, dead_letter: str | None = None, max_receives: int = 30) -> None:
         """Makes the queue, and the dead-letter queue of that name, where missing. An existing queue stays as it is."""
@@ -176,13 +178,13 @@ class SqsQueue:
                 attributes: dict[Any, str] = {"MessageRetentionPeriod": str(_DEAD_LETTER_RETENTION_S)}
                 url = (await self._client.create_queue(QueueName=name, Attributes=attributes))["QueueUrl"]
             answer = await self._client.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
-        return answer["Attributes"]["QueueArn"]
+            return answer["Attributes"]["QueueArn"]
 
     async def _send_batch(self, batch: Sequence[Mapping[str, Any]]) -> list[bool]:
         entries: list[Any] = [{"Id": str(number), **entry} for number, entry in enumerate(batch)]
         async with self._calling("send") as url:
             answer = await self._client.send_message_batch(QueueUrl=url, Entries=entries)
-        sent = {each["Id"] for each in answer.get("Successful", [])}
+            sent = {each["Id"] for each in answer.get("Successful", [])}
         return [entry["Id"] in sent for entry in entries]
 
     @asynccontextmanager
