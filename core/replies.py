@@ -39,6 +39,10 @@ class Polling:
     visibility_s: int = 10
 
 
+class _NotRecorded(Retryable):
+    """The log has not taken what the replies say. Why stands in the writer's trouble; the queue is well."""
+
+
 class Replies:
     """Any number of `run`s may work side by side. `new_token` gives the secret part of a public key."""
 
@@ -91,8 +95,9 @@ class Replies:
                     await self._handle(received)
                 failures, self.trouble = 0, ""
             except (Retryable, Permanent) as error:
-                self.trouble = f"replies queue: {error}"
-                _log.warning("replies.unreachable", reason=str(error))
+                recorded = not isinstance(error, _NotRecorded)
+                self.trouble = f"replies queue: {error}" if recorded else ""
+                _log.warning("replies.unreachable" if recorded else "replies.not_recorded", reason=str(error))
                 await asyncio.sleep(backoff_s(failures, first_s=0.2, cap_s=5.0, draw=self._draw()))
                 failures += 1
                 await self._try_heal()
@@ -146,7 +151,10 @@ class Replies:
             if tracing.enabled():
                 for reply, source in zip(replies, sources, strict=True):
                     spans.enter_context(Processing(self._polling.queue, reply, source))
-            results = await self._writer.carry_out([self._order(reply) for reply in replies])
+            try:
+                results = await self._writer.carry_out([self._order(reply) for reply in replies])
+            except Retryable as error:
+                raise _NotRecorded(str(error)) from error
         for reply, result in zip(replies, results, strict=True):
             self._follow_up(reply, result)
 

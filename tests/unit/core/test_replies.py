@@ -1,5 +1,7 @@
 """Replies in every wrong order, twice, late, foreign and corrupt."""
 
+import asyncio
+
 import pytest
 
 from core.parts import Core
@@ -167,6 +169,8 @@ def test_a_full_disk_leaves_replies_on_the_queue() -> None:
             world.log.full = True
             await world.replies.send([sqs.Outgoing(body=messages.encode(rendered(job, "att_1", DATA)))])
             await eventually(lambda: "log: disk full" in core.reasons(), 60)
+            await asyncio.sleep(30)
+            assert core.reasons() == ["log: disk full"], "the queue is well"
             depth = await world.replies.depth()
             assert depth.visible + depth.in_flight == 1
             world.log.full = False
