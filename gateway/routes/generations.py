@@ -80,13 +80,19 @@ async def create(context: Context, request: web.Request, caller: Caller) -> web.
         trace=context.tracer.outgoing(request),
     )
     result = await context.core.submit(item)
-    context.metrics.submitted(_OUTCOMES[result.outcome] if 0 <= result.outcome < len(_OUTCOMES) else _OUTCOMES[0])
-    return _accepted(context, result)
+    outcome = _outcome(item, result)
+    context.metrics.submitted(_OUTCOMES[outcome] if 0 <= outcome < len(_OUTCOMES) else _OUTCOMES[0])
+    return _accepted(context, outcome, result)
 
 
-def _accepted(context: Context, result: pb.SubmitResult) -> web.Response:
+def _outcome(item: pb.SubmitItem, result: pb.SubmitResult) -> int:
+    """What core decided, to the client. A call that the gateway itself repeated is no repeat of the client's."""
+    own = result.outcome == pb.SubmitOutcome.REPLAYED and result.generation.generation_id == item.generation_id
+    return int(pb.SubmitOutcome.ACCEPTED if own else result.outcome)
+
+
+def _accepted(context: Context, outcome: int, result: pb.SubmitResult) -> web.Response:
     """The answer to what core decided. Raises what it refused."""
-    outcome = result.outcome
     if outcome in (pb.SubmitOutcome.ACCEPTED, pb.SubmitOutcome.REPLAYED):
         view = result.generation
         tracing.note_generation(view.generation_id)
@@ -107,7 +113,7 @@ def _accepted(context: Context, result: pb.SubmitResult) -> web.Response:
     if outcome == pb.SubmitOutcome.INVALID:
         field = result.field.removeprefix("spec.").removeprefix("prompts.")
         raise errors.InvalidFields([(field or "body", result.detail or "is not accepted")])
-    raise errors.Broken(f"outcome {int(outcome)}")
+    raise errors.Broken(f"outcome {outcome}")
 
 
 @operation(

@@ -42,6 +42,7 @@ class FakeCore:
     hold: asyncio.Event | None = None
     refuse_with: Status | None = None
     break_next: int = 0
+    lose_answers: int = 0
     serving: bool = True
     probes: int = 0
     hold_probes: asyncio.Event | None = None
@@ -54,7 +55,11 @@ class FakeCore:
         if self.hold is not None:
             await self.hold.wait()
         self._maybe_refuse()
-        return pb.SubmitReply(results=[self._decide(item) for item in request.items])
+        results = [self._decide(item) for item in request.items]
+        if self.lose_answers:
+            self.lose_answers -= 1
+            raise GRPCError(Status.UNAVAILABLE)
+        return pb.SubmitReply(results=results)
 
     async def get(self, request: pb.GetRequest) -> pb.GetReply:
         """Waits for an end, as long as asked."""

@@ -53,6 +53,25 @@ async def test_a_broken_call_is_repeated_and_the_generation_is_one(gateway: Rig)
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("key", ["", "k"])
+async def test_an_answer_of_core_that_got_lost_is_no_repeat_of_the_client_s(gateway: Rig, key: str) -> None:
+    headers = {"Idempotency-Key": key} if key else {}
+    gateway.core.lose_answers = 1
+    answer = await gateway.submit(headers)
+    assert answer.status == 202
+    assert "Idempotent-Replayed" not in answer.headers
+    assert gateway.core.batches == [1, 1]
+    async with gateway.session.get(f"http://127.0.0.1:{gateway.admin_port}/metrics") as shown:
+        text = await shown.text()
+    assert 'darkroom_gateway_submissions_total{outcome="accepted"} 1.0' in text
+    assert 'outcome="replayed"' not in text
+    if key:
+        again = await gateway.submit(headers)
+        assert again.headers["Idempotent-Replayed"] == "true"
+        assert again.body["id"] == answer.body["id"]
+
+
+@pytest.mark.asyncio
 async def test_core_that_is_not_there_is_503_and_not_ready_and_comes_back(tmp_path: Path) -> None:
     async with rig(tmp_path / "a", tenants=()) as other:
         free_port = other.port
