@@ -9,7 +9,7 @@ from worker import replies, tracing
 from worker.coalesce import Coalescer
 from worker.metrics import Metrics
 from worker.ports import Failpoints, Recorder, Reply
-from worker.types import Batch, Failed, Held, Uploaded
+from worker.types import Batch, Failed, Held, Settled, State, Uploaded
 from worker.window import Window
 
 _log = structlog.get_logger()
@@ -44,11 +44,14 @@ class Finisher:
         bodies = [(held, replies.started(batch, held, self._worker_id)) for held in batch.members]
         await self._send(bodies, "started")
 
-    async def finish(self, item: Uploaded | Failed | Held) -> None:
-        """Reply, delete, let go. A bare Held needs no reply: nobody waits for it."""
+    async def settle(self, item: Uploaded | Failed | Held) -> Settled | None:
+        """Returns once its reply is accepted; None for one that has been answered already, because the worker had to
+        leave. A bare Held needs no reply: nobody waits for it.
+        """
         held = self._held(item)
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        if held.state in (State.SETTLED, State.GONE):
+            return None
+        began = asyncio.get_running_loop().time()
         if isinstance(item, Uploaded):
             await self._send([(held, replies.rendered(item, self._worker_id))], "rendered")
             facts = item.origin.facts
@@ -58,18 +61,17 @@ class Finisher:
             self._metrics.failed.labels(failure=item.failure.name.lower()).inc()
             _log.warning("attempt.failed", image=held.id, failure=item.failure.name, detail=item.detail)
         await self._failpoints.reach("worker.reply_sent")
-        await self._delete(held)
-        await self._failpoints.reach("worker.deleted")
-        self._recorder("reply", held.id, began, loop.time())
-        tracing.end(held.span, item.detail if isinstance(item, Failed) else "")
         self._window.settle(held)
+        return Settled(held=held, began_s=began, error=item.detail if isinstance(item, Failed) else "")
 
-    async def _delete(self, held: Held) -> None:
-        """Its message with all copies, those included that are attached while the others are being deleted."""
-        deleted: set[str] = set()
-        while receipts := [each for each in held.receipts.values() if each not in deleted]:
-            await self._deletions.submit_all(receipts)
-            deleted.update(receipts)
+    async def delete(self, settled: Settled) -> None:
+        """Its message with all copies; then it is let go."""
+        held = settled.held
+        await self._deletions.submit_all(list(held.receipts.values()))
+        await self._failpoints.reach("worker.deleted")
+        self._recorder("reply", held.id, settled.began_s, asyncio.get_running_loop().time())
+        tracing.end(held.span, settled.error)
+        self._window.release(held)
 
     @staticmethod
     def _held(item: Uploaded | Failed | Held) -> Held:

@@ -28,7 +28,7 @@ class Cause(StrEnum):
     NOT_HERE = "work_not_here"
     """There was one, but it had not reached the GPU: in the queue, being received, or being announced."""
     BACKPRESSURE = "backpressure"
-    """The line behind the GPU was full."""
+    """The line behind the GPU was full, or so much was to be answered and deleted that nothing was received."""
     LOADING = "loading"
     RESTARTING = "restarting"
 
@@ -66,6 +66,14 @@ class Ledger:
         arrived_s = now_s if existed_since_s is None else min(now_s, max(began_s, existed_since_s))
         self.spend(Cause.NO_WORK, began_s, arrived_s)
         self.spend(Cause.NOT_HERE, arrived_s, now_s)
+
+    def held_back(self, began_s: float, ended_s: float) -> None:
+        """From then to then nothing was received because of what is behind the GPU: if that was idle, for this."""
+        if self._idle_since_s is not None:
+            since_s = max(began_s, self._idle_since_s)
+            self.idle_ended(since_s, existed_since_s=None)
+            self.spend(Cause.BACKPRESSURE, since_s, ended_s)
+            self.idle_began(ended_s)
 
     def settle(self, now_s: float) -> None:
         """The queue has just said that it holds nothing: idle time older than SETTLE_S was without work. While the

@@ -62,6 +62,11 @@ class Tuning:
     hang_s: float = 30.0
     reset_s: float = 300.0
     """An engine may be made ready again for so long; one behind HTTP waits two minutes for its server."""
+    undeleted: int = 1_024
+    """Images that may wait to be answered or deleted, beyond what fills the line, before nothing more is received: ten
+    seconds without deletions at a hundred images a second. Every heartbeat extends them, ten to a call, one call after
+    the other: within a quarter of the visibility timeout for calls of up to 130 ms.
+    """
     models_loaded: int = 1
     preload: bool = True
     mode: Mode = Mode.OVERLAPPED

@@ -1,7 +1,8 @@
 """The line behind the GPU: encode, upload, reply, delete. Overlaps with the next batch; every queue is bounded.
 
 The GPU loop puts pictures in and waits when the line is full: that is the back-pressure. Order for one image:
-upload verified, reply accepted by the queue, message deleted.
+upload verified, reply accepted by the queue, message deleted. What was uploaded holds no picture any more, and no reply
+waits for a deletion; `Sizes.behind` bounds what may pile up all the same.
 """
 
 import asyncio
@@ -15,13 +16,15 @@ from worker.errors import BadOutput
 from worker.finish import Finisher
 from worker.metrics import Metrics
 from worker.ports import Failpoints, Recorder, Threads
-from worker.types import Encoded, Failed, Failure, Finished, Held, State
+from worker.types import Encoded, Failed, Failure, Finished, Held, State, Uploaded
 from worker.upload import Uploader
 from worker.window import Window
 
 T = TypeVar("T")
-SETTLE_BOUND = 8_192
-"""More than the window ever holds: each held image gets here once, so putting never waits."""
+SETTLE_BOUND = 16_384
+"""More than the worker ever holds, so that putting never waits: at the largest settings 4,096 images wait, 8,512 fill
+the line and 1,024 are behind it; the rest is for the GPU.
+"""
 
 
 class Places:
@@ -111,7 +114,14 @@ class Sizes:
     encoders: int
     uploads: int
     queued: int
+    undeleted: int
     settling: int = 32
+    deleting: int = 32
+
+    @property
+    def behind(self) -> int:
+        """Images that may be behind the GPU: what fills the line, and those to be answered or deleted."""
+        return 2 * self.queued + self.encoders + self.uploads + self.undeleted
 
 
 class Line:
@@ -132,6 +142,7 @@ class Line:
         self._window = window
         self._threads = threads
         self._uploader = uploader
+        self._finisher = finisher
         self._metrics = metrics
         self._failpoints = failpoints
         self._recorder = recorder
@@ -140,8 +151,9 @@ class Line:
             "encode", self._encoded, bound=sizes.queued, workers=sizes.encoders, taken=self.places.give
         )
         self._upload = Stage("upload", self._uploaded, bound=sizes.queued, workers=sizes.uploads)
-        self._settle = Stage("settle", finisher.finish, bound=SETTLE_BOUND, workers=sizes.settling)
-        self.stages = (self._encode, self._upload, self._settle)
+        self._settle = Stage("settle", self._settled, bound=SETTLE_BOUND, workers=sizes.settling)
+        self._deletion = Stage("deletion", finisher.delete, bound=SETTLE_BOUND, workers=sizes.deleting)
+        self.stages = (self._encode, self._upload, self._settle, self._deletion)
 
     async def room(self) -> None:
         """Until another picture may come."""
@@ -168,7 +180,7 @@ class Line:
 
     def _leaves(self, held: Held) -> bool:
         """False for one that has been answered already, because the worker had to leave."""
-        if held.state in (State.FINISHING, State.GONE):
+        if held.state in (State.FINISHING, State.SETTLED, State.GONE):
             return False
         self._window.move(held, State.FINISHING)
         return True
@@ -209,3 +221,8 @@ class Line:
 
     async def _uploaded(self, encoded: Encoded) -> None:
         await self._settle.put(await self._uploader.upload(encoded) or encoded.held)
+
+    async def _settled(self, item: Uploaded | Failed | Held) -> None:
+        settled = await self._finisher.settle(item)
+        if settled is not None:
+            await self._deletion.put(settled)

@@ -21,13 +21,15 @@ from worker.metrics import Metrics
 from worker.models import Models
 from worker.pipeline import Line
 from worker.ports import Failpoints, JobQueue, NewId, Received, Recorder, Reply, ReplyQueue, Rng
-from worker.room import RECEIVE_KIND
+from worker.room import RECEIVE_KIND, Room
 from worker.timing import Measured
 from worker.types import Failed, Failure, Held, Job, State
 from worker.window import Offer, Window
 
 _log = structlog.get_logger()
 CALL_DEADLINE_S = 10.0
+LOOK_S = 1.0
+"""How often the ledger hears of an idle GPU while nothing is received."""
 
 
 class Receiver:
@@ -43,7 +45,7 @@ class Receiver:
         line: Line,
         models: Models,
         *,
-        room: Callable[[], int],
+        room: Room,
         wait_s: int,
         visibility_s: int,
         suspect_receives: int,
@@ -98,7 +100,7 @@ class Receiver:
         while not self._closed.is_set():
             room = self._room()
             if room <= 0:
-                await self._window.changed()
+                await self._hold_back()
                 continue
             received = await self._poll(min(10, room))
             if received is None:
@@ -122,6 +124,23 @@ class Receiver:
     def _unable(self) -> bool:
         """Whether what comes in now must go back to the queue."""
         return self._closed.is_set() or self._models.broken
+
+    async def _hold_back(self) -> None:
+        """Until something changes. When that is because of what is behind the GPU, an idle GPU waits for just that,
+        and says so as it goes: it may take until somebody mends the queue.
+        """
+        if not self._room.full:
+            await self._window.changed()
+            return
+        self._health.hinder("behind", "too many images wait to be answered or deleted")
+        began = asyncio.get_running_loop().time()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_S):
+                await self._window.changed()
+        if not self._window.upcoming():
+            self._ledger.held_back(began, asyncio.get_running_loop().time())
+        if not self._room.full:
+            self._health.clear("behind")
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

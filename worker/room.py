@@ -13,7 +13,7 @@ class Room:
     """The receiver asks before every poll."""
 
     def __init__(
-        self, window: Window, models: Models, curves: Curves, measured: Measured, *, mode: Mode, limit: int
+        self, window: Window, models: Models, curves: Curves, measured: Measured, *, mode: Mode, limit: int, behind: int
     ) -> None:
         self._window = window
         self._models = models
@@ -21,14 +21,21 @@ class Room:
         self._measured = measured
         self._mode = mode
         self._limit = limit
+        self._behind = behind
+
+    @property
+    def full(self) -> bool:
+        """Whether too many are behind the GPU: replies or deletions do not keep up, or are refused."""
+        return self._window.behind_count() >= self._behind
 
     def __call__(self) -> int:
-        """At most `limit` images wait in all; none for a worker that cannot load its model, or has yet to.
+        """At most `limit` images wait in all; none for a worker that cannot load its model, or has yet to, and none
+        while `behind` of them are behind the GPU.
 
         Loading may take minutes, or hang: what was received meanwhile would be hidden from workers that are free.
-        Without overlap nothing is received until everything held is settled.
+        Without overlap nothing is received until everything held is deleted.
         """
-        if self._models.broken or self._models.waiting:
+        if self._models.broken or self._models.waiting or self.full:
             return 0
         first = next(iter(self._window.waiting()), None)
         batch = self._models.largest_batch() if first is None else self._models.limit(first.job.render, first.key)

@@ -66,6 +66,9 @@ class Worker:
             shared.health.hinder("model", "the default model is not loaded yet")
         self._ports, self._tuning, self._shared = ports, tuning, shared
         self.metrics, self.health, self.window = shared.metrics, shared.health, shared.window
+        self._sizes = Sizes(
+            encoders=tuning.encoders, uploads=tuning.uploads, queued=tuning.line_images, undeleted=tuning.undeleted
+        )
         self._outbox = self._coalescer("replies", ports.replies.send)
         self._deletions = self._coalescer("delete", ports.jobs.delete)
         self._finisher = self._build_finisher()
@@ -185,7 +188,7 @@ class Worker:
             ports.encode_threads,
             uploader,
             self._finisher,
-            sizes=Sizes(encoders=tuning.encoders, uploads=tuning.uploads, queued=tuning.line_images),
+            sizes=self._sizes,
             metrics=shared.metrics,
             failpoints=ports.failpoints,
             recorder=ports.recorder,
@@ -219,6 +222,7 @@ class Worker:
                 shared.measured,
                 mode=tuning.mode,
                 limit=tuning.window_images,
+                behind=self._sizes.behind,
             ),
             wait_s=tuning.receive_wait_s,
             visibility_s=tuning.visibility_s,

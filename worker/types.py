@@ -79,7 +79,7 @@ class State(Enum):
     RUNNING = "running"
     FINISHING = "finishing"
     SETTLED = "settled"
-    """Its reply was accepted, or nobody waits for one: what is left is to delete its message."""
+    """Its reply was accepted, or nobody waits for one: only its message is left to delete."""
     GONE = "gone"
 
 

@@ -52,7 +52,8 @@ class Inquiry:
         """For ever."""
         while True:
             await asyncio.sleep(self._every_s)
-            await self.sift([held for held in self._window.held() if not held.unwanted])
+            open_ones = [held for held in self._window.held() if held.state is not State.SETTLED]
+            await self.sift([held for held in open_ones if not held.unwanted])
 
     async def before_batch(self, members: Sequence[Held]) -> None:
         """Drops those of `members` that nobody wants."""

@@ -1,6 +1,7 @@
 """What the worker holds: every job from its receipt to the deletion of its message. All on the event loop's thread.
 
-The receiver offers, the GPU loop takes, the finishing line lets go; whoever waits for a change awaits `changed`.
+The receiver offers, the GPU loop takes, the finishing line settles and lets go; whoever waits for a change awaits
+`changed`. What is settled is held only so that its message stays hidden until it is deleted.
 
 **Duplicates.** A message for an image that is held already is *attached*: its receipt is kept, its visibility is
 extended and it is deleted together with the first one, so no copy goes before a reply is accepted, and nothing
@@ -29,10 +30,11 @@ class Offer(Enum):
 
 
 class Window:
-    """Bounded by the receiver, which asks `waiting_count` before it receives."""
+    """Bounded by the receiver, which asks `waiting_count` and `behind_count` before it receives."""
 
     def __init__(self) -> None:
         self._held: dict[str, Held] = {}
+        self._undeleted: dict[int, Held] = {}
         self._settled: OrderedDict[tuple[str, int], None] = OrderedDict()
         self._order = 0
         self._change = asyncio.Event()
@@ -90,12 +92,12 @@ class Window:
         return Offer.ATTACHED
 
     def get(self, job_id: str) -> Held | None:
-        """The held job of this id."""
+        """The job of this id that is held and not settled."""
         return self._held.get(job_id)
 
     def held(self) -> list[Held]:
-        """All, in order of receipt."""
-        return list(self._held.values())
+        """All: the settled ones, and then the others in order of receipt."""
+        return [*self._undeleted.values(), *self._held.values()]
 
     def waiting(self) -> list[Held]:
         """Those not announced yet."""
@@ -109,26 +111,39 @@ class Window:
         """Those announced and not settled."""
         return [held for held in self._held.values() if held.state is not State.WAITING]
 
+    def upcoming(self) -> list[Held]:
+        """Those that have yet to reach the GPU, announced or not."""
+        return [held for held in self._held.values() if held.state in (State.WAITING, State.STARTED)]
+
+    def behind_count(self) -> int:
+        """How many have left the GPU, or never need it: on their way to the store, to be answered or to be deleted."""
+        return len(self._undeleted) + sum(held.state is State.FINISHING for held in self._held.values())
+
     def move(self, held: Held, state: State) -> None:
         """The job is further now."""
         held.state = state
         self.touch()
 
     def release(self, held: Held) -> None:
-        """Let go without a reply: given back, dropped as unwanted, or taken by another worker."""
-        self._held.pop(held.id, None)
+        """Let go: its message is deleted, given back, or taken by another worker."""
+        self._undeleted.pop(held.order, None)
+        if self._held.get(held.id) is held:
+            del self._held[held.id]
         self.move(held, State.GONE)
 
     def settle(self, held: Held) -> None:
-        """Let go after its reply was accepted; its late copies will be known."""
+        """Its reply was accepted: late copies will be known, and a newer dispatch is a job of its own from now on."""
+        if self._held.get(held.id) is not held:
+            return  # settled already
         self._settled[held.id, held.job.dispatch] = None
         if len(self._settled) > REMEMBERED:
             self._settled.popitem(last=False)
-        self.release(held)
+        self._undeleted[held.order] = self._held.pop(held.id)
+        self.move(held, State.SETTLED)
 
     def receipts(self) -> list[tuple[Held, str, str]]:
         """(job, message id, receipt) of everything whose visibility must be extended."""
-        return [(held, *pair) for held in self._held.values() for pair in held.receipts.items()]
+        return [(held, *pair) for held in self.held() for pair in held.receipts.items()]
 
     def lost(self, held: Held, message_id: str, receipt: str) -> None:
         """The receipt is void: the message belongs to somebody else. A waiting job goes with its last receipt."""

@@ -35,8 +35,8 @@ SAMPLE_IMAGES = 100
 MIN_SAMPLES = 20
 ON_GPU = BATCH * (1 + PARKED_PER_SEAT) + 2 * BATCH + TUNING.line_images
 """Who runs, who stands aside, two batches whose pictures are not decoded yet, and those on the way into the line."""
-SIZES = Sizes(encoders=TUNING.encoders, uploads=TUNING.uploads, queued=TUNING.line_images)
-IN_LINE = 2 * SIZES.queued + SIZES.encoders + SIZES.uploads + SIZES.settling
+SIZES = Sizes(encoders=TUNING.encoders, uploads=TUNING.uploads, queued=TUNING.line_images, undeleted=TUNING.undeleted)
+IN_LINE = 2 * SIZES.queued + SIZES.encoders + SIZES.uploads + SIZES.settling + SIZES.deleting
 """Both queues, and what each task of the line has in hand."""
 BOUNDS = {
     "waiting": TUNING.window_images,
@@ -45,10 +45,11 @@ BOUNDS = {
     "encode": TUNING.line_images,
     "upload": TUNING.line_images,
     "settle": SETTLE_BOUND,
+    "deletion": SETTLE_BOUND,
     "replies": 256,
     "delete": 256,
 }
-"""In images; a part that is not named here may hold none. A backlog before `settle` shows in `held`."""
+"""In images; a part that is not named here may hold none. A backlog before `settle` or `deletion` shows in `held`."""
 ERRORS = 2
 """Standard errors of the fit that count as noise."""
 ARENA_KB = 1024

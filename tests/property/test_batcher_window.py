@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from worker.engines.contract import RenderJob
-from worker.types import MAX_RECEIPTS, ImageId, Job, State
+from worker.types import MAX_RECEIPTS, Held, ImageId, Job, State
 from worker.window import Offer, Window
 
 images = st.integers(0, 4)
@@ -27,6 +27,7 @@ class Histories(RuleBasedStateMachine):
         super().__init__()
         self.window = Window()
         self.out: dict[str, set[str]] = {}
+        self.undeleted: list[tuple[Held, set[str]]] = []
         self.settled: set[tuple[str, int]] = set()
         self.messages = 0
 
@@ -68,8 +69,16 @@ class Histories(RuleBasedStateMachine):
         if held is not None:
             self.settled.add((held.id, held.job.dispatch))
             self.window.settle(held)
+            assert held.state is State.SETTLED
+            self.undeleted.append((held, self.out.pop(held.id)))
+
+    @rule(place=st.integers(0, 5))
+    def delete(self, place: int) -> None:
+        if place < len(self.undeleted):
+            held, _ = self.undeleted.pop(place)
+            self.window.settle(held)  # once more: changes nothing
+            self.window.release(held)
             assert held.state is State.GONE
-            del self.out[held.id]
 
     @rule(number=images)
     def lose_a_receipt(self, number: int) -> None:
@@ -87,15 +96,17 @@ class Histories(RuleBasedStateMachine):
 
     @invariant()
     def every_receipt_that_is_out_is_kept_alive(self) -> None:
-        kept: dict[str, set[str]] = {held.id: set() for held in self.window.held()}
+        kept: dict[int, set[str]] = {held.order: set() for held in self.window.held()}
         for held, _, receipt in self.window.receipts():
-            kept[held.id].add(receipt)
-        assert kept == self.out
+            kept[held.order].add(receipt)
+        out = [(self.window.get(key), receipts) for key, receipts in self.out.items()]
+        assert kept == {held.order: receipts for held, receipts in [*out, *self.undeleted] if held is not None}
 
     @invariant()
-    def waiting_and_busy_are_all(self) -> None:
+    def waiting_busy_and_undeleted_are_all(self) -> None:
         everything: list[Any] = self.window.held()
-        assert len(self.window.waiting()) + len(self.window.busy()) == len(everything)
+        assert len(self.window.waiting()) + len(self.window.busy()) + len(self.undeleted) == len(everything)
+        assert self.window.behind_count() + len(self.window.upcoming()) <= len(everything)
         assert self.window.waiting_count() == len(self.window.waiting())
 
 

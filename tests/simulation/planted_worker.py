@@ -19,13 +19,13 @@ from worker.wanted import Inquiry
 @bug
 def the_worker_deletes_before_it_replies(plant: Plant) -> None:
     def make(good: Any) -> Any:
-        async def finish(self: Any, item: Any) -> None:
+        async def settle(self: Any, item: Any) -> Any:
             await self._deletions.submit_all(list(self._held(item).receipts.values()))
-            await good(self, item)
+            return await good(self, item)
 
-        return finish
+        return settle
 
-    plant(Finisher, "finish", make)
+    plant(Finisher, "settle", make)
 
 
 @bug

@@ -68,6 +68,20 @@ def test_long_idle_time_is_settled_as_no_work_and_stays_so() -> None:
     assert ledger.overlapping_s == 0.0
 
 
+def test_idle_time_in_which_nothing_was_received_is_backpressure_as_it_goes() -> None:
+    ledger = Ledger(0.0)
+    ledger.held_back(0.0, 1.0)  # at work
+    ledger.spend(Cause.RENDERING, 0.0, 2.0)
+    ledger.idle_began(2.0)
+    ledger.held_back(1.0, 3.0)
+    ledger.held_back(3.0, 5.0)
+    assert spent(ledger) == {"rendering": 2.0, "backpressure": 3.0}
+    ledger.held_back(6.0, 8.0)
+    ledger.idle_ended(9.0, existed_since_s=0.0)
+    assert spent(ledger) == {"rendering": 2.0, "backpressure": 5.0, "no_work": 1.0, "work_not_here": 1.0}
+    assert (ledger.overlapping_s, ledger.unattributed_s(9.0)) == (0.0, 0.0)
+
+
 def test_what_is_told_twice_counts_once_under_its_first_cause() -> None:
     ledger = Ledger(0.0)
     ledger.spend(Cause.RENDERING, 0.0, 4.0)
