@@ -20,6 +20,8 @@ from infra.retry import Retryable
 _log = structlog.get_logger()
 _NOBODY = Caller(tenant="", key_id="")
 _UNMATCHED = "unmatched"
+_LIMITS = web.RequestKey("rate_limits", list[Mapping[str, str]])
+"""Under which a request keeps the headers of the rules that let it pass."""
 _Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -40,13 +42,10 @@ def _endpoint(context: Context, operation: Operation) -> _Endpoint:
     limits, keys, handler, name = context.limits, context.keys, operation.handler, operation.id
 
     async def secured(request: web.Request) -> web.StreamResponse:
-        headers: Mapping[str, str] = limits.check_source(name, request.remote or "")
+        request[_LIMITS] = [limits.check_source(name, request.remote or "")]
         caller = keys.caller(request.headers.get("Authorization"))
-        headers = limits.check_key(name, caller.key_id) or headers
-        response = await handler(context, request, caller)
-        if headers:
-            response.headers.update(headers)
-        return response
+        request[_LIMITS].append(limits.check_key(name, caller.key_id))
+        return await handler(context, request, caller)
 
     async def public(request: web.Request) -> web.StreamResponse:
         return await handler(context, request, _NOBODY)
@@ -68,11 +67,23 @@ def _middleware(context: Context, by_endpoint: Mapping[_Endpoint, Operation]) ->
                 tracing.finish(span, response.status)
         else:
             response = await _answer(request, handler, name)
+        _tell_limits(request, response)
         response.headers.update(problems.ON_EVERY_ANSWER)
         metrics.answered(name, response.status, now() - started)
         return response
 
     return boundary
+
+
+def _tell_limits(request: web.Request, response: web.StreamResponse) -> None:
+    """Every answer after a token was taken tells what is left, refusals too: first the address's rules, then the key's.
+
+    A rule that refused stands in the answer already.
+    """
+    for taken in reversed(request.get(_LIMITS, ())):
+        for name, value in taken.items():
+            after = response.headers.get(name)
+            response.headers[name] = f"{value}, {after}" if after else value
 
 
 async def _answer(request: web.Request, endpoint: _Endpoint, name: str) -> web.StreamResponse:

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import pytest
+from grpclib import Status
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import RateLimited
 from gateway.limits import Limits, Rule, RulesFileError, load_rules, source_of
-from tests.unit.gateway.harness import rig
+from tests.unit.gateway.harness import UNKNOWN, Answer, rig
 
 RULES = """
 [[rules]]
@@ -144,7 +145,8 @@ async def test_over_http_each_answer_tells_and_the_fourth_submission_waits(tmp_p
     async with rig(tmp_path, tenants=("a", "b"), gateway_rules_file=path) as gateway:
         answers = [await gateway.submit() for _ in range(4)]
         assert [answer.status for answer in answers] == [202, 202, 202, 429]
-        assert answers[0].headers["RateLimit"] == '"submissions-per-key";r=2;t=2'
+        own = '"submissions-per-key";r=2;t=2'
+        assert answers[0].headers["RateLimit"] == f'"all-per-source";r=7;t=100, {own}'
         assert answers[3].problem(429)["error"]["type"] == "rate_limit_error"
         assert 1 <= int(answers[3].headers["Retry-After"]) <= 2
         assert '"submissions-per-key"' in answers[3].headers["RateLimit-Policy"]
@@ -154,3 +156,36 @@ async def test_over_http_each_answer_tells_and_the_fourth_submission_waits(tmp_p
         assert statuses == [200, 200, 200, 200, 429], "the address has used its eight, whatever the key"
         assert (await gateway.call("GET", "/v1/models", key="dk_guess")).status == 429, "so guessing is limited too"
         assert (await gateway.call("GET", "/healthz")).status == 200
+
+
+@pytest.mark.asyncio
+async def test_an_answer_that_refuses_tells_the_limits_as_well(tmp_path: Path) -> None:
+    path = tmp_path / "rules.toml"
+    path.write_text(RULES.replace("burst = 3", "burst = 5").replace("burst = 8", "burst = 100"))
+
+    def left(answer: Answer) -> list[tuple[str, int]]:
+        policies = [each.partition(";")[0].strip('" ') for each in answer.headers["RateLimit-Policy"].split(",")]
+        found = [each.strip().split(";") for each in answer.headers["RateLimit"].split(",")]
+        assert policies == [name.strip('"') for name, _, _ in found]
+        return [(name.strip('"'), int(remaining.removeprefix("r="))) for name, remaining, _ in found]
+
+    async with rig(tmp_path, gateway_rules_file=path) as gateway:
+        wrong_key = await gateway.call("GET", "/v1/models", key="dk_guess")
+        unknown = await gateway.call("GET", f"/v1/generations/{UNKNOWN}")
+        invalid = await gateway.submit(width=100)
+        assert [each.status for each in (wrong_key, unknown, invalid)] == [401, 404, 422]
+        assert left(wrong_key) == [("all-per-source", 99)]
+        assert left(unknown) == [("all-per-source", 98)]
+        assert left(invalid) == [("all-per-source", 97), ("submissions-per-key", 4)]
+        gateway.core.backlog_cap = 0
+        full = await gateway.submit()
+        gateway.core.refuse_with = Status.UNAVAILABLE
+        down = await gateway.submit()
+        assert [each.status for each in (full, down)] == [429, 503]
+        assert [left(each)[1][1] for each in (full, down)] == [3, 2]
+        gateway.core.refuse_with, gateway.core.backlog_cap = None, 9
+        refused = [await gateway.submit() for _ in range(4)][-1]
+        refused.problem(429)
+        assert left(refused) == [("all-per-source", 91), ("submissions-per-key", 0)]
+        assert "RateLimit" not in (await gateway.call("GET", "/healthz")).headers
+        assert "RateLimit" not in (await gateway.call("GET", "/nowhere")).headers
