@@ -101,7 +101,7 @@ class CoreClient:
         return self._submissions.waiting
 
     async def watch(self) -> NoReturn:
-        """Keeps `problem` true by asking core how it is, every second."""
+        """Keeps `problem` true by asking core's API for an answer, every second."""
         while True:
             before, self.problem = self.problem, await self._probe()
             if self.problem and self.problem != before:
@@ -177,13 +177,14 @@ class CoreClient:
             raise _translated(name, error) from error
 
     async def _probe(self) -> str:
+        """Why core's API cannot be used. A core that cannot write, as on a full disk, serves: reads go on."""
         try:
             with self._forgiving():
                 async with asyncio.timeout(max(self._deadlines.probe_s, 1.0)):
                     answer = await self._health.Check(HealthCheckRequest())
         except (GRPCError, ProtocolError, StreamTerminatedError, OSError, TimeoutError, AttributeError):
             return "core cannot be reached"  # AttributeError: grpclib deletes the transport of a lost connection
-        return "" if answer.status == HealthCheckResponse.SERVING else "core is not ready"
+        return "" if answer.status == HealthCheckResponse.SERVING else "core does not serve"
 
 
 def _method(channel: Channel, name: str, request: type[Any], reply: type[Any]) -> Callable[[Any], Any]:

@@ -49,7 +49,11 @@ class Metrics:
         self._waiting = Gauge(
             "darkroom_gateway_submissions_waiting", "Submissions that no call has taken yet", registry=self.registry
         )
-        self._core_up = Gauge("darkroom_gateway_core_up", "1: core answers and is ready", registry=self.registry)
+        self._core_up = Gauge(
+            "darkroom_gateway_core_up",
+            "1: core's API answers; whether it can write at the moment says core's own /readyz",
+            registry=self.registry,
+        )
         # labels() takes a lock and a dictionary look-up; every request would pay for it
         self._request = cache(lambda operation, status: requests.labels(operation, str(status)))
         self._seconds = cache(seconds.labels)
