@@ -75,14 +75,15 @@ class Ledger:
             self.spend(Cause.BACKPRESSURE, since_s, ended_s)
             self.idle_began(ended_s)
 
-    def settle(self, now_s: float) -> None:
-        """The queue has just said that it holds nothing: idle time older than SETTLE_S was without work. While the
+    def settle(self, now_s: float, *, existed_since_s: float | None = None) -> None:
+        """The queue has just said that it holds nothing: idle time older than SETTLE_S was without work, up to
+        `existed_since_s`, when the oldest image that is here and has yet to be admitted came into being. While the
         queue does not answer nobody knows, and the idle time stays open.
         """
-        began_s, settled_s = self._idle_since_s, now_s - SETTLE_S
-        if began_s is not None and began_s < settled_s:
-            self.spend(Cause.NO_WORK, began_s, settled_s)
-            self._idle_since_s = settled_s
+        settled_s = now_s - SETTLE_S
+        if self._idle_since_s is not None and self._idle_since_s < settled_s:
+            self.idle_ended(settled_s, existed_since_s=existed_since_s)
+            self.idle_began(settled_s)
 
     def seconds(self) -> Mapping[Cause, float]:
         """So far, open idle time not included. None of them ever shrinks."""

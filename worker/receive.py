@@ -163,7 +163,8 @@ class Receiver:
         self._health.clear("jobs")
         ended = asyncio.get_running_loop().time()
         if not received:
-            self._ledger.settle(ended)
+            here = [held.existed_s for held in self._window.upcoming()]
+            self._ledger.settle(ended, existed_since_s=min(here, default=None))
         else:
             self._recorder("receive", f"{len(received)} messages", began, ended)
         if len(received) == limit:  # otherwise most of the time went into waiting for messages

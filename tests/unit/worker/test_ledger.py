@@ -68,6 +68,16 @@ def test_long_idle_time_is_settled_as_no_work_and_stays_so() -> None:
     assert ledger.overlapping_s == 0.0
 
 
+def test_an_image_that_is_here_and_cannot_be_announced_is_no_absence_of_work() -> None:
+    ledger = Ledger(0.0)
+    ledger.idle_began(0.0)
+    ledger.settle(SETTLE_S + 10.0, existed_since_s=4.0)
+    assert spent(ledger) == {"no_work": 4.0, "work_not_here": 6.0}
+    ledger.settle(SETTLE_S + 12.0, existed_since_s=4.0)
+    ledger.settle(SETTLE_S + 15.0)  # nobody wants it any more
+    assert spent(ledger) == {"no_work": 7.0, "work_not_here": 8.0}
+
+
 def test_idle_time_in_which_nothing_was_received_is_backpressure_as_it_goes() -> None:
     ledger = Ledger(0.0)
     ledger.held_back(0.0, 1.0)  # at work
