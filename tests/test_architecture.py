@@ -20,6 +20,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "aiobotocore": ("infra/",),
     "botocore": ("infra/",),
     "grpclib": ("infra/rpc.py", "core/grpc_api.py", "core/app.py", "gateway/core_client.py", "worker/core_client.py"),
+    "h2": ("infra/rpc.py",),
     "aiohttp": (
         "gateway/",
         "infra/admin.py",

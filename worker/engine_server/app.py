@@ -1,6 +1,7 @@
 """The composition root of the engine server: one in-process engine behind a Unix domain socket or HTTP."""
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -77,9 +78,10 @@ def _leave(code: int, flush: Callable[[], None]) -> NoReturn:
     it up, and the exit code be lost.
     """
     _log.warning("engine_server.thread_left_behind")
-    flush()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # a full disk behind a stream is no reason to stay
+        flush()
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(code)
 
 
