@@ -207,10 +207,15 @@ class Announcer:
         return min(MAX_LEAD_S, max(MIN_LEAD_S, 2 * (self._measured.seconds(ANNOUNCE_KIND) or 0.0)))
 
     async def _announce(self, engine: Engine, chosen: Sequence[Held]) -> None:
-        """Ask whether they are wanted, say that they start, and let the GPU have them."""
+        """Ask whether they are wanted, say that they start, and let the GPU have them. A job that is another one by the
+        time of the answer may have to run alone: then it is all chosen anew.
+        """
         loop = asyncio.get_running_loop()
         began_s = loop.time()
+        jobs = [held.job for held in chosen]
         await self._inquiry.before_batch(chosen)
+        if any(held.job is not job for held, job in zip(chosen, jobs, strict=True)):
+            return
         members = tuple(held for held in chosen if held.state is State.WAITING)
         if not members or self.closed:
             return

@@ -5,12 +5,14 @@ The receiver offers, the GPU loop takes, the finishing line settles and lets go;
 
 **Duplicates.** A message for an image that is held already is *attached*: its receipt is kept, its visibility is
 extended and it is deleted together with the first one, so no copy goes before a reply is accepted, and nothing
-depends on anybody sending it again. A newer dispatch takes the place of one that still waits (it may say solo).
+depends on anybody sending it again. A newer dispatch takes the place of one that still waits. Once any of them says
+solo it stays so: the number of its deliveries, which its sender does not know, may have said it.
 A message of a dispatch that this worker has settled (its reply was accepted) is deleted at once.
 """
 
 import asyncio
 from collections import OrderedDict
+from dataclasses import replace
 from enum import Enum
 
 from worker.engines.contract import BatchKey
@@ -86,9 +88,12 @@ class Window:
         if message_id not in held.receipts and len(held.receipts) >= MAX_RECEIPTS:
             return Offer.SURPLUS
         held.receipts[message_id] = receipt
-        if held.state is State.WAITING and job.dispatch > held.job.dispatch:
-            held.job = job
-            self.touch()
+        if held.state is State.WAITING:
+            newest = job if job.dispatch > held.job.dispatch else held.job
+            solo = job.solo or held.job.solo
+            if newest is not held.job or solo != newest.solo:
+                held.job = replace(newest, solo=solo)
+                self.touch()
         return Offer.ATTACHED
 
     def get(self, job_id: str) -> Held | None:

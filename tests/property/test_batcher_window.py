@@ -1,5 +1,6 @@
 """The window over random histories: nothing is held twice, nothing is forgotten, no receipt goes astray."""
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -53,8 +54,8 @@ class Histories(RuleBasedStateMachine):
         else:
             assert offer is Offer.ATTACHED
             assert was is not None
-            now = before.job
-            assert now == (offered if not running and dispatch > was.dispatch else was)
+            newest = offered if dispatch > was.dispatch else was
+            assert before.job == (was if running else replace(newest, solo=solo or was.solo))
         receipts.add(receipt)
 
     @rule(number=images, state=st.sampled_from([State.STARTED, State.RUNNING, State.FINISHING]))

@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import pytest
 
+from schema import fast
 from tests.eventually import eventually
 from tests.fakes import FakeQueue
-from tests.unit.worker.rig import Rig, job, running
+from tests.unit.worker.rig import FaultyEngine, Rig, job, running, some
+from worker.ports import Holding
 from worker.service import Tuning, Worker
 
 pytestmark = pytest.mark.asyncio
@@ -34,3 +36,45 @@ async def test_a_copy_that_comes_while_the_others_are_deleted_is_deleted_too() -
         await rig.idle()
     assert queue.deletions == 2
     assert rig.rendered() == ["g1"]
+
+
+async def test_an_image_that_is_to_run_alone_leaves_the_batch_it_was_chosen_for() -> None:
+    """Its sender says so while the worker asks whether the batch is still wanted."""
+    rig = Rig(FaultyEngine(step_s=0.01), wanted_every_s=60.0)
+    answers = rig.wanted.ask
+    batches: list[list[str]] = []
+
+    async def ask(worker_id: str, held: Sequence[Holding]) -> Sequence[bool]:
+        if len(held) > 1 and not batches:
+            batches.append([each.generation_id for each in held])
+            await rig.send(job(batches[0][0][1:], dispatch=2, solo=True))
+            await eventually(lambda: rig.metric("duplicates_total", kind="attached") == 1)
+        return await answers(worker_id, held)
+
+    rig.wanted.ask = ask  # type: ignore[method-assign]
+    await rig.send(*some(range(12)))
+    async with running(rig):
+        await rig.idle()
+    (first, *mates) = batches[0]
+    started = {each.image.generation_id: each for each in rig.of(fast.ImageStarted)}
+    assert (started[first].solo, started[first].batch_size, started[first].dispatch) == (True, 1, 2)
+    assert not any(started[mate].solo for mate in mates)
+
+
+async def test_a_suspicion_outlives_a_newer_dispatch() -> None:
+    rig = Rig(wanted_every_s=60.0)
+    answers = rig.wanted.ask
+
+    async def ask(worker_id: str, held: Sequence[Holding]) -> Sequence[bool]:
+        rig.wanted.ask = answers  # type: ignore[method-assign]
+        await rig.send(job(1, dispatch=2))
+        await eventually(lambda: rig.metric("duplicates_total", kind="attached") == 1)
+        return await answers(worker_id, held)
+
+    rig.wanted.ask = ask  # type: ignore[method-assign]
+    await rig.send(job(1))
+    for _ in range(2):
+        assert await rig.jobs.receive(limit=1, wait_s=0, visibility_s=0)
+    async with running(rig):
+        await rig.idle()
+    assert [(each.dispatch, each.solo) for each in rig.of(fast.ImageStarted)] == [(2, True)]
