@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from tests.api import Client
 from tests.e2e import invariants
 from tests.eventually import until
 from tests.fault_proxy import TcpProxy
@@ -16,7 +17,7 @@ def test_everything_starts_and_accepts_without_queue_and_store(tmp_path: Path) -
             process.start()
         until(lambda: unready(stack), 40, what="core and worker say why they wait")
         client = stack.client()
-        until(lambda: client.call("GET", "/healthz").status == 200, 30, what="the gateway serves")
+        until(lambda: serves(client), 30, what="the gateway serves")
         until(lambda: client.call("GET", "/v1/generations").status == 200, 30, what="the gateway finds core")
         ids = [client.submit(n=2, seed=k)["id"] for k in range(10)]
         assert all(client.get(each)["status"] == "queued" for each in ids)
@@ -66,6 +67,14 @@ def test_queue_and_store_swallow_everything_for_a_while(tmp_path: Path) -> None:
         client.succeeded(ids, 60)
         stack.ready()
         invariants.check(stack)
+
+
+def serves(client: Client) -> bool:
+    """The gateway listens; it may have started after the others."""
+    try:
+        return client.call("GET", "/healthz").status == 200
+    except ConnectionError as error:
+        raise AssertionError(str(error)) from None
 
 
 def unready(stack: Stack) -> bool:
