@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from worker.choice import Behind, Choice, choose
-from worker.engines.contract import BatchKey, Done, EncodedPicture, Engine, Picture, RenderJob
+from worker.engines.contract import BatchKey, Done, EncodedPicture, Engine, Picture, Stepped
 from worker.engines.places import places
 from worker.errors import BadOutput, EngineAway, EngineDied, EngineLost, LoadFailed, OutOfMemory
 from worker.ledger import Cause
 from worker.member import Admitted, Broke, Crash, Decoded, End, Left, Member, Spent, Surroundings, acquaint
 from worker.types import Failure
+from worker.undecoded import Undecoded, require_whole
 
 _log = structlog.get_logger()
 
@@ -46,7 +47,7 @@ class Session:
         self._parks = parks
         self._offered: deque[Member] = deque()
         self._members: list[Member] = []
-        self._undecoded: deque[tuple[Member, Done]] = deque()
+        self._undecoded = Undecoded()
         self._at_work: Sequence[Member] = ()
         self._work = Cause.RENDERING
         self._work_began_s = 0.0
@@ -107,6 +108,8 @@ class Session:
                 return self._end()
             elif not self._around.places.free:
                 return self._end(full=True)
+            else:
+                self._undecoded.under_way = 0  # beside nothing
             self._decode_some(until_s=self._step_took_s if self._members else None)
 
     def _blocked(self) -> bool:
@@ -115,8 +118,8 @@ class Session:
         """
         if not self._undecoded:
             return False
-        limit = self._around.limit(self._undecoded[0][0].held.job.render, self.key)
-        return len(self._undecoded) >= limit or not self._around.places.free
+        limit = self._around.limit(self._undecoded.first.held.job.render, self.key)
+        return self._undecoded.ready >= limit or not self._around.places.free
 
     def _end(self, *, full: bool = False) -> End:
         return End(at_s=self._around.clock(), full=full)
@@ -179,7 +182,7 @@ class Session:
             member.gpu_s += (ended_s - began_s) / len(chosen)
             member.batch_gpu_s += ended_s - began_s
             member.remaining = max(1, member.remaining - steps)
-        self._sort_out(stepped.finished, stepped.evicted)
+        self._sort_out(stepped)
         self._at_work = ()
 
     def _begin(self, work: Cause, members: Sequence[Member]) -> float:
@@ -209,30 +212,29 @@ class Session:
             self._together = going
             acquaint(chosen)
 
-    def _sort_out(self, finished: Sequence[Done], evicted: Sequence[str]) -> None:
-        if not (finished or evicted):
-            return
+    def _sort_out(self, stepped: Stepped) -> None:
         by_id = {member.id: member for member in self._members}
-        self._undecoded.extend((by_id.pop(done.job_id), done) for done in finished)
-        for job_id in evicted:
+        self._undecoded.add([(by_id.pop(done.job_id), done) for done in stepped.finished], ahead=stepped.ahead)
+        for job_id in stepped.evicted:
             if job_id in by_id:
                 self._around.post(Left(member=by_id.pop(job_id)))
-        self._members = list(by_id.values())
-        self.roster = tuple(self._members)
+        if len(by_id) != len(self._members):
+            self._members = list(by_id.values())
+            self.roster = tuple(self._members)
 
     def _decode_some(self, *, until_s: float | None) -> None:
-        """Decode what is finished. While others wait for their next step: one, and more only as `until_s` allows."""
+        """Decode what is finished. While others wait for their next step: one, and more only as `until_s` allows, but
+        none that the device develops beside the step that it is at.
+        """
         began_s = self._around.clock()
-        while self._undecoded:
-            member, done = self._undecoded[0]
-            if member.held.unwanted:
-                self._undecoded.popleft()
-                self._around.post(Left(member=member))
+        staying = self._undecoded.under_way if self._members or self._offered else 0
+        while len(self._undecoded) > staying:
+            if self._undecoded.first.held.unwanted:
+                self._around.post(Left(member=self._undecoded.take()[0]))
                 continue
             if not self._around.places.take():
                 return
-            self._undecoded.popleft()
-            self._decode(member, done)
+            self._decode(*self._undecoded.take())
             if until_s is not None and self._around.clock() - began_s >= until_s:
                 return
 
@@ -242,7 +244,7 @@ class Session:
         bad = ""
         try:
             picture = self.engine.decode(done)
-            _check(picture, member.held.job.render)
+            require_whole(picture, member.held.job.render)
         except BadOutput as error:
             picture, bad = None, str(error)
         except BaseException:
@@ -264,10 +266,9 @@ class Session:
             self._around.post(Spent(cause=self._work, began_s=self._work_began_s, ended_s=began_s, size=len(at_work)))
         self._around.post(Broke())
         innocents = [each for each in self._members if each not in suspects]
-        innocents += [member for member, _ in self._undecoded if member not in suspects]
+        innocents += [each for each in self._undecoded.clear() if each not in suspects]
         together = len({member.id for member in self._members if member.running} | {each.id for each in suspects})
         self._at_work, self._members, self.roster = (), [], ()
-        self._undecoded.clear()
         self._reset(away=away)
         ended_s = self._around.clock()
         self._around.post(Spent(cause=Cause.RESTARTING, began_s=began_s, ended_s=ended_s))
@@ -287,10 +288,3 @@ class Session:
         except Exception as error:  # noqa: BLE001  (what is left of a model may raise anything)
             _log.error("engine.not_reset", error=type(error).__name__, at=places(error))
             raise EngineLost(f"reset raised {type(error).__name__}") from None
-
-
-def _check(picture: Picture | EncodedPicture, job: RenderJob) -> None:
-    if (picture.width, picture.height) != (job.width, job.height):
-        raise BadOutput("the picture is of another size than asked for")
-    if isinstance(picture, Picture) and len(picture.rgb) != picture.width * picture.height * 3:
-        raise BadOutput("the picture is not whole")

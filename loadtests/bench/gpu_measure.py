@@ -131,8 +131,8 @@ class Model:
     def _overlap(self, size: int) -> Json:
         """How much of a decoding disappears behind the steps of the others.
 
-        Beside a batch of one less, an image of a single step joins at every step and is decoded while the next step
-        runs. Its admission is in that time, too, so that what is said to be hidden is rather too little.
+        Beside a batch of one less, an image of a single step joins at every step, and is decoded when the worker would
+        decode it. Its admission is in that time, too, so that what is said to be hidden is rather too little.
         """
         decode_ms = statistics.median(self._decode_ms() for _ in range(self._plan.rounds + 1))
         self._steps_ms(size, joining=True)
@@ -166,14 +166,17 @@ class Model:
         request = self._fresh(size)
         jobs = [request.job(number) for number in range(size)]
         self._engine.admit(jobs[joining:])
-        done: list[Done] = []
+        done: Sequence[Done] = ()
         began_s = _now_s()
         for number in range(request.steps - 1):
             if joining:  # the empty prompt is known: no text is encoded
                 self._engine.admit([replace(jobs[0], id=f"joins/{number}", prompt="", num_inference_steps=1)])
-            finished = self._engine.step(_ignore).finished
-            self._decode(done)
-            done = list(finished)
+            stepped = self._engine.step(_ignore)
+            if stepped.ahead:  # as the worker does it: those that finished with the step before
+                self._decode(done)
+                done = stepped.finished
+            else:
+                self._decode(stepped.finished)
         self._decode(done)
         took_s = _now_s() - began_s
         self._decode(self._engine.step(_ignore).finished)

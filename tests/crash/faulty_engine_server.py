@@ -23,7 +23,7 @@ from worker.errors import BadOutput, EngineLost, LoadFailed, OutOfMemory
 
 class FaultyEngine(EmulatedEngine):
     """A member's prompt is its fault: segfault, hang, raise, memory, lost, bad, sticks (it cannot be forgotten); any
-    other has none. With one called fits, five are said to fit into memory.
+    other has none. With one called fits, five are said to fit into memory; with one called ahead, the device is.
     """
 
     def __init__(self, *, model: str = "m", whole_calls: bool = False, broken: str = "") -> None:
@@ -75,8 +75,8 @@ class FaultyEngine(EmulatedEngine):
                     raise OutOfMemory("no room")
                 case "lost":
                     raise EngineLost("an illegal memory access")
-        fits = 5 if any(job.prompt == "fits" for job, _ in self._members.values()) else None
-        return replace(super().step(report), fits=fits)
+        prompts = {job.prompt for job, _ in self._members.values()}
+        return replace(super().step(report), fits=5 if "fits" in prompts else None, ahead="ahead" in prompts)
 
     @staticmethod
     def _hang() -> None:

@@ -138,6 +138,12 @@ def test_what_fits_into_memory_crosses_the_socket() -> None:
         assert engine.step(lambda _: None).fits == 5
 
 
+def test_whether_the_device_is_ahead_crosses_the_socket() -> None:
+    with faulty() as engine:
+        engine.admit([job(1, steps=2), job(2, "ahead", steps=1)])
+        assert [engine.step(lambda _: None).ahead for _ in range(2)] == [True, False]
+
+
 def test_a_step_waits_for_nothing_but_the_engine() -> None:
     """Hundreds of calls in order: no frame is lost, doubled or mixed up."""
     with faulty() as engine:

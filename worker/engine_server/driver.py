@@ -67,6 +67,7 @@ class Driver:
         self._changed = threading.Condition()
         self._waiting: deque[_Waiting] = deque()
         self._members: dict[str, _Waiting] = {}
+        self._undecoded: deque[tuple[_Waiting, Done]] = deque()
         self._caps = Caps()
         self._stopping = False
         self._over = False
@@ -107,7 +108,7 @@ class Driver:
         """The engine hangs: everybody is told at once, and nobody is taken in any more."""
         with self._changed:
             self.ready, self._over, self._stopping = False, True, True
-            left = [*self._members.values(), *self._waiting]
+            left = self._everybody()
         for each in left:
             each.settle(EngineLost("the engine hangs"))
 
@@ -123,10 +124,14 @@ class Driver:
             why = error
         with self._changed:
             self.ready, self._over = False, True
-            left = [*self._members.values(), *self._waiting]
+            left = self._everybody()
         for each in left:
             each.settle(EngineLost("the server ends"))
         self._on_end(why)
+
+    def _everybody(self) -> Sequence[_Waiting]:
+        """Who has no answer yet. Under the lock."""
+        return [*self._members.values(), *(each for each, _ in tuple(self._undecoded)), *self._waiting]
 
     def _withdraw(self, mine: _Waiting) -> None:
         with self._changed:
@@ -181,9 +186,13 @@ class Driver:
             self._caps.measured(self._engine.key(next(iter(self._members.values())).job), stepped.fits)
         for job_id in stepped.evicted:
             self._left(self._members.pop(job_id, None))
+        older = len(self._undecoded)
         for done in stepped.finished:
-            self._decode(done)
-            self._beat()
+            member = self._members.pop(done.job_id, None)
+            if member is not None:
+                self._undecoded.append((member, done))
+        # Pictures that the device develops beside the next step are fetched after that one, if there is one.
+        self._decode_all_but(len(self._undecoded) - older if stepped.ahead and self._members else 0)
         self._sign_s = time.perf_counter()
         self._pulse.end(self._sign_s)
 
@@ -207,9 +216,14 @@ class Driver:
         self._sign_s = time.perf_counter()
         self._pulse.beat(self._sign_s)
 
-    def _decode(self, done: Done) -> None:
-        member = self._members.pop(done.job_id, None)
-        if member is None or member.unwanted:
+    def _decode_all_but(self, newest: int) -> None:
+        while len(self._undecoded) > newest:
+            self._decode(*self._undecoded[0])  # and is among those who are told if this never ends
+            self._undecoded.popleft()
+            self._beat()
+
+    def _decode(self, member: _Waiting, done: Done) -> None:
+        if member.unwanted:
             return
         try:
             member.settle(self._engine.decode(done))
@@ -231,14 +245,20 @@ class Driver:
         self._engine.reset()
         self._pulse.fail()
         members, self._members = list(self._members.values()), {}
+        self._again([each for each, _ in self._undecoded])
+        self._undecoded.clear()
         if len(members) == 1:
             members[0].settle(failure)
             return None
         _log.warning("engine_server.batch_failed", size=len(members), error=type(failure).__name__)
         if isinstance(failure, OutOfMemory) and members:
             self._caps.ran_out(members[0].job, len(members))
-        with self._changed:
-            for each in reversed([each for each in members if not each.unwanted]):
-                each.alone = True
-                self._waiting.appendleft(each)
+        for each in members:
+            each.alone = True
+        self._again(members)
         return None
+
+    def _again(self, lost: Sequence[_Waiting]) -> None:
+        """They begin anew, before all who wait."""
+        with self._changed:
+            self._waiting.extendleft(reversed([each for each in lost if not each.unwanted]))

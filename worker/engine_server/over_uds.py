@@ -148,8 +148,15 @@ class _Session:
         self._evict(asked)
         stepped = self._engine.step(self._report)
         finished = [EngineFinished(job_id=done.job_id, ticket=self._keep(done)) for done in stepped.finished]
-        left, fits = list(stepped.evicted), stepped.fits or 0
-        self._connection.send(frame(Kind.STEPPED, finished=finished, job_ids=left, fits=fits))
+        self._connection.send(
+            frame(
+                Kind.STEPPED,
+                finished=finished,
+                job_ids=list(stepped.evicted),
+                fits=stepped.fits or 0,
+                ahead=stepped.ahead,
+            )
+        )
 
     def _report(self, progress: Progress) -> None:
         steps = [EngineStep(job_id=each, step=step) for each, step in progress.steps.items()]

@@ -6,8 +6,10 @@ checks every picture's size itself. Engines know nothing of queues, stores or us
 
 The order of one job: `admit`, then `step` until it comes back as finished or evicted, then `decode`. With
 `join_midway` others may be admitted between any two steps; with `park` a member may stand aside meanwhile. While
-others go on, finished jobs are decoded one between two steps; an engine with a second stream begins the decoding at
-the end of `step`, so that `decode` only fetches. A finished job that nobody wants any more is never decoded.
+others go on, finished jobs are decoded one between two steps. An engine with a second stream begins the decoding at
+the end of `step` and says that it is `ahead`: then, while others go on, jobs are decoded after the step that follows
+the one they finished with, so that the device is at that step while `decode` waits for what is left of theirs. A
+finished job that nobody wants any more is never decoded.
 
 After any exception out of `admit`, `step`, `park`, `unpark` or `decode` (BadOutput excepted) the worker calls `reset`,
 which forgets all members and frees what they held; after EngineDied it also makes the engine ready again.
@@ -88,12 +90,14 @@ class Done:
 class Stepped:
     """What one `step` brought: jobs that are finished, and jobs that left because they were evicted.
 
-    `fits`: how many images of this batch key measured memory allows at once; None while that is not known.
+    `fits`: how many images of this batch key measured memory allows at once; None while that is not known. `ahead`:
+    the device may still be at the step, and develops the pictures of `finished` beside the next one.
     """
 
     finished: Sequence[Done] = ()
     evicted: Sequence[str] = ()
     fits: int | None = None
+    ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -150,7 +150,7 @@ class LatentEngine(NoProcess):
         done = self._guarded(lambda: self._develop(model))
         if not self._seats:
             model.rest()
-        return Stepped(finished=done, evicted=evicted, fits=model.memory.fits(key))
+        return Stepped(finished=done, evicted=evicted, fits=model.memory.fits(key), ahead=model.ahead)
 
     def evict(self, job_id: str) -> None:
         """It is gone when the step under way, or else the next one, comes back."""
@@ -171,7 +171,9 @@ class LatentEngine(NoProcess):
         seat.parked = False
 
     def decode(self, done: Done) -> Picture:
-        """On a GPU only waits for the picture. Raises BadOutput for numbers that are not finite."""
+        """On a GPU it waits for what is left of the decoding that `step` began, and for no step. Raises BadOutput for
+        numbers that are not finite.
+        """
         developing = done.result
         assert isinstance(developing, _Developing)  # noqa: S101  (our own `step` made it)
         pixels, finite = self._guarded(developing.pending.fetch)

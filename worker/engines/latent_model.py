@@ -45,6 +45,11 @@ class LatentModel:
         self._pace = Pace() if on_cuda else None
         self.memory = MemoryCurve(CudaProbe() if on_cuda else None)
 
+    @property
+    def ahead(self) -> bool:
+        """Whether `step` and `begin` launch, and what they launch goes on."""
+        return self._pace is not None
+
     @torch.inference_mode()
     def members(self, jobs: Sequence[RenderJob], *, guided: bool) -> list[Member]:
         """Jobs of one size, ready for their first step. Raises Unsupported."""

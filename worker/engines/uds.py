@@ -153,7 +153,7 @@ class UdsEngine:
             self._members -= {*left, *(each.job_id for each in finished)}
         if finished:
             self._deaths = 0
-        return Stepped(finished=finished, evicted=left, fits=answer.fits or None)
+        return Stepped(finished=finished, evicted=left, fits=answer.fits or None, ahead=answer.ahead)
 
     def evict(self, job_id: str) -> None:
         """At once while a step runs, else with the next one."""

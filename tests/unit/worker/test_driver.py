@@ -11,7 +11,7 @@ import pytest
 from tests.engine_processes import job
 from tests.eventually import eventually
 from worker.engine_server.driver import Busy, Driver
-from worker.engines.contract import Capabilities, Picture, RenderJob, Report, Stepped
+from worker.engines.contract import Capabilities, Done, Picture, RenderJob, Report, Stepped
 from worker.engines.emulated import EmulatedEngine, draw
 from worker.errors import BadOutput, EngineLost, LoadFailed, OutOfMemory, Unsupported
 from worker.timing import Measured
@@ -276,3 +276,45 @@ async def test_a_model_that_cannot_be_loaded_ends_it() -> None:
     engine = Unloadable(model="m", step_s=0, alpha=0, max_batch=4, max_width=512, max_height=512)
     async with driving(engine) as (_, ended):
         assert [type(why) for why in ended.why] == [LoadFailed]
+
+
+class Ahead(Scripted):
+    """Its device develops pictures beside the next step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fetched: list[tuple[str, int]] = []
+
+    def step(self, report: Report) -> Stepped:
+        return replace(super().step(report), ahead=True)
+
+    def decode(self, done: Done) -> Picture:
+        self.fetched.append((done.job_id, len(self.batches)))
+        return super().decode(done)
+
+
+@pytest.mark.parametrize("fault", ["", "raise"])
+@pytest.mark.asyncio
+async def test_a_picture_under_way_is_fetched_after_the_next_step_or_begins_anew(fault: str) -> None:
+    engine = Ahead()
+    async with driving(engine) as (driver, _), asyncio.TaskGroup() as group:
+        stays = group.create_task(driver.render(job(1, steps=5)))
+        await eventually(lambda: engine.admitted)
+        short = group.create_task(driver.render(job(2, steps=1)))
+        await eventually(lambda: len(driver._waiting) == 1)
+        engine.gate.release()
+        await eventually(lambda: len(engine.admitted) == 2)
+        joins = asyncio.create_task(driver.render(job(3, fault, steps=5)))
+        await eventually(lambda: len(driver._waiting) == 1)
+        engine.free()
+        assert right(await stays, job(1))
+        assert right(await short, job(2))
+        if fault:
+            with pytest.raises(ZeroDivisionError):
+                await joins
+        else:
+            assert right(await joins, job(3))
+    times = sum("gen_2/0" in admitted for admitted in engine.admitted)
+    assert times == (2 if fault else 1)
+    if not fault:  # the second step is its own; nobody is left beside the last
+        assert engine.fetched == [("gen_2/0", 3), ("gen_1/0", 6), ("gen_3/0", 7)]

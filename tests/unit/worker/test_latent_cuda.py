@@ -1,6 +1,9 @@
 """What is special about an NVIDIA device, walked through on a CPU: torch.cuda is a stand-in, all else is real."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,8 +11,57 @@ from tests.unit.worker.latent_rig import job, opened, rendered
 from worker.engines.latent import LatentEngine
 from worker.engines.pipeline import PipelineEngine
 from worker.errors import EngineLost
+from worker.member import Decoded, Event, Surroundings, members_of
+from worker.pipeline import Places
+from worker.session import Session
+from worker.types import Batch, Held, ImageId, Job
 
+STEP_S, DECODE_S, LAUNCH_S = 0.030, 0.020, 0.001
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers, numpy 2
+
+
+class Device:
+    """Does what is launched on a stream in order, and streams beside one another, by a clock that the host shares."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.denoising = self.current = Stream(self)
+        self.steps: list[int] = []
+
+    def launch(self, seconds: float) -> None:
+        stream = self.current
+        if stream.free_s:
+            stream.idle_s += max(0.0, self.now_s - stream.free_s)
+        stream.free_s = max(stream.free_s, self.now_s) + seconds
+        self.now_s += LAUNCH_S
+
+    @contextmanager
+    def on(self, stream: "Stream") -> Iterator[None]:
+        before, self.current = self.current, stream
+        yield
+        self.current = before
+
+
+class Stream:
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.free_s = 0.0
+        self.idle_s = 0.0
+
+    def wait_stream(self, other: "Stream") -> None:
+        self.free_s = max(self.free_s, other.free_s)
+
+
+class Stamp:
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.at_s = 0.0
+
+    def record(self) -> None:
+        self.at_s = max(self.device.current.free_s, self.device.now_s)
+
+    def synchronize(self) -> None:
+        self.device.now_s = max(self.device.now_s, self.at_s)
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +69,80 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from worker.engines import tiny
 
     return tiny.build(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Device:
+    import torch
+
+    device, empty = Device(), torch.empty
+
+    def pageable(*size: Any, pin_memory: bool = False, **more: Any) -> torch.Tensor:
+        return empty(*size, **more)
+
+    monkeypatch.setattr("torch.cuda.Event", lambda **_: Stamp(device))
+    monkeypatch.setattr("torch.cuda.Stream", lambda: Stream(device))
+    monkeypatch.setattr("torch.cuda.current_stream", lambda: device.current)
+    monkeypatch.setattr("torch.cuda.stream", device.on)
+    monkeypatch.setattr("torch.empty", pageable)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda *_: None)
+    return device
+
+
+@pytest.fixture
+def engine(folder: Path, device: Device, monkeypatch: pytest.MonkeyPatch) -> LatentEngine:
+    """As it is on a GPU, but that its tensors are the CPU's."""
+    from worker.engines.latent_cuda import Pace, StreamDecoder
+    from worker.engines.latent_decoder import Decoder
+
+    made = opened(folder)
+    model = made._model
+    assert model is not None
+    decoder = model._decoder
+    assert isinstance(decoder, Decoder)
+    step, decode = model._denoiser.step, decoder.decode
+
+    def stepping(members: Sequence[Any]) -> None:
+        device.steps.append(len(members))
+        device.launch(STEP_S * len(members))
+        step(members)
+
+    def decoding(*given: Any) -> Any:
+        device.launch(DECODE_S)
+        return decode(*given)
+
+    monkeypatch.setattr(model._denoiser, "step", stepping)
+    monkeypatch.setattr(decoder, "decode", decoding)
+    model._decoder, model._pace = StreamDecoder(decoder), Pace()
+    return made
+
+
+def session_of(engine: LatentEngine, device: Device, steps: Sequence[int], events: list[Event]) -> Session:
+    around = Surroundings(
+        clock=lambda: device.now_s,
+        post=events.append,
+        report=lambda _: None,
+        places=Places(99),
+        limit=lambda _job, _key: 4,
+        record=lambda *_: None,
+    )
+    held = []
+    for number, count in enumerate(steps):
+        render = job(number, num_inference_steps=count)
+        image = Job(image=ImageId(generation_id=f"g_{number}", index=0), dispatch=1, render=render, output_format=1)
+        key = engine.key(render)
+        held.append(Held(job=image, key=key, receipts={}, received_s=0.0, existed_s=0.0, order=number))
+    session = Session(engine, key, around, joins=True, parks=True, step_seconds=lambda _: STEP_S)
+    session.offer(members_of(Batch(id="b", engine=engine, key=key, members=tuple(held))))
+    return session
+
+
+def test_decoding_keeps_nobody_waiting_who_goes_on(engine: LatentEngine, device: Device) -> None:
+    events: list[Event] = []
+    session_of(engine, device, (2, 3, 5), events).turn()
+    assert [event.member.id for event in events if isinstance(event, Decoded)] == ["g_0/0", "g_1/0", "g_2/0"]
+    assert device.steps == [3, 3, 2, 1, 1]
+    assert device.denoising.idle_s == 0
 
 
 def test_an_error_that_sticks_shows_at_the_latest_when_the_engine_is_reset(

@@ -1,8 +1,14 @@
-"""One session on the GPU thread, driven by hand: what it does when the line behind it has little room."""
+"""One session on the GPU thread, driven by hand: what it does when the line behind it has little room, and when it
+decodes.
+"""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import count
 
-from worker.engines.contract import RenderJob
+import pytest
+
+from worker.engines.contract import Done, Picture, RenderJob, Report, Stepped
 from worker.engines.emulated import EmulatedEngine
 from worker.member import Admitted, Decoded, Event, Member, Surroundings, members_of
 from worker.pipeline import Places
@@ -12,7 +18,25 @@ from worker.types import Batch, Held, ImageId, Job
 BATCH = 4
 
 
-def group(engine: EmulatedEngine, numbers: range) -> list[Member]:
+class Told(EmulatedEngine):
+    """Writes down what it is asked for. With `ahead` its device works on while it is asked for the next thing."""
+
+    def __init__(self, *, ahead: bool) -> None:
+        super().__init__(model="m", step_s=0.0, alpha=0.0, max_batch=BATCH, max_width=64, max_height=64)
+        self.ahead = ahead
+        self.asked: list[str] = []
+        self.load()
+
+    def step(self, report: Report) -> Stepped:
+        self.asked.append("step")
+        return replace(super().step(report), ahead=self.ahead)
+
+    def decode(self, done: Done) -> Picture:
+        self.asked.append(done.job_id.partition("/")[0])
+        return super().decode(done)
+
+
+def group(engine: EmulatedEngine, numbers: range, steps: Sequence[int] = ()) -> list[Member]:
     held = []
     for number in numbers:
         render = RenderJob(
@@ -20,7 +44,7 @@ def group(engine: EmulatedEngine, numbers: range) -> list[Member]:
             model="m",
             width=64,
             height=64,
-            num_inference_steps=2,
+            num_inference_steps=steps[number] if steps else 2,
             guidance_scale=1.0,
             seed=number,
             prompt="a star",
@@ -30,11 +54,8 @@ def group(engine: EmulatedEngine, numbers: range) -> list[Member]:
     return members_of(Batch(id="b", engine=engine, key=held[0].key, members=tuple(held)))
 
 
-def test_places_that_come_free_one_by_one_let_no_new_batch_in_each() -> None:
-    engine = EmulatedEngine(model="m", step_s=0.0, alpha=0.0, max_batch=BATCH, max_width=64, max_height=64)
-    engine.load()
-    events: list[Event] = []
-    ticks, places = count(), Places(1)
+def begun(engine: Told, places: Places, events: list[Event]) -> Session:
+    ticks = count()
     around = Surroundings(
         clock=lambda: float(next(ticks)),
         post=events.append,
@@ -44,7 +65,14 @@ def test_places_that_come_free_one_by_one_let_no_new_batch_in_each() -> None:
         record=lambda *_: None,
     )
     key = group(engine, range(1))[0].held.key
-    session = Session(engine, key, around, joins=True, parks=True, step_seconds=lambda _: 1.0)
+    return Session(engine, key, around, joins=True, parks=True, step_seconds=lambda _: 1.0)
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_places_that_come_free_one_by_one_let_no_new_batch_in_each(ahead: bool) -> None:
+    events: list[Event] = []
+    engine, places = Told(ahead=ahead), Places(1)
+    session = begun(engine, places, events)
     session.offer(group(engine, range(40)))
     for _ in range(40):
         end = session.turn()
@@ -54,3 +82,29 @@ def test_places_that_come_free_one_by_one_let_no_new_batch_in_each() -> None:
         assert end.full or decoded == 40
         places.give()
     assert decoded == 40
+
+
+def test_what_the_device_develops_beside_the_next_step_is_fetched_after_that_has_been_launched() -> None:
+    engine = Told(ahead=True)
+    session = begun(engine, Places(9), [])
+    session.offer(group(engine, range(3), steps=(1, 2, 4)))
+    session.turn()
+    assert engine.asked == ["step", "step", "g0", "step", "g1", "step", "g2"]  # nobody is left beside the last
+
+
+def test_a_device_that_does_one_thing_after_the_other_decodes_at_once() -> None:
+    engine = Told(ahead=False)
+    session = begun(engine, Places(9), [])
+    session.offer(group(engine, range(3), steps=(1, 2, 4)))
+    session.turn()
+    assert engine.asked == ["step", "g0", "step", "g1", "step", "step", "g2"]
+
+
+def test_one_batch_after_the_other_is_developed_beside_the_next() -> None:
+    engine = Told(ahead=True)
+    session = begun(engine, Places(99), [])
+    session.offer(group(engine, range(2 * BATCH), steps=[1] * 2 * BATCH))
+    session.turn()
+    first = [f"g{number}" for number in range(BATCH)]
+    second = [f"g{number}" for number in range(BATCH, 2 * BATCH)]
+    assert engine.asked == ["step", "step", *first, *second]

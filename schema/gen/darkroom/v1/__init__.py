@@ -420,6 +420,7 @@ class EngineFrame(betterproto.Message):
     picture: "EnginePicture" = betterproto.message_field(9)
     error: "EngineError" = betterproto.message_field(10)
     fits: int = betterproto.uint32_field(11)
+    ahead: bool = betterproto.bool_field(12)
 
 
 @dataclass(eq=False, repr=False)
