@@ -28,6 +28,8 @@ from worker.types import Mode
 _log = structlog.get_logger()
 UNLOAD_S = 3.0
 """For the engines, at the end."""
+OWN_LIMIT_S = 60.0
+"""Beyond the limit of loading that an engine in a process of its own keeps itself, the end of that process included."""
 
 
 class Replies:
@@ -127,6 +129,7 @@ def tuning(settings: WorkerSettings) -> Tuning:
         upload_deadline_s=settings.worker_upload_deadline_s,
         wanted_every_s=settings.worker_wanted_every_s,
         hang_s=settings.worker_hang_s,
+        load_s=settings.worker_engine_load_s + OWN_LIMIT_S,
         models_loaded=settings.worker_models_loaded,
         preload=settings.worker_preload,
         mode=Mode(settings.worker_mode),

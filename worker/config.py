@@ -35,7 +35,9 @@ class WorkerSettings(Settings):
     worker_wanted_every_s: float = Field(1.0, gt=0, description="How often core is asked what is still wanted")
     worker_hang_s: float = Field(30.0, gt=0, description="Least time without a step that counts as a hang")
     worker_engine_load_s: float = Field(
-        600.0, gt=0, description="uds: limit of starting the engine and loading its model"
+        600.0,
+        gt=0,
+        description="Limit of loading a model: uds tries again, others end the worker a minute later",
     )
     worker_engine_outage_s: float = Field(
         120.0, gt=0, le=240, description="http: the server may answer nobody for so long before the worker ends"

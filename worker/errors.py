@@ -12,7 +12,7 @@ Exception
 │   │                         the end they are handed back and the process ends
 │   ├── LoadFailed            three times in a row: readiness off, nothing more is received
 │   └── EngineLost            the device is beyond repair in this process: reported, the process ends
-└── Hung                      no step within the deadline: reported, the process ends
+└── Hung                      no step, or no loaded model, within the deadline: reported, the process ends
 
 Anything else out of an engine is a model error: the batch is bisected, and what fails alone is reported.
 """
@@ -51,4 +51,4 @@ class EngineLost(EngineError):
 
 
 class Hung(Exception):
-    """The GPU thread has not made a step for too long."""
+    """The GPU thread has not made a step, or loaded a model, for too long."""

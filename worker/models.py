@@ -1,7 +1,9 @@
-"""Which engine renders which model, and which of them are loaded. Loading happens on the GPU thread, on demand."""
+"""Which engine renders which model, and which of them are loaded. Loading happens on the GPU thread, on demand, and
+under the watchdog's eyes.
+"""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -13,6 +15,7 @@ from worker.ledger import Cause, Ledger
 from worker.metrics import Metrics
 from worker.ports import Rng, Threads
 from worker.timing import Caps, Waits
+from worker.watchdog import Pulse
 
 _log = structlog.get_logger()
 MAX_LOADS = 3
@@ -32,6 +35,7 @@ class Models:
         caps: Caps,
         waits: Waits,
         ledger: Ledger,
+        pulse: Pulse,
         rng: Rng,
         metrics: Metrics,
         health: Health,
@@ -42,6 +46,7 @@ class Models:
         self._caps = caps
         self._waits = waits
         self._ledger = ledger
+        self._pulse = pulse
         self._rng = rng
         self._metrics = metrics
         self._health = health
@@ -113,13 +118,23 @@ class Models:
     async def _make_room(self, engine: Engine) -> None:
         others = [each for each in self._used if each.loaded and each is not engine]
         for victim in others[: max(0, len(others) + 1 - self._keep_loaded)]:
-            await self._thread.run(victim.unload)
+            await self._watched(victim.unload)
             _log.info("model.unloaded", model=victim.facts.model)
+
+    async def _watched(self, work: Callable[[], None]) -> None:
+        """On the GPU thread. If that never comes back, the watchdog ends the worker: what has been received would stay
+        hidden from all the others.
+        """
+        self._pulse.begin_load(asyncio.get_running_loop().time())
+        try:
+            await self._thread.run(work)
+        finally:
+            self._pulse.fail()
 
     async def _load_once(self, engine: Engine) -> bool:
         model = engine.facts.model
         try:
-            await self._thread.run(engine.load)
+            await self._watched(engine.load)
         except Exception as error:  # noqa: BLE001  (whatever a model's files make its library raise)
             self._metrics.load_failures.labels(model=model).inc()
             _log.error("model.load_failed", model=model, error=type(error).__name__, detail=str(error)[:300])

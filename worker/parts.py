@@ -67,6 +67,8 @@ class Tuning:
     seconds without deletions at a hundred images a second. Every heartbeat extends them, ten to a call, one call after
     the other: within a quarter of the visibility timeout for calls of up to 130 ms.
     """
+    load_s: float = 660.0
+    """A model may be loaded for so long. An engine in a process of its own gives up a minute before and tries again."""
     models_loaded: int = 1
     preload: bool = True
     mode: Mode = Mode.OVERLAPPED

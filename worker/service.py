@@ -42,7 +42,7 @@ LANES = 2
 class _Shared:
     """What the parts of one worker have in common."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], tuning: Tuning) -> None:
         self.metrics = Metrics()
         began_s = clock()
         self.ledger = Ledger(began_s)
@@ -53,6 +53,7 @@ class _Shared:
         self.health = Health(jobs="jobs queue: not reached yet")
         self.window = Window()
         self.measured = Measured()
+        self.pulse = Pulse(self.measured, floor_s=tuning.hang_s, reset_s=tuning.reset_s, load_s=tuning.load_s)
         self.waits = Waits()
         self.caps = Caps()
 
@@ -61,7 +62,7 @@ class Worker:
     """`run` serves until told to drain."""
 
     def __init__(self, ports: Ports, tuning: Tuning) -> None:
-        shared = _Shared(ports.clock)
+        shared = _Shared(ports.clock, tuning)
         if tuning.preload:
             shared.health.hinder("model", "the default model is not loaded yet")
         self._ports, self._tuning, self._shared = ports, tuning, shared
@@ -92,9 +93,8 @@ class Worker:
             evict=self._evict,
             metrics=shared.metrics,
         )
-        pulse = Pulse(shared.measured, floor_s=tuning.hang_s, reset_s=tuning.reset_s)
-        self._watchdog = Watchdog(pulse, tick_s=min(1.0, tuning.hang_s / 5), leave=self._hung)
-        self._renderer = self._build_renderer(pulse)
+        self._watchdog = Watchdog(shared.pulse, tick_s=min(1.0, tuning.hang_s / 5), leave=self._hung)
+        self._renderer = self._build_renderer()
         self._gpu = self._build_gpu()
         self._heartbeat = Heartbeat(
             shared.window,
@@ -202,6 +202,7 @@ class Worker:
             caps=self._shared.caps,
             waits=self._shared.waits,
             ledger=self._shared.ledger,
+            pulse=self._shared.pulse,
             rng=self._ports.rng,
             metrics=self._shared.metrics,
             health=self._shared.health,
@@ -238,7 +239,7 @@ class Worker:
             wall_ms=ports.wall_ms,
         )
 
-    def _build_renderer(self, pulse: Pulse) -> Renderer:
+    def _build_renderer(self) -> Renderer:
         ports, tuning, shared = self._ports, self._tuning, self._shared
         return Renderer(
             ports.gpu_thread,
@@ -250,7 +251,7 @@ class Worker:
             caps=shared.caps,
             curves=shared.curves,
             waits=shared.waits,
-            pulse=pulse,
+            pulse=shared.pulse,
             ledger=shared.ledger,
             on_gpu=OnGpu(
                 worker_id=tuning.worker_id,

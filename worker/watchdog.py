@@ -11,15 +11,16 @@ from worker.timing import Measured, hang_deadline_s, step_kind
 
 _log = structlog.get_logger()
 _RESET: BatchKey = ("reset",)
+_LOAD: BatchKey = ("load",)
 
 
 class Pulse:
     """Signs of life of the GPU thread while it works; also where step times are learned."""
 
-    def __init__(self, measured: Measured, *, floor_s: float, reset_s: float) -> None:
+    def __init__(self, measured: Measured, *, floor_s: float, reset_s: float, load_s: float = 660.0) -> None:
         self._measured = measured
         self._floor_s = floor_s
-        self._reset_s = reset_s
+        self._limits_s = {step_kind(_RESET): reset_s, step_kind(_LOAD): load_s}
         self._kind: tuple[object, ...] = ()
         self._last_s = 0.0
         self._longest_s = 0.0
@@ -37,6 +38,10 @@ class Pulse:
     def begin_reset(self, now_s: float) -> None:
         """The engine is being made ready again: nothing to learn from, and longer than a step."""
         self.begin(_RESET, now_s)
+
+    def begin_load(self, now_s: float) -> None:
+        """A model is being loaded, or makes room for one."""
+        self.begin(_LOAD, now_s)
 
     def beat(self, now_s: float) -> None:
         """A step is done."""
@@ -56,14 +61,20 @@ class Pulse:
         self._longest_s = 0.0
 
     def fail(self) -> None:
-        """The work ended in an error: nothing is learned."""
+        """The work ended in an error, or was no step: nothing is learned."""
         self.beats += 1
         self.working = False
 
+    @property
+    def missing(self) -> str:
+        """What has been waited for in vain when the deadline is over."""
+        return "no loaded model" if self._kind == step_kind(_LOAD) else "no step"
+
     def deadline_s(self) -> float:
         """How long the silence may be."""
-        if self._kind == step_kind(_RESET):
-            return self._reset_s
+        limit_s = self._limits_s.get(self._kind)
+        if limit_s is not None:
+            return limit_s
         return hang_deadline_s(floor_s=self._floor_s, learned_s=self._measured.seconds(self._kind))
 
 
@@ -91,7 +102,7 @@ class Watchdog:
             silent_s += min(loop.time() - before, 2 * self._tick_s)
             if silent_s > self._pulse.deadline_s():
                 _log.error("gpu.hung", silent_s=round(silent_s, 1))
-                if await self._leave("no step within the deadline"):
+                if await self._leave(f"{self._pulse.missing} within the deadline"):
                     silent_s = 0.0
                     continue
-                raise Hung(f"no step for {silent_s:.0f} s")
+                raise Hung(f"{self._pulse.missing} for {silent_s:.0f} s")

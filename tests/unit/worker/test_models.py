@@ -32,6 +32,32 @@ async def test_what_a_model_refuses_once_it_is_loaded_is_reported_and_the_others
     assert rig.failed() == dict.fromkeys(["gfirst", "glast", "glater"], pb.AttemptFailure.UNSUPPORTED)
 
 
+class Loading(FaultyEngine):
+    """For ever."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released = threading.Event()
+
+    def load(self) -> None:
+        self.released.wait(60)
+
+
+async def test_a_load_that_hangs_ends_the_worker_and_gives_back_what_waits_for_it() -> None:
+    engine = Loading()
+    rig = Rig(engine, preload=False, hang_s=0.1, load_s=0.4, visibility_s=60)
+    await rig.send(*some(range(4)))
+    with pytest.raises(ExceptionGroup) as caught:
+        async with asyncio.timeout(20):
+            await rig.worker.run(asyncio.Event().wait)
+    engine.released.set()
+    rig.close()
+    assert caught.group_contains(Hung, match="no loaded model")
+    depth = await rig.jobs.depth()
+    assert (depth.visible, depth.in_flight) == (4, 0)
+    assert not rig.replies.accepted
+
+
 class Stuck(FaultyEngine):
     """Never ready again after a failure."""
 
