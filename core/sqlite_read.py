@@ -90,7 +90,8 @@ def page(
     beyond = (
         "SELECT position FROM generations WHERE tenant = ? AND position < ? ORDER BY position DESC LIMIT 1 OFFSET ?"
     )
-    (rest,) = connection.execute(beyond, (tenant, start, looks if status else min(limit, looks))).fetchone() or (0,)
+    skipped = looks if status else min(limit, looks)
+    [(rest,)] = connection.execute(beyond, (tenant, start, skipped)).fetchall() or [(0,)]
     query = (
         f"SELECT position, {_GENERATIONS} FROM generations WHERE tenant = ? AND position < ? AND position > ? "
         "AND (? = 0 OR status = ?) ORDER BY position DESC LIMIT ?"
