@@ -1,7 +1,7 @@
 """Receives ahead of the GPU into the window, and sorts out what is no valid job. One task of the service.
 
-A corrupt or foreign message is quarantined: counted, logged without content, sent to the dead-letter queue as it
-is, and deleted once that queue has accepted it. Whatever comes, the consumer goes on.
+A corrupt or foreign message is quarantined: counted, logged without content, its bytes and text attributes sent to the
+dead-letter queue, and deleted once that queue has accepted it. Whatever comes, the consumer goes on.
 """
 
 import asyncio
