@@ -7,7 +7,7 @@ from typing import Protocol
 from opentelemetry.trace import INVALID_SPAN, Span
 
 from worker.admission import Seat
-from worker.engines.contract import BatchKey, EncodedPicture, Picture, RenderJob, Report
+from worker.engines.contract import BatchKey, EncodedPicture, Picture, RenderJob, Report, StepTime
 from worker.ledger import Cause
 from worker.types import Batch, Failure, Held, ImageId
 
@@ -70,15 +70,15 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spent:
-    """The thread did this. `step_s` is one step of a batch of `size`, None where that teaches nothing; `fits` is what
-    the engine said of its memory.
+    """The thread did this, for `size` images. `timed` is what a step took, of this size or an earlier one, None where
+    there is nothing to learn; `fits` is what the engine said of its memory.
     """
 
     cause: Cause
     began_s: float
     ended_s: float
     size: int = 0
-    step_s: float | None = None
+    timed: StepTime | None = None
     fits: int | None = None
 
 

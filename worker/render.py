@@ -217,8 +217,8 @@ class Renderer:
         self._metrics.batch_size.observe(event.size)
         if event.fits is not None:
             self._caps.measured(session.key, event.fits)
-        if event.step_s is not None:
-            self._curves.observe(session.key, event.size, event.step_s)
+        if event.timed is not None:
+            self._curves.observe(session.key, event.timed.size, event.timed.seconds)
             session.step_seconds = self._curves.step_s(session.key)
 
     def _hand_on(self, session: Session, event: Decoded) -> None:

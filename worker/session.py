@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from worker.choice import Behind, Choice, choose
-from worker.engines.contract import BatchKey, Done, EncodedPicture, Engine, Picture, Stepped
+from worker.engines.contract import BatchKey, Done, EncodedPicture, Engine, Picture, Stepped, StepTime
 from worker.engines.places import places
 from worker.errors import BadOutput, EngineAway, EngineDied, EngineLost, LoadFailed, OutOfMemory
 from worker.ledger import Cause
@@ -173,7 +173,7 @@ class Session:
                 began_s=began_s,
                 ended_s=ended_s,
                 size=len(chosen),
-                step_s=None if stepped.evicted else self._step_took_s / steps,
+                timed=self._timed(stepped, len(chosen), steps),
                 fits=stepped.fits,
             )
         )
@@ -184,6 +184,12 @@ class Session:
             member.remaining = max(1, member.remaining - steps)
         self._sort_out(stepped)
         self._at_work = ()
+
+    def _timed(self, stepped: Stepped, size: int, steps: int) -> StepTime | None:
+        """The device's word where it has a clock of its own, else the call's time, unless somebody left in it."""
+        if stepped.ahead:
+            return stepped.timed
+        return None if stepped.evicted else StepTime(size=size, seconds=self._step_took_s / steps)
 
     def _begin(self, work: Cause, members: Sequence[Member]) -> float:
         """Who is to blame, and for which seconds, if this goes wrong. Returns the time."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from worker.engine_server import over_http, over_uds
 from worker.engine_server.app import serve_http
 from worker.engine_server.images_api import Defaults
-from worker.engines.contract import Capabilities, Done, Picture, Report, Stepped
+from worker.engines.contract import Capabilities, Done, Picture, Report, Stepped, StepTime
 from worker.engines.emulated import EmulatedEngine
 from worker.errors import BadOutput, EngineLost, LoadFailed, OutOfMemory
 
@@ -76,7 +76,9 @@ class FaultyEngine(EmulatedEngine):
                 case "lost":
                     raise EngineLost("an illegal memory access")
         prompts = {job.prompt for job, _ in self._members.values()}
-        return replace(super().step(report), fits=5 if "fits" in prompts else None, ahead="ahead" in prompts)
+        ahead, timed = "ahead" in prompts, StepTime(size=len(prompts), seconds=0.25)
+        fits = 5 if "fits" in prompts else None
+        return replace(super().step(report), fits=fits, ahead=ahead, timed=timed if ahead else None)
 
     @staticmethod
     def _hang() -> None:

@@ -12,7 +12,7 @@ import pytest
 from infra import models
 from tests.engine_processes import faulty, job
 from worker.engines.build import build
-from worker.engines.contract import Picture, Progress
+from worker.engines.contract import Picture, Progress, StepTime
 from worker.engines.emulated import draw
 from worker.engines.uds import UdsEngine
 from worker.errors import EngineDied, LoadFailed, Unsupported
@@ -138,10 +138,12 @@ def test_what_fits_into_memory_crosses_the_socket() -> None:
         assert engine.step(lambda _: None).fits == 5
 
 
-def test_whether_the_device_is_ahead_crosses_the_socket() -> None:
+def test_whether_the_device_is_ahead_and_what_its_clock_says_cross_the_socket() -> None:
     with faulty() as engine:
         engine.admit([job(1, steps=2), job(2, "ahead", steps=1)])
-        assert [engine.step(lambda _: None).ahead for _ in range(2)] == [True, False]
+        first, second = (engine.step(lambda _: None) for _ in range(2))
+        assert (first.ahead, first.timed) == (True, StepTime(size=2, seconds=0.25))
+        assert (second.ahead, second.timed) == (False, None)
 
 
 def test_a_step_waits_for_nothing_but_the_engine() -> None:

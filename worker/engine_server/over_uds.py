@@ -148,6 +148,7 @@ class _Session:
         self._evict(asked)
         stepped = self._engine.step(self._report)
         finished = [EngineFinished(job_id=done.job_id, ticket=self._keep(done)) for done in stepped.finished]
+        timed = stepped.timed
         self._connection.send(
             frame(
                 Kind.STEPPED,
@@ -155,6 +156,8 @@ class _Session:
                 job_ids=list(stepped.evicted),
                 fits=stepped.fits or 0,
                 ahead=stepped.ahead,
+                timed_size=timed.size if timed else 0,
+                timed_s=timed.seconds if timed else 0.0,
             )
         )
 

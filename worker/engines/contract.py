@@ -87,17 +87,28 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StepTime:
+    """What one step of a batch of `size` took."""
+
+    size: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stepped:
     """What one `step` brought: jobs that are finished, and jobs that left because they were evicted.
 
     `fits`: how many images of this batch key measured memory allows at once; None while that is not known. `ahead`:
-    the device may still be at the step, and develops the pictures of `finished` beside the next one.
+    the device may still be at the step, and develops the pictures of `finished` beside the next one; only when nobody
+    is left for another step has the call waited for this one. `timed`: with `ahead`, the newest step that is over, by
+    the device's own clock: how long the call lasted says nothing of that.
     """
 
     finished: Sequence[Done] = ()
     evicted: Sequence[str] = ()
     fits: int | None = None
     ahead: bool = False
+    timed: StepTime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -142,15 +142,16 @@ class LatentEngine(NoProcess):
         evicted = self._drop()
         running = self._running()
         if not running:
-            return Stepped(evicted=evicted)
+            timed = self._guarded(model.rest)
+            return Stepped(evicted=evicted, ahead=model.ahead, timed=timed)
         key = running[0].key
-        self._guarded(lambda: model.step([seat.member for seat in running], key))
+        timed = self._guarded(lambda: model.step([seat.member for seat in running], key))
         report(Progress(steps={seat.job.id: seat.done for seat in running}))
         evicted += self._drop()
         done = self._guarded(lambda: self._develop(model))
-        if not self._seats:
-            model.rest()
-        return Stepped(finished=done, evicted=evicted, fits=model.memory.fits(key), ahead=model.ahead)
+        if not self._running():
+            timed = self._guarded(model.rest) or timed
+        return Stepped(finished=done, evicted=evicted, fits=model.memory.fits(key), ahead=model.ahead, timed=timed)
 
     def evict(self, job_id: str) -> None:
         """It is gone when the step under way, or else the next one, comes back."""
@@ -190,7 +191,7 @@ class LatentEngine(NoProcess):
         self._known.clear()
         self._evicted.clear()
         if self._model is not None:
-            self._model.rest()
+            self._model.forget()
         self._wish.free()
 
     def _ready(self) -> "LatentModel":

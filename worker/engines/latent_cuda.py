@@ -1,11 +1,14 @@
 """All that is special about an NVIDIA device: pictures are decoded on a stream of their own while the next steps run,
-the host stays one step behind the device, and the allocator says how much memory a batch took.
+the host stays one step ahead of the device, which times the steps itself, and the allocator says how much memory a
+batch took.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 
+from worker.engines.contract import StepTime
 from worker.engines.latent_decoder import Decoder, Pending
 
 
@@ -41,20 +44,47 @@ class _Launched:
 
 
 class Pace:
-    """Waits for the step before the last one launched, so that the device always has work and the host's clock, which
-    judges step times and hangs, is one step off at most.
+    """Waits for the step before the last one launched, so that the device always has work and the host, which judges
+    hangs, is one step ahead at most. Steps are timed on the device: what the host waits for is the rest of a step, less
+    whatever else it did meanwhile, and of a first one nothing.
     """
 
     def __init__(self) -> None:
-        self._before: torch.cuda.Event | None = None
+        self._last: _Step | None = None
 
-    def launched(self) -> None:
-        """A step has been launched on the current stream."""
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        event.record()
-        if self._before is not None:
-            self._before.synchronize()
-        self._before = event
+    def step(self, size: int, launch: Callable[[], None]) -> StepTime | None:
+        """`launch` a step of `size` images on the current stream. Returns what the one before it took."""
+        began = _stamp()
+        launch()
+        before, self._last = self._last, _Step(size=size, began=began, ended=_stamp())
+        return before.over() if before else None
+
+    def rest(self) -> StepTime | None:
+        """Wait for the last one. Returns what it took; None without one."""
+        last, self._last = self._last, None
+        return last.over() if last else None
+
+    def forget(self) -> None:
+        """The last one went wrong, or its end is nobody's business any more."""
+        self._last = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Step:
+    size: int
+    began: torch.cuda.Event
+    ended: torch.cuda.Event
+
+    def over(self) -> StepTime:
+        self.ended.synchronize()
+        return StepTime(size=self.size, seconds=self.began.elapsed_time(self.ended) / 1000)
+
+
+def _stamp() -> torch.cuda.Event:
+    """The time at which the current stream gets here."""
+    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    event.record()
+    return event
 
 
 class CudaProbe:

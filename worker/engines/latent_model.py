@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import torch
 
-from worker.engines.contract import RenderJob
+from worker.engines.contract import RenderJob, StepTime
 from worker.engines.devices import Device
 from worker.engines.latent_conditioning import StableDiffusionConditioning
 from worker.engines.latent_cuda import CudaProbe, Pace, StreamDecoder
@@ -68,12 +68,20 @@ class LatentModel:
         ]
 
     @torch.inference_mode()
-    def step(self, members: Sequence[Member], kind: Hashable) -> None:
-        """One step of each. What takes the same memory is of one `kind`."""
-        with self.memory.step(kind, len(members)):
-            self._denoiser.step(members)
+    def step(self, members: Sequence[Member], kind: Hashable) -> StepTime | None:
+        """One step of each; what takes the same memory is of one `kind`.
+
+        Returns what the device says of the step before; None without one, and on a CPU.
+        """
+
+        def launch() -> None:
+            with self.memory.step(kind, len(members)):
+                self._denoiser.step(members)
+
         if self._pace is not None:
-            self._pace.launched()
+            return self._pace.step(len(members), launch)
+        launch()
+        return None
 
     @torch.inference_mode()
     def begin(self, member: Member, job: RenderJob, kind: Hashable) -> Pending:
@@ -81,9 +89,18 @@ class LatentModel:
         with self.memory.decoding(kind):
             return self._decoder.begin(member.state[0], job.width, job.height)
 
-    def rest(self) -> None:
-        """Nobody is left: hold no batch's tensors."""
+    def rest(self) -> StepTime | None:
+        """Nobody is left to step: hold no batch's tensors, and wait for the last step, as no other will. The device has
+        the pictures to develop meanwhile. Returns what it says of that step.
+        """
         self._denoiser.forget()
+        return self._pace.rest() if self._pace is not None else None
+
+    def forget(self) -> None:
+        """Hold no batch's tensors, and wait for nothing."""
+        self._denoiser.forget()
+        if self._pace is not None:
+            self._pace.forget()
 
     def _noise(self, job: RenderJob, start: float) -> torch.Tensor:
         """The draw of diffusers' `randn_tensor` for a list of CPU generators, in the model's dtype."""

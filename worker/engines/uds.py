@@ -30,6 +30,7 @@ from worker.engines.contract import (
     RenderJob,
     Report,
     Stepped,
+    StepTime,
 )
 from worker.engines.frames import Closed, Garbage, Silent
 from worker.engines.proto import EngineFrame, Kind
@@ -153,7 +154,8 @@ class UdsEngine:
             self._members -= {*left, *(each.job_id for each in finished)}
         if finished:
             self._deaths = 0
-        return Stepped(finished=finished, evicted=left, fits=answer.fits or None, ahead=answer.ahead)
+        timed = StepTime(size=answer.timed_size, seconds=answer.timed_s) if answer.timed_size else None
+        return Stepped(finished=finished, evicted=left, fits=answer.fits or None, ahead=answer.ahead, timed=timed)
 
     def evict(self, job_id: str) -> None:
         """At once while a step runs, else with the next one."""

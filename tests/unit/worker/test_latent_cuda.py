@@ -11,7 +11,8 @@ from tests.unit.worker.latent_rig import job, opened, rendered
 from worker.engines.latent import LatentEngine
 from worker.engines.pipeline import PipelineEngine
 from worker.errors import EngineLost
-from worker.member import Decoded, Event, Surroundings, members_of
+from worker.ledger import Cause
+from worker.member import Decoded, Event, Spent, Surroundings, members_of
 from worker.pipeline import Places
 from worker.session import Session
 from worker.types import Batch, Held, ImageId, Job
@@ -59,6 +60,10 @@ class Stamp:
 
     def record(self) -> None:
         self.at_s = max(self.device.current.free_s, self.device.now_s)
+
+    def elapsed_time(self, other: "Stamp") -> float:
+        assert self.device.now_s >= other.at_s, "asked before it is over"
+        return 1000 * (other.at_s - self.at_s)
 
     def synchronize(self) -> None:
         self.device.now_s = max(self.device.now_s, self.at_s)
@@ -143,6 +148,44 @@ def test_decoding_keeps_nobody_waiting_who_goes_on(engine: LatentEngine, device:
     assert [event.member.id for event in events if isinstance(event, Decoded)] == ["g_0/0", "g_1/0", "g_2/0"]
     assert device.steps == [3, 3, 2, 1, 1]
     assert device.denoising.idle_s == 0
+
+
+def rendering(events: Sequence[Event]) -> Sequence[Spent]:
+    return [event for event in events if isinstance(event, Spent) and event.cause is Cause.RENDERING]
+
+
+def test_steps_are_timed_by_the_device_whatever_the_host_waited_for(engine: LatentEngine, device: Device) -> None:
+    for steps, sizes in [((2, 3, 5), [0, 3, 3, 2, 1]), ((1,), [1]), ((1, 1), [2]), ((4,), [0, 1, 1, 1])]:
+        events: list[Event] = []
+        session_of(engine, device, steps, events).turn()
+        timed = [event.timed for event in rendering(events)]
+        assert [each.size if each else 0 for each in timed] == sizes  # none but this session's own
+        for each in timed:
+            assert each is None or each.seconds == pytest.approx(STEP_S * each.size)
+
+
+def test_the_last_step_is_rendering_and_no_part_of_decoding(engine: LatentEngine, device: Device) -> None:
+    events: list[Event] = []
+    session_of(engine, device, (3,), events).turn()
+    rendered_s = sum(event.ended_s - event.began_s for event in rendering(events))
+    assert rendered_s == pytest.approx(3 * STEP_S, abs=5 * LAUNCH_S)
+    assert [event.decode_s for event in events if isinstance(event, Decoded)] == [pytest.approx(DECODE_S)]
+
+
+@pytest.mark.parametrize("leaves", ["evicted", "reset"])
+def test_a_step_of_those_who_have_gone_is_nobody_elses(engine: LatentEngine, device: Device, leaves: str) -> None:
+    engine.admit([job(1), job(2)])
+    assert engine.step(lambda _: None).timed is None
+    if leaves == "reset":
+        engine.reset()
+    else:
+        engine.evict("g_1/0")
+        engine.evict("g_2/0")
+        stepped = engine.step(lambda _: None)
+        assert (len(stepped.evicted), stepped.timed and stepped.timed.size) == (2, 2)
+    engine.admit([job(3)])
+    assert engine.step(lambda _: None).timed is None
+    engine.reset()
 
 
 def test_an_error_that_sticks_shows_at_the_latest_when_the_engine_is_reset(

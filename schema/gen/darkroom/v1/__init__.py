@@ -421,6 +421,8 @@ class EngineFrame(betterproto.Message):
     error: "EngineError" = betterproto.message_field(10)
     fits: int = betterproto.uint32_field(11)
     ahead: bool = betterproto.bool_field(12)
+    timed_size: int = betterproto.uint32_field(13)
+    timed_s: float = betterproto.double_field(14)
 
 
 @dataclass(eq=False, repr=False)
