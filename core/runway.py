@@ -13,6 +13,7 @@ from core.schedule import Ref
 
 _SLACK: Final = 64
 _MOST_DOUBLINGS: Final = 20
+_FIRST_REPORTS_S: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +42,11 @@ class Patience:
         return int(2 * self.visibility_s * 1000)
 
     def after_load_ms(self) -> int:
-        """After a start of core. Reports are kept in memory alone: what is past its recheck may be well in hand."""
-        return int(self.visibility_s * 1000)
+        """After a start of core. Reports are kept in memory alone: what is past its recheck may be well in hand.
+
+        No longer than workers need, who report about once a second: a core that ends again and again must recheck too.
+        """
+        return int(min(self.visibility_s, _FIRST_REPORTS_S) * 1000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,7 +74,12 @@ def batch(name: str, members: Sequence[Span]) -> Iterator[None]:
     """The span of one call for many requests: it links to their spans, and they to it."""
     links = [Link(span.get_span_context()) for span in members]
     with _tracer.start_as_current_span(
-        name, context=trace.set_span_in_context(trace.INVALID_SPAN), links=links, attributes={"batch.size": len(links)}
+        name,
+        context=trace.set_span_in_context(trace.INVALID_SPAN),
+        links=links,
+        attributes={"batch.size": len(links)},
+        record_exception=False,
+        set_status_on_exception=False,
     ) as span:
         for member in members:
             member.add_link(span.get_span_context())
