@@ -54,6 +54,7 @@ class Session:
         self._together: frozenset[str] = frozenset()
         self._choice: Choice | None = None
         self._step_took_s = 0.0
+        self._ahead = False
 
     @property
     def offered(self) -> int:
@@ -161,7 +162,7 @@ class Session:
         stepping_s = self._around.clock()
         stepped = self.engine.step(self._around.report)
         ended_s = self._around.clock()
-        self._step_took_s = ended_s - stepping_s
+        self._step_took_s, self._ahead = ended_s - stepping_s, stepped.ahead
         steps = (
             1
             if self.engine.capabilities.join_midway
@@ -245,7 +246,9 @@ class Session:
                 return
 
     def _decode(self, member: Member, done: Done) -> None:
-        began_s = self._begin(Cause.DECODING, (member,))
+        # A device that is at a step of the others meanwhile may fail over any of them.
+        beside = [each for each in self._members if each.running] if self._ahead else []
+        began_s = self._begin(Cause.DECODING, (member, *beside))
         picture: Picture | EncodedPicture | None = None
         bad = ""
         try:

@@ -10,6 +10,7 @@ import pytest
 
 from worker.engines.contract import Done, Picture, RenderJob, Report, Stepped
 from worker.engines.emulated import EmulatedEngine
+from worker.errors import EngineDied
 from worker.member import Admitted, Decoded, Event, Member, Surroundings, members_of
 from worker.pipeline import Places
 from worker.session import Session
@@ -25,6 +26,7 @@ class Told(EmulatedEngine):
         super().__init__(model="m", step_s=0.0, alpha=0.0, max_batch=BATCH, max_width=64, max_height=64)
         self.ahead = ahead
         self.asked: list[str] = []
+        self.dies_over = ""
         self.load()
 
     def step(self, report: Report) -> Stepped:
@@ -33,6 +35,8 @@ class Told(EmulatedEngine):
 
     def decode(self, done: Done) -> Picture:
         self.asked.append(done.job_id.partition("/")[0])
+        if self.asked[-1] == self.dies_over:
+            raise EngineDied
         return super().decode(done)
 
 
@@ -108,3 +112,17 @@ def test_one_batch_after_the_other_is_developed_beside_the_next() -> None:
     first = [f"g{number}" for number in range(BATCH)]
     second = [f"g{number}" for number in range(BATCH, 2 * BATCH)]
     assert engine.asked == ["step", "step", *first, *second]
+
+
+@pytest.mark.parametrize(("ahead", "suspects"), [(True, ["g0", "g2"]), (False, ["g0"])])
+def test_whoever_is_on_the_device_is_suspect_when_it_fails_while_a_picture_is_fetched(
+    ahead: bool, suspects: list[str]
+) -> None:
+    engine = Told(ahead=ahead)
+    engine.dies_over = "g0"
+    session = begun(engine, Places(9), [])
+    session.offer(group(engine, range(3), steps=(1, 2, 4)))
+    crash = session.turn().crash
+    assert crash is not None
+    assert [each.id.partition("/")[0] for each in crash.suspects] == suspects
+    assert len(crash.suspects) + len(crash.innocents) == 3
