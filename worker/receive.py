@@ -212,7 +212,7 @@ class Receiver:
     async def _refuse(self, message: Received, job: Job, reason: str) -> bool:
         offer = self._offer(message, job, ())
         held = self._window.get(job.render.id)
-        if offer is Offer.HELD and held is not None:
+        if held is not None and held.state is State.WAITING and not held.key:
             await self.refuse(held, reason)
         return offer is Offer.SETTLED
 

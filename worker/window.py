@@ -65,7 +65,7 @@ class Window:
             return Offer.SETTLED
         held = self._held.get(job.render.id)
         if held is not None:
-            return self._attach(held, job, message_id, receipt)
+            return self._attach(held, job, key, message_id, receipt)
         self._hold(job, key, message_id=message_id, receipt=receipt, now_s=now_s, existed_s=existed_s)
         return Offer.HELD
 
@@ -84,12 +84,13 @@ class Window:
         self._held[held.id] = held
         self.touch()
 
-    def _attach(self, held: Held, job: Job, message_id: str, receipt: str) -> Offer:
+    def _attach(self, held: Held, job: Job, key: BatchKey, message_id: str, receipt: str) -> Offer:
         if message_id not in held.receipts and len(held.receipts) >= MAX_RECEIPTS:
             return Offer.SURPLUS
         held.receipts[message_id] = receipt
         if held.state is State.WAITING:
-            newest = job if job.dispatch > held.job.dispatch else held.job
+            newer = job.dispatch > held.job.dispatch
+            newest, held.key = (job, key) if newer else (held.job, held.key)
             solo = job.solo or held.job.solo
             if newest is not held.job or solo != newest.solo:
                 held.job = replace(newest, solo=solo)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from schema import fast
+from schema import fast, pb
 from tests.eventually import eventually
 from tests.fakes import FakeQueue
 from tests.unit.worker.rig import FaultyEngine, Rig, job, running, some
@@ -78,3 +78,23 @@ async def test_a_suspicion_outlives_a_newer_dispatch() -> None:
     async with running(rig):
         await rig.idle()
     assert [(each.dispatch, each.solo) for each in rig.of(fast.ImageStarted)] == [(2, True)]
+
+
+async def test_a_newer_dispatch_that_says_something_else_replaces_one_that_waits() -> None:
+    """Also when it is one that this worker refuses: a sender's mistake ends no worker."""
+    rig = Rig(wanted_every_s=60.0)
+    answers = rig.wanted.ask
+
+    async def ask(worker_id: str, held: Sequence[Holding]) -> Sequence[bool]:
+        rig.wanted.ask = answers  # type: ignore[method-assign]
+        await rig.send(job(1, dispatch=2, model="elsewhere"), job(2, dispatch=2, size=128))
+        await eventually(lambda: rig.metric("duplicates_total", kind="attached") == 2)
+        return await answers(worker_id, held)
+
+    rig.wanted.ask = ask  # type: ignore[method-assign]
+    await rig.send(*some(range(4)))
+    async with running(rig):
+        await rig.idle()
+    assert rig.failed() == {"g1": pb.AttemptFailure.UNSUPPORTED}
+    rendered = {each.image.generation_id: (each.dispatch, each.width) for each in rig.of(fast.ImageRendered)}
+    assert rendered == {"g0": (1, 64), "g2": (2, 128), "g3": (1, 64)}
