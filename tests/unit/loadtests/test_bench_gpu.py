@@ -1,11 +1,15 @@
 """`bench gpu` walks through every line on a CPU; what it says of a curve is arithmetic."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from loadtests.bench import gpu
+from loadtests.bench.rig import Request
+from worker.engines.contract import Done, Picture, Report, Stepped
+from worker.engines.emulated import EmulatedEngine
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers, numpy 2
 
@@ -15,6 +19,35 @@ def test_alpha_is_that_of_the_curve() -> None:
 
     assert alpha({size: 50 * (1 - 0.3 + 0.3 * size) for size in (1, 2, 4, 8, 16)}) == pytest.approx(0.3)
     assert alpha({1: 50.0}) is None
+
+
+@pytest.mark.parametrize(
+    ("ahead", "asked"),
+    [
+        (True, ["step", "step", "joins/0", "step", "joins/1", "joins/2", "step"]),
+        (False, ["step", "joins/0", "step", "joins/1", "step", "joins/2", "step"]),
+    ],
+)
+def test_it_fetches_pictures_when_the_worker_would(ahead: bool, asked: list[str]) -> None:
+    from loadtests.bench.gpu_measure import Model
+
+    heard: list[str] = []
+
+    class Ahead(EmulatedEngine):
+        def step(self, report: Report) -> Stepped:
+            heard.append("step")
+            return replace(super().step(report), ahead=ahead)
+
+        def decode(self, done: Done) -> Picture:
+            if done.job_id.startswith("joins"):
+                heard.append(done.job_id)
+            return Picture(width=64, height=64, rgb=bytes(64 * 64 * 3))
+
+    model = object.__new__(Model)
+    model._engine = Ahead(model="m", step_s=0, alpha=0, max_batch=2, max_width=64, max_height=64)
+    model._request, model._prompts = Request(model="m", side_px=64, steps=4), 0
+    model._steps_ms(2, joining=True)
+    assert heard == asked
 
 
 def test_without_a_gpu_it_says_so_in_a_sentence(
