@@ -40,7 +40,7 @@ async def test_a_copy_that_comes_while_the_others_are_deleted_is_deleted_too() -
 
 async def test_an_image_that_is_to_run_alone_leaves_the_batch_it_was_chosen_for() -> None:
     """Its sender says so while the worker asks whether the batch is still wanted."""
-    rig = Rig(FaultyEngine(step_s=0.01), wanted_every_s=60.0)
+    rig = Rig(FaultyEngine(step_s=0.01), wanted_every_s=60.0, receive_wait_s=0)
     answers = rig.wanted.ask
     batches: list[list[str]] = []
 
@@ -62,7 +62,7 @@ async def test_an_image_that_is_to_run_alone_leaves_the_batch_it_was_chosen_for(
 
 
 async def test_a_suspicion_outlives_a_newer_dispatch() -> None:
-    rig = Rig(wanted_every_s=60.0)
+    rig = Rig(wanted_every_s=60.0, receive_wait_s=0)
     answers = rig.wanted.ask
 
     async def ask(worker_id: str, held: Sequence[Holding]) -> Sequence[bool]:
@@ -82,7 +82,7 @@ async def test_a_suspicion_outlives_a_newer_dispatch() -> None:
 
 async def test_a_newer_dispatch_that_says_something_else_replaces_one_that_waits() -> None:
     """Also when it is one that this worker refuses: a sender's mistake ends no worker."""
-    rig = Rig(wanted_every_s=60.0)
+    rig = Rig(wanted_every_s=60.0, receive_wait_s=0)
     answers = rig.wanted.ask
 
     async def ask(worker_id: str, held: Sequence[Holding]) -> Sequence[bool]:
