@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 STREAMS_PER_READ: Final = 200
 MAX_QUESTIONS: Final = 10_000
-"""Rows and prompts that may be waited for, as many as calls may wait for an end and then ask all at once: one to three
+"""Rows that may be waited for, as many as calls may wait for an end and then ask all at once: one to three
 seconds of reading, at 0.1 to 0.3 ms each (measured, on two busy cores).
 """
 MAX_PAGES: Final = 64
@@ -195,8 +195,8 @@ class SqliteLog:
         )
 
     async def prompts(self, generation_ids: Sequence[str]) -> Mapping[str, PromptRow]:
-        """As `ports.Projection.prompts`."""
-        return await self._questions.ask(self._reading, lambda c: sqlite_read.prompts(c, generation_ids))
+        """As `ports.Projection.prompts`. Never refused: readers ask for rows first, core cannot send without."""
+        return await _run(self._reading, lambda c: sqlite_read.prompts(c, generation_ids))
 
 
 async def _connect(path: Path, stack: AsyncExitStack) -> aiosqlite.Connection:

@@ -127,10 +127,11 @@ def translated(action: str) -> Iterator[None]:
         raise Retryable(f"{action}: unreadable answer, {type(error).__name__}") from error
 
 
-def is_page(answer: Any) -> bool:
-    """Whether the answer was meant for a browser. botocore reads such a page as an empty answer."""
+def assert_readable(answer: Any) -> None:
+    """Raises Retryable for a page that was meant for a browser: botocore reads one as an empty answer."""
     headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    return str(headers.get("content-type", "")).startswith("text/html")
+    if str(headers.get("content-type", "")).startswith("text/html"):
+        raise Retryable("a page instead of an answer")
 
 
 def code(error: ClientError) -> str:

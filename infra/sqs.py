@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from botocore.exceptions import ClientError
 
-from infra.aws import CALL_DEADLINE_S, calling, code, is_page
+from infra.aws import CALL_DEADLINE_S, assert_readable, calling, code
 from infra.retry import Retryable
 
 if TYPE_CHECKING:
@@ -95,8 +95,7 @@ class SqsQueue:
                 MessageAttributeNames=["All"],
                 MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
             )
-            if is_page(answer):  # not the queue's word that it is empty
-                raise Retryable(f"receive {self._name}: unreadable answer")
+            assert_readable(answer)  # it would be the queue's word that it is empty
             return [_received(message) for message in answer.get("Messages", [])]
 
     async def delete(self, receipts: Sequence[str]) -> list[bool]:
@@ -109,6 +108,7 @@ class SqsQueue:
             ]
             async with self._calling("delete") as url:
                 answer = await self._client.delete_message_batch(QueueUrl=url, Entries=entries)
+                assert_readable(answer)
                 refused = {each["Id"]: each.get("Code", "") for each in answer.get("Failed", [])}
             failed = {entry for entry, reason in refused.items() if reason not in _STALE}
             if len(refused) > len(failed):  # deleted before, or delivered anew since: then it comes again
@@ -130,6 +130,7 @@ class SqsQueue:
             ]
             async with self._calling("extend") as url:
                 answer = await self._client.change_message_visibility_batch(QueueUrl=url, Entries=entries)
+                assert_readable(answer)
                 failed = {each["Id"]: each.get("Code", "") for each in answer.get("Failed", [])}
             trouble += sum(reason not in _STALE for reason in failed.values())
             valid += [entry["Id"] not in failed for entry in entries]

@@ -1,4 +1,4 @@
-"""Keeps the messages of all held jobs hidden from other workers, from receipt until they are settled.
+"""Keeps the messages of all held jobs hidden from other workers, from receipt until they are deleted.
 
 Runs on the event loop beside everything else, at a third of the visibility timeout, so that two beats may fail.
 """

@@ -186,9 +186,10 @@ class Line:
         return True
 
     async def fail(self, failed: Failed) -> None:
-        """An attempt gave no picture."""
-        self._window.move(failed.held, State.FINISHING)
-        await self._settle.put(failed)
+        """An attempt gave no picture. Not said again of one that has been answered, because the worker had to leave."""
+        if failed.held.state not in (State.SETTLED, State.GONE):
+            self._window.move(failed.held, State.FINISHING)
+            await self._settle.put(failed)
 
     async def drop(self, held: Held) -> None:
         """Nobody wants it any more: only its message is left to delete."""

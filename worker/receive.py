@@ -174,15 +174,16 @@ class Receiver:
     async def _take_all(self, received: Sequence[Received]) -> None:
         self._metrics.received.inc(len(received))
         done: list[str] = []
+        unasked: list[str] = []
         for message in received:
             await self._failpoints.reach("worker.received")
-            if not self._unable() and await self._take(message):
+            if self._unable():
+                unasked.append(message.receipt)
+            elif await self._take(message):
                 done.append(message.receipt)
         if done:
             await self._call("delete", lambda: self._queue.delete(done))
-        if self._unable():
-            held = {receipt for _, _, receipt in self._window.receipts()} | set(done)
-            await self.release([message.receipt for message in received if message.receipt not in held])
+        await self.release(unasked)
 
     async def _take(self, message: Received) -> bool:
         """True when the message may be deleted."""

@@ -40,6 +40,7 @@ class Uploader:
         self._health = health
         self._failpoints = failpoints
         self._recorder = recorder
+        self._failing: set[str] = set()
 
     async def upload(self, encoded: Encoded) -> Uploaded | None:
         """Returns once the store has verified the digest; tries for as long as the picture is wanted, else None."""
@@ -48,13 +49,18 @@ class Uploader:
         key = replies.temp_key(held)
         began = loop.time()
         span = tracing.upload(held, self._bucket, len(encoded.data))
+
+        def failed(made: int, error: Retryable) -> None:
+            self._failing.add(key)
+            self._failed(made, error)
+
         try:
-            stored = await retry(lambda: self._put(key, encoded), attempts=None, rng=self._rng, on_retry=self._failed)
+            stored = await retry(lambda: self._put(key, encoded), attempts=None, rng=self._rng, on_retry=failed)
         finally:
             tracing.end(span)
+        self._over(key, stored=stored)
         if not stored:
             return None
-        self._health.clear("store")
         await self._failpoints.reach("worker.uploaded")
         ended = loop.time()
         took = ended - began
@@ -69,6 +75,14 @@ class Uploader:
             encode_s=encoded.encode_s,
             upload_s=took,
         )
+
+    def _over(self, key: str, *, stored: bool) -> None:
+        """Trouble ends when the store takes a picture, or with the wish for the last one that it does not take."""
+        if stored:
+            self._failing.clear()
+        self._failing.discard(key)
+        if not self._failing:
+            self._health.clear("store")
 
     async def _put(self, key: str, encoded: Encoded) -> bool:
         if encoded.held.unwanted:

@@ -64,7 +64,8 @@ class Inquiry:
         """Asks, and acts on the answer."""
         if self._port is None or not members:
             return
-        members = members[: limits.MAX_STILL_WANTED]
+        # whoever may still be spared the GPU first
+        members = sorted(members, key=lambda held: held.state is State.FINISHING)[: limits.MAX_STILL_WANTED]
         holdings = [
             Holding(
                 generation_id=held.job.image.generation_id,

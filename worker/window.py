@@ -102,8 +102,8 @@ class Window:
         return self._held.get(job_id)
 
     def held(self) -> list[Held]:
-        """All: the settled ones, and then the others in order of receipt."""
-        return [*self._undeleted.values(), *self._held.values()]
+        """All in order of receipt, and then the settled ones: what is extended in this order is extended in time."""
+        return [*self._held.values(), *self._undeleted.values()]
 
     def waiting(self) -> list[Held]:
         """Those not announced yet."""

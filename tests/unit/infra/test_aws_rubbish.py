@@ -96,6 +96,13 @@ async def test_entries_without_an_id(monkeypatch: pytest.MonkeyPatch) -> None:
         await is_retryable(lambda: queue.extend(["r"], 30))
 
 
+async def test_a_page_is_no_word_that_something_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with service(monkeypatch) as (stand_in, queue, _):
+        stand_in.rubbish = dict.fromkeys(("DeleteMessageBatch", "ChangeMessageVisibilityBatch"), PAGE)
+        await is_retryable(lambda: queue.delete(["r"]))
+        await is_retryable(lambda: queue.extend(["r"], 30))
+
+
 async def test_a_copy_with_half_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     async with service(monkeypatch) as (stand_in, _, bucket):
         for rubbish in (HALF, NO_DATE, PAGE):
