@@ -52,6 +52,8 @@ def run(main: Callable[[Shutdown], Awaitable[None]]) -> int:
             return EXIT_CRASHED
         print_config_error(wrong)
         return EXIT_MISCONFIGURED
+    finally:
+        _let_stderr_go()
     return 0
 
 
@@ -59,6 +61,17 @@ def print_config_error(error: ConfigError) -> None:
     """The one line on stderr that a misconfigured process leaves."""
     with suppress(OSError):  # on a full disk the exit code must do
         print("darkroom: " + " ".join(str(error).split()), file=sys.stderr, flush=True)  # noqa: T201
+    _let_stderr_go()
+
+
+def _let_stderr_go() -> None:
+    """What lies in its buffer and cannot be written would turn the exit code into 120, the interpreter's own."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stderr.fileno())
+        os.close(nowhere)
 
 
 async def _with_signals(main: Callable[[Shutdown], Awaitable[None]]) -> None:

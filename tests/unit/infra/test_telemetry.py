@@ -103,6 +103,7 @@ class Disk(io.StringIO):
             raise OSError(errno.ENOSPC, "No space left on device")
 
 
+@pytest.mark.usefixtures("output")  # puts the set-up back
 def test_lines_that_cannot_be_written_are_counted_in_the_next_that_can(monkeypatch: pytest.MonkeyPatch) -> None:
     disk = Disk()
     telemetry.set_up("darkroom-test", settings("json", monkeypatch), stream=disk)
