@@ -30,6 +30,8 @@ from tests.stack import Stack
 TOGETHER = 8
 STEPS = 6
 HANG_S = 0.4
+ALONE_AT_MOST = 10
+"""In one of so many runs at most may the poison strike beside no mate: such a run shows nothing."""
 SIZES = list(product(range(64, 264, 8), range(64, 264, 8)))
 REASONS = {
     "raise": e.Failure.MODEL_ERROR,
@@ -155,15 +157,18 @@ def judge(stack: PoisonStack, runs: Sequence[Run], ends: Mapping[str, Body]) -> 
         if not 1 <= alone.get(run.culprit, 0) <= 3:
             wrong.append(f"{what}: {alone.get(run.culprit, 0)} starts alone")
         beside = set(strikes[run.culprit][0]) - {run.culprit}
-        if not beside or not beside <= set(run.ids):
+        if not beside <= set(run.ids):
             wrong.append(f"{what}: {sorted(beside)} shared its first step")
+    beside_it = [len(strikes[run.culprit][0]) - 1 for run in runs]
+    if beside_it.count(0) > len(runs) // ALONE_AT_MOST:  # a culprit that is received last may find its mates gone
+        wrong.append(f"poison struck nobody but itself in {beside_it.count(0)} of {len(runs)} runs")
     figures = {
         "runs": len(runs),
         "mates": sum(len(run.mates) for run in runs),
         "mates_failed": sum(ends[each]["status"] != "succeeded" for run in runs for each in run.mates),
         "culprits_failed": sum(ends[run.culprit]["status"] == "failed" for run in runs),
         "max_solo_starts": max(alone.get(run.culprit, 0) for run in runs),
-        "mates_beside": [len(strikes[run.culprit][0]) - 1 for run in runs],
+        "mates_beside": beside_it,
         "by_fault": by_fault,
     }
     return figures, wrong
