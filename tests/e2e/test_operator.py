@@ -122,9 +122,9 @@ def refusal(service: str, env: Mapping[str, str], folder: Path) -> str:
     return lines[0]
 
 
-def test_a_second_core_on_the_same_log_refuses(stack: Stack) -> None:
+def test_a_second_core_on_the_same_log_refuses(stack: Stack, tmp_path: Path) -> None:
     ports = {"DARKROOM_CORE_PORT": str(free_port()), "DARKROOM_CORE_ADMIN_PORT": str(free_port())}
-    assert "core" in refusal("core", stack.core.env | ports, stack.folder)
+    assert "core" in refusal("core", stack.core.env | ports, tmp_path)
     client = stack.client()
     assert client.ended(client.submit()["id"])["status"] == "succeeded"
 
