@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
+from gateway import sockets
 from gateway.connections import BACKLOG, Connection, Room
 
 _LINGERING_S = 2.0
@@ -36,13 +37,13 @@ class Listener:
             "keepalive_timeout": idle_timeout_s,
             "lingering_time": _LINGERING_S,
         }
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
 
     @property
     def port(self) -> int:
         """The port that is really bound."""
-        assert self._server is not None, "the listener has not been entered"  # noqa: S101
-        return int(self._server.sockets[0].getsockname()[1])
+        assert self._servers, "the listener has not been entered"  # noqa: S101
+        return int(self._servers[0].sockets[0].getsockname()[1])
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -54,16 +55,17 @@ class Listener:
             return Connection(manager, self._room, loop=loop, **self._options)
 
         try:
-            self._server = await loop.create_server(connection, self._host, self._port, backlog=BACKLOG)
+            for each in sockets.bound(self._host, self._port):
+                self._servers.append(await loop.create_server(connection, sock=each, backlog=BACKLOG))
         except OSError as error:
             await self._runner.cleanup()
-            reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be bound ({error.strerror})"
+            reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be bound ({error.strerror or error})"
             raise PortUnavailable(f"port {self._port} on {self._host} {reason}") from None
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._server is not None:
-            self._server.close()
+        for each in self._servers:
+            each.close()
         await self._runner.cleanup()

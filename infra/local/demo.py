@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from infra.local import http, processes
+from infra.local import addresses, http, processes
 from infra.local.layout import Ports, Stack
 from infra.local.processes import StackError, Started
 
@@ -47,7 +47,7 @@ def _stack() -> Iterator[tuple[Stack, Started | None]]:
         if found is not None:
             yield found, None
             return
-    stack = replace(own, ports=_free(own.ports))
+    stack = replace(own, ports=_free(own))
     print(f"starting emulator, core, worker and gateway (logs in {stack.logs})", flush=True)
     started = processes.start(stack)
     try:
@@ -59,12 +59,15 @@ def _stack() -> Iterator[tuple[Stack, Started | None]]:
         processes.stop(stack, started)
 
 
-def _free(ports: Ports) -> Ports:
-    """The given ports where they are free, any others where not."""
+def _free(stack: Stack) -> Ports:
+    """The stack's ports where they are free, any others where not."""
+    wanted = [(name, f"DARKROOM_{name.upper()}", port) for name, port in asdict(stack.ports).items()]
     return Ports(
         **{
-            name: port if processes.port_is_free(port) else processes.free_port()
-            for name, port in asdict(ports).items()
+            name: port
+            if addresses.is_free(stack.host_of(f"{variable}_PORT"), port, f"{variable}_HOST")
+            else processes.free_port()
+            for name, variable, port in wanted
         }
     )
 

@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from infra.lifecycle import ConfigError
+from infra.local.addresses import LOOPBACK, netloc
 
-HOST = "127.0.0.1"
+HOST = LOOPBACK
 _DEFAULT_PORTS = {
     "DARKROOM_GATEWAY_PORT": 8080,
     "DARKROOM_GATEWAY_ADMIN_PORT": 9101,
@@ -20,13 +21,20 @@ _DEFAULT_PORTS = {
     "DARKROOM_WORKER_ADMIN_PORT": 9103,
     "DARKROOM_EMULATOR_PORT": 4566,
 }
+_DEFAULT_HOSTS = {
+    "DARKROOM_GATEWAY_HOST": HOST,
+    "DARKROOM_GATEWAY_ADMIN_HOST": HOST,
+    "DARKROOM_CORE_HOST": HOST,
+    "DARKROOM_CORE_ADMIN_HOST": HOST,
+    "DARKROOM_WORKER_ADMIN_HOST": HOST,
+}
 _CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local-secret"}
 _COPY_STRIDE = 10  # the second copy's admin port is the first one's plus ten, and so on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """The ports of a stack's first copies, all on loopback."""
+    """The ports of a stack's first copies."""
 
     gateway: int
     gateway_admin: int
@@ -34,6 +42,18 @@ class Ports:
     core_admin: int
     worker_admin: int
     emulator: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hosts:
+    """The addresses that a stack's services listen on, by the names of their ports. The emulator stays on loopback."""
+
+    gateway: str = HOST
+    gateway_admin: str = HOST
+    core: str = HOST
+    core_admin: str = HOST
+    worker_admin: str = HOST
+    emulator: str = HOST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,23 +76,30 @@ class Stack:
 
     data_dir: Path
     ports: Ports
+    hosts: Hosts = Hosts()
     workers: int = 1
     gateways: int = 1
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], *, data_dir: Path = Path("var")) -> "Stack":
-        """The stack that `DARKROOM_DATA_DIR`, `DARKROOM_*_PORT` and `DARKROOM_LOCAL_*` describe. Raises ConfigError."""
+        """The stack that `DARKROOM_DATA_DIR`, `DARKROOM_*_HOST`, `_PORT` and `DARKROOM_LOCAL_*` describe.
+
+        Raises ConfigError.
+        """
+        hosts = {name: environ.get(name) or default for name, default in _DEFAULT_HOSTS.items()}
         ports = {name: _number(environ, name, default, 65_535) for name, default in _DEFAULT_PORTS.items()}
         return cls(
             data_dir=Path(environ.get("DARKROOM_DATA_DIR") or data_dir).absolute(),
             ports=Ports(**{_field(name): port for name, port in ports.items()}),
+            hosts=Hosts(**{_field(name): host for name, host in hosts.items()}),
             workers=_number(environ, "DARKROOM_LOCAL_WORKERS", 1, 64),
             gateways=_number(environ, "DARKROOM_LOCAL_GATEWAYS", 1, 64),
         )
 
     @property
     def url(self) -> str:
-        return f"http://{HOST}:{self.ports.gateway}"
+        """Where this machine reaches the gateway, whatever address it listens on."""
+        return f"http://{netloc(self.hosts.gateway, self.ports.gateway)}"
 
     @property
     def emulator_url(self) -> str:
@@ -109,27 +136,41 @@ class Stack:
             Program(
                 name="emulator", module=("ministack",), own=emulator_environment(self.data_dir, self.ports.emulator)
             ),
-            Program(name="core", module=("core", "serve"), ready_url=_ready(self.ports.core_admin)),
+            Program(
+                name="core", module=("core", "serve"), ready_url=_ready(self.hosts.core_admin, self.ports.core_admin)
+            ),
             *(self._worker(number) for number in range(self.workers)),
             *(self._gateway(number) for number in range(self.gateways)),
         ]
 
     def used_ports(self) -> list[tuple[int, str]]:
-        """Every port with the variable that moves it."""
+        """Every port with the variable that moves it; `host_of` gives its address."""
         used = [(port, f"DARKROOM_{name.upper()}_PORT") for name, port in asdict(self.ports).items()]
         for program in self.programs():
             used += [(int(value), name) for name, value in program.own.items() if name in _DEFAULT_PORTS]
         return sorted(set(used))
 
+    def host_of(self, variable: str) -> str:
+        """The address on which the port of `variable`, such as DARKROOM_CORE_PORT, is bound."""
+        host: str = getattr(self.hosts, _field(variable))
+        return host
+
     def _worker(self, number: int) -> Program:
         admin = self.ports.worker_admin + number * _COPY_STRIDE
         own = {"DARKROOM_WORKER_ADMIN_PORT": str(admin)} if number else {}
-        return Program(name=_copy("worker", number), module=("worker",), own=own, ready_url=_ready(admin))
+        return Program(
+            name=_copy("worker", number), module=("worker",), own=own, ready_url=_ready(self.hosts.worker_admin, admin)
+        )
 
     def _gateway(self, number: int) -> Program:
         port, admin = self.ports.gateway + number, self.ports.gateway_admin + number * _COPY_STRIDE
         own = {"DARKROOM_GATEWAY_PORT": str(port), "DARKROOM_GATEWAY_ADMIN_PORT": str(admin)} if number else {}
-        return Program(name=_copy("gateway", number), module=("gateway",), own=own, ready_url=_ready(admin))
+        return Program(
+            name=_copy("gateway", number),
+            module=("gateway",),
+            own=own,
+            ready_url=_ready(self.hosts.gateway_admin, admin),
+        )
 
 
 def service_environment(
@@ -142,12 +183,14 @@ def service_environment(
     base = os.environ if inherited is None else inherited
     clean = {name: value for name, value in base.items() if not name.startswith("AWS_")}
     ports = {f"DARKROOM_{name.upper()}_PORT": str(port) for name, port in asdict(stack.ports).items()}
+    hosts = {name: stack.host_of(name) for name in _DEFAULT_HOSTS}
     return {
         **clean,
         **ports,
+        **hosts,
         **aws_environment(stack.emulator_url),
         "DARKROOM_DATA_DIR": str(stack.data_dir),
-        "DARKROOM_CORE_TARGET": f"{HOST}:{stack.ports.core}",
+        "DARKROOM_CORE_TARGET": netloc(stack.hosts.core, stack.ports.core),
         "DARKROOM_INTERNAL_TOKEN": internal_token,
         "NO_PROXY": f"{HOST},localhost",
         "no_proxy": f"{HOST},localhost",
@@ -186,15 +229,15 @@ def emulator_environment(data_dir: Path, port: int) -> dict[str, str]:
 
 
 def _field(variable: str) -> str:
-    return variable.removeprefix("DARKROOM_").removesuffix("_PORT").lower()
+    return variable.removeprefix("DARKROOM_").removesuffix("_PORT").removesuffix("_HOST").lower()
 
 
 def _copy(name: str, number: int) -> str:
     return f"{name}-{number + 1}" if number else name
 
 
-def _ready(port: int) -> str:
-    return f"http://{HOST}:{port}/readyz"
+def _ready(host: str, port: int) -> str:
+    return f"http://{netloc(host, port)}/readyz"
 
 
 def _number(environ: Mapping[str, str], name: str, default: int, most: int) -> int:

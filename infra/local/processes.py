@@ -19,8 +19,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from infra.lifecycle import ConfigError
-from infra.local import http
-from infra.local.layout import HOST, Ports, Program, Stack, service_environment
+from infra.local import addresses, http
+from infra.local.layout import HOST, Hosts, Ports, Program, Stack, service_environment
+from infra.settings import is_loopback
 
 START_DEADLINE_S = 120.0
 _STOP_WAIT_S = 30
@@ -48,7 +49,11 @@ def running(data_dir: Path) -> Stack | None:
         return None
     state = json.loads(stack.state_file.read_text())
     return Stack(
-        data_dir=stack.data_dir, ports=Ports(**state["ports"]), workers=state["workers"], gateways=state["gateways"]
+        data_dir=stack.data_dir,
+        ports=Ports(**state["ports"]),
+        hosts=Hosts(**state.get("hosts", {})),
+        workers=state["workers"],
+        gateways=state["gateways"],
     )
 
 
@@ -67,8 +72,11 @@ def start(stack: Stack) -> Started:
     check_ports(stack)
     _make_folders(stack)
     environment = service_environment(stack, internal_token=_internal_token(stack))
+    if not is_loopback(stack.hosts.gateway):
+        _make_api_key(stack, environment)  # without one a gateway that others reach refuses to start
     stack.supervisor_file.write_text(_supervisor_config(stack))
-    state = {"ports": asdict(stack.ports), "workers": stack.workers, "gateways": stack.gateways}
+    state: dict[str, object] = {"ports": asdict(stack.ports), "hosts": asdict(stack.hosts)}
+    state |= {"workers": stack.workers, "gateways": stack.gateways}
     stack.state_file.write_text(json.dumps(state))
     stack.pid_file.unlink(missing_ok=True)
     offsets = {program.name: _size(_log_file(stack, program)) for program in stack.programs()}
@@ -164,18 +172,14 @@ def check_ports(stack: Stack) -> None:
         if port in wanted:
             raise ConfigError(f"port {port} would be used twice: set {wanted[port]} or {variable}")
         wanted[port] = variable
-        if not port_is_free(port):
-            raise ConfigError(f"port {port} on {HOST} is in use: stop what listens there, or set {variable}")
+        host = stack.host_of(variable)
+        if not addresses.is_free(host, port, f"{variable.removesuffix('PORT')}HOST"):
+            raise ConfigError(f"port {port} on {host} is in use: stop what listens there, or set {variable}")
 
 
 def port_is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
+    """Whether loopback has it free."""
+    return addresses.is_free(HOST, port, "DARKROOM_*_HOST")
 
 
 def free_port() -> int:

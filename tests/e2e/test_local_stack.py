@@ -93,6 +93,27 @@ def test_a_stack_comes_up_restarts_what_dies_and_goes_down(local: Local) -> None
     assert local.run("status")[:2] == (1, "down\n")
 
 
+@pytest.mark.parametrize("host", ["::1", "127.0.0.2", "0.0.0.0"])
+def test_a_stack_comes_up_on_any_address_of_the_machine(local: Local, host: str) -> None:
+    local.environment |= {"DARKROOM_GATEWAY_HOST": host, "DARKROOM_GATEWAY_ADMIN_HOST": host}
+    code, output, errors = local.run("up")
+    assert (code, errors) == (0, "")
+    url = {"::1": "http://[::1]", "127.0.0.2": "http://127.0.0.2", "0.0.0.0": "http://127.0.0.1"}[host]
+    assert f"{url}:{local.environment['DARKROOM_GATEWAY_PORT']}" in output
+    code, output, _ = local.run("status")
+    assert code == 0
+    assert output.count("ready") == 3
+    assert _answers(f"{url}:{local.environment['DARKROOM_GATEWAY_PORT']}")
+
+
+def test_an_address_of_another_machine_is_named_with_its_variable(local: Local) -> None:
+    local.environment["DARKROOM_GATEWAY_HOST"] = "192.0.2.1"
+    code, _, errors = local.run("up")
+    assert code == 2
+    assert "DARKROOM_GATEWAY_HOST" in errors
+    assert errors.count("\n") == 1
+
+
 def test_the_demo_saves_a_picture_and_leaves_nothing_running(local: Local) -> None:
     code, output, errors = local.run("demo", "a large red circle on a white background")
     assert code == 0, errors

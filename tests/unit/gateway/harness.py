@@ -88,6 +88,7 @@ class Rig:
     port: int
     admin_port: int
     keys: Mapping[str, str]
+    address: str = "127.0.0.1"
 
     @property
     def key(self) -> str:
@@ -96,7 +97,7 @@ class Rig:
 
     @property
     def base(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.address}:{self.port}"
 
     async def call(
         self,
@@ -147,12 +148,15 @@ def settings_for(folder: Path, core_port: int, **fields: Any) -> GatewaySettings
 
 
 @asynccontextmanager
-async def rig(folder: Path, *, tenants: tuple[str, ...] = ("alice",), **fields: Any) -> AsyncIterator[Rig]:
-    """A gateway that is ready, with a key for each tenant. Without tenants there is no keys file."""
+async def rig(
+    folder: Path, *, tenants: tuple[str, ...] = ("alice",), address: str = "127.0.0.1", **fields: Any
+) -> AsyncIterator[Rig]:
+    """A gateway that is ready and called at `address`, with a key for each tenant; no tenants: no keys file."""
     core = FakeCore()
     async with fake_core.serving(core, token=_token(fields)) as (_, core_port):
         settings = settings_for(folder, core_port, **fields)
         async with running(settings, core, tenants=tenants) as gateway:
+            gateway.address = address
             await eventually(gateway.answers("/readyz", 200), what="the gateway is ready")
             yield gateway
 
