@@ -4,12 +4,15 @@ from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any
 
-from gateway import body
+from gateway import abilities, body
 from gateway.errors import InvalidFields
 from gateway.models.requests import GenerationRequest
 from gateway.ports import Model
 from schema import fast, limits, pb
+from schema.numbers import whole
 
+_BOUNDED = ("width", "height", "num_inference_steps", "guidance_scale")
+"""What a model has defaults and bounds of."""
 _FORMATS = {name: pb.OutputFormat.from_string(name.upper()) for name in ("png", "webp", "jpeg")}
 
 
@@ -18,23 +21,19 @@ def spec(wanted: GenerationRequest, models: Mapping[str, Model], new_seed: Calla
     model = models.get(wanted.model) if wanted.model is not None else next(iter(models.values()))
     if model is None:
         raise InvalidFields([("model", "is not served here; GET /v1/models lists what is")])
-    width = model.width if wanted.width is None else wanted.width
-    height = model.height if wanted.height is None else wanted.height
-    if width > model.max_width or height > model.max_height:
-        found = (("width", width, model.max_width), ("height", height, model.max_height))
-        raise InvalidFields(
-            [(name, f"may be at most {most} for this model") for name, is_, most in found if is_ > most]
-        )
-    steps, guidance = wanted.num_inference_steps, wanted.guidance_scale
+    asked: dict[str, Any] = {
+        name: getattr(model if getattr(wanted, name) is None else wanted, name) for name in _BOUNDED
+    }
+    found = list(abilities.problems(abilities.of(model), asked, wanted.scheduler))
+    if found:
+        raise InvalidFields(found)
     return fast.GenerationSpec(
         model=model.name,
-        width=width,
-        height=height,
-        num_inference_steps=model.num_inference_steps if steps is None else steps,
-        guidance_scale=model.guidance_scale if guidance is None else guidance,
+        **asked,
         seed=new_seed() if wanted.seed is None else wanted.seed,
         n=wanted.n,
         output_format=_FORMATS[wanted.output_format],
+        scheduler=wanted.scheduler or "",
     )
 
 
@@ -62,10 +61,15 @@ def item(
 
 
 def idempotency(key: str | None, sent: Mapping[str, Any]) -> tuple[str, bytes]:
-    """The key and the digest of what the client sent, without defaults or a seed of ours. Raises InvalidFields."""
+    """The key and the digest of what the client sent, without defaults or a seed of ours. Raises InvalidFields.
+
+    256 and 256.0 are the same body. guidance_scale is digested as it was written, as earlier releases did: a retry
+    across an upgrade must find its generation.
+    """
     if key is None:
         return "", b""
     if not 0 < len(key) <= limits.MAX_IDEMPOTENCY_KEY_CHARS or not (key.isascii() and key.isprintable()):
         message = f"must have 1 to {limits.MAX_IDEMPOTENCY_KEY_CHARS} printable ASCII characters"
         raise InvalidFields([("Idempotency-Key", message)])
-    return key, sha256(body.canonical(sent)).digest()
+    meant = {name: value if name == "guidance_scale" else whole(value) for name, value in sent.items()}
+    return key, sha256(body.canonical(meant)).digest()

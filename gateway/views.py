@@ -77,6 +77,7 @@ def body(view: pb.GenerationView, base_url: str) -> Json:
         "height": spec.height,
         "num_inference_steps": spec.num_inference_steps,
         "guidance_scale": spec.guidance_scale,
+        "scheduler": spec.scheduler or None,
         "seed": spec.seed,
         "n": spec.n,
         "output_format": _name(FORMATS, spec.output_format),

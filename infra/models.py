@@ -17,7 +17,9 @@ _ROOT = Path(__file__).resolve().parent.parent
 
 
 class ModelEntry(BaseModel):
-    """One model. Sizes in pixels; width, height, num_inference_steps and guidance_scale are a request's defaults."""
+    """One model. Sizes in pixels; width, height, num_inference_steps and guidance_scale are a request's defaults, those
+    with min_ and max_ before them the bounds of what a request may ask for.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -29,8 +31,14 @@ class ModelEntry(BaseModel):
     height: int = Field(512, ge=64, le=2048, multiple_of=8)
     num_inference_steps: int = Field(30, ge=1, le=150)
     guidance_scale: float = Field(5.0, ge=0, le=30)
+    min_width: int = Field(64, ge=64, le=2048, multiple_of=8)
     max_width: int = Field(1024, ge=64, le=2048, multiple_of=8)
+    min_height: int = Field(64, ge=64, le=2048, multiple_of=8)
     max_height: int = Field(1024, ge=64, le=2048, multiple_of=8)
+    min_num_inference_steps: int = Field(1, ge=1, le=150)
+    max_num_inference_steps: int = Field(150, ge=1, le=150)
+    min_guidance_scale: float = Field(0.0, ge=0, le=30)
+    max_guidance_scale: float = Field(30.0, ge=0, le=30)
     max_batch: int = Field(8, ge=1, le=256, description="Images in one forward pass")
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -56,8 +64,10 @@ class ModelEntry(BaseModel):
             raise ValueError(f"engine {self.in_process} needs a source")
         if self.engine == "http" and not self.source.startswith(("http://", "https://")):
             raise ValueError("engine http needs a source that begins with http:// or https://")
-        if self.width > self.max_width or self.height > self.max_height:
-            raise ValueError("the default size is larger than max_width or max_height")
+        for name in ("width", "height", "num_inference_steps", "guidance_scale"):
+            low, default, high = (getattr(self, part + name) for part in ("min_", "", "max_"))
+            if not low <= default <= high:
+                raise ValueError(f"{name} = {default} is not between min_{name} = {low} and max_{name} = {high}")
         return self
 
 

@@ -1,10 +1,14 @@
-"""What a client may ask for. Strict: no unknown field, no coercion, no infinite number."""
+"""What a client may ask for. Strict: no unknown field, no coercion, no infinite number.
+
+An integer may be written as JSON Schema has it: 256, 256.0 and 2.56e2 are the same one.
+"""
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from schema import limits
+from schema import limits, schedulers
+from schema.numbers import whole
 
 _CONTROL = r"\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f"
 TEXT_PATTERN = rf"^[^{_CONTROL}]*$"
@@ -12,8 +16,10 @@ TEXT_PATTERN = rf"^[^{_CONTROL}]*$"
 PROMPT_PATTERN = rf"^[^{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*$"
 """The same, and at least one character that is no white space."""
 
+Whole = Annotated[int, BeforeValidator(whole)]
+"""An integer, however JSON writes it; no text, no boolean."""
 Side = Annotated[
-    int, Field(ge=limits.MIN_SIDE_PX, le=limits.MAX_SIDE_PX, multiple_of=limits.SIDE_MULTIPLE_PX, examples=[256])
+    Whole, Field(ge=limits.MIN_SIDE_PX, le=limits.MAX_SIDE_PX, multiple_of=limits.SIDE_MULTIPLE_PX, examples=[256])
 ]
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled", "expired"]
 
@@ -27,28 +33,35 @@ class GenerationRequest(BaseModel):
         description="What the picture shows.", examples=["a large red circle on a white background"]
     )
     negative_prompt: Annotated[str, Field(max_length=limits.MAX_PROMPT_CHARS, pattern=TEXT_PATTERN)] = Field(
-        "", description="What the picture should not show."
+        "",
+        description="What the picture should not show. Refused for a model that knows none; without effect where "
+        "guidance_scale is at or below the model's `guidance.off_at`.",
     )
     model: Annotated[str, Field(max_length=128)] | None = Field(
         None, description="A name from GET /v1/models; left out: the first of them."
     )
     width: Side | None = Field(None, description="Pixels, a multiple of 8; the model may set a lower maximum.")
     height: Side | None = Field(None, description="Pixels, a multiple of 8; the model may set a lower maximum.")
-    num_inference_steps: Annotated[int, Field(ge=1, le=limits.MAX_STEPS)] | None = Field(
-        None, description="Denoising steps."
+    num_inference_steps: Annotated[Whole, Field(ge=1, le=limits.MAX_STEPS)] | None = Field(
+        None, description="Denoising steps; the model may have narrower bounds."
     )
     guidance_scale: Annotated[float, Field(ge=0, le=limits.MAX_GUIDANCE, allow_inf_nan=False)] | None = Field(
-        None, description="How strongly the prompt is followed."
+        None, description="How strongly the prompt is followed; GET /v1/models tells what this model makes of it."
     )
-    seed: Annotated[int, Field(ge=0, lt=limits.SEED_MODULUS)] | None = Field(
+    scheduler: Annotated[str, Field(max_length=limits.MAX_ID_CHARS)] | None = Field(
+        None,
+        description="One of the model's `schedulers`, as GET /v1/models lists them; left out: the model's own.",
+        examples=list(schedulers.NAMES),
+    )
+    seed: Annotated[Whole, Field(ge=0, lt=limits.SEED_MODULUS)] | None = Field(
         None, description="Of image 0; image i uses (seed + i) mod 2^32. Left out: drawn at random, and reported."
     )
-    n: Annotated[int, Field(ge=1, le=limits.MAX_IMAGES)] = Field(1, description="How many images.")
+    n: Annotated[Whole, Field(ge=1, le=limits.MAX_IMAGES)] = Field(1, description="How many images.")
     output_format: Literal["png", "webp", "jpeg"] = Field("png", description="The file format of the images.")
-    priority: Annotated[int, Field(ge=limits.MIN_PRIORITY, le=limits.MAX_PRIORITY)] = Field(
+    priority: Annotated[Whole, Field(ge=limits.MIN_PRIORITY, le=limits.MAX_PRIORITY)] = Field(
         0, description="Higher is sooner, within what fairness between users allows."
     )
-    ttl_s: Annotated[int, Field(ge=0, le=limits.MAX_TTL_S)] = Field(
+    ttl_s: Annotated[Whole, Field(ge=0, le=limits.MAX_TTL_S)] = Field(
         0, description="Seconds after which an unfinished generation expires; 0: never. Outages do not count."
     )
 

@@ -62,6 +62,7 @@ class Generation(Body):
     height: int
     num_inference_steps: int
     guidance_scale: float
+    scheduler: str | None = Field(description="The one that was asked for; null: the model's own.")
     seed: int
     n: int
     output_format: Literal["png", "webp", "jpeg"]
@@ -98,10 +99,16 @@ class ModelDefaults(Body):
 
 
 class ModelLimits(Body):
-    """What a request may ask of this model at most."""
+    """What a request may ask of this model, at most and at least."""
 
     width: int
     height: int
+    num_inference_steps: int
+    guidance_scale: float
+    min_width: int
+    min_height: int
+    min_num_inference_steps: int
+    min_guidance_scale: float
 
 
 class Model(Body):
@@ -113,6 +120,7 @@ class Model(Body):
     owned_by: str
     defaults: ModelDefaults
     limits: ModelLimits
+    schedulers: list[str] = Field(description="What a request's `scheduler` may be; left out: the model's own.")
 
 
 class ModelList(Body):

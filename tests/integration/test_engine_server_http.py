@@ -120,6 +120,27 @@ def test_every_field_of_the_images_api_that_means_something(quick: str, form: st
     assert told["created"] > 1_700_000_000
 
 
+@pytest.mark.parametrize("written", ["128.0", "1.28e2"])
+def test_a_number_without_a_fraction_is_an_integer(quick: str, written: str) -> None:
+    asked = json.dumps(RENDER | {"width": 0, "seed": 7.0, "num_inference_steps": 2.0}).replace(
+        '"width": 0', f'"width": {written}'
+    )
+    status, _, body = ask(quick, "POST", "/v1/render", asked.encode())
+    assert (status, body) == (200, draw("gen_1", 3, 7, 128, 64))
+    batch = {"prompt": "x", "n": 2.0, "seed": 7.0, "num_inference_steps": 1e0, "size": "64x64"}
+    assert [read_emulated(file)[2] for file in files(ask(quick, "POST", "/v1/images/generations", batch))] == [7, 8]
+
+
+@pytest.mark.parametrize("value", [1.5, True, "1", "1.0"])
+def test_nothing_else_is_one(quick: str, value: object) -> None:
+    for field in ("n", "seed", "num_inference_steps"):
+        answer = ask(quick, "POST", "/v1/images/generations", {"prompt": "x", field: value})
+        assert error(answer) == (400, "invalid_request"), field
+        assert field.encode() in answer[2]
+    for field in ("width", "height", "seed", "num_inference_steps"):
+        assert error(ask(quick, "POST", "/v1/render", RENDER | {field: value})) == (400, "invalid_request"), field
+
+
 def test_pixels_come_as_they_are(quick: str) -> None:
     status, headers, body = ask(quick, "POST", "/v1/render", RENDER)
     assert status == 200

@@ -7,11 +7,12 @@ with the further fields that SGLang-Diffusion and vLLM-Omni accept under the sam
 
 import re
 import secrets
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from schema import limits
+from schema.numbers import whole
 from schema.validate import Invalid
 from worker.engines.contract import RenderJob
 from worker.engines.wire import job_id
@@ -19,6 +20,8 @@ from worker.errors import BadOutput, EngineLost, OutOfMemory, Unsupported
 
 FileFormat = Literal["png", "webp", "jpeg"]
 _SIZE = re.compile(r"([0-9]{2,4})x([0-9]{2,4})")
+Whole = Annotated[int, BeforeValidator(whole)]
+"""An integer, however JSON writes it; no text, no boolean."""
 _side = Field(ge=limits.MIN_SIDE_PX, le=limits.MAX_SIDE_PX, multiple_of=limits.SIDE_MULTIPLE_PX)
 _steps = Field(None, ge=1, le=limits.MAX_STEPS)
 _guidance = Field(None, ge=0, le=limits.MAX_GUIDANCE, allow_inf_nan=False)
@@ -44,15 +47,18 @@ class Defaults(BaseModel):
 class Generation(BaseModel):
     """POST /v1/images/generations."""
 
+    model_config = ConfigDict(strict=True)
+
     prompt: str = Field(min_length=1, max_length=limits.MAX_PROMPT_CHARS)
     model: str | None = None
-    n: int | None = Field(1, ge=1, le=limits.MAX_IMAGES)
+    n: Whole | None = Field(1, ge=1, le=limits.MAX_IMAGES)
     size: str | None = None
     response_format: Literal["b64_json"] | None = None
     output_format: FileFormat | None = None
-    seed: int | None = _seed
-    num_inference_steps: int | None = _steps
+    seed: Whole | None = _seed
+    num_inference_steps: Whole | None = _steps
     guidance_scale: float | None = _guidance
+    scheduler: str | None = Field(None, max_length=limits.MAX_ID_CHARS)
     negative_prompt: str | None = Field(None, max_length=limits.MAX_PROMPT_CHARS)
 
     @field_validator("size")
@@ -79,6 +85,7 @@ class Generation(BaseModel):
                 num_inference_steps=self.num_inference_steps or given.num_inference_steps,
                 guidance_scale=given.guidance_scale if self.guidance_scale is None else self.guidance_scale,
                 seed=(seed + index) % limits.SEED_MODULUS,
+                scheduler=self.scheduler or "",
                 prompt=self.prompt,
                 negative_prompt=self.negative_prompt or "",
             )
@@ -89,15 +96,15 @@ class Generation(BaseModel):
 class Render(BaseModel):
     """POST /v1/render. `format` is rgb for bare pixels, or a file format."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(strict=True, extra="forbid")
 
     id: str = ""
     model: str | None = None
-    width: int = _side
-    height: int = _side
-    num_inference_steps: int = Field(ge=1, le=limits.MAX_STEPS)
+    width: Whole = _side
+    height: Whole = _side
+    num_inference_steps: Whole = Field(ge=1, le=limits.MAX_STEPS)
     guidance_scale: float = Field(ge=0, le=limits.MAX_GUIDANCE, allow_inf_nan=False)
-    seed: int = Field(ge=0, lt=limits.SEED_MODULUS)
+    seed: Whole = Field(ge=0, lt=limits.SEED_MODULUS)
     scheduler: str = Field("", max_length=limits.MAX_ID_CHARS)
     prompt: str = Field(min_length=1, max_length=limits.MAX_PROMPT_CHARS)
     negative_prompt: str = Field("", max_length=limits.MAX_PROMPT_CHARS)

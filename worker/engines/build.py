@@ -1,6 +1,7 @@
 """Engines from entries of the models file. A kind's library is imported when its engine loads, not before."""
 
 import sys
+from dataclasses import fields
 from typing import Protocol
 
 from worker.engines.contract import Engine
@@ -10,6 +11,7 @@ from worker.engines.http_calls import Patience
 from worker.engines.latent import LatentEngine
 from worker.engines.pipeline import PipelineEngine
 from worker.engines.uds import UdsEngine
+from worker.engines.unable import Bounds
 
 
 class ModelEntry(Protocol):
@@ -26,9 +28,21 @@ class ModelEntry(Protocol):
     @property
     def revision(self) -> str: ...
     @property
+    def min_width(self) -> int: ...
+    @property
     def max_width(self) -> int: ...
     @property
+    def min_height(self) -> int: ...
+    @property
     def max_height(self) -> int: ...
+    @property
+    def min_num_inference_steps(self) -> int: ...
+    @property
+    def max_num_inference_steps(self) -> int: ...
+    @property
+    def min_guidance_scale(self) -> float: ...
+    @property
+    def max_guidance_scale(self) -> float: ...
     @property
     def max_batch(self) -> int: ...
     @property
@@ -65,8 +79,7 @@ def build(entry: ModelEntry, *, torch_threads: int, load_s: float = 600.0, outag
                 api_key_env=entry.api_key_env,
                 revision=entry.revision,
                 max_batch=entry.max_batch,
-                max_width=entry.max_width,
-                max_height=entry.max_height,
+                bounds=_bounds(entry),
                 patience=Patience(timeout_s=entry.request_timeout_s),
                 outage_s=outage_s,
             )
@@ -84,6 +97,7 @@ def _in_process(entry: ModelEntry, kind: str, torch_threads: int) -> Engine:
                 max_batch=entry.max_batch,
                 max_width=entry.max_width,
                 max_height=entry.max_height,
+                bounds=_bounds(entry),
             )
         case "pipeline" | "latent":
             return (LatentEngine if kind == "latent" else PipelineEngine)(
@@ -93,9 +107,12 @@ def _in_process(entry: ModelEntry, kind: str, torch_threads: int) -> Engine:
                 dtype=entry.dtype,
                 device=entry.device,
                 max_batch=entry.max_batch,
-                max_width=entry.max_width,
-                max_height=entry.max_height,
+                bounds=_bounds(entry),
                 torch_threads=torch_threads,
             )
         case _:
             raise ValueError(f"unknown engine {kind!r}")
+
+
+def _bounds(entry: ModelEntry) -> Bounds:
+    return Bounds(**{each.name: getattr(entry, each.name) for each in fields(Bounds)})

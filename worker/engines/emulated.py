@@ -22,7 +22,7 @@ from worker.engines.contract import (
     Report,
     Stepped,
 )
-from worker.engines.unable import NoProcess, require_size
+from worker.engines.unable import Bounds, NoProcess
 
 _MAX_ID_BYTES = 64
 _NUMBERS = struct.Struct(">BII")  # index, seed, checksum
@@ -47,12 +47,12 @@ class EmulatedEngine(NoProcess):
         max_batch: int,
         max_width: int,
         max_height: int,
+        bounds: Bounds | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._step_s = step_s
         self._alpha = alpha
-        self._max_width = max_width
-        self._max_height = max_height
+        self._bounds = bounds or Bounds(max_width=max_width, max_height=max_height)
         self._sleep = sleep
         self._members: dict[str, tuple[RenderJob, int]] = {}
         self._evicted: set[str] = set()
@@ -63,7 +63,7 @@ class EmulatedEngine(NoProcess):
 
     def key(self, job: RenderJob) -> BatchKey:
         """Images of one size share a batch."""
-        require_size(job, self._max_width, self._max_height)
+        self._bounds.require(job)
         return (job.model, job.width, job.height)
 
     def load(self) -> None:

@@ -38,7 +38,7 @@ from worker.engines.contract import (
 )
 from worker.engines.http_calls import Answer, Calls, Condition, OpenAI, Outcome, Patience, Raw, Refused, Unreachable
 from worker.engines.http_outage import Outage
-from worker.engines.unable import NoParking, NoProcess, require_size
+from worker.engines.unable import Bounds, NoParking, NoProcess
 from worker.engines.words import printable
 from worker.errors import BadOutput, EngineAway, LoadFailed, Unsupported
 
@@ -66,6 +66,7 @@ class HttpEngine(NoParking, NoProcess):
         max_batch: int = 8,
         max_width: int = 1024,
         max_height: int = 1024,
+        bounds: Bounds | None = None,
         patience: Patience | None = None,
         outage_s: float = 120.0,
         beat_s: float = 1.0,
@@ -76,8 +77,7 @@ class HttpEngine(NoParking, NoProcess):
         self._dialect: OpenAI | Raw = Raw() if api == "raw" else OpenAI()
         self._remote_name = remote_name or model
         self._api_key_env = api_key_env
-        self._max_width = max_width
-        self._max_height = max_height
+        self._bounds = bounds or Bounds(max_width=max_width, max_height=max_height)
         self._patience = patience or Patience(timeout_s=300.0)
         self._outage_s = outage_s
         self._beat_s = beat_s
@@ -100,7 +100,7 @@ class HttpEngine(NoParking, NoProcess):
 
     def key(self, job: RenderJob) -> BatchKey:
         """Every picture is a request of its own: only the size is shared, so that they take similar times."""
-        require_size(job, self._max_width, self._max_height)
+        self._bounds.require(job)
         if job.scheduler and isinstance(self._dialect, OpenAI):
             raise Unsupported("the OpenAI Images API has no scheduler")
         return (job.model, job.width, job.height)

@@ -22,7 +22,7 @@ from worker.engines.contract import (
 )
 from worker.engines.devices import Device, is_lost, is_out_of_memory
 from worker.engines.opening import SCHEDULERS, revision_of
-from worker.engines.unable import NoProcess, require_size
+from worker.engines.unable import Bounds, NoProcess
 from worker.errors import BadOutput, EngineError, EngineLost, OutOfMemory, Unsupported
 
 if TYPE_CHECKING:
@@ -70,12 +70,12 @@ class LatentEngine(NoProcess):
         max_batch: int = 8,
         max_width: int = 1024,
         max_height: int = 1024,
+        bounds: Bounds | None = None,
         torch_threads: int = 0,
     ) -> None:
         self._source = source
         self._revision = revision
-        self._max_width = max_width
-        self._max_height = max_height
+        self._bounds = bounds or Bounds(max_width=max_width, max_height=max_height)
         self._wish = Device(name=device, dtype=dtype, threads=torch_threads)
         self._model: LatentModel | None = None
         self._seats: dict[str, _Seat] = {}
@@ -91,7 +91,7 @@ class LatentEngine(NoProcess):
 
     def key(self, job: RenderJob) -> BatchKey:
         """Size and whether there is guidance; steps, guidance values and schedulers may differ within a batch."""
-        require_size(job, self._max_width, self._max_height)
+        self._bounds.require(job)
         if job.scheduler and job.scheduler not in SCHEDULERS:
             raise Unsupported("unknown scheduler")
         model = self._model

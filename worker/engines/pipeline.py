@@ -26,7 +26,7 @@ from worker.engines.contract import (
 from worker.engines.devices import Device, is_lost, is_out_of_memory
 from worker.engines.opening import SCHEDULERS, fresh_scheduler, open_pipeline, revision_of
 from worker.engines.pixels import cut, levels, renderable
-from worker.engines.unable import NoParking, NoProcess, require_size
+from worker.engines.unable import Bounds, NoParking, NoProcess
 from worker.errors import BadOutput, EngineError, EngineLost, OutOfMemory, Unsupported
 
 if TYPE_CHECKING:
@@ -51,12 +51,12 @@ class PipelineEngine(NoParking, NoProcess):
         max_batch: int = 8,
         max_width: int = 1024,
         max_height: int = 1024,
+        bounds: Bounds | None = None,
         torch_threads: int = 0,
     ) -> None:
         self._source = source
         self._revision = revision
-        self._max_width = max_width
-        self._max_height = max_height
+        self._bounds = bounds or Bounds(max_width=max_width, max_height=max_height)
         self._wish = Device(name=device, dtype=dtype, threads=torch_threads)
         self._pipeline: Any = None
         self._accepted: frozenset[str] = frozenset()
@@ -73,7 +73,7 @@ class PipelineEngine(NoParking, NoProcess):
 
     def key(self, job: RenderJob) -> BatchKey:
         """All that one call takes once for the whole batch."""
-        require_size(job, self._max_width, self._max_height)
+        self._bounds.require(job)
         if job.scheduler and job.scheduler not in SCHEDULERS:
             raise Unsupported("unknown scheduler")
         size = (job.width, job.height)

@@ -1,13 +1,34 @@
-"""What engines refuse in the same words: pictures that are too large, and the calls that their capabilities exclude."""
+"""What engines refuse in the same words: what is beyond a model's bounds, and the calls that their capabilities
+exclude.
+"""
+
+import math
+from dataclasses import dataclass
 
 from worker.engines.contract import RenderJob
 from worker.errors import EngineError, Unsupported
 
 
-def require_size(job: RenderJob, max_width: int, max_height: int) -> None:
-    """Raises Unsupported beyond the model's largest size."""
-    if job.width > max_width or job.height > max_height:
-        raise Unsupported(f"pictures may have at most {max_width}x{max_height} pixels")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What a request may ask of one model, as the models file says. Sides in pixels. Unless said, anything."""
+
+    min_width: float = 0
+    max_width: float = math.inf
+    min_height: float = 0
+    max_height: float = math.inf
+    min_num_inference_steps: float = 0
+    max_num_inference_steps: float = math.inf
+    min_guidance_scale: float = 0
+    max_guidance_scale: float = math.inf
+
+    def require(self, job: RenderJob) -> None:
+        """Raises Unsupported, whose text names the field and the bound."""
+        for name in ("width", "height", "num_inference_steps", "guidance_scale"):
+            value, low, high = getattr(job, name), getattr(self, f"min_{name}"), getattr(self, f"max_{name}")
+            if not low <= value <= high:
+                bound = f"at least {low:g}" if value < low else f"at most {high:g}"
+                raise Unsupported(f"{name} must be {bound} for this model")
 
 
 class NoParking:

@@ -33,6 +33,28 @@ max_height = 256
 name = "other"
 engine = "emulated"
 """
+BOUNDED = """
+[[models]]
+name = "bounded"
+engine = "pipeline"
+source = "folder/of/workers"
+width = 256
+height = 256
+num_inference_steps = 4
+guidance_scale = 1.5
+min_width = 128
+min_height = 192
+max_width = 512
+max_height = 512
+min_num_inference_steps = 2
+max_num_inference_steps = 50
+min_guidance_scale = 1.0
+max_guidance_scale = 2.0
+[[models]]
+name = "elsewhere"
+engine = "http"
+source = "http://127.0.0.1:1"
+"""
 PROMPT = "a large red circle"
 SEED = 4_000_000_000
 UNKNOWN = "gen_00000000000000000000000000"
@@ -134,11 +156,11 @@ class Rig:
         return ask
 
 
-def settings_for(folder: Path, core_port: int, **fields: Any) -> GatewaySettings:
+def settings_for(folder: Path, core_port: int, *, models_text: str = MODELS, **fields: Any) -> GatewaySettings:
     """Settings with free ports and everything under `folder`."""
     folder.mkdir(exist_ok=True)
     models = folder / "models.toml"
-    models.write_text(MODELS)
+    models.write_text(models_text)
     return GatewaySettings(
         data_dir=folder / "var",
         models_file=models,

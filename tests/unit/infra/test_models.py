@@ -43,6 +43,12 @@ def test_an_emulated_model_needs_no_source(tmp_path: Path) -> None:
         ('[[models]]\nname = "a"\nsource = "x"\nstepms = 1\n', "stepms"),
         ('[[models]]\nname = "a"\nsource = "x"\nwidth = 100\n', "width"),
         ('[[models]]\nname = "a"\nsource = "x"\nwidth = 1032\n', "max_width"),
+        ('[[models]]\nname = "a"\nsource = "x"\nmin_height = 520\n', "min_height"),
+        ('[[models]]\nname = "a"\nsource = "x"\nmax_num_inference_steps = 20\n', "max_num_inference_steps"),
+        ('[[models]]\nname = "a"\nsource = "x"\nmin_num_inference_steps = 50\n', "min_num_inference_steps"),
+        ('[[models]]\nname = "a"\nsource = "x"\nmax_guidance_scale = 2.0\n', "max_guidance_scale"),
+        ('[[models]]\nname = "a"\nsource = "x"\nmin_guidance_scale = 6.0\n', "min_guidance_scale"),
+        ('[[models]]\nname = "a"\nsource = "x"\nmax_num_inference_steps = 151\n', "max_num_inference_steps"),
         ('[[models]]\nname = "a"\nsource = "x"\n[[models]]\nname = "a"\nsource = "y"\n', "twice"),
     ],
 )
