@@ -110,6 +110,12 @@ def _verify(path: Path, options: argparse.Namespace, out: TextIO) -> int:
         print(line, file=out)
     if report.more_problems:
         print(f"and {report.more_problems} more", file=out)
+    if report.turned_back:
+        print(
+            f"warning: times go back within {report.turned_back} generations: an earlier release wrote them while the "
+            "clock stepped; nothing is lost by it",
+            file=out,
+        )
     count = len(report.problems) + report.more_problems
     print(
         f"{f'{count} problems' if count else 'ok'}: {_counts(report)}",

@@ -6,7 +6,7 @@ idempotency key and body) and the cap on the backlog.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from core import commands as c
 from core import events as e
@@ -61,6 +61,15 @@ Change = tuple[Generation | None, Generation]
 """A generation before (None: new) and after."""
 
 
+def not_before(state: Generation | None, now: Now) -> Now:
+    """`now` for the next event of a stream: the wall clock may have stepped back since the last one, the stream's
+    times never do. The generation waits at its latest time until the clock has passed it.
+    """
+    if state is None or now.at_ms >= state.latest_at_ms:
+        return now
+    return replace(now, at_ms=state.latest_at_ms)
+
+
 def unfinished(state: Generation | None) -> int:
     """How many images still count against the backlog cap."""
     if state is None or not state.open:
@@ -91,17 +100,18 @@ class Draft:
     def decide(self, order: Order) -> Result:
         """Decide one order on top of those before it."""
         state = self._state(order.generation_id)
+        now = not_before(state, self.now)
         try:
             if isinstance(order.command, c.Request):
                 first = self._repeated(order, order.command, state)
                 if first is not None:
                     return Result(first)
-            events = decide(state, order.command, self.now)
+            events = decide(state, order.command, now)
         except Refused as refusal:
             return Result(state, refusal=refusal)
         if not events:
             return Result(state)
-        return Result(self._apply(order, state, events), changed=True)
+        return Result(self._apply(order, state, events, now), changed=True)
 
     def changes(self) -> list[Change]:
         """Each generation that changed, once."""
@@ -139,8 +149,8 @@ class Draft:
             raise BacklogFull
         return None
 
-    def _apply(self, order: Order, state: Generation | None, events: Sequence[e.Event]) -> Generation:
-        now, after = self.now, state
+    def _apply(self, order: Order, state: Generation | None, events: Sequence[e.Event], now: Now) -> Generation:
+        after = state
         for event in events:
             if after is None:
                 assert isinstance(event, e.GenerationRequested)  # noqa: S101  (decide begins a stream so)

@@ -8,7 +8,7 @@ import hashlib
 import hmac
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, pairwise
 from operator import itemgetter
 from typing import Final
 
@@ -36,6 +36,10 @@ class Report:
     expected_chain: bytes | None = None
     problems: list[str] = field(default_factory=list)
     more_problems: int = 0
+    turned_back: int = 0
+    """Streams in which an event has an earlier time than the one before it, as releases before this one wrote after a
+    step of the clock. Nothing is lost by it: a warning.
+    """
 
     def add(self, lines: Iterator[str]) -> None:
         """Keeps the first hundred lines and counts the others."""
@@ -94,6 +98,7 @@ def _streams(connection: "sqlite3.Connection", report: Report) -> Iterator[str]:
             except LogBroken as error:
                 damaged = True
                 yield str(error)
+        report.turned_back += any(after.at_ms < before.at_ms for before, after in pairwise(stream))
         wrong = [] if damaged else list(story.problems(stream))
         yield from wrong
         if not damaged and not wrong:

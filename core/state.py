@@ -98,6 +98,8 @@ class Generation:
     ending: Ending = Ending.OPEN
     detail: str = ""
     erased: bool = False
+    latest_at_ms: int = 0
+    """The latest time of its events: no later event is given an earlier one."""
 
     @property
     def open(self) -> bool:
@@ -124,6 +126,7 @@ def begin(generation_id: str, event: e.GenerationRequested) -> Generation:
         prompt_hmac=event.prompt_hmac,
         trace=event.trace,
         images=tuple(Image(index=index) for index in range(event.spec.n)),
+        latest_at_ms=event.requested_at_ms,
     )
 
 
@@ -144,7 +147,9 @@ def apply(state: Generation, event: Event, at_ms: int) -> Generation:
             images = (*state.images[: event.index], image, *state.images[event.index + 1 :])
             first_start = isinstance(event, (e.ImageStarted, e.ImageRendered)) and not state.started_at_ms
             started_at_ms = at_ms if first_start else state.started_at_ms
-            return replace(state, version=state.version + 1, images=images, started_at_ms=started_at_ms)
+            latest_ms = max(state.latest_at_ms, at_ms)
+            version = state.version + 1
+            return replace(state, version=version, images=images, started_at_ms=started_at_ms, latest_at_ms=latest_ms)
         case e.GenerationSucceeded():
             return _end(state, Ending.SUCCEEDED, at_ms)
         case e.GenerationFailed():
@@ -154,7 +159,7 @@ def apply(state: Generation, event: Event, at_ms: int) -> Generation:
         case e.GenerationExpired():
             return _end(state, Ending.EXPIRED, at_ms)
         case e.GenerationErased():
-            return replace(state, version=state.version + 1, erased=True)
+            return replace(state, version=state.version + 1, erased=True, latest_at_ms=max(state.latest_at_ms, at_ms))
         case _:
             assert_never(event)
 
@@ -171,7 +176,8 @@ def fold(generation_id: str, history: "list[tuple[Event, int]]") -> Generation:
 
 
 def _end(state: Generation, ending: Ending, at_ms: int) -> Generation:
-    return replace(state, version=state.version + 1, ending=ending, finished_at_ms=at_ms)
+    latest_ms = max(state.latest_at_ms, at_ms)
+    return replace(state, version=state.version + 1, ending=ending, finished_at_ms=at_ms, latest_at_ms=latest_ms)
 
 
 ImageEvent = (

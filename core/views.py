@@ -154,14 +154,21 @@ def view(rows: Rows, prompts: Prompts | None, live: Live = NOTHING_LIVE) -> pb.G
         priority=row.priority,
         ttl_s=row.ttl_s,
         requested_at_ms=row.requested_at_ms,
-        started_at_ms=row.started_at_ms,
-        finished_at_ms=row.finished_at_ms,
+        started_at_ms=_not_before(row.started_at_ms, row.requested_at_ms),
+        finished_at_ms=_not_before(row.finished_at_ms, max(row.requested_at_ms, row.started_at_ms)),
         images=[_image_view(row, image, live.steps) for image in rows.images],
         backlog_position=live.backlog_position,
         erased=bool(row.erased),
         failure_detail=row.detail,
         progress_revision=live.revision,
     )
+
+
+def _not_before(at_ms: int, earlier_ms: int) -> int:
+    """A time that is set and later than the step before it. Logs of earlier releases hold times that a clock step
+    turned around; their rows stay as they are, so that a rebuild gives the same bytes.
+    """
+    return max(at_ms, earlier_ms) if at_ms else 0
 
 
 def _shown(prompts: Prompts | None) -> pb.Prompts:

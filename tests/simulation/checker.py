@@ -102,6 +102,8 @@ class Checker:
             return
         if not before.open and not isinstance(event, e.GenerationErased):
             self.world.violate(f"{stream} goes on after its end with {TYPES[type(event)]}", "double")
+        if recorded.at_ms < before.latest_at_ms:
+            self.world.violate(f"{stream} goes back in time by {before.latest_at_ms - recorded.at_ms} ms")
         self._rules(before, event)
         self.protocol.recorded(stream, event)
         self.states[stream] = apply(before, event, recorded.at_ms)

@@ -225,3 +225,8 @@ def deadlines_follow_the_clock_on_the_wall(plant: Plant) -> None:
 
     plant(Core, "__init__", make)
     plant(RunningClock, "now_ms", lambda _: lambda _: walls[-1]())
+
+
+@bug
+def times_follow_the_clock_on_the_wall(plant: Plant) -> None:
+    plant(core.draft, "not_before", lambda _: lambda _, now: now)

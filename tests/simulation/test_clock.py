@@ -1,4 +1,5 @@
-"""The clock on the wall steps by an hour, core is away or stands still: nothing expires that should not.
+"""The clock on the wall steps by an hour, core is away or stands still: nothing expires that should not, and no stream
+of events goes back in time.
 
 The checker knows how long core has really run, and takes an expiry before its time for a violation.
 """
@@ -7,7 +8,11 @@ import pytest
 
 from tests.simulation.faults import Fault
 from tests.simulation.planted import planted
-from tests.simulation.planted_core import deadlines_follow_the_clock_on_the_wall, outages_count_against_the_time_to_live
+from tests.simulation.planted_core import (
+    deadlines_follow_the_clock_on_the_wall,
+    outages_count_against_the_time_to_live,
+    times_follow_the_clock_on_the_wall,
+)
 from tests.simulation.schedule import silence, simulate
 
 FORWARD, BACK = 0.9, 0.1
@@ -33,7 +38,11 @@ def test_nothing_expires_before_its_time(plan: tuple[Fault, ...]) -> None:
 
 @pytest.mark.parametrize(
     ("bug", "plan"),
-    [(deadlines_follow_the_clock_on_the_wall, STEPS), (outages_count_against_the_time_to_live, AWAY)],
+    [
+        (deadlines_follow_the_clock_on_the_wall, STEPS),
+        (outages_count_against_the_time_to_live, AWAY),
+        (times_follow_the_clock_on_the_wall, STEPS),
+    ],
 )
 def test_deadlines_on_another_clock_are_found_out(bug: object, plan: tuple[Fault, ...]) -> None:
     with silence(), planted(bug.__name__):  # type: ignore[attr-defined]
