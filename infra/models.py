@@ -4,6 +4,7 @@ Read by the gateway (to validate and document requests) and by the worker (to lo
 without the weights, so `load` checks the text only; the worker also calls `require_sources`.
 """
 
+import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,10 @@ class ModelEntry(BaseModel):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$", description="What clients call it")
     engine: Literal["pipeline", "latent", "emulated", "uds", "http"] = "pipeline"
-    source: str = Field("", description="Folder of a diffusers pipeline, or hub id; http: the server's address")
+    source: str = Field(
+        "", description="Folder of a diffusers pipeline, one .safetensors file, or hub id; http: the server's address"
+    )
+    config: str = Field("", description="Single file: a folder of its family's configuration, without the weights")
     revision: str = Field("", description="Pinned commit; required for a hub id")
     width: int = Field(512, ge=64, le=2048, multiple_of=8)
     height: int = Field(512, ge=64, le=2048, multiple_of=8)
@@ -41,7 +45,7 @@ class ModelEntry(BaseModel):
     max_guidance_scale: float = Field(30.0, ge=0, le=30)
     max_batch: int = Field(8, ge=1, le=256, description="Images in one forward pass")
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$", description="auto, cpu, cuda or cuda:N")
     step_ms: float = Field(20.0, gt=0, description="emulated: one step of a batch of one")
     alpha: float = Field(0.3, ge=0, le=1, description="emulated: t(b) = t(1)·(1-α+αb); 1: batching gains nothing")
 
@@ -91,14 +95,27 @@ def load(path: Path) -> tuple[ModelEntry, ...]:
 def require_sources(entries: Sequence[ModelEntry]) -> None:
     """Raises ConfigError for a model whose source is neither an existing folder nor a hub id with a revision."""
     for entry in entries:
-        if entry.in_process in {"pipeline", "latent"} and not Path(entry.source).is_dir() and not _pinned_hub_id(entry):
-            raise ConfigError(
-                f"model {entry.name!r}: {entry.source} is no folder; give a folder, or a hub id with its revision"
-            )
+        problem = _problem_of_source(entry) if entry.in_process in {"pipeline", "latent"} else ""
+        if problem:
+            raise ConfigError(f"model {entry.name!r}: {problem}")
 
 
-def _pinned_hub_id(entry: ModelEntry) -> bool:
-    return bool(entry.revision) and entry.source.count("/") == 1 and not entry.source.startswith((".", "/"))
+def _problem_of_source(entry: ModelEntry) -> str:
+    source, config = Path(entry.source), Path(entry.config)
+    if source.is_file():
+        if source.suffix != ".safetensors":
+            return f"{source} is not a .safetensors file; darkroom loads no pickles (.ckpt, .bin, .pt) and no GGUF"
+        if not entry.config or not config.is_dir():
+            return f"{source} is a single file: config must be a folder of its family's configuration and tokenizers"
+    elif not source.is_dir() and not _is_hub_id(entry.source):
+        return f"{source} is no folder; give a folder, a .safetensors file, or a hub id with its revision"
+    elif not source.is_dir() and not entry.revision:
+        return f"{entry.source} is no folder here; a hub id (organisation/name) needs revision, its pinned commit"
+    return ""
+
+
+def _is_hub_id(source: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", source) is not None
 
 
 def _entry(path: Path, number: int, table: object) -> ModelEntry:
@@ -109,12 +126,18 @@ def _entry(path: Path, number: int, table: object) -> ModelEntry:
             f"{'.'.join(str(part) for part in each['loc']) or 'entry'}: {each['msg']}" for each in error.errors()
         )
         raise ConfigError(f"models file {path}, model {number}: {problems}") from None
-    return entry.model_copy(update={"source": _resolve(path, entry.source)})
+    return entry.model_copy(update={"source": _resolve(path, entry.source), "config": _resolve(path, entry.config)})
 
 
 def _resolve(path: Path, source: str) -> str:
-    """`source` as an absolute folder where one exists: from here, from the code's root, from beside the file."""
+    """`source` as an absolute path where one exists: from here, from the code's root, from beside the file; `~` and
+    `~user` are home folders.
+    """
+    try:
+        given = str(Path(source).expanduser()) if source.startswith("~") else source
+    except RuntimeError:  # no such user
+        return source
     for base in (Path.cwd(), _ROOT, path.resolve().parent):
-        if source and (base / source).is_dir():
-            return str((base / source).resolve())
-    return source
+        if given and (base / given).exists():
+            return str((base / given).resolve())
+    return given

@@ -30,6 +30,8 @@ class ModelEntry(Protocol):
     @property
     def min_width(self) -> int: ...
     @property
+    def config(self) -> str: ...
+    @property
     def max_width(self) -> int: ...
     @property
     def min_height(self) -> int: ...
@@ -104,6 +106,7 @@ def _in_process(entry: ModelEntry, kind: str, torch_threads: int) -> Engine:
                 model=entry.name,
                 source=entry.source,
                 revision=entry.revision,
+                config=entry.config,
                 dtype=entry.dtype,
                 device=entry.device,
                 max_batch=entry.max_batch,

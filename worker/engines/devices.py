@@ -16,21 +16,29 @@ from worker.errors import EngineLost
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """What the settings wish for; `name` is auto, cpu or cuda. `threads` is for CPUs, 0 takes half of the cores."""
+    """What the settings ask for; `name` is auto, cpu, cuda or cuda:N. `threads`: of a CPU; 0: half of the cores."""
 
     name: str
     dtype: str
     threads: int
 
     def open(self) -> str:
-        """The device to compute on. Raises RuntimeError when there is no such device."""
+        """The device to compute on, the current one of this thread from now on. Raises RuntimeError when there is none
+        of that name.
+        """
         import torch  # noqa: PLC0415  (heavy)
 
         torch.set_num_threads(self.threads or max(1, (os.cpu_count() or 1) // 2))
-        there = torch.cuda.is_available()
-        if self.name == "cuda" and not there:
-            raise RuntimeError("no CUDA device is visible; set device to cpu or auto")
-        return "cuda" if there and self.name != "cpu" else "cpu"
+        devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if self.name == "cpu" or (self.name == "auto" and not devices):
+            return "cpu"
+        if not devices:
+            raise RuntimeError(f"device {self.name}: no CUDA device is visible; set device to cpu or auto")
+        device = "cuda" if self.name == "auto" else self.name
+        if _index(device) >= devices:
+            raise RuntimeError(f"device {self.name}: {devices} CUDA device(s) are visible, counted from cuda:0")
+        make_current(device)
+        return device
 
     def torch_dtype(self) -> Any:
         """As torch's object."""
@@ -43,7 +51,9 @@ class Device:
         """For the record of a picture."""
         import torch  # noqa: PLC0415  (heavy)
 
-        return torch.cuda.get_device_name(0) if device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+        if device == "cpu":
+            return f"cpu, {torch.get_num_threads()} threads"
+        return torch.cuda.get_device_name(_index(device))
 
     @staticmethod
     def libraries() -> str:
@@ -68,6 +78,20 @@ class Device:
                 torch.cuda.empty_cache()
             except Exception as error:  # noqa: BLE001  (what it raises differs between versions of torch)
                 raise EngineLost(type(error).__name__) from None
+
+
+def make_current(device: str) -> None:
+    """The device that this thread's streams, events and memory figures are of: two models of one worker may be on
+    different ones.
+    """
+    if device != "cpu":
+        import torch  # noqa: PLC0415  (heavy)
+
+        torch.cuda.set_device(_index(device))
+
+
+def _index(device: str) -> int:
+    return int(device.partition(":")[2] or 0)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -65,6 +65,7 @@ class LatentEngine(NoProcess):
         model: str,
         source: str,
         revision: str = "",
+        config: str = "",
         dtype: str = "float32",
         device: str = "auto",
         max_batch: int = 8,
@@ -75,6 +76,7 @@ class LatentEngine(NoProcess):
     ) -> None:
         self._source = source
         self._revision = revision
+        self._config = config
         self._bounds = bounds or Bounds(max_width=max_width, max_height=max_height)
         self._wish = Device(name=device, dtype=dtype, threads=torch_threads)
         self._model: LatentModel | None = None
@@ -104,7 +106,7 @@ class LatentEngine(NoProcess):
         from worker.engines.latent_model import open_model  # noqa: PLC0415  (imports torch)
 
         self._model = None
-        self._model, device = open_model(self._source, self._revision, self._wish)
+        self._model, device = open_model(self._source, self._revision, self._wish, config=self._config)
         self.facts = EngineFacts(
             engine="latent",
             model=self.facts.model,

@@ -46,6 +46,7 @@ class PipelineEngine(NoParking, NoProcess):
         model: str,
         source: str,
         revision: str = "",
+        config: str = "",
         dtype: str = "float32",
         device: str = "auto",
         max_batch: int = 8,
@@ -56,6 +57,7 @@ class PipelineEngine(NoParking, NoProcess):
     ) -> None:
         self._source = source
         self._revision = revision
+        self._config = config
         self._bounds = bounds or Bounds(max_width=max_width, max_height=max_height)
         self._wish = Device(name=device, dtype=dtype, threads=torch_threads)
         self._pipeline: Any = None
@@ -82,7 +84,7 @@ class PipelineEngine(NoParking, NoProcess):
     def load(self) -> None:
         """Read the weights. Raises LoadFailed, whose text says what to do."""
         self._pipeline = None
-        self._pipeline, device = open_pipeline(self._source, self._revision, self._wish)
+        self._pipeline, device = open_pipeline(self._source, self._revision, self._wish, config=self._config)
         self._accepted = frozenset(inspect.signature(self._pipeline.__call__).parameters)
         self.facts = EngineFacts(
             engine="pipeline",

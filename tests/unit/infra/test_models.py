@@ -73,3 +73,48 @@ def test_a_source_is_a_folder_or_a_pinned_hub_id(tmp_path: Path, source: str, re
     else:
         with pytest.raises(ConfigError, match=source):
             require_sources(entries)
+
+
+@pytest.mark.parametrize("source", ["~/models/x", "~/models/x.safetensors"])
+def test_a_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "config").mkdir()
+    there = tmp_path / source.removeprefix("~/")
+    there.write_bytes(b"") if there.suffix else there.mkdir()
+    (entry,) = load(write(tmp_path, f'[[models]]\nname = "a"\nsource = "{source}"\nconfig = "~/models/config"\n'))
+    assert (entry.source, entry.config) == (str(there), str(tmp_path / "models" / "config"))
+    require_sources([entry])
+
+
+@pytest.mark.parametrize(
+    ("source", "more", "complaint"),
+    [
+        ("~/models/gone", 'revision = "abc123"', "models/gone is no folder"),
+        ("~nobody-of-that-name/model", 'revision = "abc123"', "~nobody-of-that-name/model is no folder"),
+        ("owner/model", "", "needs revision"),
+        ("model.ckpt", "", "loads no pickles"),
+        ("model.gguf", "", "GGUF"),
+        ("model.safetensors", "", "config must be a folder"),
+        ("model.safetensors", 'config = "gone"', "config must be a folder"),
+    ],
+)
+def test_a_source_that_cannot_be_one_says_what_to_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, more: str, complaint: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for file in ("model.ckpt", "model.gguf", "model.safetensors"):
+        (tmp_path / file).write_bytes(b"")
+    entries = load(write(tmp_path, f'[[models]]\nname = "a"\nsource = "{source}"\n{more}\n'))
+    with pytest.raises(ConfigError, match=f"model 'a': .*{complaint}"):
+        require_sources(entries)
+
+
+@pytest.mark.parametrize(("device", "fine"), [("cuda:1", True), ("cuda", True), ("gpu", False), ("cuda:", False)])
+def test_a_device_may_have_a_number(tmp_path: Path, device: str, fine: bool) -> None:
+    path = write(tmp_path, f'[[models]]\nname = "a"\nsource = "x"\ndevice = "{device}"\n')
+    if fine:
+        assert load(path)[0].device == device
+    else:
+        with pytest.raises(ConfigError, match="device"):
+            load(path)
