@@ -8,7 +8,7 @@ import ipaddress
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from infra.lifecycle import ConfigError
@@ -38,6 +38,17 @@ class Settings(BaseSettings):
     visibility_s: int = Field(60, ge=1, le=43_200, description="Seconds a received job stays hidden from other workers")
     drain_s: float = Field(20.0, ge=0, description="Seconds from the first signal to the end of unfinished work")
     failpoints: str = Field("", description="Tests only: where to kill or delay this process")
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _at_home(cls, value: object) -> object:
+        """`~` in a path: a shell expands it, a unit file or compose does not."""
+        if not isinstance(value, Path):
+            return value
+        try:
+            return value.expanduser()
+        except RuntimeError:
+            raise ValueError("begins with ~ and the name of a user that does not exist") from None
 
 
 S = TypeVar("S", bound=Settings)

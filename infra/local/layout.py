@@ -89,7 +89,7 @@ class Stack:
         hosts = {name: environ.get(name) or default for name, default in _DEFAULT_HOSTS.items()}
         ports = {name: _number(environ, name, default, 65_535) for name, default in _DEFAULT_PORTS.items()}
         return cls(
-            data_dir=Path(environ.get("DARKROOM_DATA_DIR") or data_dir).absolute(),
+            data_dir=_absolute(Path(environ.get("DARKROOM_DATA_DIR") or data_dir)),
             ports=Ports(**{_field(name): port for name, port in ports.items()}),
             hosts=Hosts(**{_field(name): host for name, host in hosts.items()}),
             workers=_number(environ, "DARKROOM_LOCAL_WORKERS", 1, 64),
@@ -238,6 +238,13 @@ def _copy(name: str, number: int) -> str:
 
 def _ready(host: str, port: int) -> str:
     return f"http://{netloc(host, port)}/readyz"
+
+
+def _absolute(path: Path) -> Path:
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError:
+        raise ConfigError("DARKROOM_DATA_DIR begins with ~ and the name of a user that does not exist") from None
 
 
 def _number(environ: Mapping[str, str], name: str, default: int, most: int) -> int:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from infra.lifecycle import ConfigError
+from infra.local.layout import Stack
 from infra.settings import SHIPPED_MODELS_FILE, Settings, is_loopback, load
 
 
@@ -25,6 +26,20 @@ def test_every_problem_is_told_by_its_variable_and_without_its_value(monkeypatch
     assert "DARKROOM_LOG_LEVEL" in str(caught.value)
     assert "DARKROOM_VISIBILITY_S" in str(caught.value)
     assert "canary" not in str(caught.value)
+
+
+def test_a_tilde_in_a_path_is_a_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/homes/me")
+    monkeypatch.setenv("DARKROOM_DATA_DIR", "~/data")
+    monkeypatch.setenv("DARKROOM_MODELS_FILE", "~/models.toml")
+    settings = load(Settings)
+    assert (settings.data_dir, settings.models_file) == (Path("/homes/me/data"), Path("/homes/me/models.toml"))
+    assert Stack.from_env({"DARKROOM_DATA_DIR": "~/data"}).data_dir == settings.data_dir
+    monkeypatch.setenv("DARKROOM_DATA_DIR", "~no-such-user/data")
+    with pytest.raises(ConfigError, match="DARKROOM_DATA_DIR.* user that does not exist"):
+        load(Settings)
+    with pytest.raises(ConfigError, match="DARKROOM_DATA_DIR.* user that does not exist"):
+        Stack.from_env({"DARKROOM_DATA_DIR": "~no-such-user/data"})
 
 
 def test_the_token_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
