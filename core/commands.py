@@ -1,8 +1,20 @@
 """What somebody wants to happen to one generation. `decide` answers with events, or refuses."""
 
 from dataclasses import dataclass
+from enum import Enum
 
 from core.events import Failure, RenderFacts, Spec, Timings, Trace
+
+
+class Verdict(Enum):
+    """What a failed attempt means for its image, as far as only a running core knows."""
+
+    COUNT = "count"
+    """By the rules of its failure."""
+    ELSEWHERE = "elsewhere"
+    """Nothing: this worker could not use the model, and another may."""
+    FINAL = "final"
+    """No attempt elsewhere would end otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +88,7 @@ class RecordAttemptFailed:
     failure: Failure
     solo: bool
     detail: str
+    verdict: Verdict = Verdict.COUNT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

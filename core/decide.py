@@ -21,6 +21,11 @@ whoever refused: where one worker is all there is, three different ones would ne
 for ever. So a worker whose models file was forgotten can fail images beside healthy ones, if it gets each three times.
 """
 
+MAX_PASSES: Final = 1_000
+"""Refusals that do not count because another worker may serve the model. Beyond them every refusal counts, so that an
+image ends that never reaches that worker: after two hours, for they are up to eight seconds apart.
+"""
+
 MAX_LOSSES: Final = 3
 """Decisions revoked because the picture's object was gone or altered."""
 
@@ -210,8 +215,19 @@ def _attempt_failed(image: Image, command: c.RecordAttemptFailed) -> tuple[Event
         failure=command.failure,
         solo=command.solo,
         detail=command.detail,
+        uncounted=_passes(image, command),
     )
-    return _with_verdict(image, failed)
+    final = command.verdict is c.Verdict.FINAL or command.failure is Failure.REFUSED
+    return _with_verdict(image, failed, final=final)
+
+
+def _passes(image: Image, command: c.RecordAttemptFailed) -> bool:
+    """Whether the refusal says nothing about the image. A model that is away may come back, however often it was."""
+    if command.failure is Failure.MODEL_AWAY:
+        return True
+    if command.failure is Failure.REFUSED:  # the worker has asked more than once, alone
+        return False
+    return command.verdict is c.Verdict.ELSEWHERE and image.passes < MAX_PASSES
 
 
 def _dead_letter(image: Image, command: c.RecordDeadLetter) -> tuple[Event, ...]:
@@ -252,9 +268,9 @@ def _published(image: Image, command: c.RecordPublished) -> tuple[Event, ...]:
     return (e.ImagePublished(index=image.index, public_key=command.public_key),)
 
 
-def _with_verdict(image: Image, failed: e.ImageAttemptFailed) -> tuple[Event, ...]:
+def _with_verdict(image: Image, failed: e.ImageAttemptFailed, *, final: bool = False) -> tuple[Event, ...]:
     after = image_after(image, failed)
-    exhausted = convicted(after) or after.refusals >= MAX_REFUSALS or len(after.lost) >= MAX_LOSSES
+    exhausted = final or convicted(after) or after.refusals >= MAX_REFUSALS or len(after.lost) >= MAX_LOSSES
     if not exhausted:
         return (failed,)
     return failed, e.ImageFailed(index=image.index, failure=failed.failure, detail=failed.detail)

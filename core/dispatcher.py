@@ -34,10 +34,14 @@ BATCH = 10
 
 _ROUND = 50
 _IDLE_S = 5.0
+_AWAY_MS = 30_000
+"""How often an image is looked at again whose model no worker can use; a report that one can comes before that."""
 
 
 class Dispatcher:
-    """`heal` makes missing queues again, or raises Retryable; `draw` gives numbers from 0 to 1."""
+    """`heal` makes missing queues again, or raises Retryable; `draw` gives numbers from 0 to 1; `away` says whether no
+    worker can use a model for now.
+    """
 
     def __init__(
         self,
@@ -50,6 +54,7 @@ class Dispatcher:
         now_ms: Callable[[], int],
         estimates: Estimates,
         workers: Workers,
+        away: Callable[[str], bool],
         failpoints: Failpoints,
         heal: Callable[[], Awaitable[None]],
         draw: Callable[[], float],
@@ -62,6 +67,7 @@ class Dispatcher:
         self._now_ms = now_ms
         self._estimates = estimates
         self._workers = workers
+        self._away = away
         self._failpoints = failpoints
         self._heal = heal
         self._draw = draw
@@ -72,6 +78,7 @@ class Dispatcher:
         self._age = 0
         self._stopping = False
         self._sending: set[Ref] = set()
+        self._held_back: dict[Ref, str] = {}
         self._wake = asyncio.Event()
         self._pace = Pace()
         self._no_recheck_before_ms = 0
@@ -108,6 +115,15 @@ class Dispatcher:
     def postpone(self, ref: Ref) -> None:
         """A worker has the image in hand."""
         self._runway.postpone(ref, self._now_ms() + self._policy.patience.after_report_ms())
+
+    def served(self, model: str) -> None:
+        """A worker can serve the model from now on: its images need not be held back any more."""
+        waiting = [ref for ref, held_for in self._held_back.items() if held_for == model]
+        for ref in waiting:
+            state = self._writer.open.get(ref[0])
+            if state is not None and not state.images[ref[1]].refusals:
+                self._ready(state, state.images[ref[1]])
+        self._wake.set()
 
     def observe(self, changes: Sequence[Change]) -> None:
         """Follow the writer."""
@@ -196,6 +212,10 @@ class Dispatcher:
                 self._runway.drop(ref)
             elif convicted(image):
                 convicts.append(ref)
+            elif self._away(state.spec.model):
+                self._runway.again(ref, now_ms + _AWAY_MS)
+            elif image.phase is Phase.PENDING:
+                self._ready(state, image)
             elif may_dispatch(image, now_ms):
                 jobs.append(Job(state, image, runs_alone(image, now_ms)))
             else:
@@ -277,14 +297,32 @@ class Dispatcher:
             self._runway.put(ref, 0, on_queue=False)
         elif ref in self._sending:
             pass  # it is placed when it has been sent
-        elif image.refusals:
-            due_ms = self._now_ms() + self._policy.patience.after_refusal_ms(image.refusals)
-            self._runway.put(ref, due_ms, on_queue=False)
+        elif pause_ms := self._pause_ms(state, image):
+            self._backlog.remove(ref)
+            self._runway.put(ref, self._now_ms() + pause_ms, on_queue=False)
+            self._held_back[ref] = state.spec.model
         else:
+            self._ready(state, image)
+
+    def _pause_ms(self, state: Generation, image: Image) -> int:
+        """How long an image that could go out waits, because workers refused it or cannot use its model; 0: not."""
+        patience = self._policy.patience
+        return max(
+            patience.after_refusal_ms(image.refusals) if image.refusals else 0,
+            patience.after_pass_ms(image.passes) if image.passes else 0,
+            _AWAY_MS if self._away(state.spec.model) else 0,
+        )
+
+    def _ready(self, state: Generation, image: Image) -> None:
+        """What was held back takes its turn like all that wait."""
+        ref = (state.id, image.index)
+        self._held_back.pop(ref, None)
+        if image.phase is Phase.PENDING and ref not in self._sending:
             self._runway.drop(ref)
             self._backlog.add(self._pending(state, image))
 
     def _forget(self, ref: Ref) -> None:
+        self._held_back.pop(ref, None)
         self._backlog.remove(ref)
         self._runway.drop(ref)
 

@@ -23,6 +23,9 @@ class Failure(IntEnum):
     DRAINED = 7
     WORKER_LOST = 8
     DEAD_LETTERED = 9
+    MODEL_BROKEN = 10
+    REFUSED = 12
+    MODEL_AWAY = 13
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +160,7 @@ class ImageAttemptFailed:
     """An attempt gave no picture; OBJECT_LOST revokes the decision. The image will be dispatched again.
 
     DEAD_LETTERED: the queue gave the job up before anybody began it. It names no attempt and no worker.
+    `uncounted`: the worker could not use the image's model, and another may: it says nothing about the image.
     """
 
     index: int
@@ -166,6 +170,7 @@ class ImageAttemptFailed:
     failure: Failure
     solo: bool
     detail: str
+    uncounted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ CALL_DEADLINE_S = 30.0
 
 
 class CoreApi:
-    """The five calls; what grpclib serves (its `IServable`)."""
+    """The six calls; what grpclib serves (its `IServable`)."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -55,8 +55,12 @@ class CoreApi:
 
     async def still_wanted(self, request: pb.StillWantedRequest) -> pb.StillWantedReply:
         async with _answering():
-            wanted = self._service.still_wanted(request.worker_id, request.held)
+            wanted = self._service.still_wanted(request.worker_id, request.held, request.models)
             return fast.StillWantedReply(wanted=[*wanted])
+
+    async def models(self, _: pb.ModelsRequest) -> pb.ModelsReply:
+        async with _answering():
+            return self._service.models()
 
     def __mapping__(self) -> dict[str, Handler]:
         calls: tuple[tuple[str, Callable[[Any], Awaitable[Any]], type[Any], type[Any]], ...] = (
@@ -65,6 +69,7 @@ class CoreApi:
             ("List", self.list, fast.ListRequest, fast.ListReply),
             ("Cancel", self.cancel, fast.CancelRequest, fast.CancelReply),
             ("StillWanted", self.still_wanted, fast.StillWantedRequest, fast.StillWantedReply),
+            ("Models", self.models, fast.ModelsRequest, fast.ModelsReply),
         )
         return {
             f"/{_SERVICE}/{name}": Handler(_unary(call), Cardinality.UNARY_UNARY, request, reply)

@@ -102,8 +102,8 @@ def rendered(reply: fast.ImageRendered, public_token: str) -> c.RecordRendered:
     )
 
 
-def attempt_failed(reply: fast.ImageAttemptFailed) -> c.RecordAttemptFailed:
-    """The command for a worker's word that an attempt gave no picture."""
+def attempt_failed(reply: fast.ImageAttemptFailed, verdict: c.Verdict = c.Verdict.COUNT) -> c.RecordAttemptFailed:
+    """The command for a worker's word that an attempt gave no picture, and what follows of it."""
     return c.RecordAttemptFailed(
         index=reply.image.index,
         attempt_id=reply.attempt_id,
@@ -112,6 +112,7 @@ def attempt_failed(reply: fast.ImageAttemptFailed) -> c.RecordAttemptFailed:
         failure=Failure(int(reply.failure)),
         solo=reply.solo,
         detail=reply.detail,
+        verdict=verdict,
     )
 
 

@@ -18,6 +18,7 @@ from core.estimates import Estimates
 from core.expiry import Expiry
 from core.leftovers import Leftovers
 from core.metrics import Metrics
+from core.model_reports import ModelReports
 from core.ports import Drafts, EventLog, Failpoints, Gallery, JobQueue, Precedents, Projection, ReplyQueue, Upkeep
 from core.progress import Progress, Workers
 from core.prompts import Prompts
@@ -92,6 +93,7 @@ class Core:
         self.clock = RunningClock()
         self.writer = Writer(ports.log, ports.log, now=self._now, metrics=self.metrics, backlog_cap=tuning.backlog_cap)
         self._workers = Workers()
+        self._reports = ModelReports(self._workers, now_ms=self.clock.now_ms)
         self._estimates = Estimates()
         self._prompts = Prompts(ports.log, kept=tuning.backlog_cap)
         self._progress = Progress(self.writer.open, self._workers, visibility_s=tuning.visibility_s)
@@ -119,6 +121,7 @@ class Core:
             admission=Admission(new_salt=ports.new_salt),
             prompts=self._prompts,
             progress=self._progress,
+            reports=self._reports,
             dispatcher=self._dispatcher,
             metrics=self.metrics,
             max_waiters=tuning.max_waiters,
@@ -129,6 +132,7 @@ class Core:
         """Take up the open generations and the running time where the last life left them. Raises LogBroken."""
         latest_ms = await self.writer.load()
         self.clock.start(max(latest_ms, self._ports.log.running_ms))
+        self._reports.begin()
         self._dispatcher.take_over()
         self.writer.announce_loaded()
         _log.info("core.loaded", open=len(self.writer.open), running_ms=self.clock.now_ms())
@@ -179,6 +183,7 @@ class Core:
             now_ms=self.clock.now_ms,
             estimates=self._estimates,
             workers=self._workers,
+            away=self._reports.away,
             failpoints=self._ports.failpoints,
             heal=self._surroundings.heal,
             draw=self._ports.draw,
@@ -198,6 +203,7 @@ class Core:
             estimates=self._estimates,
             progress=self._progress,
             workers=self._workers,
+            reports=self._reports,
             leftovers=self._lost_drafts,
             new_token=self._ports.new_token,
             failpoints=self._ports.failpoints,
@@ -221,6 +227,7 @@ class Core:
         """Who hears of changes, in this order: what is known first, then who acts on it."""
         for listener in (self._estimates, self._prompts, self._progress, self._expiry, self._dispatcher):
             self.writer.listen(listener.observe)
+        self._reports.served = self._dispatcher.served
         self.writer.listen(self._publisher.observe)
         self.writer.listen(self.service.observe)
         counts = self.metrics.backlog

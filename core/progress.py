@@ -47,12 +47,20 @@ class Workers:
         if len(self._seen) < _MAX_WORKERS:
             self._seen[worker_id] = (asyncio.get_running_loop().time(), max(batch, batch_size))
 
+    def ids(self) -> Sequence[str]:
+        """Those seen in the last minute."""
+        self._forget()
+        return list(self._seen)
+
     def batches(self) -> Sequence[int]:
         """The batch size of each worker seen in the last minute."""
+        self._forget()
+        return [batch or DEFAULT_BATCH for _, batch in self._seen.values()]
+
+    def _forget(self) -> None:
         oldest = asyncio.get_running_loop().time() - SEEN_S
         while self._seen and (first := next(iter(self._seen))) and self._seen[first][0] < oldest:
             del self._seen[first]
-        return [batch or DEFAULT_BATCH for _, batch in self._seen.values()]
 
 
 class Progress:

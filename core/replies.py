@@ -16,12 +16,15 @@ from core import commands as c
 from core import tracing
 from core.draft import Order, Result
 from core.estimates import Estimates
+from core.events import Failure
 from core.inbox import Processing, Reply, attempt_failed, kind, misfit, rendered, started
 from core.leftovers import Leftovers
 from core.metrics import Metrics
+from core.model_reports import ModelReports
 from core.ports import Failpoints, JobQueue, Outgoing, Received, ReplyQueue
 from core.progress import Progress, Workers
 from core.runway import Patience
+from core.state import Generation
 from core.writer import Writer
 from infra.retry import Permanent, Retryable, backoff_s
 from schema import fast, messages
@@ -57,6 +60,7 @@ class Replies:
         estimates: Estimates,
         progress: Progress,
         workers: Workers,
+        reports: ModelReports,
         leftovers: Leftovers,
         new_token: Callable[[], str],
         failpoints: Failpoints,
@@ -72,6 +76,7 @@ class Replies:
         self._estimates = estimates
         self._progress = progress
         self._workers = workers
+        self._reports = reports
         self._leftovers = leftovers
         self._new_token = new_token
         self._failpoints = failpoints
@@ -186,4 +191,13 @@ class Replies:
                 wrong = misfit(reply, state.spec) if state else None
                 return wrong or rendered(reply, self._new_token())
             case _:
-                return attempt_failed(reply)
+                return attempt_failed(reply, self._verdict(reply, state))
+
+    def _verdict(self, reply: fast.ImageAttemptFailed, state: Generation | None) -> c.Verdict:
+        """What a refusal means depends on what the other workers list."""
+        failure = Failure(int(reply.failure))
+        if state is None:
+            return c.Verdict.COUNT
+        if failure in (Failure.MODEL_BROKEN, Failure.MODEL_AWAY):
+            self._reports.refused(reply.worker_id, state.spec.model, failure, reply.detail)
+        return self._reports.verdict(reply.worker_id, state.spec.model, failure)

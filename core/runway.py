@@ -13,6 +13,7 @@ from core.schedule import Ref
 
 _SLACK: Final = 64
 _MOST_DOUBLINGS: Final = 20
+_LONGEST_PASS_S: Final = 8.0
 _FIRST_REPORTS_S: Final = 15.0
 
 
@@ -36,6 +37,10 @@ class Patience:
     def after_refusal_ms(self, refusals: int) -> int:
         """Until an image that a worker does not serve is sent again: a rolling change of models takes its time."""
         return int(self.visibility_s / 4 * 4.0 ** (refusals - 1) * 1000)
+
+    def after_pass_ms(self, passes: int) -> int:
+        """Until an image goes out again whose model a worker could not use, and another may: 1 s, doubling to 8."""
+        return int(min(2.0 ** min(passes - 1, _MOST_DOUBLINGS), _LONGEST_PASS_S) * 1000)
 
     def after_report_ms(self) -> int:
         """After a worker said that it holds the image."""

@@ -1,4 +1,4 @@
-"""What gateways and workers may ask of core: submit, get, list, cancel, still wanted.
+"""What gateways and workers may ask of core: submit, get, list, cancel, still wanted, models.
 
 Speaks the messages of the core API and knows nothing of the transport. Changes go through the writer; questions
 about open generations are answered from memory, about ended ones from the projection.
@@ -18,6 +18,7 @@ from core.dispatcher import Dispatcher
 from core.draft import BacklogFull, Change, IdTaken, KeyConflict, Order, Result
 from core.events import Prompts as Words
 from core.metrics import Metrics
+from core.model_reports import ModelReports
 from core.ports import Projection
 from core.progress import Held, Progress
 from core.prompts import Prompts
@@ -72,6 +73,7 @@ class Service:
         admission: Admission,
         prompts: Prompts,
         progress: Progress,
+        reports: ModelReports,
         dispatcher: Dispatcher,
         metrics: Metrics,
         max_waiters: int = 10_000,
@@ -81,6 +83,7 @@ class Service:
         self._admission = admission
         self._prompts = prompts
         self._progress = progress
+        self._reports = reports
         self._dispatcher = dispatcher
         self._metrics = metrics
         self._max_waiters = max_waiters
@@ -172,16 +175,31 @@ class Service:
         [result] = await self._writer.carry_out([Order(generation_id, c.Cancel())])
         return result.refusal is None, await self._view(await self._find(tenant, generation_id))
 
-    def still_wanted(self, worker_id: str, held: Sequence[pb.HeldImage]) -> Sequence[bool]:
-        """Which images the worker should keep. Raises BadRequest."""
+    def still_wanted(
+        self, worker_id: str, held: Sequence[pb.HeldImage], models: Sequence[pb.ModelReport] = ()
+    ) -> Sequence[bool]:
+        """Which images the worker should keep; `models` is what it lists. Raises BadRequest."""
         if len(held) > limits.MAX_STILL_WANTED:
             raise BadRequest("held", f"may be at most {limits.MAX_STILL_WANTED}")
+        if len(models) > limits.MAX_MODELS:
+            raise BadRequest("models", f"may be at most {limits.MAX_MODELS}")
         try:
             validate.identifier("worker_id", worker_id)
+            for each in models:
+                validate.model_report(each)
         except validate.Invalid as invalid:
             raise BadRequest(invalid.field, invalid.reason) from None
         images = [Held((each.image.generation_id, each.image.index), each.running, each.step) for each in held]
+        self._reports.report(worker_id, models)
         return self._progress.report(worker_id, images, self._dispatcher.postpone)
+
+    def models(self) -> pb.ModelsReply:
+        """What the workers that report have said of their models."""
+        return fast.ModelsReply(
+            models=self._reports.statuses(),
+            complete=self._reports.complete,
+            silent_workers=self._reports.silent(),
+        )
 
     async def _wait(self, generation_id: str, wait_s: float) -> None:
         if self._stopping or self._waiting >= self._max_waiters:

@@ -46,7 +46,8 @@ class Image:
 
     `suspect`: it runs alone from now on. `solo_starts`: times it was started alone and gave no
     picture; a start counts until a report absolves it, a picture absolves of all. `refusals`:
-    times that a worker, another or the same, did not serve its model. `over`: attempts known to
+    times that a worker, another or the same, did not serve its model, or could not load it. `passes`: refusals of which
+    nothing follows, because another worker may serve the model. `over`: attempts known to
     have given nothing, of which a late or repeated report must not count again. `lost`: attempts
     whose decision was revoked because the object was gone.
     """
@@ -58,6 +59,7 @@ class Image:
     ever_started: bool = False
     solo_starts: int = 0
     refusals: int = 0
+    passes: int = 0
     attempts: tuple[str, ...] = ()
     over: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
@@ -224,12 +226,15 @@ def _apply_attempt_failed(image: Image, event: e.ImageAttemptFailed) -> Image:
     over = (*image.over, event.attempt_id)[-REMEMBERED_ATTEMPTS:]
     image = replace(image, phase=Phase.PENDING, rendered=None, over=over, dispatches=_heard_of(image, event.dispatch))
     counted_at_start = event.solo and event.attempt_id in image.attempts
+    if event.uncounted:
+        solo_starts = max(0, image.solo_starts - counted_at_start)
+        return replace(image, passes=image.passes + 1, solo_starts=solo_starts)
     match event.failure:
         case Failure.OBJECT_LOST:
             return replace(image, lost=(*image.lost, event.attempt_id))
         case Failure.DRAINED:
             return replace(image, solo_starts=max(0, image.solo_starts - counted_at_start))
-        case Failure.UNSUPPORTED:
+        case Failure.UNSUPPORTED | Failure.MODEL_BROKEN:
             return replace(image, refusals=image.refusals + 1)
         case _:
             uncounted = event.solo and not counted_at_start

@@ -32,8 +32,14 @@ _FAILURES = (
     ("drained", "The worker stopped before the picture was finished."),
     ("worker_lost", "Workers that began the image were never heard of again."),
     ("dead_lettered", "The queue gave the image up before a worker began it; it is sent again."),
+    ("model_broken", "The model cannot be loaded."),
+    ("unknown", "The image could not be made."),
+    ("refused", "The model server refuses this image."),
+    ("model_away", "The model cannot be used for now; the image is sent again."),
 )
 """Code and message of each pb.AttemptFailure, by number."""
+_TOLD = frozenset({int(pb.AttemptFailure.MODEL_BROKEN), int(pb.AttemptFailure.REFUSED)})
+"""Failures whose reason clients are told: of a model or a model server, written by the worker for their eyes."""
 
 
 def etag(view: pb.GenerationView) -> str:
@@ -114,8 +120,11 @@ def failure(number: int) -> Json:
 
 
 def _error(view: pb.GenerationView) -> Json:
-    failed = sum(image.status == _IMAGE_FAILED for image in view.images)
-    return {"code": "generation_failed", "message": f"{failed} of {len(view.images)} images could not be made."}
+    failed = [image.failure for image in view.images if image.status == _IMAGE_FAILED]
+    message = f"{len(failed)} of {len(view.images)} images could not be made."
+    if view.failure_detail and any(each in _TOLD for each in failed):
+        message = f"{view.failure_detail}."
+    return {"code": "generation_failed", "message": message}
 
 
 def _progress(view: pb.GenerationView) -> Json:

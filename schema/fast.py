@@ -70,6 +70,8 @@ ROOTS = (
     pb.CancelReply,
     pb.StillWantedRequest,
     pb.StillWantedReply,
+    pb.ModelsRequest,
+    pb.ModelsReply,
     pb.ImageJob,
     pb.ImageStarted,
     pb.ImageRendered,

@@ -28,6 +28,9 @@ MAX_SUBMIT_ITEMS = 100
 MAX_LIST_PAGE = 100
 MAX_WAIT_MS = 60_000
 MAX_STILL_WANTED = 1_000
+MAX_MODELS = 64
+"""Models that one worker may report; it lists the first of them."""
+
 MAX_RPC_BYTES = 4 * 1024 * 1024
 MAX_IDEMPOTENCY_KEY_CHARS = 255
 MAX_ID_CHARS = 64

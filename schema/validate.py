@@ -22,6 +22,25 @@ class Invalid(ValueError):
 
 _ID = re.compile(rf"[A-Za-z0-9_.:-]{{1,{limits.MAX_ID_CHARS}}}")
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@/-]{0,127}")
+_MAX_SCHEDULERS = 32
+_MAX_BOUND = 65_535
+_GUIDANCE = frozenset({"", "cfg", "true", "embedded", "none"})
+_REPORTED = frozenset(
+    int(each)
+    for each in (
+        pb.AttemptFailure.MODEL_ERROR,
+        pb.AttemptFailure.OUT_OF_MEMORY,
+        pb.AttemptFailure.BAD_OUTPUT,
+        pb.AttemptFailure.UNSUPPORTED,
+        pb.AttemptFailure.HUNG,
+        pb.AttemptFailure.DRAINED,
+        pb.AttemptFailure.MODEL_BROKEN,
+        pb.AttemptFailure.REFUSED,
+        pb.AttemptFailure.MODEL_AWAY,
+    )
+)
+"""The failures that workers report; the others are core's own findings."""
+
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
@@ -140,10 +159,29 @@ def image_rendered(value: pb.ImageRendered) -> None:
 def image_attempt_failed(value: pb.ImageAttemptFailed) -> None:
     """A worker's word that an attempt gave no picture. Object loss is core's finding, not a worker's."""
     _attempt(value)
-    whole("failure", value.failure, 1, 7)
-    if int(value.failure) == pb.AttemptFailure.OBJECT_LOST:
+    if int(value.failure) not in _REPORTED:
         raise Invalid("failure", "is not a worker's to report")
     text("detail", value.detail, limits.MAX_DETAIL_CHARS, empty=True)
+
+
+def model_report(value: pb.ModelReport) -> None:
+    """What a worker says of one of its models."""
+    if not _MODEL.fullmatch(value.name):
+        raise Invalid("models.name", "is not a model name")
+    whole("models.state", value.state, 1, 5)
+    whole("models.max_batch", value.max_batch, 0, 4096)
+    for field in ("revision", "engine", "reason"):
+        text(f"models.{field}", getattr(value, field), limits.MAX_DETAIL_CHARS, empty=True)
+    can = value.capabilities
+    if can.guidance not in _GUIDANCE:
+        raise Invalid("models.capabilities.guidance", "is of no known kind")
+    finite("models.capabilities.guidance_off", can.guidance_off, 0.0, limits.MAX_GUIDANCE)
+    if len(can.schedulers) > _MAX_SCHEDULERS:
+        raise Invalid("models.capabilities.schedulers", "are too many")
+    for name in can.schedulers:
+        identifier("models.capabilities.schedulers", name)
+    for field in ("size_factor", "min_width", "max_width", "min_height", "max_height", "min_steps", "max_steps"):
+        whole(f"models.capabilities.{field}", getattr(can, field), 0, _MAX_BOUND)
 
 
 def _attempt(value: pb.ImageStarted | pb.ImageRendered | pb.ImageAttemptFailed) -> None:

@@ -102,7 +102,7 @@ class Relay(InThread):
         return stop
 
     def __mapping__(self) -> dict[str, Handler]:
-        names = ("Submit", "Get", "List", "Cancel", "StillWanted")
+        names = ("Submit", "Get", "List", "Cancel", "StillWanted", "Models")
         kinds: dict[str, tuple[Any, Any]] = {
             f"/darkroom.v1.Core/{name}": (getattr(fast, f"{name}Request"), getattr(fast, f"{name}Reply"))
             for name in names

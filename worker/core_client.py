@@ -9,8 +9,9 @@ from typing import Protocol
 
 from grpclib.client import Channel
 
-from schema import pb
-from worker.ports import Holding
+from schema import limits, pb
+from worker.engines.contract import EngineFacts
+from worker.ports import Holding, ListedModel
 
 _METHOD = "darkroom.v1.Core/StillWanted"
 _DEADLINE_S = 2.0
@@ -29,7 +30,7 @@ class CoreClient:
         self._stub = pb.CoreStub(channel)
         self._calling = calling
 
-    async def ask(self, worker_id: str, held: Sequence[Holding]) -> Sequence[bool]:
+    async def ask(self, worker_id: str, held: Sequence[Holding], models: Sequence[ListedModel]) -> Sequence[bool]:
         """Raises Retryable or Permanent."""
         request = pb.StillWantedRequest(
             worker_id=worker_id,
@@ -41,7 +42,39 @@ class CoreClient:
                 )
                 for each in held
             ],
+            models=[model_report(each) for each in models[: limits.MAX_MODELS]],
         )
         async with self._calling(_METHOD, deadline_s=_DEADLINE_S):
             reply = await self._stub.still_wanted(request)
         return reply.wanted
+
+
+def model_report(listed: ListedModel) -> pb.ModelReport:
+    """What the worker says of one model, as a message."""
+    facts = listed.facts
+    return pb.ModelReport(
+        name=facts.model,
+        revision=facts.model_revision[: limits.MAX_DETAIL_CHARS],
+        state=pb.ModelState(listed.state),
+        reason=listed.reason[: limits.MAX_DETAIL_CHARS],
+        max_batch=listed.max_batch,
+        capabilities=_capabilities(facts),
+        engine=facts.engine[: limits.MAX_DETAIL_CHARS],
+    )
+
+
+def _capabilities(facts: EngineFacts) -> pb.ModelCapabilities:
+    can = facts.abilities
+    return pb.ModelCapabilities(
+        negative_prompt=can.negative_prompt,
+        guidance=can.guidance,
+        guidance_off=can.guidance_off,
+        size_factor=can.size_factor,
+        schedulers=list(can.schedulers),
+        min_width=can.min_width,
+        max_width=can.max_width,
+        min_height=can.min_height,
+        max_height=can.max_height,
+        min_steps=can.min_steps,
+        max_steps=can.max_steps,
+    )

@@ -3,7 +3,7 @@ under the watchdog's eyes.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
@@ -13,8 +13,9 @@ from worker.errors import Unsupported
 from worker.health import Health
 from worker.ledger import Cause, Ledger
 from worker.metrics import Metrics
-from worker.ports import Rng, Threads
+from worker.ports import ListedModel, Rng, Threads
 from worker.timing import Caps, Waits
+from worker.types import ModelState
 from worker.watchdog import Pulse
 
 _log = structlog.get_logger()
@@ -75,6 +76,18 @@ class Models:
         it had a key for. Any thread.
         """
         return self._caps.limit(job, key, self.engine(job.model).capabilities.max_batch)
+
+    def listed(self) -> Sequence[ListedModel]:
+        """What is said of each to those who ask for work."""
+        return [
+            ListedModel(
+                facts=engine.facts,
+                state=ModelState.LOADED if engine.loaded else ModelState.UNLOADED,
+                reason="",
+                max_batch=engine.capabilities.max_batch,
+            )
+            for engine in self._engines.values()
+        ]
 
     def largest_batch(self) -> int:
         """The most that any model takes at once."""

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from worker.engines.contract import EngineFacts
+
 T = TypeVar("T")
 NewId = Callable[[str], str]
 """Mints an id with this prefix."""
@@ -75,10 +77,22 @@ class Holding:
     step: int
 
 
-class StillWanted(Protocol):
-    """Optional: somebody who knows which images are cancelled or expired, and likes to hear of progress."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedModel:
+    """What the worker says of one model that it serves. `state` is a number of types.ModelState, `reason` one line
+    that says why it is broken or away.
+    """
 
-    async def ask(self, worker_id: str, held: Sequence[Holding]) -> Sequence[bool]:
+    facts: EngineFacts
+    state: int
+    reason: str
+    max_batch: int
+
+
+class StillWanted(Protocol):
+    """Optional: somebody who knows which images are cancelled or expired, and hears of progress and of models."""
+
+    async def ask(self, worker_id: str, held: Sequence[Holding], models: Sequence[ListedModel]) -> Sequence[bool]:
         """False: drop it. In the order of `held`."""
 
 

@@ -89,6 +89,7 @@ class Worker:
             self._line,
             ports.wanted,
             worker_id=tuning.worker_id,
+            models=self._models.listed,
             every_s=tuning.wanted_every_s,
             evict=self._evict,
             metrics=shared.metrics,

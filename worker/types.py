@@ -69,6 +69,22 @@ class Failure(IntEnum):
     UNSUPPORTED = 4
     HUNG = 5
     DRAINED = 7
+    MODEL_BROKEN = 10
+    REFUSED = 12
+    MODEL_AWAY = 13
+
+
+class ModelState(IntEnum):
+    """Whether a model can be used here. The numbers are schema's."""
+
+    UNLOADED = 1
+    """It would be loaded when an image needs it."""
+    LOADING = 2
+    LOADED = 3
+    BROKEN = 4
+    """It cannot be loaded, for the sake of its files or settings; tried again later, or when its files change."""
+    AWAY = 5
+    """It cannot be used for now: its server is away, its process died, memory is short. Tried again later."""
 
 
 class State(Enum):

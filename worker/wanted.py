@@ -1,4 +1,5 @@
-"""Asks which of the held images are still wanted, and tells how far they are. Optional, batched, fails open.
+"""Asks which of the held images are still wanted, tells how far they are, and which models are served. Optional,
+batched, fails open.
 
 Asked before every batch and about once a second for everything held, until its reply is accepted: whoever sends
 images out takes one that it does not hear of for lost, and a picture may wait for its store for a long time. When
@@ -15,7 +16,7 @@ from infra.retry import Permanent, Retryable
 from schema import limits
 from worker.metrics import Metrics
 from worker.pipeline import Line
-from worker.ports import Holding, StillWanted
+from worker.ports import Holding, ListedModel, StillWanted
 from worker.types import Held, State
 from worker.window import Window
 
@@ -35,6 +36,7 @@ class Inquiry:
         port: StillWanted | None,
         *,
         worker_id: str,
+        models: Callable[[], Sequence[ListedModel]],
         every_s: float,
         evict: Callable[[Held], None],
         metrics: Metrics,
@@ -43,6 +45,7 @@ class Inquiry:
         self._line = line
         self._port = port
         self._worker_id = worker_id
+        self._models = models
         self._every_s = every_s
         self._evict = evict
         self._metrics = metrics
@@ -53,7 +56,7 @@ class Inquiry:
         while True:
             await asyncio.sleep(self._every_s)
             open_ones = [held for held in self._window.held() if held.state is not State.SETTLED]
-            await self.sift([held for held in open_ones if not held.unwanted])
+            await self._ask([held for held in open_ones if not held.unwanted])
 
     async def before_batch(self, members: Sequence[Held]) -> None:
         """Drops those of `members` that nobody wants."""
@@ -62,7 +65,12 @@ class Inquiry:
 
     async def sift(self, members: Sequence[Held]) -> None:
         """Asks, and acts on the answer."""
-        if self._port is None or not members:
+        if members:
+            await self._ask(members)
+
+    async def _ask(self, members: Sequence[Held]) -> None:
+        """Also when nothing is held: the answerer hears of the models with it."""
+        if self._port is None:
             return
         # whoever may still be spared the GPU first
         members = sorted(members, key=lambda held: held.state is State.FINISHING)[: limits.MAX_STILL_WANTED]
@@ -77,7 +85,7 @@ class Inquiry:
         ]
         try:
             async with asyncio.timeout(DEADLINE_S):
-                wanted = await self._port.ask(self._worker_id, holdings)
+                wanted = await self._port.ask(self._worker_id, holdings, self._models())
         except (Retryable, Permanent, TimeoutError) as error:
             self._shunned_until_s = asyncio.get_running_loop().time() + SHUN_S
             self._metrics.call_failures.labels(call="still_wanted").inc()

@@ -25,6 +25,9 @@ _CORES_OWN = (Failure.NONE, Failure.OBJECT_LOST, Failure.DEAD_LETTERED)
 failures = st.sampled_from([failure for failure in Failure if failure not in _CORES_OWN])
 
 
+verdicts = st.sampled_from(c.Verdict)
+
+
 class Rules(RuleBasedStateMachine):
     @initialize(n=st.integers(1, 3), ttl_s=st.sampled_from([0, 1, 5]))
     def request(self, n: int, ttl_s: int) -> None:
@@ -62,10 +65,16 @@ class Rules(RuleBasedStateMachine):
         if self.known(index):
             self.journey.rendered(f"{attempt}{index}", index)
 
-    @rule(index=indices, attempt=attempts, dispatch=dispatches, failure=failures, solo=st.booleans())
-    def failed(self, index: int, attempt: str, dispatch: int, failure: Failure, solo: bool) -> None:
+    @rule(index=indices, attempt=attempts, dispatch=dispatches, failure=failures, solo=st.booleans(), verdict=verdicts)
+    def failed(self, index: int, attempt: str, dispatch: int, failure: Failure, solo: bool, verdict: c.Verdict) -> None:
         if self.known(index):
-            self.journey.failed(f"{attempt}{index}", failure, index, dispatch, solo=solo)
+            before = self.journey.image(index)
+            events = self.journey.failed(f"{attempt}{index}", failure, index, dispatch, solo=solo, verdict=verdict)
+            after = self.journey.image(index)
+            if events and verdict is c.Verdict.ELSEWHERE and failure is not Failure.REFUSED:
+                assert after.phase is Phase.PENDING
+                assert (after.refusals, after.suspect) == (before.refusals, before.suspect)
+                assert after.solo_starts <= before.solo_starts
 
     @rule(index=indices, dispatch=dispatches)
     def dead_letter(self, index: int, dispatch: int) -> None:

@@ -22,6 +22,7 @@ from tests.unit.schema.test_messages import failed as a_failed
 from tests.unit.schema.test_messages import job as a_job
 from tests.unit.schema.test_messages import rendered as a_rendered
 from tests.unit.schema.test_messages import started as a_started
+from worker.types import Failure
 
 unhurried = settings(deadline=None)
 Values = Mapping[str, Any]
@@ -84,7 +85,7 @@ def replies(name: str, **more: st.SearchStrategy[Any]) -> st.SearchStrategy[tupl
 
 
 started = replies("ImageStarted", solo=st.booleans(), batch_id=ids, batch_size=st.integers(1, 4096))
-failures = st.integers(1, 7).filter(lambda number: number != pb.AttemptFailure.OBJECT_LOST)
+failures = st.sampled_from([int(each) for each in Failure])
 failed = replies("ImageAttemptFailed", failure=failures, solo=st.booleans(), detail=details)
 any_message = st.one_of(jobs(), rendered(), started, failed)
 
@@ -165,7 +166,7 @@ def test_an_unknown_enum_value_is_a_number_to_both_and_valid_to_none(
     path = {"ImageJob": "spec.output_format", "ImageRendered": "format", "ImageAttemptFailed": "failure"}.get(drawn[0])
     if path is None:
         return
-    number = data.draw(st.integers(8, 2**31 - 1))
+    number = data.draw(st.integers(14, 2**31 - 1))
     ours = build(fast, *drawn)
     holder = ours.spec if path.startswith("spec.") else ours
     setattr(holder, path.rpartition(".")[2], number)

@@ -11,7 +11,8 @@ from schema import fast
 from tests.simulation.loop import Actor
 from tests.simulation.net import Net
 from tests.simulation.world import World
-from worker.ports import Holding
+from worker.core_client import model_report
+from worker.ports import Holding, ListedModel
 
 T = TypeVar("T")
 _TOLD = (Retryable, NotFound, BadRequest)
@@ -86,7 +87,7 @@ class Asking:
         self._line = line
         self._heard = heard
 
-    async def ask(self, worker_id: str, held: Sequence[Holding]) -> Sequence[bool]:
+    async def ask(self, worker_id: str, held: Sequence[Holding], models: Sequence[ListedModel]) -> Sequence[bool]:
         """Raises Retryable."""
         images = [
             fast.HeldImage(
@@ -97,8 +98,10 @@ class Asking:
             for each in held
         ]
 
+        reports = [fast.ModelReport.FromString(bytes(model_report(each))) for each in models]
+
         async def method(core: Core) -> Sequence[bool]:
-            return core.service.still_wanted(worker_id, images)
+            return core.service.still_wanted(worker_id, images, reports)
 
         wanted = await self._line.call("still_wanted", method, 2.0)
         for each, keep in zip(held, wanted, strict=True):

@@ -56,8 +56,28 @@ class Capabilities:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelAbilities:
+    """What a request may ask of the model. `guidance`: "cfg", "true", "embedded" or "none"; empty: nothing is known
+    yet, as before `load`. At or below `guidance_off` there is no guidance. `schedulers`: names that a request may
+    give. Sides that are no multiple of `size_factor` pixels are rendered larger and cut. 0: not known.
+    """
+
+    negative_prompt: bool = False
+    guidance: str = ""
+    guidance_off: float = 0.0
+    size_factor: int = 0
+    schedulers: tuple[str, ...] = ()
+    min_width: int = 0
+    max_width: int = 0
+    min_height: int = 0
+    max_height: int = 0
+    min_steps: int = 0
+    max_steps: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineFacts:
-    """What explains and replays a picture; known after `load`."""
+    """What explains and replays a picture, and what the model can do; known after `load`."""
 
     engine: str
     model: str
@@ -65,6 +85,7 @@ class EngineFacts:
     dtype: str = ""
     device: str = ""
     libraries: str = ""
+    abilities: ModelAbilities = ModelAbilities()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -139,6 +139,7 @@ class Journey:
         dispatch: int = 0,
         *,
         solo: bool | None = None,
+        verdict: c.Verdict = c.Verdict.COUNT,
     ) -> tuple[Event, ...]:
         image = self.image(index)
         return self.do(
@@ -150,6 +151,7 @@ class Journey:
                 failure=failure,
                 solo=image.suspect if solo is None else solo,
                 detail="it failed",
+                verdict=verdict,
             )
         )
 

@@ -133,6 +133,9 @@ def item(
     )
 
 
+UNSTARTED = {int(pb.AttemptFailure.MODEL_BROKEN), int(pb.AttemptFailure.MODEL_AWAY)}
+
+
 @dataclass
 class Worker:
     """Takes jobs and answers as a real one does; `mute` drops every reply, `broken` never renders."""
@@ -144,6 +147,14 @@ class Worker:
     seen: list[fast.ImageJob] = field(default_factory=list)
     fail_with: int = 0
     start_only: bool = False
+    lists: "dict[str, int]" = field(default_factory=dict)
+
+    async def tell(self, core: Core) -> None:
+        """What it lists, every second: states by the models' names."""
+        while True:
+            reports = [fast.ModelReport(name=name, state=pb.ModelState(state)) for name, state in self.lists.items()]
+            core.service.still_wanted(self.worker_id, [], reports)
+            await asyncio.sleep(1)
 
     async def run(self) -> None:
         while True:
@@ -154,10 +165,13 @@ class Worker:
                 await self.answer(job)
                 if not self.start_only:
                     await self.world.jobs.delete([received.receipt])
+            if self.fail_with in UNSTARTED:
+                await asyncio.sleep(1)  # so that those who can get a chance
 
     async def answer(self, job: fast.ImageJob) -> None:
         attempt = f"att_{self.worker_id}_{len(self.seen)}"
-        await self.say(started(job, attempt, self.worker_id))
+        if self.fail_with not in UNSTARTED:
+            await self.say(started(job, attempt, self.worker_id))
         if self.start_only:
             return
         await asyncio.sleep(self.render_s)
@@ -218,9 +232,12 @@ def failed(job: fast.ImageJob, attempt: str, worker_id: str, failure: int) -> fa
 
 
 @asynccontextmanager
-async def working(*workers: Worker) -> AsyncIterator[None]:
+async def working(*workers: Worker, core: Core | None = None) -> AsyncIterator[None]:
+    """With `core` they tell it what they list."""
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(each.run(), name=each.worker_id) for each in workers]
+        if core is not None:
+            tasks += [group.create_task(each.tell(core), name=f"{each.worker_id}.tell") for each in workers]
         yield
         for task in tasks:
             task.cancel()

@@ -47,6 +47,7 @@ class FakeCore:
     probes: int = 0
     hold_probes: asyncio.Event | None = None
     hold_waits: asyncio.Event | None = None
+    models_reply: pb.ModelsReply = field(default_factory=pb.ModelsReply)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def submit(self, request: pb.SubmitRequest) -> pb.SubmitReply:
@@ -102,6 +103,11 @@ class FakeCore:
     async def still_wanted(self, request: pb.StillWantedRequest) -> pb.StillWantedReply:
         """Not the gateway's."""
         raise GRPCError(Status.UNIMPLEMENTED)
+
+    async def models(self, _: pb.ModelsRequest) -> pb.ModelsReply:
+        """What the test has set."""
+        self._maybe_refuse()
+        return self.models_reply
 
     async def move(self, generation_id: str, status: int, images: int) -> pb.GenerationView:
         """Puts a generation and all its images into a status."""

@@ -112,3 +112,17 @@ def test_every_failure_that_core_knows_has_a_name_for_clients() -> None:
 def test_what_a_later_core_says_is_shown_as_unknown() -> None:
     assert views.failure(99)["code"] == "unknown"
     assert views.status_name(fast.GenerationView(status=pb.GenerationStatus(0))) == "unknown"
+
+
+def test_why_a_model_is_out_is_told_and_what_a_model_raised_is_not() -> None:
+    detail = "1 of 1 images failed: unet/model.safetensors is a git-lfs pointer"
+    for failure, told in (
+        (pb.AttemptFailure.MODEL_BROKEN, True),
+        (pb.AttemptFailure.REFUSED, True),
+        (pb.AttemptFailure.MODEL_ERROR, False),
+    ):
+        image = fast.ImageView(status=pb.ImageStatus(pb.ImageStatus.FAILED), failure=pb.AttemptFailure(failure))
+        view = fast.GenerationView(
+            status=pb.GenerationStatus(pb.GenerationStatus.FAILED), images=[image], failure_detail=detail
+        )
+        assert (detail in views.body(view, "")["error"]["message"]) is told

@@ -16,7 +16,7 @@ from tests.fakes import FakeBucket, FakeQueue
 from worker.engines.contract import Done, Picture, RenderJob, Report, Stepped
 from worker.engines.emulated import EmulatedEngine
 from worker.errors import BadOutput, EngineLost, LoadFailed, OutOfMemory
-from worker.ports import Holding, Reply
+from worker.ports import Holding, ListedModel, Reply
 from worker.service import Ports, Tuning, Worker
 from worker.threads import WorkerThreads
 
@@ -104,9 +104,11 @@ class Wanted:
     def __init__(self) -> None:
         self.unwanted: set[str] = set()
         self.heard: list[Holding] = []
+        self.listed: Sequence[ListedModel] = ()
 
-    async def ask(self, worker_id: str, held: Sequence[Holding]) -> Sequence[bool]:
+    async def ask(self, worker_id: str, held: Sequence[Holding], models: Sequence[ListedModel]) -> Sequence[bool]:
         self.heard += held
+        self.listed = models
         return [each.generation_id not in self.unwanted for each in held]
 
 

@@ -9,7 +9,7 @@ from schema import fast, pb
 from tests.eventually import eventually
 from tests.fakes import FakeQueue
 from tests.unit.worker.rig import FaultyEngine, Rig, job, running, some
-from worker.ports import Holding
+from worker.ports import Holding, ListedModel
 from worker.service import Tuning, Worker
 
 pytestmark = pytest.mark.asyncio
@@ -44,12 +44,12 @@ async def test_an_image_that_is_to_run_alone_leaves_the_batch_it_was_chosen_for(
     answers = rig.wanted.ask
     batches: list[list[str]] = []
 
-    async def ask(worker_id: str, held: Sequence[Holding]) -> Sequence[bool]:
+    async def ask(worker_id: str, held: Sequence[Holding], models: Sequence[ListedModel]) -> Sequence[bool]:
         if len(held) > 1 and not batches:
             batches.append([each.generation_id for each in held])
             await rig.send(job(batches[0][0][1:], dispatch=2, solo=True))
             await eventually(lambda: rig.metric("duplicates_total", kind="attached") == 1)
-        return await answers(worker_id, held)
+        return await answers(worker_id, held, models)
 
     rig.wanted.ask = ask  # type: ignore[method-assign]
     await rig.send(*some(range(12)))
@@ -65,11 +65,11 @@ async def test_a_suspicion_outlives_a_newer_dispatch() -> None:
     rig = Rig(wanted_every_s=60.0, receive_wait_s=0)
     answers = rig.wanted.ask
 
-    async def ask(worker_id: str, held: Sequence[Holding]) -> Sequence[bool]:
+    async def ask(worker_id: str, held: Sequence[Holding], models: Sequence[ListedModel]) -> Sequence[bool]:
         rig.wanted.ask = answers  # type: ignore[method-assign]
         await rig.send(job(1, dispatch=2))
         await eventually(lambda: rig.metric("duplicates_total", kind="attached") == 1)
-        return await answers(worker_id, held)
+        return await answers(worker_id, held, models)
 
     rig.wanted.ask = ask  # type: ignore[method-assign]
     await rig.send(job(1))
@@ -85,11 +85,11 @@ async def test_a_newer_dispatch_that_says_something_else_replaces_one_that_waits
     rig = Rig(wanted_every_s=60.0, receive_wait_s=0)
     answers = rig.wanted.ask
 
-    async def ask(worker_id: str, held: Sequence[Holding]) -> Sequence[bool]:
+    async def ask(worker_id: str, held: Sequence[Holding], models: Sequence[ListedModel]) -> Sequence[bool]:
         rig.wanted.ask = answers  # type: ignore[method-assign]
         await rig.send(job(1, dispatch=2, model="elsewhere"), job(2, dispatch=2, size=128))
         await eventually(lambda: rig.metric("duplicates_total", kind="attached") == 2)
-        return await answers(worker_id, held)
+        return await answers(worker_id, held, models)
 
     rig.wanted.ask = ask  # type: ignore[method-assign]
     await rig.send(*some(range(4)))

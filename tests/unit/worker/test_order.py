@@ -14,7 +14,7 @@ from schema import fast, pb
 from tests.eventually import eventually
 from tests.unit.worker.rig import FaultyEngine, Rig, generation, job, quiet, running, some
 from worker.engines.contract import RenderJob, Report, Stepped
-from worker.ports import Holding, Reply
+from worker.ports import Holding, ListedModel, Reply
 
 pytestmark = pytest.mark.asyncio
 
@@ -191,7 +191,7 @@ async def test_an_unwanted_running_image_leaves_at_the_next_step() -> None:
 async def test_a_dead_inquiry_does_not_stop_the_work() -> None:
     rig = Rig()
 
-    async def never(worker_id: str, held: object) -> Sequence[bool]:
+    async def never(worker_id: str, held: object, models: object) -> Sequence[bool]:
         await asyncio.Event().wait()
         return []
 
@@ -207,7 +207,9 @@ async def test_an_inquiry_that_is_answered_again_is_asked_again() -> None:
     rig = Rig(FaultyEngine(step_s=0.01), wanted_every_s=0.5)
     answers = rig.wanted.ask
 
-    async def once_out_of_reach(worker_id: str, held: Sequence[Holding]) -> Sequence[bool]:
+    async def once_out_of_reach(
+        worker_id: str, held: Sequence[Holding], models: Sequence[ListedModel]
+    ) -> Sequence[bool]:
         rig.wanted.ask = answers  # type: ignore[method-assign]
         raise Retryable("planted")
 

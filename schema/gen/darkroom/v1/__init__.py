@@ -39,6 +39,9 @@ class AttemptFailure(betterproto.Enum):
     DRAINED = 7
     WORKER_LOST = 8
     DEAD_LETTERED = 9
+    MODEL_BROKEN = 10
+    REFUSED = 12
+    MODEL_AWAY = 13
 
 
 class GenerationStatus(betterproto.Enum):
@@ -67,6 +70,15 @@ class SubmitOutcome(betterproto.Enum):
     KEY_CONFLICT = 3
     BACKLOG_FULL = 4
     INVALID = 5
+
+
+class ModelState(betterproto.Enum):
+    UNSPECIFIED = 0
+    UNLOADED = 1
+    LOADING = 2
+    LOADED = 3
+    BROKEN = 4
+    AWAY = 5
 
 
 class EngineFrameKind(betterproto.Enum):
@@ -351,6 +363,7 @@ class HeldImage(betterproto.Message):
 class StillWantedRequest(betterproto.Message):
     worker_id: str = betterproto.string_field(1)
     held: List["HeldImage"] = betterproto.message_field(2)
+    models: List["ModelReport"] = betterproto.message_field(3)
 
 
 @dataclass(eq=False, repr=False)
@@ -358,6 +371,72 @@ class StillWantedReply(betterproto.Message):
     """As many as held, in their order."""
 
     wanted: List[bool] = betterproto.bool_field(1)
+
+
+@dataclass(eq=False, repr=False)
+class ModelCapabilities(betterproto.Message):
+    """
+    What a model can do, as the engine has found out. An empty `guidance` means that nothing is known yet.
+    """
+
+    negative_prompt: bool = betterproto.bool_field(1)
+    guidance: str = betterproto.string_field(2)
+    guidance_off: float = betterproto.double_field(3)
+    size_factor: int = betterproto.uint32_field(4)
+    schedulers: List[str] = betterproto.string_field(5)
+    min_width: int = betterproto.uint32_field(6)
+    max_width: int = betterproto.uint32_field(7)
+    min_height: int = betterproto.uint32_field(8)
+    max_height: int = betterproto.uint32_field(9)
+    min_steps: int = betterproto.uint32_field(10)
+    max_steps: int = betterproto.uint32_field(11)
+
+
+@dataclass(eq=False, repr=False)
+class ModelReport(betterproto.Message):
+    """One model of one worker."""
+
+    name: str = betterproto.string_field(1)
+    revision: str = betterproto.string_field(2)
+    state: "ModelState" = betterproto.enum_field(3)
+    reason: str = betterproto.string_field(4)
+    max_batch: int = betterproto.uint32_field(5)
+    capabilities: "ModelCapabilities" = betterproto.message_field(6)
+    engine: str = betterproto.string_field(7)
+
+
+@dataclass(eq=False, repr=False)
+class ModelsRequest(betterproto.Message):
+    pass
+
+
+@dataclass(eq=False, repr=False)
+class ModelOut(betterproto.Message):
+    """Why one worker does not serve a model."""
+
+    worker_id: str = betterproto.string_field(1)
+    state: "ModelState" = betterproto.enum_field(2)
+    reason: str = betterproto.string_field(3)
+
+
+@dataclass(eq=False, repr=False)
+class ModelStatus(betterproto.Message):
+    name: str = betterproto.string_field(1)
+    workers: int = betterproto.uint32_field(2)
+    loaded: int = betterproto.uint32_field(3)
+    loading: int = betterproto.uint32_field(4)
+    out: List["ModelOut"] = betterproto.message_field(5)
+    capabilities: "ModelCapabilities" = betterproto.message_field(6)
+    revisions: List[str] = betterproto.string_field(7)
+    broken: int = betterproto.uint32_field(8)
+    away: int = betterproto.uint32_field(9)
+
+
+@dataclass(eq=False, repr=False)
+class ModelsReply(betterproto.Message):
+    models: List["ModelStatus"] = betterproto.message_field(1)
+    complete: bool = betterproto.bool_field(2)
+    silent_workers: int = betterproto.uint32_field(3)
 
 
 @dataclass(eq=False, repr=False)
@@ -492,6 +571,7 @@ class ImageAttemptFailedEvent(betterproto.Message):
     failure: "AttemptFailure" = betterproto.enum_field(5)
     solo: bool = betterproto.bool_field(6)
     detail: str = betterproto.string_field(7)
+    uncounted: bool = betterproto.bool_field(8)
 
 
 @dataclass(eq=False, repr=False)
@@ -612,6 +692,23 @@ class CoreStub(betterproto.ServiceStub):
             metadata=metadata,
         )
 
+    async def models(
+        self,
+        models_request: "ModelsRequest",
+        *,
+        timeout: Optional[float] = None,
+        deadline: Optional["Deadline"] = None,
+        metadata: Optional["MetadataLike"] = None
+    ) -> "ModelsReply":
+        return await self._unary_unary(
+            "/darkroom.v1.Core/Models",
+            models_request,
+            ModelsReply,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
 
 class CoreBase(ServiceBase):
 
@@ -630,6 +727,9 @@ class CoreBase(ServiceBase):
     async def still_wanted(
         self, still_wanted_request: "StillWantedRequest"
     ) -> "StillWantedReply":
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def models(self, models_request: "ModelsRequest") -> "ModelsReply":
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
     async def __rpc_submit(
@@ -667,6 +767,13 @@ class CoreBase(ServiceBase):
         response = await self.still_wanted(request)
         await stream.send_message(response)
 
+    async def __rpc_models(
+        self, stream: "grpclib.server.Stream[ModelsRequest, ModelsReply]"
+    ) -> None:
+        request = await stream.recv_message()
+        response = await self.models(request)
+        await stream.send_message(response)
+
     def __mapping__(self) -> Dict[str, grpclib.const.Handler]:
         return {
             "/darkroom.v1.Core/Submit": grpclib.const.Handler(
@@ -698,5 +805,11 @@ class CoreBase(ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 StillWantedRequest,
                 StillWantedReply,
+            ),
+            "/darkroom.v1.Core/Models": grpclib.const.Handler(
+                self.__rpc_models,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                ModelsRequest,
+                ModelsReply,
             ),
         }
