@@ -36,9 +36,9 @@ def test_a_tilde_in_a_path_is_a_home_folder(monkeypatch: pytest.MonkeyPatch) -> 
     assert (settings.data_dir, settings.models_file) == (Path("/homes/me/data"), Path("/homes/me/models.toml"))
     assert Stack.from_env({"DARKROOM_DATA_DIR": "~/data"}).data_dir == settings.data_dir
     monkeypatch.setenv("DARKROOM_DATA_DIR", "~no-such-user/data")
-    with pytest.raises(ConfigError, match="DARKROOM_DATA_DIR.* user that does not exist"):
+    with pytest.raises(ConfigError, match=r"DARKROOM_DATA_DIR.* user that does not exist"):
         load(Settings)
-    with pytest.raises(ConfigError, match="DARKROOM_DATA_DIR.* user that does not exist"):
+    with pytest.raises(ConfigError, match=r"DARKROOM_DATA_DIR.* user that does not exist"):
         Stack.from_env({"DARKROOM_DATA_DIR": "~no-such-user/data"})
 
 
