@@ -19,7 +19,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from gateway.keys import KeyFile
-from infra.local import layout
+from infra.local import layout, secret_file
+from infra.local.emulator_lock import ALIVE_PATH
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = layout.HOST
@@ -149,7 +150,9 @@ def prepare(
     plan = layout.Stack(data_dir=folder / "data", ports=ports, workers=workers)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DARKROOM_", "OTEL_"))}
     environment = {
-        **layout.service_environment(plan, inherited=inherited),
+        **layout.service_environment(
+            plan, emulator_secret=secret_file.read_or_make(plan.emulator_secret_file), inherited=inherited
+        ),
         "DARKROOM_MODELS_FILE": str(models),
         "DARKROOM_LOG_FORMAT": "json",
         **(extra or {}),
@@ -181,7 +184,7 @@ def start_program(stack: Stack, program: layout.Program) -> None:
 
 def until_ready(stack: Stack, program: layout.Program) -> None:
     """Wait until it says that it is. Raises StackError."""
-    url = urlsplit(program.ready_url or f"{stack.plan.emulator_url}/_ministack/health")
+    url = urlsplit(program.ready_url or f"{stack.plan.emulator_url}{ALIVE_PATH}")
     port = url.port or 0
     stack.until(program.name, lambda: answers(port, url.path) == 200, "ready")
 

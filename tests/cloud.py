@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore.config import Config
 
-from infra.local.layout import aws_environment
+from tests.emulators import aws_environment
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

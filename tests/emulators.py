@@ -11,8 +11,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from infra.local import layout
 from infra.local.layout import HOST, emulator_environment
 
+SECRET = "the-secret-of-the-emulators-that-tests-start"
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -28,13 +30,24 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
 
 
+def aws_environment(endpoint_url: str) -> dict[str, str]:
+    """What points botocore at an emulator of the tests, or at a proxy before one."""
+    return layout.aws_environment(endpoint_url, SECRET)
+
+
+def locked_environment(data_dir: Path, port: int) -> dict[str, str]:
+    """The environment of the emulator that local stacks run; a proxy on any port may stand before it."""
+    own = emulator_environment(data_dir, port) | aws_environment(f"http://{HOST}:{port}")
+    return clean_environment() | own | {"DARKROOM_EMULATOR_HOSTS": f"{HOST}:*"}
+
+
 @contextmanager
 def ministack(data_dir: Path, port: int | None = None) -> Iterator[str]:
     """The emulator that local stacks run, with its data in `data_dir`; gives its URL."""
     port = port or free_port()
-    environment = clean_environment() | emulator_environment(data_dir, port)
-    Path(environment["TMPDIR"]).mkdir(parents=True, exist_ok=True)
-    with _running([sys.executable, "-m", "ministack"], environment, port, data_dir / "emulator.log") as url:
+    environment = locked_environment(data_dir, port)
+    command = [sys.executable, "-m", "infra.local.emulator"]
+    with _running(command, environment, port, data_dir / "emulator.log") as url:
         yield url
 
 

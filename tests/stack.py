@@ -16,9 +16,10 @@ from types import TracebackType
 from typing import Self
 
 from gateway.keys import KeyFile
-from infra.local.layout import aws_environment, emulator_environment
+from infra.local.emulator_lock import ALIVE_PATH
 from tests.api import CANARY, Client, Memory, fetch
 from tests.cloud import Cloud
+from tests.emulators import SECRET, aws_environment, locked_environment
 from tests.eventually import Hopeless, until
 from tests.process import Process, free_port, module
 
@@ -82,7 +83,7 @@ class Stack:
         (folder / "models.toml").write_text(models, "utf-8")
         self._env = self._shared_env(visibility_s) | dict(env or {})
         core_ports = {"DARKROOM_CORE_PORT": str(self.core_port), "DARKROOM_CORE_ADMIN_PORT": str(self.core_admin)}
-        self.emulator = Process("emulator", module("ministack"), self._emulator_env(), folder)
+        self.emulator = Process("emulator", module("infra.local.emulator"), self._emulator_env(), folder)
         self.core = Process("core", module("core", "serve"), self._env | core_ports, folder)
         self.gateway_ports = [free_port() for _ in range(gateways)]
         self.gateway_admins = [free_port() for _ in range(gateways)]
@@ -142,7 +143,7 @@ class Stack:
                 self.service_ready(process, port, deadline_s)
 
     def emulator_ready(self, deadline_s: float = READY_S) -> None:
-        until(lambda: self._answers(self.emulator, self.emulator_port, "/_ministack/health"), deadline_s)
+        until(lambda: self._answers(self.emulator, self.emulator_port, ALIVE_PATH), deadline_s)
 
     def service_ready(self, process: Process, admin_port: int, deadline_s: float = READY_S) -> None:
         until(
@@ -202,7 +203,7 @@ class Stack:
 
     def check_logs(self) -> None:
         """No prompt, key or signed link in any line that any process logged."""
-        secrets = [CANARY, *(key.rsplit("_", 1)[1] for key in self._keys.values())]
+        secrets = [CANARY, SECRET, *(key.rsplit("_", 1)[1] for key in self._keys.values())]
         for process in self.processes:
             words = secrets if process is self.emulator else [*secrets, "X-Amz-Signature"]
             lines = process.output().splitlines()
@@ -228,9 +229,7 @@ class Stack:
         )
 
     def _emulator_env(self) -> dict[str, str]:
-        env = emulator_environment(self.folder, self.emulator_port)
-        Path(env["TMPDIR"]).mkdir(parents=True)
-        return _clean_env() | env
+        return _clean_env() | locked_environment(self.folder, self.emulator_port)
 
     def _gateway(self, number: int, env: Mapping[str, str]) -> Process:
         ports = {

@@ -28,7 +28,7 @@ _DEFAULT_HOSTS = {
     "DARKROOM_CORE_ADMIN_HOST": HOST,
     "DARKROOM_WORKER_ADMIN_HOST": HOST,
 }
-_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local-secret"}
+_ACCESS_KEY_ID = "local"
 _COPY_STRIDE = 10  # the second copy's admin port is the first one's plus ten, and so on
 
 
@@ -118,6 +118,11 @@ class Stack:
         return self.data_dir / "internal-token"
 
     @property
+    def emulator_secret_file(self) -> Path:
+        """The one secret that the emulator answers to."""
+        return self.data_dir / "emulator-secret"
+
+    @property
     def state_file(self) -> Path:
         """Says on which ports the stack was started."""
         return self.data_dir / "local" / "stack.json"
@@ -134,7 +139,9 @@ class Stack:
         """All processes, in the order of their start."""
         return [
             Program(
-                name="emulator", module=("ministack",), own=emulator_environment(self.data_dir, self.ports.emulator)
+                name="emulator",
+                module=("infra.local.emulator",),
+                own=emulator_environment(self.data_dir, self.ports.emulator),
             ),
             Program(
                 name="core", module=("core", "serve"), ready_url=_ready(self.hosts.core_admin, self.ports.core_admin)
@@ -174,9 +181,9 @@ class Stack:
 
 
 def service_environment(
-    stack: Stack, *, internal_token: str = "", inherited: Mapping[str, str] | None = None
+    stack: Stack, *, emulator_secret: str, internal_token: str = "", inherited: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """The environment of gateway, core and worker: `inherited` (this process's by default), the stack's on top.
+    """The environment of all processes: `inherited` (this process's by default), the stack's on top.
 
     No AWS_* variable of the caller passes: a local stack never touches a real account.
     """
@@ -188,7 +195,7 @@ def service_environment(
         **clean,
         **ports,
         **hosts,
-        **aws_environment(stack.emulator_url),
+        **aws_environment(stack.emulator_url, emulator_secret),
         "DARKROOM_DATA_DIR": str(stack.data_dir),
         "DARKROOM_CORE_TARGET": netloc(stack.hosts.core, stack.ports.core),
         "DARKROOM_INTERNAL_TOKEN": internal_token,
@@ -198,25 +205,23 @@ def service_environment(
     }
 
 
-def aws_environment(endpoint_url: str) -> dict[str, str]:
-    """What points botocore at an emulator."""
+def aws_environment(endpoint_url: str, secret: str) -> dict[str, str]:
+    """What points botocore at an emulator that answers to `secret`."""
     return {
         "AWS_ENDPOINT_URL": endpoint_url,
-        **_CREDENTIALS,
+        "AWS_ACCESS_KEY_ID": _ACCESS_KEY_ID,
+        "AWS_SECRET_ACCESS_KEY": secret,
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
 
 
 def emulator_environment(data_dir: Path, port: int) -> dict[str, str]:
-    """What ministack needs to stay on loopback and keep its data on disk."""
+    """What ministack needs to stay on loopback and keep its data on disk. Its key is in `aws_environment`."""
     home = data_dir / "emulator"
     return {
         "BIND_HOST": HOST,  # every interface otherwise
         "GATEWAY_PORT": str(port),
-        "SERVICES": "s3,sqs",
-        "IOT_MTLS_ENABLED": "0",  # it listens on every interface, port 8883, otherwise
-        "SFTP_ENABLED": "0",
         "PERSIST_STATE": "1",
         "STATE_DIR": str(home / "state"),
         "S3_PERSIST": "1",
@@ -224,7 +229,6 @@ def emulator_environment(data_dir: Path, port: int) -> dict[str, str]:
         "TMPDIR": str(home / "tmp"),  # holds its pid file
         "DOCKER_HOST": f"unix://{home}/no-docker",  # it would remove containers of other copies of itself
         "LOG_LEVEL": "WARNING",
-        **_CREDENTIALS,  # it checks the signatures of links against its own
     }
 
 

@@ -6,7 +6,6 @@ supervisord gets no control socket: it is stopped by SIGTERM, and stops gateways
 import contextlib
 import json
 import os
-import secrets
 import shlex
 import shutil
 import signal
@@ -19,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from infra.lifecycle import ConfigError
-from infra.local import addresses, http
+from infra.local import addresses, http, secret_file
 from infra.local.layout import HOST, Hosts, Ports, Program, Stack, service_environment
 from infra.settings import is_loopback
 
@@ -71,7 +70,11 @@ def start(stack: Stack) -> Started:
     """Starts everything and waits for nothing. Raises ConfigError for a port in use or an unusable folder."""
     check_ports(stack)
     _make_folders(stack)
-    environment = service_environment(stack, internal_token=_internal_token(stack))
+    environment = service_environment(
+        stack,
+        emulator_secret=secret_file.read_or_make(stack.emulator_secret_file),
+        internal_token=secret_file.read_or_make(stack.internal_token_file),
+    )
     if not is_loopback(stack.hosts.gateway):
         _make_api_key(stack, environment)  # without one a gateway that others reach refuses to start
     stack.supervisor_file.write_text(_supervisor_config(stack))
@@ -199,12 +202,6 @@ def _make_folders(stack: Stack) -> None:
             folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"data folder {stack.data_dir}: {error.strerror}; set DARKROOM_DATA_DIR") from None
-
-
-def _internal_token(stack: Stack) -> str:
-    if not stack.internal_token_file.exists():
-        _write_secret(stack.internal_token_file, secrets.token_urlsafe(32))
-    return stack.internal_token_file.read_text().strip()
 
 
 def _make_api_key(stack: Stack, environment: dict[str, str]) -> None:

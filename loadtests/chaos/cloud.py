@@ -21,8 +21,8 @@ _PUBLIC = "darkroom-public"
 class Cloud:
     """The emulator at a URL."""
 
-    def __init__(self, url: str) -> None:
-        env: Mapping[str, str] = aws_environment(url)
+    def __init__(self, url: str, secret: str) -> None:
+        env: Mapping[str, str] = aws_environment(url, secret)
         settings: dict[str, Any] = {
             "endpoint_url": url,
             "region_name": env["AWS_DEFAULT_REGION"],

@@ -59,7 +59,7 @@ async def run(order: Order, folder: Path, say: Callable[[str], None]) -> Outcome
     keys = {tenant: prey.stack.create_key(tenant) for tenant in TENANTS}
     rng = random.Random(order.seed)
     proxy = FaultProxy(prey.proxy_port, prey.stack.plan.ports.emulator, random.Random(rng.random()))
-    cloud = Cloud(prey.stack.plan.emulator_url)
+    cloud = Cloud(*prey.cloud)
     ledger = Ledger(folder / "ledger.jsonl")
     try:
         await proxy.start()
@@ -99,7 +99,7 @@ async def _attacked(
         prey.heal()
         say("healed")
         healed_s = loop.time()
-        quiet = await _quiet(load, prey, Cloud(prey.stack.plan.emulator_url), order.quiet_s)
+        quiet = await _quiet(load, prey, Cloud(*prey.cloud), order.quiet_s)
         outcome = Outcome(done=storm.done, ledger=ledger, recovery=Recovery(storm.done.killed_at_ms))
         outcome.quiet_after_s = round(loop.time() - healed_s, 1) if quiet else None
         say(f"quiet after {outcome.quiet_after_s} s" if quiet else f"not quiet after {order.quiet_s:g} s")
@@ -156,7 +156,7 @@ async def _is_quiet(prey: Prey, cloud: Cloud) -> bool:
 def _check_still(outcome: Outcome, prey: Prey, keys: Sequence[str]) -> None:
     """What is checked of the bucket, and of the files once the processes have ended."""
     found, path, logs = outcome.found, prey.stack.log_path, prey.stack.folder / "logs"
-    bucket = Cloud(prey.stack.plan.emulator_url)
+    bucket = Cloud(*prey.cloud)
     try:
         checks.check_bucket(path, bucket, found)
     finally:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from infra.local import layout
+from infra.local import layout, secret_file
 from loadtests import stack as stacks
 from loadtests.chaos.plan import Kind
 
@@ -35,6 +35,11 @@ class Prey:
     _stopped: set[str] = field(default_factory=set)
     _back_at: dict[str, float] = field(default_factory=dict)
     """When what is down is started again, by the monotonic clock."""
+
+    @property
+    def cloud(self) -> tuple[str, str]:
+        """URL and secret of the emulator itself, past the proxy."""
+        return self.stack.plan.emulator_url, self.stack.environment["AWS_SECRET_ACCESS_KEY"]
 
     def start(self) -> None:
         """Everything; waits for nothing."""
@@ -149,9 +154,11 @@ def prepare(folder: Path, *, visibility_s: int, extra: Mapping[str, str] | None 
     plan = layout.Stack(data_dir=folder / "data", ports=ports, workers=WORKERS, gateways=GATEWAYS)
     proxy_port = base + 9
     stack = stacks.prepare(folder, GPU, workers=WORKERS)
+    secret = secret_file.read_or_make(plan.emulator_secret_file)
     environment = {
         **stack.environment,
-        **layout.service_environment(plan, inherited=stack.environment),
+        **layout.service_environment(plan, emulator_secret=secret, inherited=stack.environment),
+        "DARKROOM_EMULATOR_HOSTS": f"{stacks.HOST}:{proxy_port}",
         "AWS_ENDPOINT_URL": f"http://{stacks.HOST}:{proxy_port}",
         "DARKROOM_GATEWAY_LINK_ENDPOINT_URL": plan.emulator_url,
         "DARKROOM_VISIBILITY_S": str(visibility_s),

@@ -8,10 +8,10 @@ import pytest
 import pytest_asyncio
 
 from infra import aws
-from infra.local.layout import aws_environment
 from infra.s3 import S3Bucket
 from infra.sqs import SqsQueue
 from tests import emulators
+from tests.emulators import aws_environment
 from tests.fakes import FakeBucket, FakeQueue
 
 BACKENDS = ["fake", "ministack", "moto"]

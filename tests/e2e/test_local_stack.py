@@ -1,5 +1,6 @@
 """`python -m infra.local` as a person uses it: up, status, demo, down, and what it says when it cannot."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -70,9 +71,13 @@ def test_a_stack_comes_up_restarts_what_dies_and_goes_down(local: Local) -> None
     assert local.url in output
     key_file = local.data_dir / "api-key"
     assert str(key_file) in output
-    for secret in (key_file, local.data_dir / "internal-token"):
+    emulator_secret = local.data_dir / "emulator-secret"
+    for secret in (key_file, local.data_dir / "internal-token", emulator_secret):
         assert secret.stat().st_mode & 0o777 == 0o600
-    assert key_file.read_text() not in output
+        assert secret.read_text().strip() not in output
+        written = [*(local.data_dir / "logs").iterdir(), *(local.data_dir / "local").iterdir()]
+        assert [each for each in written if secret.read_text().strip() in each.read_text("utf-8", "replace")] == []
+        assert not in_a_command_line(secret.read_text().strip())
 
     assert local.run("up")[:2] == (0, f"already up: {local.url}\n")
     code, output, _ = local.run("status")
@@ -86,7 +91,8 @@ def test_a_stack_comes_up_restarts_what_dies_and_goes_down(local: Local) -> None
     until(lambda: _answers(local.url), 60, what="the gateway is started again")
 
     assert local.run("down")[:2] == (0, "stopped\n")
-    private = [*(local.data_dir / "core").iterdir(), local.data_dir / "emulator", local.data_dir]
+    emulator = local.data_dir / "emulator"
+    private = [*(local.data_dir / "core").iterdir(), *emulator.iterdir(), emulator, local.data_dir]
     assert [each for each in private if each.stat().st_mode & 0o077] == [], "prompts and pictures are the owner's alone"
     assert local.ports_in_use() == []
     assert local.run("down")[:2] == (0, "nothing was running\n")
@@ -112,6 +118,14 @@ def test_an_address_of_another_machine_is_named_with_its_variable(local: Local) 
     assert code == 2
     assert "DARKROOM_GATEWAY_HOST" in errors
     assert errors.count("\n") == 1
+
+
+def in_a_command_line(text: str) -> bool:
+    for each in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if text in each.read_bytes().decode("utf-8", "replace"):
+                return True
+    return False
 
 
 def test_the_demo_saves_a_picture_and_leaves_nothing_running(local: Local) -> None:

@@ -5,11 +5,10 @@ from collections.abc import Iterator
 import pytest
 
 from infra import aws
-from infra.local.layout import aws_environment
 from infra.retry import Retryable
 from infra.sqs import Outgoing, SqsQueue
 from tests import fault_actions as a
-from tests.emulators import ministack
+from tests.emulators import aws_environment, ministack
 from tests.fault_cloud import FaultyCloud, Rule
 
 pytestmark = pytest.mark.asyncio

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from infra.local.layout import aws_environment
 from schema import fast, messages, pb
 from tests import emulators, otlp
 from tests.cloud import DEAD, JOBS, REPLIES, TEMP, Cloud
+from tests.emulators import aws_environment
 from tests.eventually import until
 from tests.process import Process, free_port, module
 from worker.engines.emulated import read_emulated

@@ -20,9 +20,8 @@ from core.sqlite_base import connect_read_only
 from core.sqlite_check import check
 from infra import rpc
 from infra.ids import new_id
-from infra.local.layout import aws_environment
 from schema import fast, pb
-from tests.emulators import clean_environment
+from tests.emulators import aws_environment, clean_environment
 from tests.eventually import Hopeless, until
 from tests.process import Process, free_port, module
 

@@ -68,7 +68,7 @@ def test_every_service_of_a_stack_is_asked_where_it_listens() -> None:
     assert urls["gateway"] == "http://127.0.0.1:9101/readyz"
     assert urls["core"] == "http://127.0.0.3:9102/readyz"
     assert urls["worker"] == "http://[::1]:9103/readyz"
-    environment = service_environment(stack, inherited={})
+    environment = service_environment(stack, emulator_secret="s", inherited={})
     assert environment["DARKROOM_CORE_TARGET"] == "127.0.0.2:50051"
     assert environment["DARKROOM_GATEWAY_HOST"] == "::1"
     assert environment["DARKROOM_WORKER_ADMIN_HOST"] == "::"

@@ -7,11 +7,10 @@ from botocore.exceptions import ClientError, EndpointConnectionError, NoCredenti
 
 from infra import aws
 from infra.lifecycle import ConfigError
-from infra.local.layout import aws_environment
 from infra.retry import Permanent, Retryable
 from infra.s3 import S3Bucket
 from infra.sqs import Outgoing, SqsQueue
-from tests.emulators import free_port
+from tests.emulators import aws_environment, free_port
 
 
 def refusal(code: str, status: int) -> ClientError:

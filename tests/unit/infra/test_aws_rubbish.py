@@ -8,10 +8,10 @@ import pytest
 from aiohttp import web
 
 from infra import aws
-from infra.local.layout import aws_environment
 from infra.retry import Retryable
 from infra.s3 import S3Bucket
 from infra.sqs import Outgoing, SqsQueue
+from tests.emulators import aws_environment
 
 pytestmark = pytest.mark.asyncio
 PAGE = ("text/html", "<html><body>Please sign in to the network, canary</body></html>")

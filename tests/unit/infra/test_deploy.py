@@ -10,6 +10,9 @@ from pydantic_settings import BaseSettings
 
 from core.config import CoreSettings
 from gateway.config import GatewaySettings
+from infra.lifecycle import ConfigError
+from infra.local.emulator import hosts_from, key_from
+from infra.local.emulator_lock import ALIVE_PATH
 from infra.settings import PREFIX
 from worker.config import WorkerSettings
 
@@ -80,6 +83,26 @@ def test_a_missing_token_stops_compose() -> None:
         assert SERVICES[name]["environment"]["DARKROOM_INTERNAL_TOKEN"].startswith("${DARKROOM_INTERNAL_TOKEN:?")
 
 
+def test_the_emulator_is_locked_with_a_secret_of_its_owner() -> None:
+    service = SERVICES["emulator"]["environment"]
+    assert re.search(r'^ENTRYPOINT \["python", "-m", "infra\.local\.emulator"\]$', DOCKERFILE, re.MULTILINE)
+    assert '"ministack"]' not in DOCKERFILE
+    for name in ("gateway", "core", "worker", "emulator"):
+        environment = SERVICES[name]["environment"]
+        assert environment["AWS_SECRET_ACCESS_KEY"].startswith("${AWS_SECRET_ACCESS_KEY?put "), "no known default"
+        assert environment["AWS_ACCESS_KEY_ID"] == service["AWS_ACCESS_KEY_ID"]
+    default = re.fullmatch(r"\$\{AWS_ENDPOINT_URL-http://(\S+)\}", SERVICES["core"]["environment"]["AWS_ENDPOINT_URL"])
+    assert default is not None
+    linked = SERVICES["gateway"]["environment"]["DARKROOM_GATEWAY_LINK_ENDPOINT_URL"]
+    hosts = hosts_from(service)
+    assert default[1] in hosts
+    assert re.fullmatch(r"\$\{\w+-http://(\S+)\}", linked)[1] in hosts  # type: ignore[index]
+    assert ALIVE_PATH in " ".join(SERVICES["emulator"]["healthcheck"]["test"])
+    assert re.search(r"^AWS_SECRET_ACCESS_KEY=$", (DEPLOY / "env.example").read_text(), re.MULTILINE)
+    with pytest.raises(ConfigError):
+        key_from({"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": ""})
+
+
 def test_health_checks_ask_the_ports_that_are_served() -> None:
     ports = {
         name: re.findall(r"127\.0\.0\.1:(\d+)", " ".join(SERVICES[name]["healthcheck"]["test"])) for name in SERVICES
@@ -111,7 +134,7 @@ def test_images_are_pinned_run_without_root_and_install_one_extra_each() -> None
     assert re.search(r"^ARG PYTHON_IMAGE=python:3\.11\.\d+-slim-\w+$", DOCKERFILE, re.MULTILINE)
     assert re.search(r"^USER 10001:10001$", DOCKERFILE, re.MULTILINE)
     assert "USER root" not in DOCKERFILE
-    for name in ("gateway", "core", "worker"):
+    for name in ("gateway", "core", "worker", "emulator"):
         assert f'-c constraints.txt ".[{name}]"' in DOCKERFILE
     for source in re.findall(r"^COPY ([^-].*) \S+$", DOCKERFILE, re.MULTILINE):
         for each in source.split():

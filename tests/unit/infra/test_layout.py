@@ -21,7 +21,7 @@ def test_each_port_and_the_folder_move_by_their_variables(tmp_path: Path) -> Non
         {"DARKROOM_DATA_DIR": str(tmp_path), "DARKROOM_GATEWAY_PORT": "1111", "DARKROOM_EMULATOR_PORT": "2222"}
     )
     assert (stack.data_dir, stack.ports.gateway, stack.ports.emulator) == (tmp_path, 1111, 2222)
-    environment = service_environment(stack, internal_token="t", inherited={"PATH": "/bin"})
+    environment = service_environment(stack, emulator_secret="s", internal_token="t", inherited={"PATH": "/bin"})
     assert environment["DARKROOM_GATEWAY_PORT"] == "1111"
     assert environment["AWS_ENDPOINT_URL"] == "http://127.0.0.1:2222"
     assert environment["DARKROOM_INTERNAL_TOKEN"] == "t"
@@ -36,7 +36,7 @@ def test_a_wrong_port_names_its_variable(text: str) -> None:
 
 def test_no_real_account_reaches_the_services() -> None:
     inherited = {"AWS_PROFILE": "production", "AWS_SESSION_TOKEN": "x", "AWS_ENDPOINT_URL_S3": "https://elsewhere"}
-    environment = service_environment(Stack.from_env({}), inherited=inherited)
+    environment = service_environment(Stack.from_env({}), emulator_secret="s", inherited=inherited)
     assert not inherited.keys() & environment.keys()
     assert environment["AWS_ENDPOINT_URL"].startswith("http://127.0.0.1:")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.local.layout import aws_environment
+from tests.emulators import aws_environment
 from tests.stack import EMULATED
 from tests.unit.worker.rig import FaultyEngine
 from worker import app
