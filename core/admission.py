@@ -1,10 +1,12 @@
-"""From a valid submitted item to the order that requests it: salt, HMAC of the prompts, spec, trace.
+"""From a valid submitted item to the order that requests it (salt, HMAC of the prompts, spec, charge, trace), and from
+a refusal to its answer.
 
 The span `generation.requested` lasts until the writer has answered; its context is what the log keeps, so that
 everything done for the generation later, even after a restart, hangs below it.
 """
 
 import hmac
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,19 +15,65 @@ from opentelemetry.trace import Span
 
 from core import commands as c
 from core import tracing
-from core.draft import KeyClaim, Order
+from core.decide import Refused
+from core.draft import BacklogFull, IdTaken, KeyClaim, KeyConflict, Order
+from core.estimates import Estimates
 from core.events import Prompts, Spec, Trace
 from core.ports import PromptRow
-from schema import pb
+from schema import fast, pb, validate
 
+_KEY_CONFLICT = pb.SubmitOutcome(pb.SubmitOutcome.KEY_CONFLICT)
+_BACKLOG_FULL = pb.SubmitOutcome(pb.SubmitOutcome.BACKLOG_FULL)
+_INVALID = pb.SubmitOutcome(pb.SubmitOutcome.INVALID)
+_LONGEST_RETRY_S = 120
+_JITTER = 0.25
 _tracer = trace.get_tracer(__name__)
 
 
 class Admission:
-    """`new_salt` gives 16 random bytes."""
+    """`new_salt` gives 16 random bytes, `draw` numbers from 0 to 1."""
 
-    def __init__(self, *, new_salt: Callable[[], bytes]) -> None:
+    def __init__(self, estimates: Estimates, *, new_salt: Callable[[], bytes], draw: Callable[[], float]) -> None:
+        self._estimates = estimates
         self._new_salt = new_salt
+        self._draw = draw
+
+    def compare_with(self, default: pb.GenerationSpec | None) -> None:
+        """Charge in images of this, the default request of the gateway that submits. None, or one that is no request,
+        changes nothing.
+        """
+        if default is None:
+            return
+        try:
+            validate.spec(default)
+        except validate.Invalid:
+            return
+        self._estimates.compare_with(spec_of(default))
+
+    def invalid(self, invalid: validate.Invalid) -> pb.SubmitResult:
+        """The answer to an item that is none."""
+        return fast.SubmitResult(outcome=_INVALID, field=invalid.field, detail=invalid.reason)
+
+    def refused(self, refusal: Refused) -> pb.SubmitResult:
+        """The answer to a request that was refused."""
+        match refusal:
+            case KeyConflict():
+                return fast.SubmitResult(outcome=_KEY_CONFLICT)
+            case BacklogFull(too_much=too_much):
+                wait_s = self.retry_after_s(too_much.ahead)
+                bound = pb.BacklogBound(int(too_much.bound))
+                return fast.SubmitResult(outcome=_BACKLOG_FULL, retry_after_s=wait_s, bound=bound)
+            case IdTaken():
+                return fast.SubmitResult(outcome=_INVALID, field="generation_id", detail="is taken")
+            case _:
+                raise AssertionError("a request is refused for no other reason") from refusal
+
+    def retry_after_s(self, ahead: int) -> int:
+        """When to try again what is refused until work of that charge has ended: 1 to 120 s, later for some than for
+        others, so that those who were refused together do not come back together.
+        """
+        wait_s = min(max(self._estimates.ends_in_s(ahead), 1.0), _LONGEST_RETRY_S / (1 + _JITTER))
+        return min(_LONGEST_RETRY_S, math.ceil(wait_s * (1 + _JITTER * self._draw())))
 
     @contextmanager
     def spans(self) -> Iterator[list[Span] | None]:
@@ -43,13 +91,15 @@ class Admission:
     def order(self, item: pb.SubmitItem, spans: list[Span] | None) -> Order:
         """The order for one item."""
         salt = self._new_salt()
+        spec = spec_of(item.spec)
         request = c.Request(
             tenant=item.tenant,
-            spec=spec_of(item.spec),
+            spec=spec,
             priority=item.priority,
             ttl_s=item.ttl_s,
             prompt_hmac=prompt_hmac(salt, item.prompts),
             trace=self._trace(item, spans),
+            charge=self._estimates.charge(spec),
         )
         prompts = Prompts(prompt=item.prompts.prompt, negative_prompt=item.prompts.negative_prompt)
         row = PromptRow(generation_id=item.generation_id, salt=salt, prompts=prompts)

@@ -170,6 +170,7 @@ def tuning(settings: CoreSettings) -> Tuning:
         replies_queue=settings.replies_queue,
         visibility_s=settings.visibility_s,
         backlog_cap=settings.core_backlog_cap,
+        backlog_images=settings.core_backlog_images,
         runway=settings.core_runway,
         recheck_cap_s=settings.core_recheck_cap_s,
         overtaking_s=settings.core_overtaking_s,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from core.events import Failure, RenderFacts, Spec, Timings, Trace
+from core.shares import ONE
 
 
 class Verdict(Enum):
@@ -19,7 +20,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Accept a new generation."""
+    """Accept a new generation. `charge`: of each image, in millionths of one of the default request (`shares`)."""
 
     tenant: str
     spec: Spec
@@ -27,6 +28,7 @@ class Request:
     ttl_s: int
     prompt_hmac: bytes
     trace: Trace
+    charge: int = ONE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from infra.settings import Settings
+
+LEAST_HARD_IMAGES = 100
+"""With fewer, one request of ten images might find no room in half of it when nothing else is there."""
 
 
 class CoreSettings(Settings):
@@ -15,7 +18,20 @@ class CoreSettings(Settings):
     core_admin_host: str = Field("127.0.0.1", description="Address of metrics and readiness")
     core_admin_port: int = Field(9102, ge=0, le=65535, description="Port of metrics and readiness; 0: any free one")
     core_create_queues: bool = Field(True, description="Make queues and buckets that are missing (embedded stack)")
-    core_backlog_cap: int = Field(10_000, ge=1, description="Unfinished images beyond which submissions are refused")
+    core_backlog_cap: int = Field(
+        10_000,
+        ge=1,
+        le=10_000_000,
+        description="Unfinished work of all tenants, in images of the default model's default request; others weigh "
+        "what they are estimated to cost beside it. Beyond, a tenant is held to its share",
+    )
+    core_backlog_images: int = Field(
+        0,
+        ge=0,
+        le=1_000_000_000,
+        description="Unfinished images ever held, whatever they cost, for memory's sake; at least twice the cap. "
+        "0: sixteen times the cap, 1,000 at least",
+    )
     core_wal_limit_bytes: int = Field(
         1024**3, ge=1024**2, description="Write-ahead log beyond which nothing is written while a reader holds it"
     )
@@ -29,6 +45,14 @@ class CoreSettings(Settings):
     core_publishers: int = Field(16, ge=1, le=256, description="Pictures copied side by side")
     core_max_connections: int = Field(512, ge=1, description="Connections to core's API; any more are closed at once")
     core_max_waiters: int = Field(10_000, ge=0, description="Calls that wait for an end; beyond: answered at once")
+
+    @field_validator("core_backlog_images")
+    @classmethod
+    def _room_for_the_cap(cls, images: int, known: ValidationInfo) -> int:
+        least = max(2 * known.data.get("core_backlog_cap", 0), LEAST_HARD_IMAGES)
+        if images and images < least:
+            raise ValueError(f"must be 0, or at least {least}: twice the backlog cap, and {LEAST_HARD_IMAGES}")
+        return images
 
     @property
     def log_path(self) -> Path:

@@ -127,6 +127,7 @@ def _requested(command: c.Request, now: Now) -> Event:
         expires_at_running_ms=now.running_ms + command.ttl_s * 1000 if command.ttl_s else 0,
         prompt_hmac=command.prompt_hmac,
         trace=command.trace,
+        charge=command.charge,
     )
 
 

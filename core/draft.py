@@ -1,7 +1,7 @@
 """One transaction being decided: orders on top of each other, nothing written yet. Pure; the writer uses it.
 
 Adds to `decide` what concerns more than one generation: repeated submissions (by generation id, then by
-idempotency key and body) and the cap on the backlog.
+idempotency key and body) and admission by the caps on unfinished work.
 """
 
 from collections import Counter
@@ -12,7 +12,8 @@ from core import commands as c
 from core import events as e
 from core.decide import Now, Refused, decide
 from core.ports import Entry, KeyRow, PromptRow, Transaction
-from core.state import Generation, Phase, apply, begin
+from core.shares import NOTHING, Books, Caps, Sheet, TooMuch, Usage
+from core.state import Generation, apply, begin
 from core.views import project
 
 KEY_KEPT_MS = 24 * 3600 * 1000
@@ -23,7 +24,11 @@ class KeyConflict(Refused):
 
 
 class BacklogFull(Refused):
-    """There is no room for so many more images."""
+    """There is no room for so much more work of this tenant: `too_much` says which bound it has met."""
+
+    def __init__(self, too_much: TooMuch) -> None:
+        super().__init__(too_much.bound.name)
+        self.too_much = too_much
 
 
 class IdTaken(Refused):
@@ -70,20 +75,13 @@ def not_before(state: Generation | None, now: Now) -> Now:
     return replace(now, at_ms=state.latest_at_ms)
 
 
-def unfinished(state: Generation | None) -> int:
-    """How many images still count against the backlog cap."""
-    if state is None or not state.open:
-        return 0
-    return sum(image.phase < Phase.PUBLISHED for image in state.images)
-
-
 @dataclass(slots=True)
 class Draft:
     """The transaction so far. The writer puts in `before` and `keys` what the log already holds."""
 
     now: Now
-    backlog: int
-    backlog_cap: int
+    books: Books
+    caps: Caps
     before: dict[str, Generation | None] = field(default_factory=dict)
     keys: dict[tuple[str, str], KeyRow] = field(default_factory=dict)
     _after: dict[str, Generation] = field(default_factory=dict)
@@ -91,6 +89,11 @@ class Draft:
     _prompts: list[PromptRow] = field(default_factory=list)
     _new_keys: list[KeyRow] = field(default_factory=list)
     _erased: list[str] = field(default_factory=list)
+    _verdicts: Counter[str] = field(default_factory=Counter)
+    _sheet: Sheet = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._sheet = Sheet(self.books)
 
     @property
     def size(self) -> int:
@@ -127,6 +130,14 @@ class Draft:
             erased=self._erased,
         )
 
+    def post(self) -> None:
+        """The transaction is durable: enter what it has charged and given back."""
+        self._sheet.post()
+
+    def verdicts(self) -> Counter[str]:
+        """How many requests were admitted on which ground, or met which bound; repeats are not judged."""
+        return self._verdicts
+
     def tally(self) -> Counter[type]:
         """How many events of each class."""
         return Counter(type(entry.event) for entry in self._entries)
@@ -145,9 +156,18 @@ class Draft:
             if row.body_sha256 != order.claim.body_sha256:
                 raise KeyConflict
             return self._state(row.generation_id)
-        if self.backlog + request.spec.n > self.backlog_cap:
-            raise BacklogFull
+        self._admit(request)
         return None
+
+    def _admit(self, request: c.Request) -> None:
+        """Repeats never come here: what was accepted once is charged once."""
+        wanted = Usage(request.charge * request.spec.n, request.spec.n)
+        match self._sheet.judge(self.caps, request.tenant, wanted):
+            case TooMuch() as refused:
+                self._verdicts[f"{refused.bound.name.lower()}_full"] += 1
+                raise BacklogFull(refused)
+            case ground:
+                self._verdicts[ground] += 1
 
     def _apply(self, order: Order, state: Generation | None, events: Sequence[e.Event], now: Now) -> Generation:
         after = state
@@ -169,7 +189,7 @@ class Draft:
             )
             self._entries.append(entry)
         assert after is not None  # noqa: S101
-        self.backlog += unfinished(after) - unfinished(state)
+        self._sheet.change(after.tenant, after.usage - (state.usage if state else NOTHING))
         self._after[after.id] = after
         return after
 

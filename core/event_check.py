@@ -8,6 +8,7 @@ from typing import Final, assert_never, cast
 
 from core import events as e
 from core.events import Event, Failure
+from core.shares import MOST
 from schema import limits, pb
 from schema import validate as v
 
@@ -65,6 +66,7 @@ def _requested(event: e.GenerationRequested) -> None:
     if len(event.prompt_hmac) != 32:
         raise v.Invalid("prompt_hmac", "must have 32 bytes")
     v.trace(cast("pb.TraceContext", event.trace))
+    v.whole("charge", event.charge, 0, MOST)
 
 
 def _rendered(event: e.ImageRendered) -> None:

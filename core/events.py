@@ -93,7 +93,11 @@ class RenderFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequested:
-    """A client's wish was accepted. `expires_at_running_ms` 0: never. The prompt itself lies in a side row."""
+    """A client's wish was accepted. `expires_at_running_ms` 0: never. The prompt itself lies in a side row.
+
+    `charge`: what one image weighs in the backlog, in millionths of the default request's, as estimated then
+    (`shares`); 0 in logs from before there were charges: as much as that.
+    """
 
     tenant: str
     spec: Spec
@@ -103,6 +107,7 @@ class GenerationRequested:
     expires_at_running_ms: int
     prompt_hmac: bytes
     trace: Trace
+    charge: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,7 +31,7 @@ class CoreApi:
 
     async def submit(self, request: pb.SubmitRequest) -> pb.SubmitReply:
         async with _answering():
-            return fast.SubmitReply(results=await self._service.submit(request.items))
+            return fast.SubmitReply(results=await self._service.submit(request.items, request.default_spec))
 
     async def get(self, request: pb.GetRequest) -> pb.GetReply:
         async with _answering(CALL_DEADLINE_S + request.wait_ms / 1000):

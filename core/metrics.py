@@ -27,6 +27,16 @@ class Metrics:
             "darkroom_core_log_wal_bytes", "Write-ahead log, grown only by a stuck reader", registry=r
         )
         self.submissions = Counter("darkroom_core_submissions", "Submitted items", ["outcome"], registry=r)
+        self.admissions = Counter(
+            "darkroom_core_admissions",
+            "New requests by the ground of their admission, or by the bound that refused them",
+            ["outcome"],
+            registry=r,
+        )
+        self.backlog_charge = Gauge(
+            "darkroom_core_backlog_charge", "Unfinished work, in images of the default request", registry=r
+        )
+        self.tenants = Gauge("darkroom_core_backlog_tenants", "Tenants with unfinished work", registry=r)
         self.backlog = Gauge("darkroom_core_backlog_images", "Images of open generations", ["state"], registry=r)
         self.dispatched = Counter("darkroom_core_dispatched", "Images put on the jobs queue", registry=r)
         self.rechecks = Counter("darkroom_core_rechecks", "Images dispatched again past their recheck", registry=r)

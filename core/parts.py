@@ -28,6 +28,7 @@ from core.running_clock import RunningClock
 from core.runway import Patience, Policy
 from core.schedule import Backlog
 from core.service import Service
+from core.shares import ONE, caps
 from core.surroundings import Surroundings
 from core.undelivered import Undelivered
 from core.writer import Writer
@@ -72,6 +73,7 @@ class Tuning:
     replies_queue: str
     visibility_s: float
     backlog_cap: int = 10_000
+    backlog_images: int = 0
     runway: int = 0
     recheck_cap_s: float = 900.0
     overtaking_s: float = 30.0
@@ -91,7 +93,8 @@ class Core:
         self._tuning = tuning
         self.metrics = Metrics()
         self.clock = RunningClock()
-        self.writer = Writer(ports.log, ports.log, now=self._now, metrics=self.metrics, backlog_cap=tuning.backlog_cap)
+        allowed = caps(tuning.backlog_cap, tuning.backlog_images)
+        self.writer = Writer(ports.log, ports.log, now=self._now, metrics=self.metrics, caps=allowed)
         self._workers = Workers()
         self._reports = ModelReports(self._workers, now_ms=self.clock.now_ms)
         self._estimates = Estimates()
@@ -118,7 +121,7 @@ class Core:
         self.service = Service(
             self.writer,
             ports.log,
-            admission=Admission(new_salt=ports.new_salt),
+            admission=Admission(self._estimates, new_salt=ports.new_salt, draw=ports.draw),
             prompts=self._prompts,
             progress=self._progress,
             reports=self._reports,
@@ -235,7 +238,9 @@ class Core:
         counts.labels("queued").set_function(lambda: self._dispatcher.counts["queued"])
         counts.labels("started").set_function(lambda: self._dispatcher.counts["started"])
         counts.labels("unpublished").set_function(lambda: self._publisher.waiting)
-        counts.labels("unfinished").set_function(lambda: self.writer.backlog_images)
+        counts.labels("unfinished").set_function(lambda: self.writer.books.total.images)
+        self.metrics.backlog_charge.set_function(lambda: self.writer.books.total.charge / ONE)
+        self.metrics.tenants.set_function(lambda: self.writer.books.active)
         self.metrics.log_tail.set_function(self._ports.log_tail_bytes)
         self.metrics.running_s.set_function(lambda: self.clock.now_ms() / 1000)
         self.metrics.workers.set_function(lambda: len(self._workers.batches()))

@@ -15,7 +15,7 @@ from typing import Final
 from core import commands as c
 from core.admission import Admission
 from core.dispatcher import Dispatcher
-from core.draft import BacklogFull, Change, IdTaken, KeyConflict, Order, Result
+from core.draft import Change, Order, Result
 from core.events import Prompts as Words
 from core.metrics import Metrics
 from core.model_reports import ModelReports
@@ -33,14 +33,10 @@ LIST_LOOKS: Final = 10_000
 where a tenant's rows lie together, 32 to 87 ms where each fiftieth is its own; meanwhile other questions wait.
 """
 
-_RETRY_AFTER_S = 5
 _QUEUED = pb.GenerationStatus(pb.GenerationStatus.QUEUED)
 _IMAGE_QUEUED = pb.ImageStatus(pb.ImageStatus.QUEUED)
 _ACCEPTED = pb.SubmitOutcome(pb.SubmitOutcome.ACCEPTED)
 _REPLAYED = pb.SubmitOutcome(pb.SubmitOutcome.REPLAYED)
-_KEY_CONFLICT = pb.SubmitOutcome(pb.SubmitOutcome.KEY_CONFLICT)
-_BACKLOG_FULL = pb.SubmitOutcome(pb.SubmitOutcome.BACKLOG_FULL)
-_INVALID = pb.SubmitOutcome(pb.SubmitOutcome.INVALID)
 
 
 class NotFound(Exception):
@@ -107,12 +103,17 @@ class Service:
                 if not waiter.done():
                     waiter.set_result(None)
 
-    async def submit(self, items: Sequence[pb.SubmitItem]) -> list[pb.SubmitResult]:
-        """Decide each item on its own; the accepted ones are durable. Raises BadRequest, Retryable."""
+    async def submit(
+        self, items: Sequence[pb.SubmitItem], default: pb.GenerationSpec | None = None
+    ) -> list[pb.SubmitResult]:
+        """Decide each item on its own; the accepted ones are durable. Work is charged in images of `default`, the
+        gateway's default request. Raises BadRequest, Retryable.
+        """
         if self._stopping:
             raise Retryable("core is stopping")
         if len(items) > limits.MAX_SUBMIT_ITEMS:
             raise BadRequest("items", f"may be at most {limits.MAX_SUBMIT_ITEMS}")
+        self._admission.compare_with(default)
         answers: dict[int, pb.SubmitResult] = {}
         orders: list[Order] = []
         places: list[int] = []
@@ -121,7 +122,7 @@ class Service:
                 try:
                     validate.submit_item(item)
                 except validate.Invalid as invalid:
-                    answers[place] = _invalid(invalid)
+                    answers[place] = self._admission.invalid(invalid)
                     continue
                 orders.append(self._admission.order(item, spans))
                 places.append(place)
@@ -133,7 +134,7 @@ class Service:
                     self._prompts.put(order.generation_id, order.prompt.prompts)
                 answers[place] = self._accepted(items[place], result.state)
             elif result.refusal is not None:
-                answers[place] = _refused(result)
+                answers[place] = self._admission.refused(result.refusal)
             else:
                 replayed.append(place)
         if replayed:
@@ -283,22 +284,6 @@ def _queued_images(seed: int, n: int) -> "list[pb.ImageView]":
         fast.ImageView(index=index, status=_IMAGE_QUEUED, seed=(seed + index) % limits.SEED_MODULUS)
         for index in range(n)
     ]
-
-
-def _invalid(invalid: validate.Invalid) -> pb.SubmitResult:
-    return fast.SubmitResult(outcome=_INVALID, field=invalid.field, detail=invalid.reason)
-
-
-def _refused(result: Result) -> pb.SubmitResult:
-    match result.refusal:
-        case KeyConflict():
-            return fast.SubmitResult(outcome=_KEY_CONFLICT)
-        case BacklogFull():
-            return fast.SubmitResult(outcome=_BACKLOG_FULL, retry_after_s=_RETRY_AFTER_S)
-        case IdTaken():
-            return fast.SubmitResult(outcome=_INVALID, field="generation_id", detail="is taken")
-        case _:
-            raise AssertionError("a request is refused for no other reason") from result.refusal
 
 
 def _cursor(position: int) -> str:

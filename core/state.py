@@ -14,6 +14,7 @@ from typing import Final, assert_never
 
 from core import events as e
 from core.events import Event, Failure, Spec, Trace
+from core.shares import ONE, Usage
 
 REMEMBERED_ATTEMPTS: Final = 8
 """Attempt ids kept per image to recognise a late or repeated report; older ones are caught by their dispatch number."""
@@ -82,7 +83,7 @@ class Image:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """One generation after `version` events."""
+    """One generation after `version` events. `charge`: what each image weighs in the backlog, for good."""
 
     id: str
     version: int
@@ -95,6 +96,7 @@ class Generation:
     prompt_hmac: bytes
     trace: Trace
     images: tuple[Image, ...]
+    charge: int = ONE
     started_at_ms: int = 0
     finished_at_ms: int = 0
     ending: Ending = Ending.OPEN
@@ -107,6 +109,14 @@ class Generation:
     def open(self) -> bool:
         """Whether no terminal event has come yet."""
         return self.ending is Ending.OPEN
+
+    @property
+    def usage(self) -> Usage:
+        """What it has in the backlog: its images that are neither published nor failed, until it ends."""
+        if not self.open:
+            return Usage()
+        images = sum(image.phase < Phase.PUBLISHED for image in self.images)
+        return Usage(self.charge * images, images)
 
     @property
     def undecided(self) -> bool:
@@ -127,6 +137,7 @@ def begin(generation_id: str, event: e.GenerationRequested) -> Generation:
         expires_at_running_ms=event.expires_at_running_ms,
         prompt_hmac=event.prompt_hmac,
         trace=event.trace,
+        charge=event.charge or ONE,
         images=tuple(Image(index=index) for index in range(event.spec.n)),
         latest_at_ms=event.requested_at_ms,
     )

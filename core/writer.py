@@ -16,10 +16,11 @@ import structlog
 from core import commands as c
 from core import events as e
 from core.decide import Now
-from core.draft import Change, Draft, Order, Result, unfinished
+from core.draft import Change, Draft, Order, Result
 from core.errors import LogFull, LogHeld
 from core.metrics import Metrics
 from core.ports import EventLog, Precedents
+from core.shares import Books, Caps
 from core.state import Generation, fold
 from core.stopwatch import Stopwatch
 from infra.retry import Retryable
@@ -45,7 +46,7 @@ class Writer:
         *,
         now: Callable[[], Now],
         metrics: Metrics,
-        backlog_cap: int,
+        caps: Caps,
         max_commands: int = 256,
         max_waiting: int = 1_000,
         ended_kept: int = 2_000,
@@ -54,7 +55,7 @@ class Writer:
         self._precedents = precedents
         self._now = now
         self._metrics = metrics
-        self._backlog_cap = backlog_cap
+        self._caps = caps
         self._max_commands = max_commands
         self._ended_kept = ended_kept
         self._queue: asyncio.Queue[_Work] = asyncio.Queue(max_waiting)
@@ -63,7 +64,7 @@ class Writer:
         self._listeners: list[Listener] = []
         self._watch = Stopwatch()
         self._refused = ""
-        self.backlog_images = 0
+        self.books = Books()
 
     @property
     def trouble(self) -> str:
@@ -95,8 +96,8 @@ class Writer:
             first = history[0]
             state = fold(first.generation_id, [(each.event, each.at_ms) for each in history])
             self._open[state.id] = state
-            self.backlog_images += unfinished(state)
             latest_ms = max(latest_ms, *(each.running_ms for each in history))
+        self.books = Books.of((state.tenant, state.usage) for state in self._open.values())
         return latest_ms
 
     def announce_loaded(self) -> None:
@@ -137,7 +138,7 @@ class Writer:
         return works
 
     async def _write(self, works: Sequence[_Work]) -> None:
-        draft = Draft(now=self._now(), backlog=self.backlog_images, backlog_cap=self._backlog_cap)
+        draft = Draft(now=self._now(), books=self.books, caps=self._caps)
         try:
             await self._load([order for work in works for order in work.orders], draft)
             results = [[draft.decide(order) for order in work.orders] for work in works]
@@ -150,7 +151,9 @@ class Writer:
         if changes:
             self._refused = ""
             self._remember(changes)
-            self.backlog_images = draft.backlog
+            draft.post()
+        for verdict, times in draft.verdicts().items():
+            self._metrics.admissions.labels(verdict).inc(times)
         for work, result in zip(works, results, strict=True):
             if not work.done.done():
                 work.done.set_result(result)

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib import metadata
@@ -11,7 +11,7 @@ import structlog
 from aiohttp import web
 from opentelemetry import trace
 
-from gateway import boundary, documents, openapi
+from gateway import boundary, documents, openapi, submissions
 from gateway.body import MAX_BODY_BYTES
 from gateway.config import GatewaySettings
 from gateway.connections import Room, most
@@ -58,6 +58,7 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown, overrides: Overri
     use = overrides or Overrides()
     metrics = Metrics()
     keys = _keys(settings, metrics)
+    served: dict[str, Model] = {entry.name: entry for entry in models.load(settings.models_file)}
     async with AsyncExitStack() as stack:
         core = CoreClient(
             _channels(settings, stack),
@@ -68,6 +69,7 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown, overrides: Overri
             rng=use.rng,
             on_batch=metrics.batch_items.observe,
             max_waiting=settings.gateway_max_waiting,
+            default_spec=submissions.default_spec(served),
         )
         metrics.observe(lambda: core.waiting, lambda: not core.problem)
 
@@ -75,7 +77,8 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown, overrides: Overri
             stopping = "stopping" if shutdown.draining.is_set() else ""
             return [reason for reason in (stopping, core.problem, keys.problem) if reason]
 
-        context = _context(settings, shutdown, use, metrics, keys, core, await _links(settings, use, stack), readiness)
+        links = await _links(settings, use, stack)
+        context = _context(settings, shutdown, use, metrics, keys, core, links, served, readiness)
         loops = await stack.enter_async_context(Loops())
         for number in range(SENDERS):
             loops.run(f"gateway.submit.{number}", core.run)
@@ -124,9 +127,9 @@ def _context(
     keys: KeyRing,
     core: CoreClient,
     links: Links,
+    served: Mapping[str, Model],
     readiness: Callable[[], Sequence[str]],
 ) -> Context:
-    served: dict[str, Model] = {entry.name: entry for entry in models.load(settings.models_file)}
     loop = asyncio.get_running_loop()
     return Context(
         core=core,

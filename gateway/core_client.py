@@ -72,6 +72,7 @@ class CoreClient:
         rng: Callable[[], float],
         on_batch: Callable[[int], None],
         max_waiting: int,
+        default_spec: pb.GenerationSpec,
     ) -> None:
         self._calling = calling
         self._forgiving = forgiving
@@ -79,6 +80,7 @@ class CoreClient:
         self._failpoints = failpoints
         self._rng = rng
         self._on_batch = on_batch
+        self._default_spec = default_spec
         self._health = HealthStub(channels.submissions)
         self._submit = _method(channels.submissions, "Submit", fast.SubmitRequest, fast.SubmitReply)
         self._get = _method(channels.calls, "Get", fast.GetRequest, fast.GetReply)
@@ -144,7 +146,7 @@ class CoreClient:
         """One Submit call, repeated if the connection breaks: core knows each item by its id."""
         await self._failpoints.reach("gateway.before_submit")
         self._on_batch(len(entries))
-        request = fast.SubmitRequest(items=[item for item, _ in entries])
+        request = fast.SubmitRequest(items=[item for item, _ in entries], default_spec=self._default_spec)
         loop = asyncio.get_running_loop()
 
         async def attempt() -> pb.SubmitReply:

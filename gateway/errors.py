@@ -124,7 +124,19 @@ class RateLimited(UserFault):
 
 
 class BacklogFull(UserFault):
+    """`bound`: "share" (the tenant's own work is in the way) or "everything". Neither says anything of others."""
+
     status, slug, title = 429, "backlog-full", "Too much work is waiting"
+
+    def __init__(self, bound: str, *, retry_after_s: int) -> None:
+        super().__init__(_BACKLOG_BOUNDS.get(bound, ""), retry_after_s=retry_after_s)
+        self.bound = bound
+
+
+_BACKLOG_BOUNDS = {
+    "share": "The backlog is full, and your unfinished work has reached your share of it: it fits again as that ends.",
+    "everything": "The service holds as much unfinished work as it can: try again later.",
+}
 
 
 class Unavailable(GatewayError, Retryable):

@@ -34,6 +34,8 @@ def body(error: errors.GatewayError) -> dict[str, Any]:
             members["errors"] = [{"field": field, "message": message} for field, message in error.errors]
         case errors.TooLate():
             members["state"] = error.state
+        case errors.BacklogFull():
+            members["bound"] = error.bound
         case _:
             pass
     members["error"] = {

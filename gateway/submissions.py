@@ -37,6 +37,11 @@ def spec(wanted: GenerationRequest, models: Mapping[str, Model], new_seed: Calla
     )
 
 
+def default_spec(models: Mapping[str, Model]) -> pb.GenerationSpec:
+    """What a client gets that gives nothing but a prompt; core charges in images of it."""
+    return spec(GenerationRequest(prompt="-"), models, lambda: 0)
+
+
 def item(
     wanted: GenerationRequest,
     spec: pb.GenerationSpec,

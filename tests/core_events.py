@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from core import events as e
 from core.events import Event, Failure
 from core.ports import Entry, KeyRow, PromptRow, Transaction
+from core.shares import MOST
 from core.state import Generation, fold
 from core.views import project
 from schema import limits
@@ -251,6 +252,7 @@ any_event: st.SearchStrategy[Event] = st.one_of(
         expires_at_running_ms=times,
         prompt_hmac=digests,
         trace=traces,
+        charge=st.one_of(st.just(0), st.integers(1, MOST)),
     ),
     st.builds(e.ImageDispatched, index=indices, dispatch=counts, solo=st.booleans(), recheck_at_running_ms=times),
     st.builds(

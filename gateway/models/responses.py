@@ -154,6 +154,9 @@ class Problem(Body):
     status: int
     detail: str
     errors: list[FieldError] | None = Field(None, description="For 422: each field that is wrong.")
+    bound: Literal["share", "everything"] | None = Field(
+        None, description="For a full backlog: `share`, the tenant's own work is in the way, or `everything`."
+    )
     state: Status | None = Field(None, description="For a cancel that came too late: the generation's status.")
     error: OpenAIError
 

@@ -24,6 +24,9 @@ _EARLY_S = 0.25
 _POLL_S = 1
 """What Retry-After advises after a submission."""
 
+_LONGEST_RETRY_S = 120
+"""What OpenAI's clients obey at most."""
+
 _OUTCOMES = ("unknown", "accepted", "replayed", "key_conflict", "backlog_full", "invalid")
 _BY_STATUS = {name: number for number, name in enumerate(views.STATUSES)}
 
@@ -109,7 +112,8 @@ def _accepted(context: Context, outcome: int, result: pb.SubmitResult) -> web.Re
             "The first request with this Idempotency-Key had another body.", param="Idempotency-Key"
         )
     if outcome == pb.SubmitOutcome.BACKLOG_FULL:
-        raise errors.BacklogFull(retry_after_s=max(1, result.retry_after_s))
+        bound = "share" if result.bound == pb.BacklogBound.SHARE else "everything"
+        raise errors.BacklogFull(bound, retry_after_s=min(max(1, result.retry_after_s), _LONGEST_RETRY_S))
     if outcome == pb.SubmitOutcome.INVALID:
         field = result.field.removeprefix("spec.").removeprefix("prompts.")
         raise errors.InvalidFields([(field or "body", result.detail or "is not accepted")])

@@ -13,6 +13,7 @@ from core import inbox
 from core.codec import decode, encode
 from core.decide import Now
 from core.draft import Draft, Order
+from core.shares import Books, caps
 from core.state import Generation, apply, begin
 from schema import fast, messages
 from tests.core_events import NOON_MS, dispatched, requested, spec
@@ -98,7 +99,7 @@ def _consume(state: Generation, body: bytes) -> Any:
             command = inbox.attempt_failed(message)
     generation_id = message.image.generation_id
     now = Now(at_ms=NOON_MS, running_ms=1)
-    draft = Draft(now=now, backlog=0, backlog_cap=10, before={generation_id: state})
+    draft = Draft(now=now, books=Books(), caps=caps(10), before={generation_id: state})
     draft.decide(Order(generation_id, command))
     for entry in draft.transaction().entries:
         assert decode(encode(entry.event)) == entry.event, "the log would hold something else"

@@ -11,6 +11,7 @@ from core.decide import Now
 from core.draft import Draft, Order
 from core.events import Failure, GenerationRequested, Recorded, RenderFacts, Timings, Trace
 from core.history import lines
+from core.shares import Books, caps
 from core.state import Generation, fold
 from core.views import project, view
 from tests.core_events import NOON_MS, prompt_row, spec
@@ -32,7 +33,7 @@ class Core:
         self.made = 0
 
     def write(self, now: Now, orders: list[tuple[str, str]]) -> None:
-        draft = Draft(now=now, backlog=0, backlog_cap=1_000, before=dict(self.states))
+        draft = Draft(now=now, books=Books(), caps=caps(1_000), before=dict(self.states))
         for generation_id, deed in orders:
             draft.decide(Order(generation_id, self._command(generation_id, deed), prompt_row(generation_id)))
         for entry in draft.transaction().entries:

@@ -10,6 +10,7 @@ from core.codec import decode, encode
 from core.decide import Now
 from core.draft import Draft, Order
 from core.events import TERMINAL_TYPES, TYPES, Failure, ImagePublished, RenderFacts, Timings, Trace
+from core.shares import Books, caps
 from core.state import Ending, Generation, Image, Phase, apply
 from core.views import project
 from tests.core_events import NOON_MS, spec
@@ -50,7 +51,7 @@ class SmallCore:
         request = c.Request(
             tenant="acme", spec=spec(n=images), priority=0, ttl_s=_TTL_S, prompt_hmac=bytes(32), trace=Trace()
         )
-        draft = Draft(now=Now(at_ms=NOON_MS, running_ms=0), backlog=0, backlog_cap=100, before={"gen_1": None})
+        draft = Draft(now=Now(at_ms=NOON_MS, running_ms=0), books=Books(), caps=caps(100), before={"gen_1": None})
         draft.decide(Order("gen_1", request))
         [(_, state)] = draft.changes()
         return self._apart(state)
@@ -92,7 +93,7 @@ class SmallCore:
     def _decide(self, state: Generation, command: c.Command, late: int) -> Answer:
         expires_ms = _TTL_S * 1000 if isinstance(command, c.Expire) else 0
         now = Now(at_ms=NOON_MS, running_ms=max(RUNNING_MS[late], expires_ms))
-        draft = Draft(now=now, backlog=0, backlog_cap=100, before={state.id: state})
+        draft = Draft(now=now, books=Books(), caps=caps(100), before={state.id: state})
         result = draft.decide(Order(state.id, command))
         after = found = state
         for entry in draft.transaction().entries:

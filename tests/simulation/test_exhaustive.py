@@ -11,6 +11,7 @@ import pytest
 from core import commands as c
 from core.decide import Now
 from core.draft import Draft, Order
+from core.shares import Books, caps
 from core.state import Ending, Generation
 from tests.core_events import NOON_MS
 from tests.simulation import planted_core
@@ -51,7 +52,7 @@ def race(first: Generation, orders: tuple[c.Command, ...], apart: bool) -> tuple
     state, granted, draft = first, False, None
     for command in orders:
         if draft is None or apart:
-            draft = Draft(now=NOW, backlog=0, backlog_cap=10, before={first.id: state})
+            draft = Draft(now=NOW, books=Books(), caps=caps(10), before={first.id: state})
         result = draft.decide(Order(first.id, command))
         assert result.state is not None
         state = result.state
@@ -82,5 +83,5 @@ def test_row_45_cancel_result_and_expiry_in_every_order_end_it_once_and_the_lose
     assert state.ending is expected, "who comes first wins"
     assert granted is (expected is Ending.CANCELLED)
     for late in (*commands.values(), publish):
-        draft = Draft(now=NOW, backlog=0, backlog_cap=10, before={state.id: state})
+        draft = Draft(now=NOW, books=Books(), caps=caps(10), before={state.id: state})
         assert not draft.decide(Order(state.id, late)).changed, "something came after the end"

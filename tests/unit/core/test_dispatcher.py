@@ -3,6 +3,7 @@
 import asyncio
 
 from core.parts import Core
+from core.shares import Books
 from core.state import Ending
 from schema import pb
 from tests import virtual_time
@@ -37,7 +38,7 @@ def test_everything_submitted_succeeds_once() -> None:
             assert all(world.types(each).count("image.published") == 3 for each in ids)
             assert len(world.public.objects) == 120
             await eventually(lambda: not world.temp.objects, what="drafts are deleted")
-            assert core.writer.backlog_images == 0
+            assert core.writer.books == Books()
 
     virtual_time.run(main())
 

@@ -13,6 +13,7 @@ from core.errors import LogBroken, LogFull
 from core.events import Prompts, Spec, Trace
 from core.metrics import Metrics
 from core.ports import PromptRow
+from core.shares import caps
 from core.state import Ending
 from core.writer import Writer
 from infra.retry import Retryable
@@ -41,7 +42,7 @@ async def writing(log: FakeLog, *, cap: int = 1_000, ended_kept: int = 10) -> As
         log,
         now=lambda: Now(at_ms=1_000, running_ms=int((loop.time() - 1_000) * 1000)),
         metrics=Metrics(),
-        backlog_cap=cap,
+        caps=caps(cap),
         ended_kept=ended_kept,
     )
     await writer.load()
@@ -64,7 +65,7 @@ def test_what_waits_while_one_append_is_in_flight_becomes_one_transaction() -> N
             log.gate.set()
             await eventually(lambda: len(writer.open) == 51)
         assert log.appends == 2
-        assert writer.backlog_images == 102
+        assert writer.books.total.images == 102
 
     virtual_time.run(main())
 
@@ -171,7 +172,7 @@ def test_the_cap_counts_unfinished_images_within_a_batch_too() -> None:
             await writer.carry_out([cancel("g1")])
             [room] = await writer.carry_out([request("g3")])
             assert room.changed
-            assert writer.backlog_images == 4
+            assert writer.books.total.images == 4
 
     virtual_time.run(main())
 
@@ -187,7 +188,7 @@ def test_a_log_that_takes_nothing_refuses_and_changes_nothing(fault: str, error:
                 await writer.carry_out([request("g2", key="k"), cancel("g1")])
             assert writer.trouble
             assert list(writer.open) == ["g1"]
-            assert writer.backlog_images == 2
+            assert writer.books.total.images == 2
             setattr(log, fault, False)
             results = await writer.carry_out([request("g2", key="k"), cancel("g1")])
             assert all(result.changed for result in results)

@@ -35,6 +35,9 @@ class FakeCore:
     """The service. Tests read and set its fields."""
 
     backlog_cap: int = 1_000_000
+    retry_after_s: int = 7
+    bound: int = 0
+    default_specs: list[pb.GenerationSpec] = field(default_factory=list)
     stored: dict[str, Stored] = field(default_factory=dict)
     keys: dict[tuple[str, str], str] = field(default_factory=dict)
     batches: list[int] = field(default_factory=list)
@@ -53,6 +56,7 @@ class FakeCore:
     async def submit(self, request: pb.SubmitRequest) -> pb.SubmitReply:
         """Decides each item on its own."""
         self.batches.append(len(request.items))
+        self.default_specs.append(request.default_spec)
         if self.hold is not None:
             await self.hold.wait()
         self._maybe_refuse()
@@ -149,7 +153,11 @@ class FakeCore:
         if known is not None:
             return _result(pb.SubmitOutcome.REPLAYED, self.stored[known].view)
         if len(self.stored) >= self.backlog_cap:
-            return pb.SubmitResult(outcome=pb.SubmitOutcome.BACKLOG_FULL, retry_after_s=7)  # type: ignore[arg-type]
+            return pb.SubmitResult(
+                outcome=pb.SubmitOutcome.BACKLOG_FULL,  # type: ignore[arg-type]
+                retry_after_s=self.retry_after_s,
+                bound=pb.BacklogBound(self.bound),
+            )
         if item.prompts.prompt == "core says no":
             return pb.SubmitResult(outcome=pb.SubmitOutcome.INVALID, field="prompts.prompt", detail="is not liked")  # type: ignore[arg-type]
         view = _view(item, len(self.stored) + 1)

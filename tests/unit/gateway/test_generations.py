@@ -100,6 +100,29 @@ async def test_core_s_refusals_reach_the_client_in_its_words(gateway: Rig) -> No
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize(("bound", "name"), [(1, "share"), (2, "everything"), (0, "everything")])
+async def test_a_full_backlog_says_whose_work_is_in_the_way_and_when_to_come_back(
+    gateway: Rig, bound: int, name: str
+) -> None:
+    gateway.core.backlog_cap = 0
+    for told, said in ((0, "1"), (119, "119"), (4_000, "120")):
+        gateway.core.bound, gateway.core.retry_after_s = bound, told
+        full = await gateway.submit()
+        problem = full.problem(429)
+        assert (problem["bound"], full.headers["Retry-After"]) == (name, said)
+        assert ("your share" in problem["detail"]) == (name == "share")
+        assert not any(character.isdigit() for character in problem["detail"]), "no figure tells of others"
+
+
+@pytest.mark.asyncio
+async def test_core_hears_what_a_request_without_wishes_is(gateway: Rig) -> None:
+    await gateway.submit(width=256, num_inference_steps=9)
+    [default] = gateway.core.default_specs
+    assert (default.model, default.width, default.height, default.num_inference_steps) == ("small", 128, 64, 4)
+    assert (default.guidance_scale, default.n) == (3.5, 1)
+
+
+@pytest.mark.asyncio
 async def test_an_unchanged_generation_is_304_and_a_changed_one_is_not(gateway: Rig) -> None:
     path = (await gateway.submit()).headers["Location"]
     tag = (await gateway.call("GET", path)).headers["ETag"]

@@ -72,6 +72,14 @@ class SubmitOutcome(betterproto.Enum):
     INVALID = 5
 
 
+class BacklogBound(betterproto.Enum):
+    """Which bound refused a submission."""
+
+    UNSPECIFIED = 0
+    SHARE = 1
+    EVERYTHING = 2
+
+
 class ModelState(betterproto.Enum):
     UNSPECIFIED = 0
     UNLOADED = 1
@@ -296,6 +304,11 @@ class SubmitItem(betterproto.Message):
 @dataclass(eq=False, repr=False)
 class SubmitRequest(betterproto.Message):
     items: List["SubmitItem"] = betterproto.message_field(1)
+    default_spec: "GenerationSpec" = betterproto.message_field(2)
+    """
+    What is rendered for a client that gives nothing but a prompt: core charges the backlog in images of it. Empty from
+     older gateways.
+    """
 
 
 @dataclass(eq=False, repr=False)
@@ -305,6 +318,7 @@ class SubmitResult(betterproto.Message):
     field: str = betterproto.string_field(3)
     detail: str = betterproto.string_field(4)
     retry_after_s: int = betterproto.uint32_field(5)
+    bound: "BacklogBound" = betterproto.enum_field(6)
 
 
 @dataclass(eq=False, repr=False)
@@ -514,6 +528,7 @@ class GenerationRequested(betterproto.Message):
     expires_at_running_ms: int = betterproto.uint64_field(6)
     prompt_hmac: bytes = betterproto.bytes_field(7)
     trace: "TraceContext" = betterproto.message_field(8)
+    charge: int = betterproto.uint64_field(9)
 
 
 @dataclass(eq=False, repr=False)
