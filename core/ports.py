@@ -98,8 +98,8 @@ class Projection(Protocol):
     Retryable when too many wait.
     """
 
-    async def rows(self, generation_ids: Sequence[str]) -> Mapping[str, Rows]:
-        """The rows of those generations that exist."""
+    async def rows(self, generation_ids: Sequence[str], *, asker: str = "") -> Mapping[str, Rows]:
+        """The rows of those generations that exist. `asker`: the tenant; when many ask, tenants take turns."""
 
     async def page(
         self, tenant: str, *, before: int, limit: int, status: int, looks: int

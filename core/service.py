@@ -4,10 +4,9 @@ Speaks the messages of the core API and knows nothing of the transport. Changes 
 about open generations are answered from memory, about ended ones from the projection.
 """
 
-import asyncio
 import base64
 import hmac
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -24,6 +23,7 @@ from core.progress import Held, Progress
 from core.prompts import Prompts
 from core.state import Generation
 from core.views import Rows, project, view
+from core.waiters import Waiters
 from core.writer import Writer
 from infra.retry import Retryable
 from schema import fast, limits, pb, validate
@@ -59,7 +59,7 @@ class _Found:
 
 
 class Service:
-    """`max_waiters` bounds the calls that wait; beyond it they are answered at once."""
+    """`max_waiters` bounds the calls that wait; beyond it, those of whoever has most are answered at once."""
 
     def __init__(
         self,
@@ -82,26 +82,20 @@ class Service:
         self._reports = reports
         self._dispatcher = dispatcher
         self._metrics = metrics
-        self._max_waiters = max_waiters
+        self._waiters = Waiters(max_waiters)
         self._stopping = False
-        self._waiting = 0
-        self._waiters: defaultdict[str, list[asyncio.Future[None]]] = defaultdict(list)
+        metrics.waiters.set_function(self._waiters.__len__)
 
     def observe(self, changes: Sequence[Change]) -> None:
         """Wake who waits for an end."""
         for _, after in changes:
             if not after.open:
-                for waiter in self._waiters.pop(after.id, ()):
-                    if not waiter.done():
-                        waiter.set_result(None)
+                self._waiters.ended(after.id)
 
     def stop(self) -> None:
         """Refuse submissions from now on, and let nobody wait."""
         self._stopping = True
-        for waiters in self._waiters.values():
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
+        self._waiters.stop()
 
     async def submit(
         self, items: Sequence[pb.SubmitItem], default: pb.GenerationSpec | None = None
@@ -148,7 +142,7 @@ class Service:
             raise BadRequest("wait_ms", f"may be at most {limits.MAX_WAIT_MS}")
         state = self._writer.open.get(generation_id)
         if state is not None and state.tenant == tenant and wait_ms:
-            await self._wait(generation_id, wait_ms / 1000)
+            await self._waiters.wait(tenant, generation_id, wait_ms / 1000)
         return await self._view(await self._find(tenant, generation_id))
 
     async def list(
@@ -202,33 +196,12 @@ class Service:
             silent_workers=self._reports.silent(),
         )
 
-    async def _wait(self, generation_id: str, wait_s: float) -> None:
-        if self._stopping or self._waiting >= self._max_waiters:
-            return
-        waiter = asyncio.get_running_loop().create_future()
-        waiters = self._waiters[generation_id]
-        waiters.append(waiter)
-        self._waiting += 1
-        self._metrics.waiters.set(self._waiting)
-        try:
-            async with asyncio.timeout(wait_s):
-                await waiter
-        except TimeoutError:
-            pass
-        finally:
-            self._waiting -= 1
-            self._metrics.waiters.set(self._waiting)
-            if waiter in waiters:
-                waiters.remove(waiter)
-            if not waiters and self._waiters.get(generation_id) is waiters:
-                del self._waiters[generation_id]
-
     async def _find(self, tenant: str, generation_id: str) -> _Found:
         state = self._writer.remembered(generation_id)
         if state is not None:
             found = _Found(project(state), state if state.open else None)
         else:
-            rows = (await self._projection.rows([generation_id])).get(generation_id)
+            rows = (await self._projection.rows([generation_id], asker=tenant)).get(generation_id)
             if rows is None:
                 raise NotFound
             found = _Found(rows, None)

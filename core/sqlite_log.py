@@ -23,6 +23,7 @@ from core.sqlite_base import assert_version, open_file, sqlite3, translated
 from core.sqlite_files import LogFiles
 from core.sqlite_wal import WAL_LIMIT_BYTES
 from core.views import Rows
+from infra.fairness import Crowded, Turns
 from infra.retry import Retryable
 
 # aiosqlite takes the module named sqlite3, whichever it is, once, at its import: it gets ours, nobody else does.
@@ -51,21 +52,24 @@ def _nowhere(_: str) -> None:
 
 
 class _Line:
-    """Questions of one kind that wait for the reading thread, at most `most`; aiosqlite would take any number.
+    """Questions of one kind for the reading thread: `at_once` with it, so many more wait. Tenants take turns; aiosqlite
+    would take any number, in the order in which they come, and one tenant's crowd would be everybody's wait.
 
-    One that is given up keeps its place until its turn, and is not read then. `_asked` grows on the event loop and
-    `_answered` on the thread, so neither needs a lock.
+    One that is given up while it is with the thread keeps its place until its turn, and is not read then.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._asked = 0
-        self._answered = 0
+    def __init__(self, most: int, *, at_once: int) -> None:
+        self._turns = Turns(at_once, waiting=max(0, most - at_once))
 
-    async def ask(self, connection: aiosqlite.Connection, question: "Callable[[sqlite3.Connection], T]") -> T:
-        """The answer. Raises Retryable when too many wait already."""
-        if self._asked - self._answered >= self._most:
-            raise Retryable("too many questions to the event log")
+    async def ask(
+        self, connection: aiosqlite.Connection, asker: str, question: "Callable[[sqlite3.Connection], T]"
+    ) -> T:
+        """The answer. Raises Retryable when too many wait already, and this asker's are no fewer than another's."""
+        try:
+            await self._turns.enter(asker)
+        except Crowded:
+            raise Retryable("too many questions to the event log") from None
+        loop = asyncio.get_running_loop()
         given_up = False
 
         def answer(raw: "sqlite3.Connection") -> T:
@@ -74,9 +78,8 @@ class _Line:
                     raise Retryable("nobody waits for the answer")
                 return question(raw)
             finally:
-                self._answered += 1
+                loop.call_soon_threadsafe(self._turns.leave)
 
-        self._asked += 1
         try:
             return await _run(connection, answer)
         except asyncio.CancelledError:
@@ -97,8 +100,8 @@ class SqliteLog:
         max_pages: int = MAX_PAGES,
     ) -> None:
         self._files = LogFiles(path)
-        self._questions = _Line(max_questions)
-        self._pages = _Line(max_pages)
+        self._questions = _Line(max_questions, at_once=2)  # one is read, and one is there when that is done
+        self._pages = _Line(max_pages, at_once=1)
         self._reach = reach
         self._wal_limit_bytes = wal_limit_bytes
         self._stack = AsyncExitStack()
@@ -182,16 +185,18 @@ class SqliteLog:
     async def _open_streams(self, after: int) -> tuple[Sequence[Sequence[Recorded]], int]:
         return await _run(self._reading, lambda c: sqlite_read.open_streams(c, after, STREAMS_PER_READ))
 
-    async def rows(self, generation_ids: Sequence[str]) -> Mapping[str, Rows]:
+    async def rows(self, generation_ids: Sequence[str], *, asker: str = "") -> Mapping[str, Rows]:
         """As `ports.Projection.rows`."""
-        return await self._questions.ask(self._reading, lambda c: sqlite_read.rows(c, generation_ids))
+        return await self._questions.ask(self._reading, asker, lambda c: sqlite_read.rows(c, generation_ids))
 
     async def page(
         self, tenant: str, *, before: int, limit: int, status: int, looks: int
     ) -> tuple[Sequence[Rows], int]:
         """As `ports.Projection.page`."""
         return await self._pages.ask(
-            self._reading, lambda c: sqlite_read.page(c, tenant, before=before, limit=limit, status=status, looks=looks)
+            self._reading,
+            tenant,
+            lambda c: sqlite_read.page(c, tenant, before=before, limit=limit, status=status, looks=looks),
         )
 
     async def prompts(self, generation_ids: Sequence[str]) -> Mapping[str, PromptRow]:

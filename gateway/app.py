@@ -17,6 +17,7 @@ from gateway.config import GatewaySettings
 from gateway.connections import Room, most
 from gateway.context import Context
 from gateway.core_client import SENDERS, Channels, CoreClient, Deadlines
+from gateway.crowd import Crowd
 from gateway.keys import KeyFile, KeyRing, KeysFileError
 from gateway.limits import Limits, Rule, RulesFileError, load_rules
 from gateway.listener import Listener, PortUnavailable
@@ -131,10 +132,13 @@ def _context(
     readiness: Callable[[], Sequence[str]],
 ) -> Context:
     loop = asyncio.get_running_loop()
+    crowd = Crowd(most(settings.gateway_max_connections))
+    metrics.observe_under_way(crowd.__len__)
     return Context(
         core=core,
         links=links,
         keys=keys,
+        crowd=crowd,
         limits=Limits(_rules(settings), now=loop.time, on_refusal=metrics.refused),
         metrics=metrics,
         tracer=HttpTracer(enabled=_tracing_is_on()),

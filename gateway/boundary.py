@@ -12,7 +12,8 @@ import structlog
 from aiohttp import web
 
 from gateway import errors, problems, tracing
-from gateway.context import Context
+from gateway.connections import Connection
+from gateway.context import PLACE, Context
 from gateway.keys import Caller
 from gateway.operations import Operation
 from infra.retry import Retryable
@@ -44,8 +45,11 @@ def _endpoint(context: Context, operation: Operation) -> _Endpoint:
     async def secured(request: web.Request) -> web.StreamResponse:
         request[_LIMITS] = [limits.check_source(name, request.remote or "")]
         caller = keys.caller(request.headers.get("Authorization"))
+        if isinstance(request.protocol, Connection):
+            request.protocol.serves(caller.tenant)
         request[_LIMITS].append(limits.check_key(name, caller.key_id))
-        return await handler(context, request, caller)
+        with context.crowd.place(caller.tenant) as request[PLACE]:
+            return await handler(context, request, caller)
 
     async def public(request: web.Request) -> web.StreamResponse:
         return await handler(context, request, _NOBODY)

@@ -1,16 +1,18 @@
 """Many single items become few calls: whatever waits when a call comes back goes out together with the next one.
 
 No timer: an item that finds a free caller leaves at once, and the busier the service, the larger the batches.
-One submission per call costs 5.7 times as much through grpclib. Generic: knows no gRPC and no HTTP.
+One submission per call costs 5.7 times as much through grpclib. Owners take turns in each batch, and when no more may
+wait, the owner with most items gives way, so that nobody waits behind, or is refused for, the crowd of another.
+Generic: knows no gRPC and no HTTP.
 """
 
 import asyncio
 from asyncio import Future
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, NoReturn, TypeVar
 
 from gateway.errors import Broken, GatewayError, Unavailable
+from infra.fairness import Crowded, FairQueue
 
 I = TypeVar("I")  # noqa: E741  (an item)
 R = TypeVar("R")
@@ -34,9 +36,8 @@ class Coalescer(Generic[I, R]):
     ) -> None:
         self._call = call
         self._max_items = max_items
-        self._max_waiting = max_waiting
         self._timeout_s = timeout_s
-        self._waiting: deque[tuple[I, Future[R], float]] = deque()
+        self._waiting: FairQueue[tuple[I, Future[R], float]] = FairQueue(max_waiting)
         self._arrived = asyncio.Event()
 
     @property
@@ -44,13 +45,16 @@ class Coalescer(Generic[I, R]):
         """Items that no call has taken yet."""
         return len(self._waiting)
 
-    async def put(self, item: I) -> R:
+    async def put(self, item: I, owner: str) -> R:
         """The result of `item`. A caller that goes away before its turn takes it back. Raises Unavailable, Broken."""
-        if len(self._waiting) >= self._max_waiting:
-            raise Unavailable("Too many submissions are being handled.", retry_after_s=1)
         loop = asyncio.get_running_loop()
         result: Future[R] = loop.create_future()
-        self._waiting.append((item, result, loop.time() + self._timeout_s))
+        try:
+            displaced = self._waiting.push(owner, (item, result, loop.time() + self._timeout_s))
+        except Crowded:
+            raise _crowded() from None
+        if displaced is not None and not displaced[1].done():
+            displaced[1].set_exception(_crowded())
         self._arrived.set()
         return await result
 
@@ -66,21 +70,21 @@ class Coalescer(Generic[I, R]):
     def _take(self, now: float) -> list[tuple[I, Future[R], float]]:
         batch: list[tuple[I, Future[R], float]] = []
         waiting = self._waiting
-        while waiting and len(batch) < self._max_items:
-            entry = waiting.popleft()
+        while len(waiting) and len(batch) < self._max_items:
+            entry = waiting.pop()
             if entry[1].done():
                 continue
             if entry[2] - now < self._timeout_s / 2:
                 entry[1].set_exception(Unavailable())
                 continue
             batch.append(entry)
-        if not waiting:
+        if not len(waiting):
             self._arrived.clear()
         return batch
 
     async def _send(self, batch: list[tuple[I, Future[R], float]]) -> None:
         try:
-            results = await self._call([item for item, _, _ in batch], batch[0][2])
+            results = await self._call([item for item, _, _ in batch], min(deadline for _, _, deadline in batch))
             if len(results) != len(batch):
                 raise Broken(f"{len(results)} results for {len(batch)} items")
         except GatewayError as error:
@@ -98,3 +102,7 @@ class Coalescer(Generic[I, R]):
         for _, future, _ in batch:
             if not future.done():
                 future.set_exception(error)
+
+
+def _crowded() -> Unavailable:
+    return Unavailable("Too many submissions are being handled.", retry_after_s=1)

@@ -33,7 +33,11 @@ class GatewaySettings(Settings):
     gateway_max_connections: int = Field(
         10_000, ge=1, description="Clients connected at once; beyond, whoever has kept us waiting longest is cut"
     )
-    gateway_max_waiting: int = Field(5_000, ge=1, description="Submissions held while core is busy; beyond: 503")
+    gateway_max_waiting: int = Field(
+        5_000,
+        ge=1,
+        description="Submissions held while core is busy, and as many other calls; beyond: 503, for whoever has most",
+    )
 
     @property
     def keys_path(self) -> Path:

@@ -1,21 +1,26 @@
 """Who is connected to the public port: at most so many, and nobody who lets an answer lie for long.
 
 A connection that sends nothing, or half of something, or does not read, costs its client nothing and us a file and
-memory. So when the room is full, whoever has kept us waiting longest makes place for who comes next. A connection
-whose request is whole and under way is never cut: if there are only such, the newcomer is.
+memory. So when the room is full, whoever has kept us waiting longest makes place for who comes next, among those who
+have more than their share of the connections: a tenant, or an address of which no tenant is known yet. A connection
+whose request is whole and under way is never cut: if there are only such, the newcomer is; `crowd.py` sees to it that
+there are fewer of them than connections.
 """
 
 import asyncio
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import structlog
 from aiohttp import web
 
 from gateway import errors, problems
+from gateway.limits import source_of
+from infra.fairness import Tally
 
 _log = structlog.get_logger()
+_NEVER = float("inf")
 BACKLOG = 512
 """Connections that asyncio takes from the kernel in one go, before any of them can enter the room."""
 _OTHER_FILES = BACKLOG + 128
@@ -40,6 +45,7 @@ class Room:
         self.send_timeout_s = send_timeout_s
         self.on_cut = on_cut
         self._present: set[Connection] = set()
+        self._owners = Tally()
 
     def __len__(self) -> int:
         return len(self._present)
@@ -47,26 +53,49 @@ class Room:
     def enter(self, newcomer: "Connection") -> None:
         """Takes the newcomer in; when the room is full, somebody goes."""
         self._present.add(newcomer)
+        self._owners.change(newcomer.owner, +1)
         if len(self._present) > self._limit:
-            leaving = min(self._present, key=lambda each: each.kept_us_waiting_since)
-            self._present.discard(leaving)  # now: the next newcomer may come before asyncio says that it is closed
+            leaving = min(self._candidates(), key=lambda each: each.kept_us_waiting_since)
+            self.leave(leaving)  # now: the next newcomer may come before asyncio says that it is closed
             leaving.cut("full")
 
     def leave(self, connection: "Connection") -> None:
         """It is closed."""
-        self._present.discard(connection)
+        if connection in self._present:
+            self._present.discard(connection)
+            self._owners.change(connection.owner, -1)
+
+    def rename(self, connection: "Connection", owner: str) -> None:
+        """It turns out to be another's."""
+        if connection in self._present:
+            self._owners.change(connection.owner, -1)
+            self._owners.change(owner, +1)
+        connection.owner = owner
+
+    def _candidates(self) -> "Collection[Connection]":
+        """Who has kept us waiting of those with more than their share; everybody if all of these are being served."""
+        owners, total = self._owners.owners, len(self._present)
+        heavy = {each for each in self._present if self._owners.of(each.owner) * owners > total}
+        return [each for each in heavy if each.kept_us_waiting_since != _NEVER] or self._present
 
 
 class Connection(web.RequestHandler):
     """aiohttp's connection with our limits, and with problems instead of aiohttp's own error pages."""
 
-    __slots__ = ("_room", "_since", "_unread")
+    __slots__ = ("_room", "_since", "_unread", "owner")
 
     def __init__(self, manager: web.Server, room: Room, *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
         super().__init__(manager, loop=loop, **options)
         self._room = room
         self._since = loop.time()
         self._unread: asyncio.TimerHandle | None = None
+        self.owner = ""
+
+    def serves(self, tenant: str) -> None:
+        """A request on it has shown whose it is."""
+        owner = f"tenant {tenant}"
+        if owner != self.owner:
+            self._room.rename(self, owner)
 
     @property
     def kept_us_waiting_since(self) -> float:
@@ -75,8 +104,8 @@ class Connection(web.RequestHandler):
             return self._since
         request = self._current_request  # of the pinned aiohttp 3.14, as is `_messages`: it tells nobody who waits
         if request is None:
-            return float("inf") if self._messages else self._since
-        return float("inf") if request.content.is_eof() else self._since
+            return _NEVER if self._messages else self._since
+        return _NEVER if request.content.is_eof() else self._since
 
     def cut(self, reason: str) -> None:
         """Close at once, whatever is unsent."""
@@ -86,6 +115,8 @@ class Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        peer = transport.get_extra_info("peername")
+        self.owner = f"source {source_of(str(peer[0]))}" if peer else "source"
         self._room.enter(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:

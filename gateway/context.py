@@ -4,11 +4,17 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from aiohttp import web
+
+from gateway.crowd import Crowd, Place
 from gateway.keys import KeyRing
 from gateway.limits import Limits
 from gateway.metrics import Metrics
 from gateway.ports import Core, Links, Model
 from gateway.tracing import HttpTracer
+
+PLACE = web.RequestKey("place", Place)
+"""Under which a request keeps its place among those under way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +34,7 @@ class Context:
     links: Links
     keys: KeyRing
     limits: Limits
+    crowd: Crowd
     metrics: Metrics
     tracer: HttpTracer
     models: Mapping[str, Model]

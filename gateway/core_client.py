@@ -25,6 +25,7 @@ from gateway.coalescer import Coalescer
 from gateway.errors import Broken, InvalidFields, NotFound, Unavailable
 from gateway.lanes import Lanes
 from gateway.ports import CancelOutcome, Failpoints, Page
+from infra.fairness import Crowded, Turns
 from infra.retry import Permanent, Retryable, retry
 from schema import fast, limits, pb
 
@@ -34,8 +35,9 @@ SENDERS = 2
 _SUBMIT_ATTEMPTS = 3
 _SERVICE = "darkroom.v1.Core"
 _WAIT_MARGIN_S = 5.0
+_CALLS_AT_ONCE = 90
 _WAITS_PER_CHANNEL = 90
-"""Below the 100 streams that core's side allows at once."""
+"""Both below the 100 streams that core's side allows at once on one connection."""
 _CROWDED_S = 1.0
 R = TypeVar("R")
 
@@ -86,6 +88,7 @@ class CoreClient:
         self._get = _method(channels.calls, "Get", fast.GetRequest, fast.GetReply)
         self._list = _method(channels.calls, "List", fast.ListRequest, fast.ListReply)
         self._cancel = _method(channels.calls, "Cancel", fast.CancelRequest, fast.CancelReply)
+        self._turns = Turns(_CALLS_AT_ONCE, waiting=max_waiting)
         waits = [_method(channel, "Get", fast.GetRequest, fast.GetReply) for channel in channels.waits]
         self._waits = Lanes(waits, per_lane=_WAITS_PER_CHANNEL)
         self._submissions: Coalescer[tuple[pb.SubmitItem, Span], pb.SubmitResult] = Coalescer(
@@ -114,32 +117,31 @@ class CoreClient:
 
     async def submit(self, item: pb.SubmitItem) -> pb.SubmitResult:
         """See the port."""
-        return await self._submissions.put((item, trace.get_current_span()))
+        return await self._submissions.put((item, trace.get_current_span()), item.tenant)
 
     async def get(self, tenant: str, generation_id: str, *, wait_s: float = 0.0) -> pb.GenerationView:
         """See the port."""
-        reply: pb.GetReply
+        reply: pb.GetReply | None
         if wait_s:
-            with self._waits.taken() as get:
-                if get is not None:
-                    request = fast.GetRequest(tenant=tenant, generation_id=generation_id, wait_ms=int(wait_s * 1000))
-                    reply = await self._call("Get", get, request, wait_s + _WAIT_MARGIN_S)
-                    return reply.generation
+            request = fast.GetRequest(tenant=tenant, generation_id=generation_id, wait_ms=int(wait_s * 1000))
+            reply = await self._waits.call(tenant, lambda get: self._call("Get", get, request, wait_s + _WAIT_MARGIN_S))
+            if reply is not None:
+                return reply.generation
             await asyncio.sleep(min(wait_s, _CROWDED_S))  # too many wait already: this one looks now and then
         request = fast.GetRequest(tenant=tenant, generation_id=generation_id)
-        reply = await self._call("Get", self._get, request, self._deadlines.call_s)
+        reply = await self._in_turn(tenant, "Get", self._get, request)
         return reply.generation
 
     async def page(self, tenant: str, *, size: int, cursor: str, status: int) -> Page:
         """See the port."""
         request = fast.ListRequest(tenant=tenant, page_size=size, cursor=cursor, status=pb.GenerationStatus(status))
-        reply: pb.ListReply = await self._call("List", self._list, request, self._deadlines.call_s)
+        reply: pb.ListReply = await self._in_turn(tenant, "List", self._list, request)
         return Page(generations=reply.generations, next_cursor=reply.next_cursor)
 
     async def cancel(self, tenant: str, generation_id: str) -> CancelOutcome:
         """See the port."""
         request = fast.CancelRequest(tenant=tenant, generation_id=generation_id)
-        reply: pb.CancelReply = await self._call("Cancel", self._cancel, request, self._deadlines.call_s)
+        reply: pb.CancelReply = await self._in_turn(tenant, "Cancel", self._cancel, request)
         return CancelOutcome(cancelled=reply.cancelled, generation=reply.generation)
 
     async def _send(self, entries: Sequence[tuple[pb.SubmitItem, Span]], deadline: float) -> Sequence[pb.SubmitResult]:
@@ -166,6 +168,16 @@ class CoreClient:
                 raise Broken(str(error)) from error
         await self._failpoints.reach("gateway.after_submit")
         return reply.results
+
+    async def _in_turn(self, tenant: str, name: str, method: Callable[[Any], Any], request: Any) -> Any:
+        """A call that core answers at once. grpclib would let those beyond its streams queue as they come."""
+        try:
+            async with asyncio.timeout(self._deadlines.call_s), self._turns.turn(tenant):
+                return await self._call(name, method, request, self._deadlines.call_s)
+        except Crowded:
+            raise Unavailable("Too many requests are being handled.", retry_after_s=1) from None
+        except TimeoutError:
+            raise Unavailable from None
 
     async def _call(self, name: str, method: Callable[[Any], Any], request: Any, deadline_s: float) -> Any:
         try:

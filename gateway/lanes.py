@@ -1,14 +1,18 @@
 """A few connections shared by many long calls, each connection carrying a bounded number.
 
 HTTP/2 peers allow some 100 streams at once on one connection, and grpclib lets further calls queue for one. Calls that
-wait a minute for a generation's end would so block everything else: they get lanes of their own, and no queue.
+wait a minute for a generation's end would so block everything else: they get lanes of their own, and no queue. When all
+are taken, the tenant that holds most gives one up to a tenant that holds less.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from infra.fairness import Seats
+
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Lanes(Generic[T]):
@@ -17,17 +21,28 @@ class Lanes(Generic[T]):
     def __init__(self, lanes: Sequence[T], *, per_lane: int) -> None:
         self._lanes = tuple(lanes)
         self._busy = [0] * len(self._lanes)
-        self._per_lane = per_lane
+        self._seats = Seats(per_lane * len(self._lanes))
 
-    @contextmanager
-    def taken(self) -> Iterator[T | None]:
-        """The least busy lane, held inside; None when all are full."""
+    async def call(self, owner: str, make: Callable[[T], Awaitable[R]]) -> R | None:
+        """What a call on the least busy lane gives; None when all are full, or when its place was needed meanwhile."""
+        try:
+            async with asyncio.timeout(None) as needed:
+                seat = self._seats.take(owner, lambda: needed.reschedule(0))
+                if seat is None:
+                    return None
+                try:
+                    return await self._on_the_least_busy(make)
+                finally:
+                    seat.leave()
+        except TimeoutError:
+            if needed.expired():
+                return None
+            raise
+
+    async def _on_the_least_busy(self, make: Callable[[T], Awaitable[R]]) -> R:
         index = min(range(len(self._busy)), key=self._busy.__getitem__)
-        if self._busy[index] >= self._per_lane:
-            yield None
-            return
         self._busy[index] += 1
         try:
-            yield self._lanes[index]
+            return await make(self._lanes[index])
         finally:
             self._busy[index] -= 1

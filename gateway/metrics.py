@@ -39,6 +39,9 @@ class Metrics:
         self._connections = Gauge(
             "darkroom_gateway_connections", "Clients connected to the public port", registry=self.registry
         )
+        self._under_way = Gauge(
+            "darkroom_gateway_requests_under_way", "Requests of tenants that are being answered", registry=self.registry
+        )
         self.batch_items = Histogram(
             "darkroom_gateway_submit_batch_items",
             "Submissions that went to core in one call",
@@ -69,6 +72,10 @@ class Metrics:
     def observe_connections(self, present: Callable[[], int]) -> None:
         """Has the gauge read this whenever it is collected."""
         self._connections.set_function(present)
+
+    def observe_under_way(self, requests: Callable[[], int]) -> None:
+        """Has the gauge read this whenever it is collected."""
+        self._under_way.set_function(requests)
 
     def cut(self, reason: str) -> None:
         """One connection has been cut."""

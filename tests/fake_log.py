@@ -121,7 +121,7 @@ class FakeLog:
     async def known(self, generation_ids: Sequence[str]) -> Collection[str]:
         return [each for each in generation_ids if each in self._streams]
 
-    async def rows(self, generation_ids: Sequence[str]) -> Mapping[str, Rows]:
+    async def rows(self, generation_ids: Sequence[str], *, asker: str = "") -> Mapping[str, Rows]:
         return {each: self._rows[each] for each in generation_ids if each in self._rows}
 
     async def page(

@@ -59,7 +59,7 @@ def allowed(path: Path, name: str) -> bool:
     if here in SERVICES and target == "schema":
         return True
     if here in SERVICES and target == "infra":
-        return path.name in COMPOSITION or name.startswith(("infra.retry", "infra.loops"))
+        return path.name in COMPOSITION or name.startswith(("infra.retry", "infra.loops", "infra.fairness"))
     return False
 
 

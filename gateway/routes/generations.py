@@ -8,7 +8,7 @@ from aiohttp import web
 from pydantic_core import to_json
 
 from gateway import body, errors, submissions, tracing, views
-from gateway.context import Context
+from gateway.context import PLACE, Context
 from gateway.keys import Caller
 from gateway.models import requests, responses
 from gateway.operations import Answer, Parameter, operation
@@ -191,12 +191,26 @@ async def _waited(
     while True:
         asked_s = min(max(end - now(), 0.0), _WAIT_SLICE_S)
         asked_at = now()
-        view = await context.core.get(tenant, generation_id, wait_s=asked_s)
+        view = await _asked(context, request, tenant, generation_id, asked_s)
+        if view is None:
+            return await context.core.get(tenant, generation_id)
         gone = request.transport is None  # the client has hung up: it shall not hold a lane until its wait is over
         if views.has_ended(view) or gone or context.draining.is_set() or now() >= end:
             return view
-        if now() - asked_at < asked_s / 2:  # core answers waits early while it stops
+        if now() - asked_at < asked_s / 2:  # core answers waits early while it stops, and when its places are needed
             await asyncio.sleep(min(_EARLY_S, end - now()))
+
+
+async def _asked(
+    context: Context, request: web.Request, tenant: str, generation_id: str, wait_s: float
+) -> pb.GenerationView | None:
+    """What core answers; None when the request's place is needed for others meanwhile."""
+    try:
+        async with asyncio.timeout(None) as limit:
+            with request[PLACE].once_needed(lambda: limit.reschedule(0)):
+                return await context.core.get(tenant, generation_id, wait_s=wait_s)
+    except TimeoutError:
+        return None
 
 
 @operation(

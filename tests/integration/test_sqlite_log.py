@@ -297,6 +297,45 @@ async def test_questions_that_wait_are_bounded_also_when_nobody_waits_for_their_
         assert list(await words) == ["gen_1"]
 
 
+@pytest.mark.asyncio
+async def test_one_tenants_crowd_of_questions_is_neither_in_front_of_anothers_nor_instead_of_it(path: Path) -> None:
+    there, go_on = threading.Event(), threading.Event()
+
+    def long_question(_: "sqlite3.Connection") -> None:
+        there.set()
+        assert go_on.wait(10)
+
+    order: list[str] = []
+
+    async def ask(asker: str, *, page: bool) -> None:
+        try:
+            if page:
+                await log.page(asker, before=0, limit=1, status=0, looks=1)
+            else:
+                await log.rows(["gen_1"], asker=asker)
+        except Retryable:
+            asker = f"{asker} is refused"
+        order.append(asker)
+
+    async with SqliteLog(path, max_questions=20, max_pages=20) as log:
+        await log.append(submission("gen_1"))
+        for page in (False, True):
+            there.clear()
+            go_on.clear()
+            first = asyncio.create_task(_run(log._reading, long_question), name="first")
+            await eventually(there.is_set)
+            crowd = [asyncio.create_task(ask("ann", page=page), name=f"{number}") for number in range(20)]
+            await asyncio.sleep(0)
+            late = [asyncio.create_task(ask("bob", page=page), name=f"b{number}") for number in range(3)]
+            await eventually(lambda: order.count("ann is refused") == 3)
+            go_on.set()
+            await asyncio.wait({first, *crowd, *late})
+            served = [each for each in order if each in ("ann", "bob")]
+            assert [len(served), served.count("bob")] == [20, 3]
+            assert served[:9].count("bob") == 3, served
+            order.clear()
+
+
 def test_the_pinned_place_where_a_whole_transaction_runs_on_aiosqlites_thread() -> None:
     assert importlib.metadata.version("aiosqlite") == "0.22.1", "read _run in core/sqlite_log.py again"
     assert vars(sys.modules["aiosqlite.core"])["sqlite3"] is sqlite3

@@ -124,9 +124,9 @@ class SimLog:
         await self._read()
         return await self._disk.content.known(generation_ids)
 
-    async def rows(self, generation_ids: Sequence[str]) -> Mapping[str, Rows]:
+    async def rows(self, generation_ids: Sequence[str], *, asker: str = "") -> Mapping[str, Rows]:
         await self._read()
-        return await self._disk.content.rows(generation_ids)
+        return await self._disk.content.rows(generation_ids, asker=asker)
 
     async def page(
         self, tenant: str, *, before: int, limit: int, status: int, looks: int

@@ -116,6 +116,24 @@ def test_waiters_are_bounded() -> None:
     virtual_time.run(main())
 
 
+def test_a_tenant_that_waits_on_all_places_is_answered_early_for_another_and_no_further_than_half() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with World().core(max_waiters=4) as core, asyncio.TaskGroup() as group:
+            await core.service.submit([item("a"), item("b", tenant="bob")])
+            begun = loop.time()
+            ann = [group.create_task(core.service.get("ann", "a", 10_000), name=f"a{number}") for number in range(4)]
+            await asyncio.sleep(1)
+            bob = [group.create_task(core.service.get("bob", "b", 10_000), name=f"b{number}") for number in range(3)]
+            await asyncio.sleep(1)
+            assert sum(each.done() for each in ann) == 2
+            assert sum(each.done() for each in bob) == 1
+            await asyncio.wait({*ann, *bob})
+            assert loop.time() == begun + 11
+
+    virtual_time.run(main())
+
+
 def test_lists_are_paged_newest_first_by_tenant_and_status() -> None:
     async def main() -> None:
         world = World()

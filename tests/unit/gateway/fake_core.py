@@ -50,6 +50,8 @@ class FakeCore:
     probes: int = 0
     hold_probes: asyncio.Event | None = None
     hold_waits: asyncio.Event | None = None
+    hold_lists: asyncio.Event | None = None
+    lists: list[str] = field(default_factory=list)
     models_reply: pb.ModelsReply = field(default_factory=pb.ModelsReply)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -83,6 +85,9 @@ class FakeCore:
 
     async def list(self, request: pb.ListRequest) -> pb.ListReply:
         """Newest first."""
+        self.lists.append(request.tenant)
+        if self.hold_lists is not None:
+            await self.hold_lists.wait()
         self._maybe_refuse()
         mine = [each for each in reversed(self.stored.values()) if each.tenant == request.tenant]
         wanted = [each.view for each in mine if int(request.status) in (0, int(each.view.status))]

@@ -52,11 +52,11 @@ async def coalescing(
 async def test_what_arrives_while_two_calls_are_under_way_goes_out_together() -> None:
     line = Line()
     async with coalescing(line) as put, asyncio.TaskGroup() as group:
-        tasks = [group.create_task(put.put(0))]
+        tasks = [group.create_task(put.put(0, "ann"))]
         await eventually(lambda: len(line.batches) == 1)
-        tasks.append(group.create_task(put.put(1)))
+        tasks.append(group.create_task(put.put(1, "ann")))
         await eventually(lambda: len(line.batches) == 2)
-        tasks += [group.create_task(put.put(number)) for number in range(2, 50)]
+        tasks += [group.create_task(put.put(number, "ann")) for number in range(2, 50)]
         await eventually(lambda: put.waiting == 48)
         line.go.set()
         assert [await task for task in tasks] == [f"r{number}" for number in range(50)]
@@ -69,7 +69,7 @@ async def test_no_call_has_more_items_than_it_may() -> None:
     line = Line()
     line.go.set()
     async with coalescing(line, max_items=7) as put, asyncio.TaskGroup() as group:
-        tasks = [group.create_task(put.put(number)) for number in range(40)]
+        tasks = [group.create_task(put.put(number, "ann")) for number in range(40)]
     assert [task.result() for task in tasks] == [f"r{number}" for number in range(40)]
     assert max(len(batch) for batch in line.batches) == 7
     assert sorted(item for batch in line.batches for item in batch) == list(range(40))
@@ -82,12 +82,12 @@ async def test_a_failed_call_fails_its_items_and_the_next_goes_on() -> None:
     line.error = Unavailable()
     async with coalescing(line) as put:
         with pytest.raises(Unavailable):
-            await put.put(1)
+            await put.put(1, "ann")
         line.error = None
-        assert await put.put(2) == "r2"
+        assert await put.put(2, "ann") == "r2"
         line.short = 1
         with pytest.raises(Broken):
-            await put.put(3)
+            await put.put(3, "ann")
 
 
 @pytest.mark.asyncio
@@ -95,13 +95,13 @@ async def test_a_full_line_refuses_at_once() -> None:
     line = Line()
     async with coalescing(line, max_waiting=2) as put, asyncio.TaskGroup() as group:
         for number in range(2):
-            group.create_task(put.put(number))
+            group.create_task(put.put(number, "ann"))
             await eventually(line.has_batches(number + 1))
         for number in (2, 3):
-            group.create_task(put.put(number))
+            group.create_task(put.put(number, "ann"))
         await eventually(lambda: put.waiting == 2)
         with pytest.raises(Unavailable):
-            await put.put(4)
+            await put.put(4, "ann")
         line.go.set()
 
 
@@ -110,7 +110,7 @@ async def test_what_waited_too_long_is_never_sent() -> None:
     line = Line()
     async with coalescing(line, timeout_s=0.05) as put, asyncio.TaskGroup() as group:
         for number in range(2):
-            group.create_task(put.put(number))
+            group.create_task(put.put(number, "ann"))
             await eventually(line.has_batches(number + 1))
         late = group.create_task(_refused(put, 2))
         loop = asyncio.get_running_loop()
@@ -135,12 +135,12 @@ async def test_nothing_is_sent_with_too_little_time_to_be_answered() -> None:
     made = Coalescer(call, max_items=100, max_waiting=1000, timeout_s=0.4)
     async with asyncio.TaskGroup() as group:
         sender = group.create_task(made.run())
-        first = group.create_task(made.put(1))
+        first = group.create_task(made.put(1, "ann"))
         await eventually(lambda: len(left) == 1)
         late = group.create_task(_refused(made, 2))
         end = loop.time() + 0.25
         await eventually(lambda: loop.time() > end)
-        fresh = group.create_task(made.put(3))
+        fresh = group.create_task(made.put(3, "ann"))
         await eventually(lambda: made.waiting == 2)
         go.set()
         await late
@@ -152,14 +152,14 @@ async def test_nothing_is_sent_with_too_little_time_to_be_answered() -> None:
 
 async def _refused(put: Coalescer[int, str], item: int) -> None:
     with pytest.raises(Unavailable):
-        await put.put(item)
+        await put.put(item, "ann")
 
 
 @pytest.mark.asyncio
 async def test_a_caller_that_goes_away_takes_nobody_with_it() -> None:
     line = Line()
     async with coalescing(line) as put, asyncio.TaskGroup() as group:
-        tasks = [group.create_task(put.put(number)) for number in range(3)]
+        tasks = [group.create_task(put.put(number, "ann")) for number in range(3)]
         await eventually(lambda: line.batches == [[0, 1, 2]])
         tasks[1].cancel()
         await asyncio.wait({tasks[1]})
@@ -175,3 +175,29 @@ async def test_at_the_end_nobody_is_left_waiting() -> None:
             task = group.create_task(_refused(put, 1))
             await eventually(lambda: line.batches == [[1]])
     assert task.done()
+
+
+@pytest.mark.asyncio
+async def test_nobody_waits_behind_another_s_crowd_or_is_refused_for_it() -> None:
+    line = Line()
+    async with coalescing(line, max_items=10, max_waiting=50) as put, asyncio.TaskGroup() as group:
+        for number in range(2):
+            group.create_task(put.put(number, "ann"))
+            await eventually(line.has_batches(number + 1))
+        ann = [group.create_task(_result_of(put, number, "ann")) for number in range(100, 150)]
+        await eventually(lambda: put.waiting == 50)
+        assert await _result_of(put, 1000, "ann") is None
+        bob = [group.create_task(_result_of(put, number, "bob")) for number in range(25)]
+        await eventually(lambda: sum(each.done() for each in ann) == 25, what="the newest of the larger crowd go")
+        assert await _result_of(put, 1001, "bob") is None
+        line.go.set()
+    assert [each.result() for each in bob] == [f"r{number}" for number in range(25)]
+    assert [each.result() for each in ann] == [f"r{number}" for number in range(100, 125)] + [None] * 25
+    assert sorted(line.batches[2]) == [*range(5), *range(100, 105)], "tenants take turns in each batch"
+
+
+async def _result_of(put: Coalescer[int, str], item: int, owner: str) -> str | None:
+    try:
+        return await put.put(item, owner)
+    except Unavailable:
+        return None

@@ -82,14 +82,60 @@ async def test_a_request_under_way_is_never_cut_for_a_newcomer(tmp_path: Path) -
         wait = {"Prefer": "wait=20"}
         async with asyncio.TaskGroup() as group:
             waiting = [
-                group.create_task(gateway.call("GET", f"/v1/generations/{made}", headers=wait)) for _ in range(LIMIT)
+                group.create_task(gateway.call("GET", f"/v1/generations/{made}", headers=wait))
+                for _ in range(LIMIT - 1)
             ]
-            await counted(gateway, f"darkroom_gateway_connections {LIMIT}.0")
-            for _ in range(3):
-                with await dial(gateway, b"") as newcomer:
-                    assert await cut(newcomer)
+            await counted(gateway, f"darkroom_gateway_connections {LIMIT - 1}.0")
+            newcomers = [await dial(gateway, b"") for _ in range(4)]
+            for each in newcomers[:-1]:
+                assert await cut(each)
+            for each in newcomers:
+                each.close()
             await gateway.core.move(made, pb.GenerationStatus.CANCELLED, pb.ImageStatus.DROPPED)
-        assert [task.result().status for task in waiting] == [200] * LIMIT
+        assert [task.result().status for task in waiting] == [200] * (LIMIT - 1)
+
+
+@pytest.mark.asyncio
+async def test_a_tenant_that_waits_on_every_connection_it_gets_leaves_room_for_another(tmp_path: Path) -> None:
+    """Its newest wait is answered early, with what is, for the sake of a tenant that has fewer requests under way."""
+    async with rig(tmp_path, tenants=("alice", "bob"), gateway_max_connections=10) as gateway:
+        made = (await gateway.submit(headers={"Connection": "close"})).body["id"]
+        headers = {"Prefer": "wait=50", "Connection": "close"}
+
+        async def wait() -> int:
+            return (await gateway.call("GET", f"/v1/generations/{made}", headers=headers)).status
+
+        async with asyncio.TaskGroup() as group:
+            waits = [group.create_task(wait()) for _ in range(9)]
+            await eventually(lambda: len(gateway.core.gets) == 9)
+            assert await wait() == 503, "one tenant has as many under way as there may be"
+            body = {"prompt": "bob's"}
+            for _ in range(20):
+                answer = await gateway.call(
+                    "POST", "/v1/generations", body, {"Connection": "close"}, key=gateway.keys["bob"]
+                )
+                assert answer.status == 202
+            assert sum(each.done() for each in waits) == 1, "which is not asked again for each request of the other"
+            await gateway.core.move(made, pb.GenerationStatus.CANCELLED, pb.ImageStatus.DROPPED)
+        assert [each.result() for each in waits] == [200] * 9
+
+
+@pytest.mark.asyncio
+async def test_who_holds_more_than_its_share_of_the_connections_loses_them_first(tmp_path: Path) -> None:
+    """A tenant that keeps one connection, idle for longest, keeps it while an address opens one after another."""
+    async with rig(tmp_path, gateway_max_connections=LIMIT) as gateway:
+        assert (await gateway.call("GET", "/v1/models")).status == 200
+        slow = [await dial(gateway, HALF_HEAD) for _ in range(3 * LIMIT)]
+        try:
+            for each in slow[: 2 * LIMIT]:
+                assert await cut(each)
+            (kept,) = gateway.session.connector._conns.values()  # type: ignore[union-attr]
+            assert len(kept) == 1
+            assert kept[0][0].is_connected()
+            assert (await gateway.call("GET", "/v1/models")).status == 200
+        finally:
+            for each in slow:
+                each.close()
 
 
 @pytest.mark.asyncio

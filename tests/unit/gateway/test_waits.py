@@ -11,6 +11,7 @@ import pytest_asyncio
 from gateway.routes import generations
 from tests.eventually import eventually
 from tests.unit.gateway.harness import Rig, rig
+from tests.unit.gateway.test_connections import counted
 
 
 @pytest_asyncio.fixture
@@ -101,3 +102,23 @@ async def test_many_waits_hold_up_neither_submissions_nor_looks(gateway: Rig) ->
         await gateway.core.move(path.rpartition("/")[2], 3, 3)
         gateway.core.hold_waits.set()
         assert {await each for each in waiting} == {200}
+
+
+@pytest.mark.asyncio
+async def test_calls_of_a_crowd_take_turns_with_those_of_others(gateway: Rig) -> None:
+    """Beyond its streams grpclib lets calls queue as they come, a tenant's crowd before everybody else."""
+    gateway.core.hold_lists = asyncio.Event()
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session, asyncio.TaskGroup() as group:
+
+        async def look(tenant: str) -> int:
+            headers = {"Authorization": f"Bearer {gateway.keys[tenant]}"}
+            async with session.get(f"{gateway.base}/v1/generations", headers=headers) as answer:
+                return answer.status
+
+        crowd = [group.create_task(look("alice")) for _ in range(200)]
+        await eventually(lambda: len(gateway.core.lists) == 90, 30, what="as many calls as may be under way")
+        other = [group.create_task(look("bob")) for _ in range(3)]
+        await counted(gateway, "darkroom_gateway_requests_under_way 203.0")
+        gateway.core.hold_lists.set()
+    assert {each.result() for each in (*crowd, *other)} == {200}
+    assert gateway.core.lists[90:100].count("bob") == 3, gateway.core.lists[90:100]

@@ -1,0 +1,59 @@
+"""Calls that wait for the end of a generation: so many, shared out among tenants. Knows nothing of what they ask.
+
+When all places are taken, the tenant with most of them gives one up to a tenant with fewer: that call is answered
+early, as those are for which there is no place at all.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable
+
+from infra.fairness import Seats
+
+
+class Waiters:
+    """At most `limit` calls."""
+
+    def __init__(self, limit: int) -> None:
+        self._seats = Seats(limit)
+        self._waiting: defaultdict[str, dict[asyncio.Future[None], None]] = defaultdict(dict)
+        self._stopping = False
+
+    def __len__(self) -> int:
+        return len(self._seats)
+
+    async def wait(self, tenant: str, generation_id: str, wait_s: float) -> None:
+        """Until the generation has ended, or that long, or not at all when there is no room."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        seat = None if self._stopping else self._seats.take(tenant, lambda: _wake([waiter]))
+        if seat is None:
+            return
+        self._waiting[generation_id][waiter] = None
+        try:
+            async with asyncio.timeout(wait_s):
+                await waiter
+        except TimeoutError:
+            pass
+        finally:
+            seat.leave()
+            others = self._waiting[generation_id]
+            others.pop(waiter, None)
+            if not others:
+                del self._waiting[generation_id]
+
+    def ended(self, generation_id: str) -> None:
+        """Wake all who wait for this one."""
+        if generation_id in self._waiting:
+            _wake(self._waiting[generation_id])
+
+    def stop(self) -> None:
+        """Let nobody wait from now on."""
+        self._stopping = True
+        for waiters in self._waiting.values():
+            _wake(waiters)
+
+
+def _wake(waiters: Iterable[asyncio.Future[None]]) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)
