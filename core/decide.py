@@ -206,7 +206,9 @@ def _rendered(command: c.RecordRendered) -> Event:
 def _attempt_failed(image: Image, command: c.RecordAttemptFailed) -> tuple[Event, ...]:
     """Reports of attempts that lost are ignored: only the current attempt or the current dispatch may speak."""
     current = command.attempt_id == image.attempt_id or command.dispatch >= image.dispatches
-    if image.decided or image.phase is Phase.PENDING or command.attempt_id in image.over or not current:
+    # A worker that refuses a job may be quicker than the record of its dispatch.
+    not_sent = image.phase is Phase.PENDING and command.dispatch <= image.dispatches
+    if image.decided or not_sent or command.attempt_id in image.over or not current:
         return ()
     failed = e.ImageAttemptFailed(
         index=image.index,

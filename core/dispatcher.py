@@ -112,6 +112,10 @@ class Dispatcher:
                 return self._backlog.position((state.id, image.index)) or 1
         return 0
 
+    def is_sending(self, ref: Ref) -> bool:
+        """Whether the image is between being chosen and being recorded as sent."""
+        return ref in self._sending
+
     def postpone(self, ref: Ref) -> None:
         """A worker has the image in hand."""
         self._runway.postpone(ref, self._now_ms() + self._policy.patience.after_report_ms())

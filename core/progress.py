@@ -5,8 +5,9 @@ right later, such as who drops a copy of a job.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from core.decide import convicted
 from core.draft import Change
@@ -21,11 +22,22 @@ _MAX_WORKERS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """One image that a worker says it holds."""
+    """One image that a worker says it holds. `dispatch` is 0 for a worker that does not say which."""
 
     ref: Ref
     running: bool
     step: int
+    dispatch: int = 0
+
+
+class Shipping(Protocol):
+    """Who sends images out."""
+
+    def postpone(self, ref: Ref) -> None:
+        """A worker has the image in hand."""
+
+    def is_sending(self, ref: Ref) -> bool:
+        """Whether the image is between being chosen and being recorded as sent."""
 
 
 @dataclass(slots=True)
@@ -93,16 +105,16 @@ class Progress:
             now = asyncio.get_running_loop().time()
             self._known.setdefault(ref[0], _Steps()).starters[ref[1]] = (worker_id, now)
 
-    def report(self, worker_id: str, held: Sequence[Held], postpone: Callable[[Ref], None]) -> list[bool]:
-        """Which images the worker should keep; `postpone` is told of those that are in good hands."""
+    def report(self, worker_id: str, held: Sequence[Held], shipping: Shipping) -> list[bool]:
+        """Which images the worker should keep; `shipping` hears of those that are in good hands."""
         self._workers.saw(worker_id)
         wanted = []
         for each in held:
-            keep = self._wanted(each, worker_id)
+            keep = self._wanted(each, worker_id, shipping)
             wanted.append(keep)
             if keep:
                 self._note_step(each)
-                postpone(each.ref)
+                shipping.postpone(each.ref)
         return wanted
 
     def live(self, state: Generation, position: int) -> Live:
@@ -113,25 +125,31 @@ class Progress:
         steps = tuple(known.steps.get(index, 0) for index in range(len(state.images)))
         return Live(backlog_position=position, steps=steps, revision=known.revision)
 
-    def _wanted(self, held: Held, worker_id: str) -> bool:
+    def _wanted(self, held: Held, worker_id: str, shipping: Shipping) -> bool:
         """No for what has ended or is decided; and no for a waiting copy of what was started and not heard of.
 
         Whoever started it may be dead, and the image may have killed it. So its copies must not run among others:
         once its recheck has passed, core sends the image out again to run alone. And when it has been started
         alone often enough, no copy runs at all. (A worker that starts an image alone runs it at once; half a
-        visibility timeout later the queue has delivered a copy, be it to the same worker, started anew.)
+        visibility timeout later the queue has delivered a copy, be it to the same worker, restarted.)
+
+        A dispatch is sent before it is recorded. Until then the image looks as it did before: started by a worker
+        that may be dead. So a dispatch newer than the recorded one is wanted, and from a worker that does not say
+        which one it holds, any copy of an image that is being sent now; else the job would be deleted by the very
+        worker it was sent to, and wait for the next recheck.
         """
         state = self._states.get(held.ref[0])
         if state is None or not held.ref[1] < len(state.images) or state.images[held.ref[1]].decided:
             return False
-        known = self._known.get(state.id)
+        image, known = state.images[held.ref[1]], self._known.get(state.id)
         starter, at_s = (known.starters.get(held.ref[1]) if known else None) or ("", 0.0)
         if held.running:
             return True
-        if convicted(state.images[held.ref[1]]):
+        if convicted(image):
             fresh = asyncio.get_running_loop().time() - at_s < self._visibility_s / 2
             return starter == worker_id and fresh
-        return starter in {"", worker_id}
+        on_its_way = held.dispatch > image.dispatches or (not held.dispatch and shipping.is_sending(held.ref))
+        return on_its_way or starter in {"", worker_id}
 
     def _note_step(self, held: Held) -> None:
         known = self._known.setdefault(held.ref[0], _Steps())

@@ -184,9 +184,11 @@ class Service:
                 validate.model_report(each)
         except validate.Invalid as invalid:
             raise BadRequest(invalid.field, invalid.reason) from None
-        images = [Held((each.image.generation_id, each.image.index), each.running, each.step) for each in held]
+        images = [
+            Held((each.image.generation_id, each.image.index), each.running, each.step, each.dispatch) for each in held
+        ]
         self._reports.report(worker_id, models)
-        return self._progress.report(worker_id, images, self._dispatcher.postpone)
+        return self._progress.report(worker_id, images, self._dispatcher)
 
     def models(self) -> pb.ModelsReply:
         """What the workers that report have said of their models."""

@@ -39,6 +39,7 @@ class CoreClient:
                     image=pb.ImageRef(generation_id=each.generation_id, index=each.index),
                     running=each.running,
                     step=each.step,
+                    dispatch=each.dispatch,
                 )
                 for each in held
             ],

@@ -1,7 +1,7 @@
 """The last steps of an image: its reply, and only when that is accepted the deletion of its message."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
@@ -13,6 +13,10 @@ from worker.types import Batch, Failed, Held, Settled, State, Uploaded
 from worker.window import Window
 
 _log = structlog.get_logger()
+
+
+GiveBack = Callable[[Sequence[str]], Awaitable[None]]
+"""Shows messages to other workers at once, by their receipts. Best effort: the visibility timeout does it otherwise."""
 
 
 class Finisher:
@@ -29,6 +33,7 @@ class Finisher:
         metrics: Metrics,
         failpoints: Failpoints,
         recorder: Recorder,
+        give_back: GiveBack,
     ) -> None:
         self._window = window
         self._outbox = outbox
@@ -38,6 +43,7 @@ class Finisher:
         self._metrics = metrics
         self._failpoints = failpoints
         self._recorder = recorder
+        self._give_back = give_back
 
     async def started(self, batch: Batch) -> None:
         """Returns once the reply queue has accepted a `started` for every member."""
@@ -61,7 +67,9 @@ class Finisher:
             self._metrics.failed.labels(failure=item.failure.name.lower()).inc()
             _log.warning("attempt.failed", image=held.id, failure=item.failure.name, detail=item.detail)
         await self._failpoints.reach("worker.reply_sent")
-        self._window.settle(held)
+        spared = self._window.settle(held, picture=isinstance(item, Uploaded))
+        if spared:
+            await self._give_back(spared)
         return Settled(held=held, began_s=began, error=item.detail if isinstance(item, Failed) else "")
 
     async def delete(self, settled: Settled) -> None:

@@ -75,6 +75,8 @@ class Holding:
     index: int
     running: bool
     step: int
+    dispatch: int = 0
+    """The newest dispatch of it that is held; 0: unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

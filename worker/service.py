@@ -170,7 +170,11 @@ class Worker:
             metrics=self._shared.metrics,
             failpoints=self._ports.failpoints,
             recorder=self._ports.recorder,
+            give_back=self._give_back,
         )
+
+    async def _give_back(self, receipts: Sequence[str]) -> None:
+        await self._receiver.release(receipts)
 
     def _build_line(self) -> Line:
         ports, tuning, shared = self._ports, self._tuning, self._shared

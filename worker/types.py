@@ -101,7 +101,8 @@ class State(Enum):
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Held:
-    """A job in the window, from receipt to deletion. `receipts`: message id to receipt, the copies included.
+    """A job in the window, from receipt to deletion. `receipts`: message id to receipt, the copies included; `newer`:
+    those of a newer dispatch than the one that is worked on, which only a picture answers too.
 
     `existed_s`: when it was requested, in the worker's clock, as far as the two clocks agree.
     """
@@ -116,6 +117,7 @@ class Held:
     attempt_id: str = ""
     step: int = 0
     unwanted: bool = False
+    newer: set[str] = field(default_factory=set)
     gpu_s: float = 0.0
     wait_s: float = 0.0
     wait_reason: str = ""

@@ -80,6 +80,7 @@ class Inquiry:
                 index=held.job.image.index,
                 running=held.state in (State.RUNNING, State.FINISHING),
                 step=held.step,
+                dispatch=held.job.dispatch,
             )
             for held in members
         ]
@@ -92,8 +93,9 @@ class Inquiry:
             _log.debug("still_wanted.failed", error=type(error).__name__)
             return
         self._shunned_until_s = 0.0
-        for held, keep in zip(members, wanted, strict=False):
-            if not keep:
+        for held, asked, keep in zip(members, holdings, wanted, strict=False):
+            # A newer dispatch may have come while the answer was on its way, which speaks of the older one.
+            if not keep and held.job.dispatch == asked.dispatch:
                 await self._drop(held)
 
     async def _drop(self, held: Held) -> None:

@@ -5,7 +5,8 @@ The receiver offers, the GPU loop takes, the finishing line settles and lets go;
 
 **Duplicates.** A message for an image that is held already is *attached*: its receipt is kept, its visibility is
 extended and it is deleted together with the first one, so no copy goes before a reply is accepted, and nothing
-depends on anybody sending it again. A newer dispatch takes the place of one that still waits. Once any of them says
+depends on anybody sending it again. A newer dispatch takes the place of one that still waits; one that comes later is
+given back unless a picture has answered both. Once any of them says
 solo it stays so: the number of its deliveries, which its sender does not know, may have said it.
 A message of a dispatch that this worker has settled (its reply was accepted) is deleted at once.
 """
@@ -88,8 +89,10 @@ class Window:
         if message_id not in held.receipts and len(held.receipts) >= MAX_RECEIPTS:
             return Offer.SURPLUS
         held.receipts[message_id] = receipt
+        newer = job.dispatch > held.job.dispatch
+        if newer and held.state is not State.WAITING:
+            held.newer.add(message_id)
         if held.state is State.WAITING:
-            newer = job.dispatch > held.job.dispatch
             newest, held.key = (job, key) if newer else (held.job, held.key)
             solo = job.solo or held.job.solo
             if newest is not held.job or solo != newest.solo:
@@ -137,15 +140,22 @@ class Window:
             del self._held[held.id]
         self.move(held, State.GONE)
 
-    def settle(self, held: Held) -> None:
-        """Its reply was accepted: late copies will be known, and a newer dispatch is a job of its own from now on."""
+    def settle(self, held: Held, *, picture: bool) -> list[str]:
+        """Its reply was accepted: late copies will be known, and a newer dispatch is a job of its own from now on.
+
+        A `picture` answers for every dispatch, a failure or the wish to drop one only for that one: the receipts of
+        newer ones are returned, to be given back to the queue. Deleted too, they would be missed until their recheck.
+        """
         if self._held.get(held.id) is not held:
-            return  # settled already
+            return []  # settled already
+        newer = set() if picture else held.newer & held.receipts.keys()
+        spared = [held.receipts.pop(message_id) for message_id in sorted(newer)]
         self._settled[held.id, held.job.dispatch] = None
         if len(self._settled) > REMEMBERED:
             self._settled.popitem(last=False)
         self._undeleted[held.order] = self._held.pop(held.id)
         self.move(held, State.SETTLED)
+        return spared
 
     def receipts(self) -> list[tuple[Held, str, str]]:
         """(job, message id, receipt) of everything whose visibility must be extended."""

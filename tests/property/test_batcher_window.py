@@ -69,7 +69,7 @@ class Histories(RuleBasedStateMachine):
         held = self.window.get(f"g{number}/0")
         if held is not None:
             self.settled.add((held.id, held.job.dispatch))
-            self.window.settle(held)
+            self.window.settle(held, picture=True)
             assert held.state is State.SETTLED
             self.undeleted.append((held, self.out.pop(held.id)))
 
@@ -77,7 +77,7 @@ class Histories(RuleBasedStateMachine):
     def delete(self, place: int) -> None:
         if place < len(self.undeleted):
             held, _ = self.undeleted.pop(place)
-            self.window.settle(held)  # once more: changes nothing
+            self.window.settle(held, picture=True)  # once more: changes nothing
             self.window.release(held)
             assert held.state is State.GONE
 

@@ -7,6 +7,7 @@ from typing import Any
 import core.decide
 import core.dispatcher
 from core.dispatcher import Dispatcher
+from core.progress import Progress
 from core.runway import Runway
 from core.state import Phase
 from core.undelivered import Undelivered
@@ -85,6 +86,19 @@ def a_dispatch_counts_though_its_attempt_is_over(plant: Plant) -> None:
         return dispatch
 
     plant(core.decide, "_dispatch", make)
+
+
+@bug
+def a_job_is_unwanted_until_its_dispatch_is_recorded(plant: Plant) -> None:
+    """It was: whoever received it before that, while another had started it, threw it away."""
+
+    def make(good: Any) -> Any:
+        def wanted(self: Any, held: Any, worker_id: str, shipping: Any) -> bool:
+            return bool(good(self, replace(held, dispatch=1), worker_id, shipping))
+
+        return wanted
+
+    plant(Progress, "_wanted", make)
 
 
 @bug

@@ -14,6 +14,7 @@ from worker.finish import Finisher
 from worker.pipeline import Line
 from worker.types import Uploaded
 from worker.wanted import Inquiry
+from worker.window import Window
 
 
 @bug
@@ -26,6 +27,19 @@ def the_worker_deletes_before_it_replies(plant: Plant) -> None:
         return settle
 
     plant(Finisher, "settle", make)
+
+
+@bug
+def a_failure_answers_for_newer_dispatches(plant: Plant) -> None:
+    """It did: core had sent the image again, and heard of the older dispatch only."""
+
+    def make(good: Any) -> Any:
+        def settle(self: Any, held: Any, *, picture: bool) -> Any:
+            return good(self, held, picture=True)
+
+        return settle
+
+    plant(Window, "settle", make)
 
 
 @bug

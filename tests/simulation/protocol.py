@@ -6,6 +6,7 @@ Told by queues and workers of what has really happened, at the moment it did.
 from dataclasses import dataclass, field
 
 from core import events as e
+from core.decide import convicted
 from core.state import Generation, Image, Phase
 from schema import fast, messages
 from tests.simulation.world import World
@@ -21,7 +22,8 @@ class Rules:
     states: dict[str, Generation]
     sent: set[tuple[str, int, int]] = field(default_factory=set)
     started: set[tuple[str, Ref]] = field(default_factory=set)
-    answered: set[tuple[str, Ref]] = field(default_factory=set)
+    answered: set[tuple[str, Ref, int]] = field(default_factory=set)
+    """By the dispatch that a reply speaks of; 0: a picture, which answers for all."""
     unwanted: set[tuple[str, Ref]] = field(default_factory=set)
     _known: dict[bytes, "messages.QueueMessage | None"] = field(default_factory=dict)
 
@@ -36,7 +38,7 @@ class Rules:
         elif isinstance(message, fast.ImageStarted):
             self.started.add((sender, ref))
         else:
-            self.answered.add((sender, ref))
+            self.answered.add((sender, ref, 0 if isinstance(message, fast.ImageRendered) else message.dispatch))
 
     def deleted(self, body: bytes, reader: str) -> None:
         """Somebody has deleted a message."""
@@ -47,10 +49,22 @@ class Rules:
         if isinstance(message, fast.ImageJob) and reader.startswith("core."):
             self._letter_deleted(message, ref)
         elif isinstance(message, fast.ImageJob):
-            if (reader, ref) not in self.answered | self.unwanted:
+            replied = any((who, what) == (reader, ref) for who, what, _ in self.answered)
+            if not replied and (reader, ref) not in self.unwanted:
                 self.world.violate(f"{reader} deleted {ref} before its reply was accepted")
+            elif not {(reader, ref, 0), (reader, ref, message.dispatch)} & self.answered:
+                self._dropped(reader, message, ref)
         elif isinstance(message, fast.ImageRendered):
             self._rendered_deleted(message, ref)
+
+    def _dropped(self, reader: str, job: fast.ImageJob, ref: Ref) -> None:
+        """A worker has thrown away what core has just sent: nobody has it now, and core waits for its recheck."""
+        state = self.states.get(ref[0])
+        image = state.images[ref[1]] if state is not None and state.open else None
+        if image is None or image.decided or convicted(image):
+            return
+        if job.dispatch > image.dispatches or _waits(image, job.dispatch):
+            self.world.violate(f"{reader} dropped dispatch {job.dispatch} of {ref}, which nobody else has")
 
     def _letter_deleted(self, job: fast.ImageJob, ref: Ref) -> None:
         state = self.states.get(ref[0])

@@ -94,6 +94,7 @@ class Asking:
                 image=fast.ImageRef(generation_id=each.generation_id, index=each.index),
                 running=each.running,
                 step=each.step,
+                dispatch=each.dispatch,
             )
             for each in held
         ]

@@ -18,6 +18,17 @@ def test_a_report_that_overtakes_the_record_of_its_dispatch_uses_up_the_number()
     assert journey.image().dispatches == 3
 
 
+def test_a_refusal_that_overtakes_the_record_of_its_dispatch_is_heard() -> None:
+    """A worker that refuses a job reports no start; ignored, the image would wait for its recheck, out with nobody."""
+    journey = begun()
+    assert journey.failed("att_1", Failure.UNSUPPORTED, dispatch=1)
+    assert (journey.image().phase, journey.image().refusals) == (Phase.PENDING, 1)
+    assert journey.failed("att_1", Failure.UNSUPPORTED, dispatch=1) == ()
+    assert journey.do(c.Dispatch(index=0, dispatch=1, recheck_after_ms=100)) == (), "it has been answered"
+    journey.dispatch()
+    assert journey.image().dispatches == 2
+
+
 def test_a_repeated_failure_report_does_not_count_again() -> None:
     journey = running()
     journey.failed("att_1", Failure.UNSUPPORTED)

@@ -106,6 +106,37 @@ def test_an_image_that_was_started_and_not_heard_of_runs_alone() -> None:
     virtual_time.run(main())
 
 
+def test_a_job_that_is_sent_again_is_wanted_before_its_dispatch_is_recorded() -> None:
+    """Whoever receives it by then would delete it, and the image would wait for its next recheck."""
+
+    async def main() -> None:
+        world = World()
+        async with world.core() as core:
+            [one] = await submit(core, 1)
+
+            def wanted(dispatch: int, worker_id: str = "w2") -> bool:
+                held = pb.HeldImage(image=pb.ImageRef(generation_id=one), dispatch=dispatch)
+                return core.service.still_wanted(worker_id, [held])[0]
+
+            async with working(Worker(world, "w1", start_only=True)):
+                await eventually(lambda: world.types(one)[-1] == "image.started")
+            assert (wanted(1), wanted(0), wanted(1, "w1")) == (False, False, True), "w1 has started it"
+            world.jobs.purge()
+            world.failpoints.names.clear()
+            world.failpoints.stop_at = "core.after_send"
+            await eventually(lambda: "core.after_send" in world.failpoints.names, 3 * VISIBILITY_S)
+            assert world.types(one)[-1] == "image.started", "sent, and not recorded"
+            assert (wanted(1), wanted(0), wanted(2)) == (False, True, True)
+            world.failpoints.go_on.set()
+            await eventually(lambda: world.types(one)[-1] == "image.dispatched")
+            assert (wanted(0), wanted(2)) == (True, True)
+            async with working(Worker(world, "w2")):
+                await ended(core, [one], SUCCEEDED, 10)
+            assert (wanted(2), wanted(3), wanted(0)) == (False, False, False), "it is decided"
+
+    virtual_time.run(main())
+
+
 def test_three_silent_starts_alone_are_enough() -> None:
     async def main() -> None:
         world = World()

@@ -98,3 +98,49 @@ async def test_a_newer_dispatch_that_says_something_else_replaces_one_that_waits
     assert rig.failed() == {"g1": pb.AttemptFailure.UNSUPPORTED}
     rendered = {each.image.generation_id: (each.dispatch, each.width) for each in rig.of(fast.ImageRendered)}
     assert rendered == {"g0": (1, 64), "g2": (2, 128), "g3": (1, 64)}
+
+
+async def test_an_answer_about_an_older_dispatch_does_not_drop_a_newer_one() -> None:
+    """The sender has sent the image again while it answered: nobody else has the newer job."""
+    rig = Rig(wanted_every_s=60.0, receive_wait_s=0)
+    answers = rig.wanted.ask
+
+    async def ask(worker_id: str, held: Sequence[Holding], models: Sequence[ListedModel]) -> Sequence[bool]:
+        rig.wanted.ask = answers  # type: ignore[method-assign]
+        assert [each.dispatch for each in held] == [1]
+        await rig.send(job(1, dispatch=2))
+        await eventually(lambda: rig.metric("duplicates_total", kind="attached") == 1)
+        return [False]
+
+    rig.wanted.ask = ask  # type: ignore[method-assign]
+    await rig.send(job(1))
+    async with running(rig):
+        await eventually(lambda: rig.rendered() == ["g1"])
+        await rig.idle()
+    assert [each.dispatch for each in rig.of(fast.ImageRendered)] == [2]
+
+
+async def test_a_failure_answers_for_its_own_dispatch_alone() -> None:
+    """The sender may know the newer one by now, and take the report for one that comes too late."""
+    rig = Rig(FaultyEngine(step_s=0.05), receive_wait_s=0)
+    async with running(rig):
+        await rig.send(job(1, steps=40))
+        await eventually(lambda: rig.engine.running == 1)
+        await rig.send(job(1, steps=40, dispatch=2))
+        await eventually(lambda: rig.metric("duplicates_total", kind="attached") == 1)
+        rig.engine.raises = {"g1"}
+        await rig.idle()
+    assert [each.dispatch for each in rig.of(fast.ImageAttemptFailed)] == [1, 2]
+    assert [each.dispatch for each in rig.of(fast.ImageStarted)] == [1, 2]
+
+
+async def test_a_picture_answers_for_every_dispatch() -> None:
+    rig = Rig(FaultyEngine(step_s=0.05), receive_wait_s=0)
+    async with running(rig):
+        await rig.send(job(1, steps=20))
+        await eventually(lambda: rig.engine.running == 1)
+        await rig.send(job(1, steps=20, dispatch=2))
+        await eventually(lambda: rig.metric("duplicates_total", kind="attached") == 1)
+        await rig.idle()
+    assert rig.rendered() == ["g1"]
+    assert len(rig.of(fast.ImageStarted)) == 1

@@ -371,6 +371,7 @@ class HeldImage(betterproto.Message):
     image: "ImageRef" = betterproto.message_field(1)
     running: bool = betterproto.bool_field(2)
     step: int = betterproto.uint32_field(3)
+    dispatch: int = betterproto.uint32_field(4)
 
 
 @dataclass(eq=False, repr=False)
