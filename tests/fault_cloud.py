@@ -20,10 +20,15 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
+from botocore.auth import S3SigV4Auth, SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 
+from tests.emulators import SECRET
 from tests.fault_proxy import InThread
 from tests.process import free_port
 
+_OF_SIGNATURE = frozenset({"authorization", "x-amz-date", "x-amz-content-sha256"})
 _HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "expect"})
 
 
@@ -55,7 +60,8 @@ class Call:
     forward_raw: Callable[["Call"], Awaitable[Reply]]
 
     async def forward(self, **changes: Any) -> Reply:
-        return await self.forward_raw(replace(self, **changes))
+        """With changes it is signed again: the emulator looks at the signature."""
+        return await self.forward_raw(_signed_again(replace(self, **changes)) if changes else self)
 
     async def ask(self, body: Mapping[str, Any]) -> Reply:
         """The same SQS operation with another body."""
@@ -66,6 +72,16 @@ class Call:
         found = json.loads(self.body or b"{}")
         assert isinstance(found, dict), found
         return found
+
+
+def _signed_again(call: Call) -> Call:
+    kept = {name: value for name, value in call.headers.items() if name.lower() not in _OF_SIGNATURE}
+    host = next(value for name, value in kept.items() if name.lower() == "host")
+    request = AWSRequest(method=call.method, url=f"http://{host}{call.path}", data=call.body, headers=kept)
+    is_sqs = any(name.lower() == "x-amz-target" for name in kept)
+    signer = SigV4Auth if is_sqs else S3SigV4Auth
+    signer(Credentials("local", SECRET), "sqs" if is_sqs else "s3", "us-east-1").add_auth(request)
+    return replace(call, headers=dict(request.headers.items()))
 
 
 Action = Callable[[Call], Awaitable[Reply | None]]
