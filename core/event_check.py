@@ -84,7 +84,7 @@ def _rendered(event: e.ImageRendered) -> None:
 
 
 def _facts(facts: e.RenderFacts) -> None:
-    for name in ("engine", "model", "model_revision", "scheduler", "dtype", "device", "libraries"):
+    for name in ("engine", "model", "model_revision", "scheduler", "dtype", "device", "libraries", "guidance"):
         v.text(f"facts.{name}", getattr(facts, name), limits.MAX_DETAIL_CHARS, empty=True)
     v.identifier("facts.batch_id", facts.batch_id)
     if len(facts.batch_members) > 4096:
@@ -93,6 +93,9 @@ def _facts(facts: e.RenderFacts) -> None:
         v.identifier("facts.batch_members", generation_id)
         _index(index)
     v.whole("facts.seed", facts.seed, 0, limits.SEED_MODULUS - 1)
+    v.finite("facts.guidance_scale", facts.guidance_scale, 0.0, limits.MAX_GUIDANCE)
+    for name in ("rendered_width", "rendered_height"):
+        v.whole(f"facts.{name}", getattr(facts, name), 0, limits.MAX_RENDERED_PX)
 
 
 def _attempt(event: e.ImageStarted | e.ImageRendered | e.ImageAttemptFailed) -> None:

@@ -77,7 +77,10 @@ class Timings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderFacts:
-    """What explains and replays a picture. `batch_members` are (generation id, index)."""
+    """What explains and replays a picture. `batch_members` are (generation id, index).
+
+    From `guidance` on: what was done, where it may differ from what was asked for; see schema's RenderFacts.
+    """
 
     engine: str = ""
     model: str = ""
@@ -89,6 +92,11 @@ class RenderFacts:
     batch_id: str = ""
     batch_members: tuple[tuple[str, int], ...] = ()
     seed: int = 0
+    guidance: str = ""
+    guidance_scale: float = 0.0
+    negative_prompt: bool = False
+    rendered_width: int = 0
+    rendered_height: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

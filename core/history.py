@@ -103,9 +103,21 @@ def _rendered(generation_id: str, event: e.ImageRendered) -> str:
         f"{event.width}x{event.height} {_FORMATS[event.format]} {event.size_bytes} bytes sha256 {event.sha256.hex()}",
         f"seed {facts.seed}, {facts.engine} {facts.model} {facts.model_revision}".rstrip()
         + "".join(f", {fact}" for fact in (facts.scheduler, facts.dtype, facts.device, facts.libraries) if fact),
+        *_done(event),
         f"{facts.batch_id} with {_mates(generation_id, event)}",
     ]
     return f"\n{' ' * 42}".join(parts)
+
+
+def _done(event: e.ImageRendered) -> Iterator[str]:
+    """What was done, where it may differ from what was asked for; nothing where the worker did not say."""
+    facts = event.facts
+    if facts.guidance:
+        scale = f" {facts.guidance_scale:g}" if facts.guidance_scale else ", none took effect"
+        away = ", with the negative prompt" * facts.negative_prompt
+        yield f"guidance {facts.guidance}{scale}{away}"
+    if (facts.rendered_width, facts.rendered_height) not in {(0, 0), (event.width, event.height)}:
+        yield f"rendered {facts.rendered_width}x{facts.rendered_height}, cut to the middle"
 
 
 def _mates(generation_id: str, event: e.ImageRendered) -> str:

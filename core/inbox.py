@@ -98,6 +98,11 @@ def rendered(reply: fast.ImageRendered, public_token: str) -> c.RecordRendered:
             batch_id=facts.batch_id,
             batch_members=tuple((member.generation_id, member.index) for member in facts.batch_members),
             seed=facts.seed,
+            guidance=facts.guidance,
+            guidance_scale=facts.guidance_scale,
+            negative_prompt=facts.negative_prompt,
+            rendered_width=facts.rendered_width,
+            rendered_height=facts.rendered_height,
         ),
     )
 

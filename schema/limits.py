@@ -5,6 +5,8 @@ MAX_PROMPT_CHARS = 2_000
 
 MIN_SIDE_PX = 64
 MAX_SIDE_PX = 2_048
+MAX_RENDERED_PX = 4_096
+"""Before the cut to the asked size: engines round sides up."""
 SIDE_MULTIPLE_PX = 8
 """Latents of every supported autoencoder are at least eight times smaller than the picture."""
 

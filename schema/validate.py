@@ -200,7 +200,16 @@ def timings(value: pb.AttemptTimings) -> None:
 
 def facts(value: pb.RenderFacts) -> None:
     """What explains a picture."""
-    short: Iterable[str] = ("engine", "model", "model_revision", "scheduler", "dtype", "device", "libraries")
+    short: Iterable[str] = (
+        "engine",
+        "model",
+        "model_revision",
+        "scheduler",
+        "dtype",
+        "device",
+        "libraries",
+        "guidance",
+    )
     for field in short:
         text(f"facts.{field}", getattr(value, field), limits.MAX_DETAIL_CHARS, empty=True)
     identifier("facts.batch_id", value.batch_id)
@@ -209,6 +218,9 @@ def facts(value: pb.RenderFacts) -> None:
     for member in value.batch_members:
         image(member)
     whole("facts.seed", value.seed, 0, limits.SEED_MODULUS - 1)
+    finite("facts.guidance_scale", value.guidance_scale, 0.0, limits.MAX_GUIDANCE)
+    whole("facts.rendered_width", value.rendered_width, 0, limits.MAX_RENDERED_PX)
+    whole("facts.rendered_height", value.rendered_height, 0, limits.MAX_RENDERED_PX)
 
 
 def trace(value: pb.TraceContext) -> None:

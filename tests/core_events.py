@@ -239,6 +239,11 @@ facts = st.builds(
     batch_id=ids,
     batch_members=st.lists(st.tuples(ids, indices), max_size=5).map(tuple),
     seed=seeds,
+    guidance=st.sampled_from(["", "cfg", "true", "embedded", "none"]),
+    guidance_scale=st.floats(0, limits.MAX_GUIDANCE),
+    negative_prompt=st.booleans(),
+    rendered_width=st.integers(0, limits.MAX_RENDERED_PX),
+    rendered_height=st.integers(0, limits.MAX_RENDERED_PX),
 )
 
 any_event: st.SearchStrategy[Event] = st.one_of(

@@ -52,7 +52,7 @@ class Announcer:
         curves: Curves,
         measured: Measured,
         give_back: Callable[[], Awaitable[None]],
-        refuse: Callable[[Held, str], Awaitable[None]],
+        refuse: Callable[[Held, Unsupported], Awaitable[None]],
         new_id: NewId,
         failpoints: Failpoints,
     ) -> None:
@@ -108,7 +108,7 @@ class Announcer:
                 held.key = self._models.key(held.job.render)
             except Unsupported as error:
                 if held.state is State.WAITING:
-                    await self._refuse(held, str(error))
+                    await self._refuse(held, error)
 
     async def _look_again(self) -> None:
         """The window changes with every step reported while images wait; a session may also end without a report."""

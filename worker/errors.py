@@ -5,6 +5,7 @@ Exception
 ├── infra.retry.Permanent     refused: logged, readiness off, tried again at the longest interval
 ├── EngineError
 │   ├── Unsupported           this worker will never render it: reported, the message deleted
+│   │   └── Incapable         no worker will, for the model cannot: reported as final, with the reason
 │   ├── OutOfMemory           the batch is halved and the cap remembered; alone: reported
 │   ├── BadOutput             NaN, wrong size, cannot be encoded: reported for that image alone
 │   ├── EngineDied            the engine's own process ended: started again, its members run again, each alone
@@ -24,6 +25,10 @@ class EngineError(Exception):
 
 class Unsupported(EngineError):
     """Unknown model, size or option."""
+
+
+class Incapable(Unsupported):
+    """The model cannot do what is asked, on any worker. The text says what it can do."""
 
 
 class OutOfMemory(EngineError):

@@ -75,6 +75,7 @@ class OnGpu:
             width=decoded.picture.width,
             height=decoded.picture.height,
             scheduler=decoded.picture.scheduler,
+            made=decoded.picture.made,
             batch_id=member.group.id,
             batch_members=(member.held.job.image, *member.mates.values()),
             batch_gpu_s=member.batch_gpu_s,

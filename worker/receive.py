@@ -14,7 +14,7 @@ from infra.retry import Permanent, Retryable, backoff_s
 from schema.messages import BadMessage
 from worker import jobs
 from worker.engines.contract import BatchKey
-from worker.errors import Unsupported
+from worker.errors import Incapable, Unsupported
 from worker.health import Health
 from worker.ledger import Ledger
 from worker.metrics import Metrics
@@ -115,11 +115,12 @@ class Receiver:
         if receipts:
             await self._call("release", lambda: self._queue.extend(receipts, 0))
 
-    async def refuse(self, held: Held, reason: str) -> None:
-        """It will never be rendered here: core hears of it, and the message goes once it has."""
+    async def refuse(self, held: Held, why: Unsupported) -> None:
+        """It will never be rendered here, or anywhere: core hears of it, and the message goes once it has."""
+        failure = Failure.REFUSED if isinstance(why, Incapable) else Failure.UNSUPPORTED
         held.attempt_id = self._new_id("att")
         self._window.move(held, State.FINISHING)
-        await self._line.fail(Failed(held=held, failure=Failure.UNSUPPORTED, detail=reason))
+        await self._line.fail(Failed(held=held, failure=failure, detail=str(why)))
 
     def _unable(self) -> bool:
         """Whether what comes in now must go back to the queue."""
@@ -197,7 +198,7 @@ class Receiver:
         try:
             key = self._models.key(job.render)
         except Unsupported as error:
-            return await self._refuse(message, job, str(error))
+            return await self._refuse(message, job, error)
         return self._offer(message, job, key) is Offer.SETTLED
 
     def _offer(self, message: Received, job: Job, key: BatchKey) -> Offer:
@@ -210,11 +211,11 @@ class Receiver:
             self._metrics.duplicates.labels(kind=offer.value).inc()
         return offer
 
-    async def _refuse(self, message: Received, job: Job, reason: str) -> bool:
+    async def _refuse(self, message: Received, job: Job, why: Unsupported) -> bool:
         offer = self._offer(message, job, ())
         held = self._window.get(job.render.id)
         if held is not None and held.state is State.WAITING and not held.key:
-            await self.refuse(held, reason)
+            await self.refuse(held, why)
         return offer is Offer.SETTLED
 
     async def _quarantine(self, message: Received, reason: str) -> bool:

@@ -77,7 +77,7 @@ def _timings(uploaded: Uploaded) -> fast.AttemptTimings:
 
 def _facts(uploaded: Uploaded) -> fast.RenderFacts:
     origin = uploaded.origin
-    facts = origin.facts
+    facts, made = origin.facts, origin.made
     return fast.RenderFacts(
         engine=facts.engine,
         model=facts.model,
@@ -89,4 +89,9 @@ def _facts(uploaded: Uploaded) -> fast.RenderFacts:
         batch_id=origin.batch_id,
         batch_members=[member.ref() for member in origin.batch_members],
         seed=uploaded.held.job.render.seed,
+        guidance=made.guidance,
+        guidance_scale=made.guidance_scale,
+        negative_prompt=made.negative_prompt,
+        rendered_width=made.width,
+        rendered_height=made.height,
     )

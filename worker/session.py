@@ -13,7 +13,16 @@ import structlog
 from worker.choice import Behind, Choice, choose
 from worker.engines.contract import BatchKey, Done, EncodedPicture, Engine, Picture, Stepped, StepTime
 from worker.engines.places import places
-from worker.errors import BadOutput, EngineAway, EngineDied, EngineLost, LoadFailed, OutOfMemory
+from worker.errors import (
+    BadOutput,
+    EngineAway,
+    EngineDied,
+    EngineLost,
+    Incapable,
+    LoadFailed,
+    OutOfMemory,
+    Unsupported,
+)
 from worker.ledger import Cause
 from worker.member import Admitted, Broke, Crash, Decoded, End, Left, Member, Spent, Surroundings, acquaint
 from worker.types import Failure
@@ -92,6 +101,9 @@ class Session:
             failure, detail = Failure.OUT_OF_MEMORY, "out of memory"
         except EngineDied:
             failure, detail, died = Failure.MODEL_ERROR, "the engine's process died", True
+        except Unsupported as error:
+            failure = Failure.REFUSED if isinstance(error, Incapable) else Failure.UNSUPPORTED
+            detail = str(error)
         except Exception as error:  # noqa: BLE001  (a model may raise anything)
             failure, detail = Failure.MODEL_ERROR, f"the model raised {type(error).__name__}"
             _log.warning("model.raised", error=type(error).__name__, at=places(error))

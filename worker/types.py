@@ -10,7 +10,7 @@ from enum import Enum, IntEnum
 from opentelemetry.trace import INVALID_SPAN, Span
 
 from schema import fast
-from worker.engines.contract import BatchKey, EncodedPicture, Engine, EngineFacts, Picture, RenderJob
+from worker.engines.contract import BatchKey, EncodedPicture, Engine, EngineFacts, Made, Picture, RenderJob
 
 MAX_RECEIPTS = 8
 """Copies of one message that are held together; later ones are left to come again."""
@@ -148,6 +148,7 @@ class Origin:
     width: int
     height: int
     scheduler: str
+    made: Made
     batch_id: str
     batch_members: tuple[ImageId, ...]
     batch_gpu_s: float

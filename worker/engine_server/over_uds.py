@@ -15,10 +15,10 @@ from typing import Final
 import structlog
 
 from schema.validate import Invalid
-from worker.engines.contract import Done, Engine, Picture, Progress
+from worker.engines.contract import Done, Engine, Progress
 from worker.engines.frames import Closed, Connection, Garbage, listen, peer_pid
-from worker.engines.proto import EngineFinished, EngineFrame, EnginePicture, EngineStep, ErrorKind, Kind
-from worker.engines.wire import error_message, frame, hello, job_id, job_of
+from worker.engines.proto import EngineFinished, EngineFrame, EngineStep, ErrorKind, Kind
+from worker.engines.wire import error_message, frame, hello, job_id, job_of, picture_message
 from worker.errors import EngineLost, LoadFailed, Unsupported
 
 _log = structlog.get_logger()
@@ -179,13 +179,7 @@ class _Session:
         if len(asked.tickets) != 1 or asked.tickets[0] not in self._results:
             raise Garbage("an unknown ticket")
         picture = self._engine.decode(self._results.pop(asked.tickets[0]))
-        if isinstance(picture, Picture):
-            data, media_type = picture.rgb, ""
-        else:
-            data, media_type = picture.data, picture.media_type
-        about = EnginePicture(
-            width=picture.width, height=picture.height, scheduler=picture.scheduler, media_type=media_type
-        )
+        about, data = picture_message(picture)
         self._connection.send(frame(Kind.PICTURE, picture=about), data)
 
     def _evict(self, asked: EngineFrame) -> None:

@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import fields
-from typing import Protocol
+from typing import Any, Protocol
 
 from worker.engines.contract import Engine
 from worker.engines.emulated import EmulatedEngine
@@ -101,20 +101,29 @@ def _in_process(entry: ModelEntry, kind: str, torch_threads: int) -> Engine:
                 max_height=entry.max_height,
                 bounds=_bounds(entry),
             )
-        case "pipeline" | "latent":
-            return (LatentEngine if kind == "latent" else PipelineEngine)(
-                model=entry.name,
-                source=entry.source,
-                revision=entry.revision,
-                config=entry.config,
-                dtype=entry.dtype,
-                device=entry.device,
-                max_batch=entry.max_batch,
-                bounds=_bounds(entry),
-                torch_threads=torch_threads,
-            )
+        case "latent":
+            return LatentEngine(**_of_weights(entry, torch_threads))
+        case "pipeline":
+            engine = PipelineEngine(**_of_weights(entry, torch_threads))
+            engine.look()
+            return engine
         case _:
             raise ValueError(f"unknown engine {kind!r}")
+
+
+def _of_weights(entry: ModelEntry, torch_threads: int) -> dict[str, Any]:
+    """What both engines that load weights are given."""
+    return {
+        "model": entry.name,
+        "source": entry.source,
+        "revision": entry.revision,
+        "config": entry.config,
+        "dtype": entry.dtype,
+        "device": entry.device,
+        "max_batch": entry.max_batch,
+        "bounds": _bounds(entry),
+        "torch_threads": torch_threads,
+    }
 
 
 def _bounds(entry: ModelEntry) -> Bounds:

@@ -133,6 +133,20 @@ class Stepped:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """What was done, where it may differ from what was asked for. `guidance` is a kind as in ModelAbilities, empty if
+    the engine does not say. `guidance_scale` is the value that took effect, 0 if none did; `negative_prompt`: whether
+    one took effect. `width` and `height` are pixels before the cut to the asked size, 0 if not known.
+    """
+
+    guidance: str = ""
+    guidance_scale: float = 0.0
+    negative_prompt: bool = False
+    width: int = 0
+    height: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
     """8-bit RGB, rows from the top, without padding: width * height * 3 bytes. `scheduler` is the one used."""
 
@@ -140,6 +154,7 @@ class Picture:
     height: int
     rgb: bytes = field(repr=False)
     scheduler: str = ""
+    made: Made = Made()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +166,7 @@ class EncodedPicture:
     data: bytes = field(repr=False)
     media_type: str
     scheduler: str = ""
+    made: Made = Made()
 
 
 class Engine(Protocol):

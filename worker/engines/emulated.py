@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 from io import BytesIO
 from zlib import crc32
 
+from schema import schedulers
 from worker.engines.contract import (
     BatchKey,
     Capabilities,
     Done,
     EngineFacts,
+    ModelAbilities,
     Picture,
     Progress,
     RenderJob,
@@ -29,6 +31,10 @@ _NUMBERS = struct.Struct(">BII")  # index, seed, checksum
 _BITS = (1 + _MAX_ID_BYTES + _NUMBERS.size) * 8
 _CELLS_PX = (16, 8, 4, 2)
 _LIGHT = b"0" * 113 + b"1" * 143  # of each level of grey
+
+
+_ABILITIES = ModelAbilities(negative_prompt=True, guidance="cfg", guidance_off=1.0, schedulers=schedulers.NAMES)
+"""It takes whatever a request may say: it makes nothing of it."""
 
 
 class NotEmulated(ValueError):
@@ -59,7 +65,9 @@ class EmulatedEngine(NoProcess):
         self._parked: set[str] = set()
         self.loaded = False
         self.capabilities = Capabilities(join_midway=True, evict_one=True, park=True, max_batch=max_batch)
-        self.facts = EngineFacts(engine="emulated", model=model, model_revision="emulated", device="emulated")
+        self.facts = EngineFacts(
+            engine="emulated", model=model, model_revision="emulated", device="emulated", abilities=_ABILITIES
+        )
 
     def key(self, job: RenderJob) -> BatchKey:
         """Images of one size share a batch."""

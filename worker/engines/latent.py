@@ -6,14 +6,16 @@ factor, sizes, noise and rounding are as in the `pipeline` engine, so a picture 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from worker.engines.contract import (
     BatchKey,
     Capabilities,
     Done,
     EngineFacts,
+    Made,
+    ModelAbilities,
     Picture,
     Progress,
     RenderJob,
@@ -21,9 +23,11 @@ from worker.engines.contract import (
     Stepped,
 )
 from worker.engines.devices import Device, is_lost, is_out_of_memory
-from worker.engines.opening import SCHEDULERS, revision_of
+from worker.engines.opening import revision_of
+from worker.engines.pixels import renderable
+from worker.engines.schedulers import DISCRETE
 from worker.engines.unable import Bounds, NoProcess
-from worker.errors import BadOutput, EngineError, EngineLost, OutOfMemory, Unsupported
+from worker.errors import BadOutput, EngineError, EngineLost, Incapable, OutOfMemory
 
 if TYPE_CHECKING:
     from worker.engines.latent_decoder import Pending
@@ -31,6 +35,8 @@ if TYPE_CHECKING:
     from worker.engines.latent_model import LatentModel
 
 _T = TypeVar("_T")
+ABILITIES: Final = ModelAbilities(negative_prompt=True, guidance="cfg", guidance_off=1.0, schedulers=tuple(DISCRETE))
+"""Of Stable Diffusion 1.x and 2.x, before it is known which schedulers a table can express."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -54,6 +60,7 @@ class _Developing:
 
     pending: "Pending"
     scheduler: str
+    made: Made
 
 
 class LatentEngine(NoProcess):
@@ -84,7 +91,7 @@ class LatentEngine(NoProcess):
         self._known: set[str] = set()
         self._evicted: set[str] = set()
         self.capabilities = Capabilities(join_midway=True, evict_one=True, park=True, max_batch=max_batch)
-        self.facts = EngineFacts(engine="latent", model=model, model_revision=revision)
+        self.facts = EngineFacts(engine="latent", model=model, model_revision=revision, abilities=ABILITIES)
 
     @property
     def loaded(self) -> bool:
@@ -94,11 +101,11 @@ class LatentEngine(NoProcess):
     def key(self, job: RenderJob) -> BatchKey:
         """Size and whether there is guidance; steps, guidance values and schedulers may differ within a batch."""
         self._bounds.require(job)
-        if job.scheduler and job.scheduler not in SCHEDULERS:
-            raise Unsupported("unknown scheduler")
-        model = self._model
-        if model is not None and job.scheduler in model.schedules.refused:
-            raise Unsupported(model.schedules.refused[job.scheduler])
+        known = self.facts.abilities.schedulers or tuple(DISCRETE)
+        if job.scheduler and job.scheduler not in known:
+            model = self._model
+            why = model.schedules.refused.get(job.scheduler, "") if model is not None else ""
+            raise Incapable(f"scheduler must be one of {', '.join(known)} for this model{f' ({why})' * bool(why)}")
         return (job.model, job.width, job.height, self._wish.dtype, int(_guided(job)))
 
     def load(self) -> None:
@@ -107,9 +114,11 @@ class LatentEngine(NoProcess):
 
         self._model = None
         self._model, device = open_model(self._source, self._revision, self._wish, config=self._config)
-        self.facts = EngineFacts(
-            engine="latent",
-            model=self.facts.model,
+        refused = self._model.schedules.refused
+        names = tuple(name for name in DISCRETE if name not in refused)
+        self.facts = replace(
+            self.facts,
+            abilities=replace(ABILITIES, size_factor=self._model.factor, schedulers=names),
             model_revision=revision_of(self._source, self._revision),
             dtype=self._wish.dtype,
             device=self._wish.describe(device),
@@ -185,7 +194,13 @@ class LatentEngine(NoProcess):
         if pixels.ndim != 3 or pixels.shape[2] != 3:
             raise BadOutput("the model gave no RGB picture")
         height, width, _ = pixels.shape
-        return Picture(width=width, height=height, rgb=pixels.numpy().tobytes(), scheduler=developing.scheduler)
+        return Picture(
+            width=width,
+            height=height,
+            rgb=pixels.numpy().tobytes(),
+            scheduler=developing.scheduler,
+            made=developing.made,
+        )
 
     def reset(self) -> None:
         """Forget the members, and give memory back to the device. Raises EngineLost."""
@@ -227,7 +242,8 @@ class LatentEngine(NoProcess):
         done = []
         for seat in finished:
             pending = model.begin(seat.member, seat.job, seat.key)
-            result = _Developing(pending=pending, scheduler=seat.member.schedule.scheduler)
+            made = _made(seat.job, model.factor)
+            result = _Developing(pending=pending, scheduler=seat.member.schedule.scheduler, made=made)
             done.append(Done(job_id=seat.job.id, result=result))
         for seat in finished:
             self._leave(seat.job.id)
@@ -249,3 +265,14 @@ class LatentEngine(NoProcess):
 def _guided(job: RenderJob) -> bool:
     """As diffusers has it: a scale of 1 and less means no guidance."""
     return job.guidance_scale > 1
+
+
+def _made(job: RenderJob, factor: int) -> Made:
+    guided = _guided(job)
+    return Made(
+        guidance="cfg",
+        guidance_scale=job.guidance_scale if guided else 0.0,
+        negative_prompt=guided and bool(job.negative_prompt),
+        width=renderable(job.width, factor),
+        height=renderable(job.height, factor),
+    )

@@ -33,7 +33,7 @@ class LatentModel:
         self._device = device
         self._dtype = pipeline.unet.dtype
         self._channels = int(pipeline.unet.config.in_channels)
-        self._factor = int(pipeline.vae_scale_factor)
+        self.factor = int(pipeline.vae_scale_factor)
         self._conditioning = StableDiffusionConditioning(pipeline, device)
         self._denoiser = Denoiser(UNet(pipeline.unet), device=device, dtype=self._dtype)
         decoder = Decoder(pipeline.vae)
@@ -114,7 +114,7 @@ class LatentModel:
         return moved(state, torch.device(self._device))
 
     def _latent(self, side: int) -> int:
-        return renderable(side, self._factor) // self._factor
+        return renderable(side, self.factor) // self.factor
 
 
 def open_model(source: str, revision: str, wish: Device, *, config: str = "") -> tuple[LatentModel, str]:

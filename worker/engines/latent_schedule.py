@@ -19,8 +19,8 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from worker.engines.opening import SCHEDULERS, fresh_scheduler
-from worker.errors import LoadFailed, Unsupported
+from worker.engines.schedulers import DISCRETE, fresh_scheduler
+from worker.errors import Incapable, LoadFailed
 
 _KEPT = 64
 HEAD = 2
@@ -70,11 +70,11 @@ class Schedules:
         self._kept: OrderedDict[tuple[str, int], Schedule] = OrderedDict()
         self.slots = max(
             _WAYS[kind].slots
-            for kind in (*(kind for kind, _ in SCHEDULERS.values()), type(own).__name__)
+            for kind in (*(kind for kind, _ in DISCRETE.values()), type(own).__name__)
             if kind in _WAYS
         )
         """Tensors in each image's state: latents first, then the solver's memory."""
-        self.refused = {name: text for name in ("", *SCHEDULERS) if (text := self._refusal(name))}
+        self.refused = {name: text for name in ("", *DISCRETE) if (text := self._refusal(name))}
         """Schedulers that requests cannot name, and why."""
         if "" in self.refused:
             raise LoadFailed(
@@ -82,9 +82,9 @@ class Schedules:
             )
 
     def of(self, name: str, steps: int) -> Schedule:
-        """The table. Raises Unsupported."""
+        """The table. Raises Incapable."""
         if name in self.refused:
-            raise Unsupported(self.refused[name])
+            raise Incapable(self.refused[name])
         found = self._kept.pop((name, steps), None) or self._build(name, steps)
         self._kept[name, steps] = found
         while len(self._kept) > _KEPT:
@@ -96,7 +96,7 @@ class Schedules:
             problem = _problem(fresh_scheduler(self._own, name))
             if not problem:
                 self._build(name, 2)
-        except (Unsupported, ValueError, NotImplementedError, ImportError) as error:  # the latter are diffusers' own
+        except (Incapable, ValueError, NotImplementedError, ImportError) as error:  # the latter are diffusers' own
             return str(error) or type(error).__name__
         return problem
 
@@ -106,7 +106,7 @@ class Schedules:
         kind = type(scheduler).__name__
         rows = np.array([_row(*each, slots=self.slots) for each in _WAYS[kind].table(scheduler, steps)])
         if not np.isfinite(rows).all():  # noise prediction says nothing where no signal is left
-            raise Unsupported(f"{kind} cannot start from zero terminal SNR with this model's prediction type")
+            raise Incapable(f"{kind} cannot start from zero terminal SNR with this model's prediction type")
         return Schedule(
             scheduler=kind, start=float(scheduler.init_noise_sigma), rows=torch.from_numpy(rows.astype(np.float32))
         )

@@ -7,20 +7,13 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from worker.engines.devices import Device
 from worker.engines.model_folder import INDEX, ModelFolder, as_libraries_expect, examine
 from worker.engines.quiet import one_line, quiet_libraries
 from worker.engines.weight_files import weights_bytes
 from worker.errors import LoadFailed
-
-SCHEDULERS: Final[Mapping[str, tuple[str, dict[str, Any]]]] = {
-    "ddim": ("DDIMScheduler", {"clip_sample": False}),
-    "euler": ("EulerDiscreteScheduler", {}),
-    "dpmpp_2m": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
-}
-"""Names a request may give, and what they stand for in diffusers; empty is the model's own."""
 
 _CONFIG_FOLDER = (
     "a folder of its family in diffusers' format, the weights left out (model_index.json, configurations, tokenizers), "
@@ -49,16 +42,6 @@ def open_pipeline(
         raise LoadFailed(f"{_what(source)} {source}: {one_line(error)}") from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline, device
-
-
-def fresh_scheduler(own: Any, name: str) -> Any:
-    """A scheduler without state, of a request's wish, configured as the model's `own`."""
-    if not name:
-        return type(own).from_config(own.config)
-    import diffusers  # noqa: PLC0415  (heavy)
-
-    kind, options = SCHEDULERS[name]
-    return getattr(diffusers, kind).from_config(own.config, **options)
 
 
 def revision_of(source: str, revision: str) -> str:

@@ -2,21 +2,27 @@
 
 Safetensors only, no remote code, no safety checker. Each image has a CPU generator of its own, so its noise does not
 depend on its mates; each call has a fresh scheduler, so no state crosses calls. torch and diffusers are imported by
-`load`, on the GPU thread.
+`load`, on the GPU thread. How a class is asked, and what it cannot do, is in `capabilities` and `pipeline_call`.
 
-A size that the model's latents cannot express (the factor may be 16 where requests are multiples of 8) is rendered
-at the next larger one and cut to the middle.
+A size that the model's latents cannot express (the factor may be 16 or 32 where requests are multiples of 8) is
+rendered at the next larger one and cut to the middle.
 """
 
-import inspect
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
 
+from schema import schedulers
+from worker.engines import capabilities, pipeline_call
+from worker.engines.capabilities import ModelFacts
 from worker.engines.contract import (
     BatchKey,
     Capabilities,
     Done,
     EngineFacts,
+    Made,
+    ModelAbilities,
     Picture,
     Progress,
     RenderJob,
@@ -24,17 +30,32 @@ from worker.engines.contract import (
     Stepped,
 )
 from worker.engines.devices import Device, is_lost, is_out_of_memory
-from worker.engines.opening import SCHEDULERS, fresh_scheduler, open_pipeline, revision_of
-from worker.engines.pixels import cut, levels, renderable
+from worker.engines.opening import open_pipeline, revision_of
+from worker.engines.pixels import cut, levels
+from worker.engines.schedulers import fresh_scheduler
 from worker.engines.unable import Bounds, NoParking, NoProcess
-from worker.errors import BadOutput, EngineError, EngineLost, OutOfMemory, Unsupported
+from worker.errors import BadOutput, EngineError, EngineLost, Incapable, LoadFailed, OutOfMemory
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy as np
+
+_ROUNDED_UP_PX: Final = 64
+"""Pipelines may round sizes up to this; a larger picture is another one than was asked for."""
 
 
 class _Unwanted(Exception):
     """Leaves the pipeline's call from within its step callback."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    """What `Done` carries: floats in [0, 1], height x width x channels, cut to the size that was asked for."""
+
+    pixels: "np.ndarray[Any, Any]"
+    scheduler: str
+    made: Made
 
 
 class PipelineEngine(NoParking, NoProcess):
@@ -61,10 +82,10 @@ class PipelineEngine(NoParking, NoProcess):
         self._bounds = bounds or Bounds(max_width=max_width, max_height=max_height)
         self._wish = Device(name=device, dtype=dtype, threads=torch_threads)
         self._pipeline: Any = None
-        self._accepted: frozenset[str] = frozenset()
+        self._asked: ModelFacts | None = None
         self._members: dict[str, RenderJob] = {}
         self._evicted: set[str] = set()
-        self._used_scheduler = ""
+        self._most = max_batch
         self.capabilities = Capabilities(max_batch=max_batch)
         self.facts = EngineFacts(engine="pipeline", model=model, model_revision=revision)
 
@@ -76,19 +97,30 @@ class PipelineEngine(NoParking, NoProcess):
     def key(self, job: RenderJob) -> BatchKey:
         """All that one call takes once for the whole batch."""
         self._bounds.require(job)
-        if job.scheduler and job.scheduler not in SCHEDULERS:
-            raise Unsupported("unknown scheduler")
+        if self._asked is not None:
+            pipeline_call.require(self._asked, job)
+        elif job.scheduler and job.scheduler not in schedulers.NAMES:
+            raise Incapable(f"scheduler must be one of {', '.join(schedulers.NAMES)}")
         size = (job.width, job.height)
-        return (job.model, *size, job.num_inference_steps, job.guidance_scale, job.scheduler)
+        # An absent negative prompt is another thing than an empty one: to SDXL, zeros instead of the encoded "".
+        away = bool(job.negative_prompt)
+        return (job.model, *size, job.num_inference_steps, job.guidance_scale, job.scheduler, away)
+
+    def look(self) -> None:
+        """Learn from the folder what the model can do, without its weights. A wrong folder is `load`'s business."""
+        self._learn(capabilities.inspect(self._source, self._config))
 
     def load(self) -> None:
         """Read the weights. Raises LoadFailed, whose text says what to do."""
         self._pipeline = None
-        self._pipeline, device = open_pipeline(self._source, self._revision, self._wish, config=self._config)
-        self._accepted = frozenset(inspect.signature(self._pipeline.__call__).parameters)
-        self.facts = EngineFacts(
-            engine="pipeline",
-            model=self.facts.model,
+        pipeline, device = open_pipeline(self._source, self._revision, self._wish, config=self._config)
+        asked = capabilities.of_pipeline(pipeline)
+        if asked.problem:
+            raise LoadFailed(f"{self._source}: {asked.problem}")
+        self._learn(asked)
+        self._pipeline = pipeline
+        self.facts = replace(
+            self.facts,
             model_revision=revision_of(self._source, self._revision),
             dtype=self._wish.dtype,
             device=self._wish.describe(device),
@@ -104,6 +136,9 @@ class PipelineEngine(NoParking, NoProcess):
         """Between calls only."""
         if self._members:
             raise EngineError("a call is under way")
+        if self._asked is not None:
+            for job in jobs:
+                pipeline_call.require(self._asked, job)
         for job in jobs:
             self._evicted.discard(job.id)
             self._members[job.id] = job
@@ -130,8 +165,7 @@ class PipelineEngine(NoParking, NoProcess):
             raise OutOfMemory
         self._members.clear()
         self._evicted.clear()
-        middles = [cut(image, job.width, job.height) for job, image in zip(jobs, images, strict=True)]
-        return Stepped(finished=[Done(job_id=job.id, result=image) for job, image in zip(jobs, middles, strict=True)])
+        return Stepped(finished=[Done(job_id=job.id, result=each) for job, each in zip(jobs, images, strict=True)])
 
     def evict(self, job_id: str) -> None:
         """A call cannot drop one image; it is left when all of them are unwanted."""
@@ -142,14 +176,18 @@ class PipelineEngine(NoParking, NoProcess):
         """Floats in [0, 1], height x width x 3, to bytes. Raises BadOutput for NaN and other shapes."""
         import numpy as np  # noqa: PLC0415  (with the model libraries)
 
-        image: Any = done.result
+        rendered = done.result
+        assert isinstance(rendered, Rendered)  # noqa: S101  (our own `step` made it)
+        image = rendered.pixels
         if image.ndim != 3 or image.shape[2] != 3:
             raise BadOutput("the model gave no RGB picture")
         if not np.isfinite(image).all():
             raise BadOutput("the model gave numbers that are not finite")
         pixels = levels(image).astype(np.uint8)
         height, width, _ = pixels.shape
-        return Picture(width=width, height=height, rgb=pixels.tobytes(), scheduler=self._used_scheduler)
+        return Picture(
+            width=width, height=height, rgb=pixels.tobytes(), scheduler=rendered.scheduler, made=rendered.made
+        )
 
     def reset(self) -> None:
         """Forget the members, and give memory back to the device. Raises EngineLost."""
@@ -163,38 +201,84 @@ class PipelineEngine(NoParking, NoProcess):
         self._evicted.clear()
         return Stepped(evicted=left)
 
-    def _call(self, jobs: Sequence[RenderJob], report: Report) -> "Sequence[np.ndarray[Any, Any]]":
+    def _learn(self, asked: ModelFacts | None) -> None:
+        self._asked = asked
+        able = ModelAbilities() if asked is None or asked.problem else asked.abilities()
+        self.facts = replace(self.facts, abilities=able)
+        most = 1 if asked is not None and asked.one_prompt else self._most
+        self.capabilities = replace(self.capabilities, max_batch=most)
+
+    def _call(self, jobs: Sequence[RenderJob], report: Report) -> "Sequence[Rendered]":
         import torch  # noqa: PLC0415  (heavy)
 
-        pipeline = self._pipeline
-        first = jobs[0]
-        own = pipeline.scheduler
-        pipeline.scheduler = fresh_scheduler(own, first.scheduler)
-        self._used_scheduler = type(pipeline.scheduler).__name__
+        asked, pipeline = self._asked, self._pipeline
+        assert asked is not None  # noqa: S101  (`load` has learned it)
+        begun = False
 
-        def on_step_end(_pipe: Any, step: int, _timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-            report(Progress(steps={job.id: step + 1 for job in jobs}))
+        def look_up() -> None:
             if all(job.id in self._evicted for job in jobs):
                 raise _Unwanted
+
+        def on_step(done: int) -> None:
+            nonlocal begun
+            begun = True
+            report(Progress(steps={job.id: min(done, job.num_inference_steps) for job in jobs}))
+            look_up()
+
+        def on_sign() -> None:
+            report(Progress(steps={}))
+            look_up()
+
+        def on_step_end(_pipe: Any, step: int, _timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+            on_step(step + 1)
             return kwargs
 
-        wishes: dict[str, Any] = {
-            "prompt": [job.prompt for job in jobs],
-            "negative_prompt": [job.negative_prompt for job in jobs],
-            "width": self._renderable(first.width),
-            "height": self._renderable(first.height),
-            "num_inference_steps": first.num_inference_steps,
-            "guidance_scale": first.guidance_scale,
-            "generator": [torch.Generator("cpu").manual_seed(job.seed) for job in jobs],
-            "output_type": "np",
-            "callback_on_step_end": on_step_end,
-        }
+        given = pipeline_call.arguments(asked, jobs, [torch.Generator("cpu").manual_seed(job.seed) for job in jobs])
+        if asked.callback:
+            given["callback_on_step_end"] = on_step_end
+        with self._own_scheduler(jobs[0].scheduler) as scheduler, pipeline_call.signs_of_life(pipeline, on_sign):
+            if scheduler is not None and not asked.callback:
+                pipeline_call.count_steps(scheduler, on_step)
+            try:
+                result = pipeline(**given)
+            except (ValueError, TypeError, NotImplementedError) as error:
+                if begun:
+                    raise
+                raise pipeline_call.refusal(error, jobs) from None
+        images = self._whole(getattr(result, "images", None), jobs[0], given)
+        return [self._rendered(image, job, asked, scheduler) for image, job in zip(images, jobs, strict=True)]
+
+    @contextmanager
+    def _own_scheduler(self, name: str) -> "Iterator[Any]":
+        """One of this call alone, if the pipeline has just one; put back afterwards."""
+        pipeline = self._pipeline
+        own = getattr(pipeline, "scheduler", None)
+        if own is None:
+            yield None
+            return
+        pipeline.scheduler = fresh_scheduler(own, name)
         try:
-            result = pipeline(**{name: value for name, value in wishes.items() if name in self._accepted})
+            yield pipeline.scheduler
         finally:
             pipeline.scheduler = own
-        images: Sequence[np.ndarray[Any, Any]] = result.images
-        return images
 
-    def _renderable(self, side: int) -> int:
-        return renderable(side, int(getattr(self._pipeline, "vae_scale_factor", 8)))
+    @staticmethod
+    def _whole(images: Any, job: RenderJob, given: "dict[str, Any]") -> "Sequence[np.ndarray[Any, Any]]":
+        """The pictures, of the size that was rendered. Raises Incapable for other ones."""
+        if images is None or len(images) == 0 or getattr(images[0], "ndim", 0) != 3:
+            raise Incapable("the pipeline gives no pictures")
+        height, width = images[0].shape[:2]
+        beyond = max(height - given["height"], width - given["width"])
+        if height < job.height or width < job.width or beyond >= _ROUNDED_UP_PX:
+            raise Incapable(f"the pipeline renders {width}x{height} where {job.width}x{job.height} is asked for")
+        found: Sequence[np.ndarray[Any, Any]] = images
+        return found
+
+    @staticmethod
+    def _rendered(image: Any, job: RenderJob, asked: ModelFacts, scheduler: Any) -> "Rendered":
+        height, width = image.shape[:2]
+        return Rendered(
+            pixels=cut(image, job.width, job.height),
+            scheduler=type(scheduler).__name__ if scheduler is not None else "",
+            made=pipeline_call.made(asked, job, width, height),
+        )

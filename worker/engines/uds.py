@@ -35,7 +35,7 @@ from worker.engines.contract import (
 from worker.engines.frames import Closed, Garbage, Silent
 from worker.engines.proto import EngineFrame, Kind
 from worker.engines.supervisor import EngineProcess
-from worker.engines.wire import capabilities_of, exception_of, facts_of, frame, job_message
+from worker.engines.wire import capabilities_of, exception_of, facts_of, frame, job_message, picture_of
 from worker.errors import EngineDied, LoadFailed
 
 _log = structlog.get_logger()
@@ -84,7 +84,8 @@ class UdsEngine:
         self._members: set[str] = set()
         self._evicted: list[str] = []
         self._stepping = False
-        self.capabilities: Capabilities = replace(served.capabilities, restartable=True)
+        self._declared = replace(served.capabilities, restartable=True)
+        self.capabilities: Capabilities = self._declared
         self.facts: EngineFacts = replace(served.facts, engine=f"uds:{served.facts.engine}")
 
     @property
@@ -106,9 +107,11 @@ class UdsEngine:
         self.unload()
         self._process = process = EngineProcess(self._command)
         hello = process.open(self._load_deadline_s)
-        if capabilities_of(hello) != self.capabilities or hello.model != self.facts.model:
+        can = capabilities_of(hello)
+        if can not in (self._declared, replace(self._declared, max_batch=1)) or hello.model != self.facts.model:
             process.end()
             raise LoadFailed("the server serves something else; does it read the same models file?")
+        self.capabilities = can  # a pipeline that takes one prompt at a time says so once it is loaded
         self.facts = facts_of(hello, "uds")
         self._unclaimed = deque()
         self._wanted = True
@@ -186,11 +189,7 @@ class UdsEngine:
             answer = process.connection.receive()
             self._check(answer, Kind.PICTURE)
             data = process.connection.pixels(answer.pixel_bytes)
-        about = answer.picture
-        size = {"width": about.width, "height": about.height}
-        if about.media_type:
-            return EncodedPicture(**size, data=data, media_type=about.media_type, scheduler=about.scheduler)
-        return Picture(**size, rgb=data, scheduler=about.scheduler)
+        return picture_of(answer.picture, data)
 
     def reset(self) -> None:
         """Forget all; start the server again if it has ended, or cannot forget, later and later while nothing is ever

@@ -1,28 +1,32 @@
 """The engine contract's words as protobuf and back: jobs, facts, errors. Both ends of the socket use it."""
 
 import re
+from dataclasses import fields
 from typing import Any, Final, cast
 
 import structlog
 
 from schema import pb, validate
-from worker.engines.contract import Capabilities, EngineFacts, RenderJob
+from worker.engines.contract import Capabilities, EncodedPicture, EngineFacts, Made, ModelAbilities, Picture, RenderJob
 from worker.engines.places import places
 from worker.engines.proto import (
+    EngineAbilities,
     EngineError,
     EngineFrame,
     EngineHello,
     EngineJob,
+    EnginePicture,
     ErrorKind,
     GenerationSpec,
     Kind,
     Prompts,
 )
-from worker.errors import BadOutput, EngineDied, EngineLost, LoadFailed, OutOfMemory, Unsupported
+from worker.errors import BadOutput, EngineDied, EngineLost, Incapable, LoadFailed, OutOfMemory, Unsupported
 
 _log = structlog.get_logger()
 _JOB_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}/[0-9]{1,4}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_ABILITIES: Final = tuple(each.name for each in fields(ModelAbilities))
 _PNG: Final = pb.OutputFormat.PNG  # a spec must name a format; engines give pixels
 
 
@@ -91,6 +95,7 @@ def hello(facts: EngineFacts, can: Capabilities) -> EngineHello:
         evict_one=can.evict_one,
         park=can.park,
         max_batch=can.max_batch,
+        abilities=EngineAbilities(**{name: getattr(facts.abilities, name) for name in _ABILITIES}),
     )
 
 
@@ -103,6 +108,10 @@ def facts_of(message: EngineHello, through: str) -> EngineFacts:
         dtype=message.dtype,
         device=message.device,
         libraries=message.libraries,
+        abilities=ModelAbilities(
+            **{name: getattr(message.abilities, name) for name in _ABILITIES}
+            | {"schedulers": tuple(message.abilities.schedulers)}
+        ),
     )
 
 
@@ -117,6 +126,40 @@ def capabilities_of(message: EngineHello) -> Capabilities:
     )
 
 
+def picture_message(picture: Picture | EncodedPicture) -> tuple[EnginePicture, bytes]:
+    """A picture for the other side: what is said of it, and its bytes."""
+    made = picture.made
+    about = EnginePicture(
+        width=picture.width,
+        height=picture.height,
+        scheduler=picture.scheduler,
+        media_type=picture.media_type if isinstance(picture, EncodedPicture) else "",
+        guidance=made.guidance,
+        guidance_scale=made.guidance_scale,
+        negative_prompt=made.negative_prompt,
+        rendered_width=made.width,
+        rendered_height=made.height,
+    )
+    return about, picture.data if isinstance(picture, EncodedPicture) else picture.rgb
+
+
+def picture_of(about: EnginePicture, data: bytes) -> Picture | EncodedPicture:
+    """The picture that `picture_message` was given."""
+    made = Made(
+        guidance=about.guidance,
+        guidance_scale=about.guidance_scale,
+        negative_prompt=about.negative_prompt,
+        width=about.rendered_width,
+        height=about.rendered_height,
+    )
+    width, height, scheduler = about.width, about.height, about.scheduler
+    if about.media_type:
+        return EncodedPicture(
+            width=width, height=height, data=data, media_type=about.media_type, scheduler=scheduler, made=made
+        )
+    return Picture(width=width, height=height, rgb=data, scheduler=scheduler, made=made)
+
+
 def error_message(error: BaseException) -> EngineError:
     """An engine's error for the other side, without the text of foreign exceptions: that may hold a prompt."""
     match error:
@@ -124,6 +167,8 @@ def error_message(error: BaseException) -> EngineError:
             kind, detail = ErrorKind.OUT_OF_MEMORY, ""
         case BadOutput():
             kind, detail = ErrorKind.BAD_OUTPUT, str(error)
+        case Incapable():
+            kind, detail = ErrorKind.INCAPABLE, str(error)
         case Unsupported():
             kind, detail = ErrorKind.UNSUPPORTED, str(error)
         case LoadFailed():
@@ -144,6 +189,8 @@ def exception_of(message: EngineError) -> Exception:
             return OutOfMemory(detail)
         case ErrorKind.BAD_OUTPUT:
             return BadOutput(detail)
+        case ErrorKind.INCAPABLE:
+            return Incapable(detail)
         case ErrorKind.UNSUPPORTED:
             return Unsupported(detail)
         case ErrorKind.LOAD_FAILED:

@@ -7,7 +7,7 @@ from typing import Any
 
 from worker.engines.contract import Picture, RenderJob
 from worker.engines.latent import LatentEngine
-from worker.engines.opening import fresh_scheduler
+from worker.engines.schedulers import fresh_scheduler
 
 
 def opened(folder: Path, **more: Any) -> LatentEngine:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from worker.engines.latent_schedule import HEAD, Schedule, Schedules
-from worker.engines.opening import SCHEDULERS, fresh_scheduler
+from worker.engines.schedulers import DISCRETE, fresh_scheduler
 from worker.errors import LoadFailed, Unsupported
 
 WIDTH = 64
@@ -53,7 +53,7 @@ def assert_equal(own: Any, name: str, steps: int, tolerance: float = 5e-6) -> No
 @pytest.mark.parametrize("zero_snr", [False, True])
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("name", DISCRETE)
 def test_a_table_gives_what_diffusers_gives(name: str, prediction: str, spacing: str, zero_snr: bool) -> None:
     own = diffusers.EulerDiscreteScheduler(
         prediction_type=prediction, timestep_spacing=spacing, rescale_betas_zero_snr=zero_snr, steps_offset=1, **BETAS
@@ -146,7 +146,7 @@ def test_what_a_table_cannot_express_is_refused_with_its_name(kind: str, options
 def test_rounding_adds_no_step() -> None:
     own = diffusers.DDIMScheduler(clip_sample=False, timestep_spacing="trailing", **BETAS)
     schedules = Schedules(own)
-    for name in ("", *SCHEDULERS):
+    for name in ("", *DISCRETE):
         rows = schedules.of(name, 61).rows
         assert len(rows) == 61
         assert float(rows[-1, 0]) > 0

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worker.engines.contract import Done, RenderJob
-from worker.engines.pipeline import PipelineEngine
+from worker.engines.contract import Done, Made, RenderJob
+from worker.engines.pipeline import PipelineEngine, Rendered
 from worker.errors import BadOutput, LoadFailed, Unsupported
 
 
@@ -53,10 +53,18 @@ def test_the_key_holds_all_that_a_call_takes_once(folder: Path) -> None:
     made = engine(folder)
     keys = [
         made.key(each)
-        for each in (job(), job(num_inference_steps=3), job(guidance_scale=4.0), job(scheduler="euler"), job(height=72))
+        for each in (
+            job(),
+            job(num_inference_steps=3),
+            job(guidance_scale=4.0),
+            job(scheduler="euler"),
+            job(height=72),
+            job(negative_prompt="x"),
+        )
     ]
-    assert len(set(keys)) == 5
-    assert made.key(job()) == made.key(job("another", seed=9, negative_prompt="x"))
+    assert len(set(keys)) == 6
+    assert made.key(job()) == made.key(job("another", seed=9))
+    assert made.key(job(negative_prompt="x")) == made.key(job("another", seed=9, negative_prompt="y"))
     with pytest.raises(Unsupported):
         made.key(job(scheduler="nobody-knows-it"))
 
@@ -87,10 +95,14 @@ def test_numbers_that_are_not_finite_are_no_picture(folder: Path) -> None:
     good = np.full((64, 64, 3), 0.5, dtype=np.float32)
     bad = good.copy()
     bad[3, 4, 1] = np.nan
-    assert made.decode(Done(job_id="g/0", result=good)).rgb[:3] == b"\x80\x80\x80"
+    assert made.decode(done(good)).rgb[:3] == b"\x80\x80\x80"
     for wrong in (bad, good[:, :, :1]):
         with pytest.raises(BadOutput):
-            made.decode(Done(job_id="g/0", result=wrong))
+            made.decode(done(wrong))
+
+
+def done(pixels: Any) -> Done:
+    return Done(job_id="g/0", result=Rendered(pixels=pixels, scheduler="", made=Made()))
 
 
 def test_pickled_weights_are_not_read(folder: Path, tmp_path: Path) -> None:

@@ -118,6 +118,7 @@ class EngineErrorKind(betterproto.Enum):
     UNSUPPORTED = 4
     LOAD_FAILED = 5
     LOST = 6
+    INCAPABLE = 7
 
 
 @dataclass(eq=False, repr=False)
@@ -222,6 +223,15 @@ class RenderFacts(betterproto.Message):
     batch_id: str = betterproto.string_field(8)
     batch_members: List["ImageRef"] = betterproto.message_field(9)
     seed: int = betterproto.uint64_field(10)
+    guidance: str = betterproto.string_field(11)
+    """
+    What was done, where it may differ from what was asked for. All empty: an older worker, or an engine that cannot say.
+    """
+
+    guidance_scale: float = betterproto.double_field(12)
+    negative_prompt: bool = betterproto.bool_field(13)
+    rendered_width: int = betterproto.uint32_field(14)
+    rendered_height: int = betterproto.uint32_field(15)
 
 
 @dataclass(eq=False, repr=False)
@@ -473,6 +483,26 @@ class EngineHello(betterproto.Message):
     evict_one: bool = betterproto.bool_field(8)
     park: bool = betterproto.bool_field(9)
     max_batch: int = betterproto.uint32_field(10)
+    abilities: "EngineAbilities" = betterproto.message_field(11)
+
+
+@dataclass(eq=False, repr=False)
+class EngineAbilities(betterproto.Message):
+    """
+    What a request may ask of the model; as ModelCapabilities of core.proto.
+    """
+
+    negative_prompt: bool = betterproto.bool_field(1)
+    guidance: str = betterproto.string_field(2)
+    guidance_off: float = betterproto.double_field(3)
+    size_factor: int = betterproto.uint32_field(4)
+    schedulers: List[str] = betterproto.string_field(5)
+    min_width: int = betterproto.uint32_field(6)
+    max_width: int = betterproto.uint32_field(7)
+    min_height: int = betterproto.uint32_field(8)
+    max_height: int = betterproto.uint32_field(9)
+    min_steps: int = betterproto.uint32_field(10)
+    max_steps: int = betterproto.uint32_field(11)
 
 
 @dataclass(eq=False, repr=False)
@@ -493,6 +523,11 @@ class EnginePicture(betterproto.Message):
     height: int = betterproto.uint32_field(2)
     scheduler: str = betterproto.string_field(3)
     media_type: str = betterproto.string_field(4)
+    guidance: str = betterproto.string_field(5)
+    guidance_scale: float = betterproto.double_field(6)
+    negative_prompt: bool = betterproto.bool_field(7)
+    rendered_width: int = betterproto.uint32_field(8)
+    rendered_height: int = betterproto.uint32_field(9)
 
 
 @dataclass(eq=False, repr=False)
