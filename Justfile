@@ -30,6 +30,10 @@ status: (venv "gateway,core,worker,local")
 key TENANT: (venv "gateway,core,worker,local")
     @{{ python }} -m gateway keys create "$1"
 
+# Each model of the models file: what it is, and whether it can be loaded: just models check [--load] [NAME…]
+models *ARGS: (venv "worker")
+    @{{ python }} -m worker models "$@"
+
 # All tests, or those that pytest's ARGS choose
 test *ARGS: (venv "dev")
     {{ python }} -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"

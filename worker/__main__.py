@@ -1,6 +1,7 @@
 """`python -m worker` serves until it is told to stop. One process owns one GPU.
 
-`python -m worker engine-server` serves one model to other processes instead.
+`python -m worker engine-server` serves one model to other processes instead; `python -m worker models check` says
+of each model of the models file what it is and whether it can be loaded.
 """
 
 import argparse
@@ -11,6 +12,7 @@ from infra import lifecycle, settings, telemetry
 from worker.app import serve
 from worker.config import WorkerSettings
 from worker.engine_server import app as engine_server
+from worker.model_check import app as model_check
 from worker.types import Mode
 
 
@@ -23,11 +25,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     engine_server.add_arguments(
         commands.add_parser("engine-server", help="serve one model's engine to other processes")
     )
+    model_check.add_arguments(commands.add_parser("models", help="look at the models file's models"))
     given = parser.parse_args(arguments)
     if given.command == "engine-server":
         return engine_server.main(given)
     try:
         config = settings.load(WorkerSettings)
+        if given.command == "models":
+            return model_check.run(given, config)
     except lifecycle.ConfigError as error:
         lifecycle.print_config_error(error)
         return lifecycle.EXIT_MISCONFIGURED

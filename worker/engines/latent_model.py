@@ -3,7 +3,7 @@ cannot do. `latent.LatentEngine` imports it when it loads, and is the only one t
 """
 
 from collections.abc import Hashable, Sequence
-from typing import Any, Final
+from typing import Any
 
 import torch
 
@@ -15,11 +15,9 @@ from worker.engines.latent_decoder import Decoder, Pending
 from worker.engines.latent_denoiser import Denoiser, Member, UNet, moved
 from worker.engines.latent_memory import MemoryCurve
 from worker.engines.latent_schedule import Schedules
-from worker.engines.opening import open_pipeline
+from worker.engines.opening import STEP_LEVEL_CLASSES, open_pipeline
 from worker.engines.pixels import renderable
 from worker.errors import LoadFailed
-
-CLASSES: Final = ("StableDiffusionPipeline",)
 
 
 class LatentModel:
@@ -119,7 +117,7 @@ class LatentModel:
 
 def open_model(source: str, revision: str, wish: Device, *, config: str = "") -> tuple[LatentModel, str]:
     """The model and its device. Raises LoadFailed, whose text says what to do."""
-    pipeline, device = open_pipeline(source, revision, wish, config=config, classes=CLASSES)
+    pipeline, device = open_pipeline(source, revision, wish, config=config, classes=STEP_LEVEL_CLASSES)
     return LatentModel(pipeline, device), device
 
 

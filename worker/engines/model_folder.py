@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from worker.engines.weight_files import read_json, weights_bytes
+from worker.engines.weight_files import Weights, read_json, weights_in
 from worker.errors import LoadFailed
 
 INDEX: Final = "model_index.json"
@@ -53,7 +53,7 @@ class Part:
     kind: str
     weights: Sequence[Path] = ()
     renames: Mapping[str, str] = field(default_factory=dict)
-    size_bytes: int = 0
+    holds: Weights = field(default_factory=Weights)
     variant: str = ""
 
 
@@ -68,9 +68,9 @@ class ModelFolder:
     left_out: frozenset[str]
 
     @property
-    def size_bytes(self) -> int:
-        """Of all weights that are loaded, as stored."""
-        return sum(part.size_bytes for part in self.parts.values())
+    def holds(self) -> Weights:
+        """Of all weights that are loaded."""
+        return total([part.holds for part in self.parts.values()])
 
 
 def examine(path: Path, *, weights: bool = True) -> ModelFolder:
@@ -116,6 +116,13 @@ def as_libraries_expect(folder: ModelFolder) -> Iterator[Path]:
         yield view
 
 
+def total(all_of: Sequence[Weights]) -> Weights:
+    """Together."""
+    return Weights(
+        parameters=sum(each.parameters for each in all_of), size_bytes=sum(each.size_bytes for each in all_of)
+    )
+
+
 def _link(source: Path, target: Path, part: Part) -> None:
     target.mkdir()
     taken = {file.name for file in part.weights} - set(part.renames.values())
@@ -159,14 +166,13 @@ def _weighted(folder: Path, name: str, library: str, kind: str) -> Part:
         names, chief = _shards(folder / index), index
     else:
         raise LoadFailed(f"{folder}: {found[variant][0].string} is one of several, and their index is missing")
-    size = sum(weights_bytes(folder / each) for each in names)
     return Part(
         name=name,
         library=library,
         kind=kind,
         weights=[folder / each for each in names],
         renames={_plain(chief): chief},
-        size_bytes=size,
+        holds=total([weights_in(folder / each) for each in names]),
         variant=variant,
     )
 

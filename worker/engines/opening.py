@@ -7,13 +7,16 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from worker.engines.devices import Device
 from worker.engines.model_folder import INDEX, ModelFolder, as_libraries_expect, examine
 from worker.engines.quiet import one_line, quiet_libraries
-from worker.engines.weight_files import weights_bytes
+from worker.engines.weight_files import weights_in
 from worker.errors import LoadFailed
+
+STEP_LEVEL_CLASSES: Final = ("StableDiffusionPipeline",)
+"""Pipelines that the engine `latent` takes apart."""
 
 _CONFIG_FOLDER = (
     "a folder of its family in diffusers' format, the weights left out (model_index.json, configurations, tokenizers), "
@@ -63,8 +66,7 @@ def _open(source: str, revision: str, config: str, dtype: Any, classes: Collecti
             source, revision=revision, **_loading(dtype), **without, **_unchecked(index)
         )
     folder = examine(path)
-    _require_class(folder.kind, folder.index, classes)
-    _require_part_classes(folder)
+    require_classes(folder, classes)
     with as_libraries_expect(folder) as view:
         return diffusers.DiffusionPipeline.from_pretrained(
             str(view), local_files_only=True, **_loading(dtype), **_unchecked(folder.index)
@@ -76,9 +78,9 @@ def _open_file(path: Path, config: str, dtype: Any, classes: Collection[str]) ->
 
     if not config:
         raise LoadFailed(f"{path} is a single file: set config to {_CONFIG_FOLDER}")
-    weights_bytes(path)
+    weights_in(path)
     family = examine(Path(config), weights=False)
-    kind = _require_class(family.kind, family.index, classes)
+    kind = require_classes(family, classes)
     if not hasattr(kind, "from_single_file"):
         raise LoadFailed(f"{path}: a {family.kind} cannot be loaded from a single file; use its folder")
     try:
@@ -112,11 +114,14 @@ def _require_class(kind: Any, index: Mapping[str, Any], classes: Collection[str]
     return found
 
 
-def _require_part_classes(folder: ModelFolder) -> None:
-    """Raises LoadFailed for a part whose class the installed libraries do not have; no part's own code is run."""
+def require_classes(folder: ModelFolder, classes: Collection[str] = ()) -> Any:
+    """The pipeline's class. Raises LoadFailed for it or for a part whose class the installed libraries do not have, and
+    for a pipeline that is none of `classes`; no part's own code is run.
+    """
     import diffusers  # noqa: PLC0415  (heavy)
     import transformers  # noqa: PLC0415  (heavy)
 
+    found = _require_class(folder.kind, folder.index, classes)
     libraries = {"diffusers": diffusers, "transformers": transformers}
     for part in folder.parts.values():
         library = libraries.get(part.library) or getattr(diffusers.pipelines, part.library, None)
@@ -131,6 +136,7 @@ def _require_part_classes(folder: ModelFolder) -> None:
                 f"{INDEX}: {part.name} is a {part.kind}, which {part.library} {version} does not have: "
                 "install a version that has it, or use another model"
             )
+    return found
 
 
 def _require_whole(pipeline: Any, missing: Mapping[str, Sequence[str]]) -> None:

@@ -3,6 +3,8 @@ half a download, a web page, a pickle. Only reads; called before any library ope
 """
 
 import json
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +16,14 @@ _MAX_HEADER_BYTES: Final = 100_000_000
 
 _PULL = "run `git lfs pull` in the folder, or download the file itself"
 _PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """What a file of weights holds, or several do."""
+
+    parameters: int = 0
+    size_bytes: int = 0
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -36,20 +46,10 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def weights_bytes(path: Path) -> int:
-    """The size of a safetensors file that is whole. Raises LoadFailed that names the file and what is wrong with it."""
-    tensors, size = _header(path)
-    return max((entry["data_offsets"][1] for entry in tensors.values()), default=size)
+def weights_in(path: Path) -> Weights:
+    """Of a safetensors file that is whole. Raises LoadFailed that names the file and what is wrong with it.
 
-
-def tensor_names(path: Path) -> frozenset[str]:
-    """The names of the tensors of a safetensors file. Raises LoadFailed as `weights_bytes` does."""
-    return frozenset(_header(path)[0])
-
-
-def _header(path: Path) -> tuple[dict[str, Any], int]:
-    """The tensors of the file's header, and the file's size. https://huggingface.co/docs/safetensors: 8 bytes of
-    length, then JSON with the offsets of each tensor behind it.
+    https://huggingface.co/docs/safetensors: 8 bytes of length, then JSON with type, shape and offsets of each tensor.
     """
     try:
         size = path.stat().st_size
@@ -66,13 +66,14 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
     try:
         header = json.loads(raw)
         tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        end = 8 + length + max((int(entry["data_offsets"][1]) for entry in tensors.values()), default=0)
+        held = max((int(entry["data_offsets"][1]) for entry in tensors.values()), default=0)
+        parameters = sum(prod(entry["shape"]) for entry in tensors.values())
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         raise LoadFailed(f"{path} is no safetensors file: download or convert it again") from None
-    if size != end:
-        state = "is cut off" if size < end else "is longer than its header says"
-        raise LoadFailed(f"{path} {state} ({size:,} of {end:,} bytes): download it again")
-    return tensors, size
+    if size != 8 + length + held:
+        state = "is cut off" if size < 8 + length + held else "is longer than its header says"
+        raise LoadFailed(f"{path} {state} ({size:,} of {8 + length + held:,} bytes): download it again")
+    return Weights(parameters=parameters, size_bytes=held)
 
 
 def _problem(start: bytes, size: int, length: int) -> str:

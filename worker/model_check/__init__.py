@@ -1,0 +1,1 @@
+"""The command `python -m worker models check`. What it finds out is in `worker/engines/check.py`."""
