@@ -1,5 +1,5 @@
-"""A tiny Stable Diffusion folder as one checkpoint file, named as the original Stable Diffusion code names its tensors:
-the opposite of what diffusers' `from_single_file` does.
+"""A tiny Stable Diffusion or SDXL folder as one checkpoint file, named as the original code names its tensors: the
+opposite of what diffusers' `from_single_file` does.
 """
 
 from collections.abc import Iterator
@@ -17,6 +17,8 @@ _RESNET = {
 _UNET = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
     "conv_in": "input_blocks.0.0",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
@@ -37,14 +39,25 @@ _VAE = {
     "to_out.0": "proj_out",
     "conv_shortcut": "nin_shortcut",
 }
+_OPEN_CLIP = {
+    "text_model.embeddings.position_embedding.weight": "positional_embedding",
+    "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
+    "text_model.final_layer_norm": "ln_final",
+    "text_model.encoder.layers.": "transformer.resblocks.",
+    ".layer_norm1.": ".ln_1.",
+    ".layer_norm2.": ".ln_2.",
+    ".mlp.fc1.": ".mlp.c_fc.",
+    ".mlp.fc2.": ".mlp.c_proj.",
+    ".self_attn.out_proj.": ".attn.out_proj.",
+}
 
 
 def write(folder: Path, file: Path) -> Path:
-    """The weights of `folder` (made by `worker.engines.tiny`) as one file."""
-    from diffusers import StableDiffusionPipeline
+    """The weights of `folder` as one file."""
+    from diffusers import DiffusionPipeline
     from safetensors.torch import save_file
 
-    pipeline = StableDiffusionPipeline.from_pretrained(folder)
+    pipeline = DiffusionPipeline.from_pretrained(folder)
     tensors: dict[str, Any] = {}
     for name, value in pipeline.unet.state_dict().items():
         tensors[f"model.diffusion_model.{_unet_name(name, pipeline.unet)}"] = value.contiguous()
@@ -52,11 +65,36 @@ def write(folder: Path, file: Path) -> Path:
         renamed = _vae_name(name, len(pipeline.vae.config.block_out_channels))
         linear = ".attn_1." in renamed and value.ndim == 2
         tensors[f"first_stage_model.{renamed}"] = (value[:, :, None, None] if linear else value).contiguous()
+    is_xl = hasattr(pipeline, "text_encoder_2")
+    clip = "conditioner.embedders.0.transformer" if is_xl else "cond_stage_model.transformer"
     for name, value in pipeline.text_encoder.state_dict().items():
-        plain = name.removeprefix("text_model.")
-        tensors[f"cond_stage_model.transformer.text_model.{plain}"] = value.contiguous()
+        tensors[f"{clip}.text_model.{name.removeprefix('text_model.')}"] = value.contiguous()
+    if is_xl:
+        tensors |= dict(_open_clip(pipeline.text_encoder_2.state_dict()))
     save_file(tensors, file)
     return file
+
+
+def _open_clip(tensors: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The second text encoder: its attention's three matrices are one there, its projection is transposed."""
+    import torch
+
+    prefix = "conditioner.embedders.1.model."
+    for name, value in tensors.items():
+        if name == "text_projection.weight":
+            yield f"{prefix}text_projection", value.T.contiguous()
+        elif ".q_proj." in name:
+            parts = [tensors[name.replace(".q_proj.", f".{part}_proj.")] for part in "qkv"]
+            renamed = _renamed(name.replace(".self_attn.q_proj.", ".attn.in_proj_"), _OPEN_CLIP)
+            yield prefix + renamed, torch.cat(parts)
+        elif ".k_proj." not in name and ".v_proj." not in name:
+            yield prefix + _renamed(name, _OPEN_CLIP), value.contiguous()
+
+
+def _renamed(name: str, words: dict[str, str]) -> str:
+    for ours, theirs in words.items():
+        name = name.replace(ours, theirs)
+    return name
 
 
 def _unet_name(name: str, unet: Any) -> str:

@@ -57,15 +57,15 @@ def _clip_tokenizer() -> Any:
     return CLIPTokenizer({token: number for number, token in enumerate(tokens)}, [], model_max_length=16)
 
 
-def _clip(kind: str = "CLIPTextModel") -> Any:
+def _clip(kind: str = "CLIPTextModel", width: int = WIDTH) -> Any:
     import transformers
 
     size = 2 * len(LETTERS) + 2
     config = transformers.CLIPTextConfig(
         vocab_size=size,
-        hidden_size=WIDTH,
-        intermediate_size=WIDTH,
-        projection_dim=WIDTH,
+        hidden_size=width,
+        intermediate_size=width,
+        projection_dim=width,
         num_hidden_layers=2,
         num_attention_heads=2,
         max_position_embeddings=16,
@@ -177,19 +177,20 @@ def _flow(**options: Any) -> Any:
 
 
 def _sdxl() -> Any:
+    """Its text encoders differ in width, as those of the real one: single files tell them apart by it."""
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
 
     return StableDiffusionXLPipeline(
         vae=_vae(),
         text_encoder=_clip(),
-        text_encoder_2=_clip("CLIPTextModelWithProjection"),
+        text_encoder_2=_clip("CLIPTextModelWithProjection", 2 * WIDTH),
         tokenizer=_clip_tokenizer(),
         tokenizer_2=_clip_tokenizer(),
         unet=_unet(
-            cross_attention_dim=2 * WIDTH,
+            cross_attention_dim=3 * WIDTH,
             addition_embed_type="text_time",
             addition_time_embed_dim=8,
-            projection_class_embeddings_input_dim=6 * 8 + WIDTH,
+            projection_class_embeddings_input_dim=6 * 8 + 2 * WIDTH,
         ),
         scheduler=EulerDiscreteScheduler(beta_schedule="scaled_linear", steps_offset=1, timestep_spacing="leading"),
         force_zeros_for_empty_prompt=True,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests import single_file
+from tests import single_file, tiny_families
 from worker.engines.devices import Device
 from worker.engines.model_folder import examine
 from worker.engines.opening import open_pipeline, revision_of
@@ -192,6 +192,13 @@ def test_a_single_file_loads_with_a_folder_of_its_familys_configuration(
     config = changed(folder, tmp_path / "config", without_weights)
     assert np.array_equal(picture(file, config=str(config)), expected)
     assert revision_of(str(file), "") != revision_of(str(folder), "")
+
+
+def test_a_single_file_of_sdxl_loads_too(tmp_path: Path) -> None:
+    folder = tiny_families.build("sdxl", tmp_path / "sdxl")
+    file = single_file.write(folder, tmp_path / "sdxl.safetensors")
+    config = changed(folder, tmp_path / "config", without_weights)
+    assert np.array_equal(picture(file, config=str(config)), picture(folder))
 
 
 @pytest.mark.parametrize(
