@@ -52,7 +52,7 @@ class OnceEach:
     async def __call__(self, call: Call) -> Reply:
         if JOBS not in call.json()["QueueUrl"]:
             return await call.forward()
-        worker = call.headers["Authorization"].partition("Credential=")[2].partition("/")[0]
+        worker = call.headers["User-Agent"].partition(" app/")[2].partition(" ")[0]
         self.polled.add(worker)
         if worker in self.served:
             await asyncio.sleep(0.3)  # a short poll in vain

@@ -51,7 +51,7 @@ def stack(cloud: FaultyCloud, line: TcpProxy, tmp_path_factory: pytest.TempPathF
     )
     cloud.target, line.target = stack.emulator_port, stack.core_port
     for worker in stack.workers:
-        worker.env["AWS_ACCESS_KEY_ID"] = worker.name
+        worker.env["AWS_SDK_UA_APP_ID"] = worker.name
     with stack:
         yield stack
         invariants.check(stack)

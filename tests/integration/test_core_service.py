@@ -18,7 +18,7 @@ from infra.retry import Retryable
 from infra.s3 import S3Bucket
 from infra.sqs import Outgoing, SqsQueue
 from schema import fast, messages, pb
-from tests.emulators import free_port, ministack
+from tests.emulators import aws_environment, free_port, ministack
 from tests.eventually import eventually
 from tests.unit.core.rig import item, rendered, started
 
@@ -31,12 +31,7 @@ pytestmark = [pytest.mark.timeout(90), pytest.mark.asyncio]
 def port(monkeypatch: pytest.MonkeyPatch) -> int:
     """The emulator's, whether it runs or not."""
     number = free_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{number}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
+    for name, value in aws_environment(f"http://127.0.0.1:{number}").items():
         monkeypatch.setenv(name, value)
     return number
 
