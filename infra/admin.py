@@ -1,7 +1,7 @@
 """The admin port of a service: metrics, liveness and readiness, on loopback unless told otherwise.
 
 `/metrics` in Prometheus's text format; `/healthz` answers while the event loop turns; `/readyz` answers 503 with the
-reasons while there are any.
+reasons while there are any, and tells notes, which are no hindrance.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,14 +15,21 @@ from infra.lifecycle import ConfigError
 
 
 class AdminServer:
-    """An async context manager; `readiness` names what is missing, empty for nothing."""
+    """An async context manager; `readiness` names what is missing, empty for nothing, `notes` what else is amiss."""
 
     def __init__(
-        self, host: str, port: int, registry: CollectorRegistry, readiness: Callable[[], Sequence[str]]
+        self,
+        host: str,
+        port: int,
+        registry: CollectorRegistry,
+        readiness: Callable[[], Sequence[str]],
+        *,
+        notes: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._host, self._port = host, port
         self._registry = registry
         self._readiness = readiness
+        self._notes = notes
         self._runner: web.AppRunner | None = None
 
     @property
@@ -65,5 +72,7 @@ class AdminServer:
 
     async def _readyz(self, _: web.Request) -> web.Response:
         reasons = list(self._readiness())
-        body = {"status": "not ready", "reasons": reasons} if reasons else {"status": "ready"}
+        body: dict[str, object] = {"status": "not ready", "reasons": reasons} if reasons else {"status": "ready"}
+        if notes := list(self._notes()):
+            body["notes"] = notes
         return web.json_response(body, status=503 if reasons else 200)

@@ -1,7 +1,8 @@
 """The models file: which models are served, from where, with which defaults and bounds.
 
 Read by the gateway (to validate and document requests) and by the worker (to load them). The gateway runs
-without the weights, so `load` checks the text only; the worker also calls `require_sources`.
+without the weights, so `load` checks the text only; the worker also calls `require_a_source`, engine servers
+`require_sources`.
 """
 
 import re
@@ -93,14 +94,23 @@ def load(path: Path) -> tuple[ModelEntry, ...]:
 
 
 def require_sources(entries: Sequence[ModelEntry]) -> None:
-    """Raises ConfigError for a model whose source is neither an existing folder nor a hub id with a revision."""
+    """Raises ConfigError for a model whose source is no existing folder or file, and no hub id with a revision."""
     for entry in entries:
-        problem = _problem_of_source(entry) if entry.in_process in {"pipeline", "latent"} else ""
-        if problem:
+        if problem := problem_of_source(entry):
             raise ConfigError(f"model {entry.name!r}: {problem}")
 
 
-def _problem_of_source(entry: ModelEntry) -> str:
+def require_a_source(entries: Sequence[ModelEntry]) -> None:
+    """Raises ConfigError when `require_sources` would for each of the models: where one is there, others may come."""
+    problems = {entry.name: problem_of_source(entry) for entry in entries}
+    if problems and all(problems.values()):
+        raise ConfigError("; ".join(f"model {name!r}: {problem}" for name, problem in problems.items()))
+
+
+def problem_of_source(entry: ModelEntry) -> str:
+    """What is wrong with where the model is to come from; empty for nothing."""
+    if entry.in_process not in {"pipeline", "latent"}:
+        return ""
     source, config = Path(entry.source), Path(entry.config)
     if source.is_file():
         if source.suffix != ".safetensors":

@@ -117,6 +117,9 @@ class Handler(BaseHTTPRequestHandler):
                 return self._json(int(status), {"detail": f"broken: {body['prompt']}"})
             case ["later", seconds]:
                 return self._json(429, {"detail": "rate limited"}, {"Retry-After": seconds})
+            case ["filter", status]:
+                error = {"code": "content_policy_violation", "message": body["prompt"]}
+                return self._json(int(status), {"error": error})
             case ["slow"]:
                 self.seen.release.wait(60)
                 return self._json(200, whole)

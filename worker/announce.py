@@ -22,11 +22,12 @@ from worker.errors import Unsupported
 from worker.finish import Finisher
 from worker.floor import Floor, left_s, quantum_s, staying
 from worker.member import Member, members_of
+from worker.model_faults import ModelFault, refusal_of
 from worker.models import Models
 from worker.ports import Failpoints, NewId
 from worker.session import Session
 from worker.timing import Measured
-from worker.types import Batch, Held, Mode, State
+from worker.types import Batch, Failure, Held, Mode, State
 from worker.wanted import Inquiry
 from worker.window import Window
 
@@ -51,8 +52,7 @@ class Announcer:
         mode: Mode,
         curves: Curves,
         measured: Measured,
-        give_back: Callable[[], Awaitable[None]],
-        refuse: Callable[[Held, Unsupported], Awaitable[None]],
+        refuse: Callable[[Held, Failure, str], Awaitable[None]],
         new_id: NewId,
         failpoints: Failpoints,
     ) -> None:
@@ -64,7 +64,6 @@ class Announcer:
         self._mode = mode
         self._curves = curves
         self._measured = measured
-        self._give_back = give_back
         self._refuse = refuse
         self._new_id = new_id
         self._failpoints = failpoints
@@ -90,25 +89,47 @@ class Announcer:
         while not self.closed:
             chosen = self._choose()
             if not chosen:
-                await self._look_again()
+                retried = self._models.to_retry() if self._is_idle() else None
+                await (self._models.load(retried) if retried is not None else self._look_again())
                 continue
-            engine = self._models.engine(chosen[0].job.render.model)
+            model = chosen[0].job.render.model
+            engine, fault = self._models.engine(model), self._models.fault(model)
+            if fault is not None:
+                await self._refuse_all(chosen, fault)
+                continue
             if not engine.loaded:
-                await self._load(engine)
+                await self._load(engine, chosen)
                 continue
             await self._announce(engine, chosen)
 
-    async def _load(self, engine: Engine) -> None:
-        """What waited for the model is looked at again: a loaded model knows more of what it cannot do."""
-        waiting = self._window.waiting()
-        if not await self._models.load(engine, wanted_since_s=min(held.existed_s for held in waiting)):
-            await self._give_back()
+    def _is_idle(self) -> bool:
+        return self._floor.session is None and self._floor.coming is None and not self._window.upcoming()
+
+    async def _load(self, engine: Engine, chosen: Sequence[Held]) -> None:
+        """Once, and only for what is still wanted. What waited for the model is looked at again: a loaded model knows
+        more of what it cannot do, and one that cannot be loaded refuses all.
+        """
+        await self._inquiry.before_batch(chosen)
+        wanted = [held for held in chosen if held.state is State.WAITING]
+        if not wanted or self.closed:
+            return
+        model = wanted[0].job.render.model
+        fault = self._models.fault(model)
+        if fault is None:
+            fault = await self._models.load(engine, wanted_since_s=min(held.existed_s for held in wanted))
+        if fault is not None:
+            await self._refuse_all([each for each in self._window.waiting() if each.job.render.model == model], fault)
         for held in self._window.waiting():
             try:
                 held.key = self._models.key(held.job.render)
             except Unsupported as error:
                 if held.state is State.WAITING:
-                    await self._refuse(held, error)
+                    await self._refuse(held, *refusal_of(error))
+
+    async def _refuse_all(self, waiting: Sequence[Held], fault: ModelFault) -> None:
+        for held in waiting:
+            if held.state is State.WAITING:  # it may end while others are refused
+                await self._refuse(held, fault.failure, fault.reason)
 
     async def _look_again(self) -> None:
         """The window changes with every step reported while images wait; a session may also end without a report."""
@@ -119,7 +140,7 @@ class Announcer:
 
     def _choose(self) -> Sequence[Held]:
         """Who is to be announced now; nobody most of the time."""
-        if self._models.broken or self._floor.coming is not None:
+        if self._floor.coming is not None:
             return ()
         waiting = self._candidates()
         now_s = asyncio.get_running_loop().time()

@@ -4,6 +4,8 @@ import asyncio
 import random
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
 
 import structlog
 
@@ -20,6 +22,8 @@ from worker.config import WorkerSettings
 from worker.core_client import CoreClient
 from worker.engines.build import build
 from worker.engines.contract import Engine
+from worker.load_marks import LoadMarks
+from worker.model_files import ModelFiles
 from worker.ports import JobQueue, ObjectStore, Reply, ReplyQueue, StillWanted, Threads
 from worker.service import LANES, Ports, Tuning, Worker
 from worker.threads import WorkerThreads
@@ -49,7 +53,11 @@ async def serve(settings: WorkerSettings, shutdown: Shutdown) -> None:
         ports = await open_ports(settings, stack)
         worker = Worker(ports, tuning(settings))
         admin = AdminServer(
-            settings.worker_admin_host, settings.worker_admin_port, worker.metrics.registry, worker.health.reasons
+            settings.worker_admin_host,
+            settings.worker_admin_port,
+            worker.metrics.registry,
+            worker.health.reasons,
+            notes=worker.health.notes,
         )
         await stack.enter_async_context(admin)
         _log.info("worker.serving", worker=settings.worker_id, admin_port=admin.port, models=list(ports.engines))
@@ -57,14 +65,19 @@ async def serve(settings: WorkerSettings, shutdown: Shutdown) -> None:
 
 
 async def open_ports(settings: WorkerSettings, stack: AsyncExitStack) -> Ports:
-    """The real ports; `stack` closes them. Raises ConfigError for a missing model folder."""
+    """The real ports; `stack` closes them. Raises ConfigError when no model has its folder or file: where one has,
+    those that lack theirs are out alone.
+    """
     entries = models.load(settings.models_file)
-    models.require_sources(entries)
+    models.require_a_source(entries)
     clients = await stack.enter_async_context(aws.clients(max_connections=settings.worker_uploads + 4 * LANES + 4))
     gpu_thread = WorkerThreads("gpu")
     stack.callback(gpu_thread.close)
     encode_threads = WorkerThreads("encode", settings.worker_encode_threads)
     stack.callback(encode_threads.close)
+    files_thread = WorkerThreads("files")
+    stack.callback(files_thread.close)
+    marks = stack.enter_context(LoadMarks(settings.data_dir / "worker" / "loads"))
     jobs: JobQueue = SqsQueue(clients.sqs, settings.jobs_queue)
     replies: ReplyQueue = Replies(SqsQueue(clients.sqs, settings.replies_queue))
     store: ObjectStore = S3Bucket(clients.s3, settings.temp_bucket)
@@ -84,7 +97,20 @@ async def open_ports(settings: WorkerSettings, stack: AsyncExitStack) -> Ports:
         wall_ms=wall_ms,
         new_id=new_id,
         rng=random.random,
+        model_files=ModelFiles(
+            {entry.name: _sources(entry) for entry in entries},
+            files_thread,
+            problems={entry.name: partial(models.problem_of_source, entry) for entry in entries},
+        ),
+        load_marks=marks,
     )
+
+
+def _sources(entry: models.ModelEntry) -> tuple[Path, ...]:
+    """Where the model's files are, as far as they are here."""
+    if entry.in_process not in {"pipeline", "latent"}:
+        return ()
+    return tuple(Path(each) for each in (entry.source, entry.config) if each)
 
 
 def _engine(entry: models.ModelEntry, settings: WorkerSettings) -> Engine:
@@ -92,7 +118,6 @@ def _engine(entry: models.ModelEntry, settings: WorkerSettings) -> Engine:
         entry,
         torch_threads=settings.worker_torch_threads,
         load_s=settings.worker_engine_load_s,
-        outage_s=settings.worker_engine_outage_s,
     )
 
 
@@ -131,6 +156,7 @@ def tuning(settings: WorkerSettings) -> Tuning:
         hang_s=settings.worker_hang_s,
         load_s=settings.worker_engine_load_s + OWN_LIMIT_S,
         models_loaded=settings.worker_models_loaded,
+        longest_away_s=settings.worker_engine_outage_s,
         preload=settings.worker_preload,
         mode=Mode(settings.worker_mode),
     )

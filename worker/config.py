@@ -40,7 +40,10 @@ class WorkerSettings(Settings):
         description="Limit of loading a model: uds tries again, others end the worker a minute later",
     )
     worker_engine_outage_s: float = Field(
-        120.0, gt=0, le=240, description="http: the server may answer nobody for so long before the worker ends"
+        60.0,
+        gt=0,
+        le=600,
+        description="Longest pause before a model that is away, as its server may be, is tried again",
     )
     worker_models_loaded: int = Field(1, ge=1, le=64, description="Models kept in memory at a time")
     worker_mode: Literal["plain", "batched", "overlapped"] = Field(

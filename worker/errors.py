@@ -9,9 +9,13 @@ Exception
 │   ├── OutOfMemory           the batch is halved and the cap remembered; alone: reported
 │   ├── BadOutput             NaN, wrong size, cannot be encoded: reported for that image alone
 │   ├── EngineDied            the engine's own process ended: started again, its members run again, each alone
-│   ├── EngineAway            somebody else's model server answers nobody: its members begin anew, later and later; in
-│   │                         the end they are handed back and the process ends
-│   ├── LoadFailed            three times in a row: readiness off, nothing more is received
+│   ├── Refused               a model server refuses this image for good: reported for it alone
+│   ├── NotNow                a model server does not take this image now: given back, uncounted
+│   ├── EngineAway            the model cannot be used for now (its server is away, its process does not start again):
+│   │                         its images are given back, uncounted; that model alone is out, and tried again later
+│   ├── LoadFailed            the model is broken for its files' or settings' sake: its images are refused; that model
+│   │   │                     alone is out, and tried again later and later, and when its files change
+│   │   └── ModelAway         it cannot be loaded for now: as EngineAway
 │   └── EngineLost            the device is beyond repair in this process: reported, the process ends
 └── Hung                      no step, or no loaded model, within the deadline: reported, the process ends
 
@@ -40,7 +44,19 @@ class BadOutput(EngineError):
 
 
 class LoadFailed(EngineError):
-    """The model could not be loaded."""
+    """The model could not be loaded, for the sake of its files or settings."""
+
+
+class ModelAway(LoadFailed):
+    """The model could not be loaded for now: its server is away, its process died, or its time was up."""
+
+
+class Refused(EngineError):
+    """A model server that works refuses this image for good."""
+
+
+class NotNow(EngineError):
+    """A model server does not take this image for now. Says nothing about others."""
 
 
 class EngineDied(EngineError):
@@ -48,7 +64,13 @@ class EngineDied(EngineError):
 
 
 class EngineAway(EngineError):
-    """A model server that is not ours answers nobody. Says nothing about the pictures."""
+    """The model cannot be used for now: its server answers nobody, or its process does not start again. Says nothing
+    about the pictures. It is not to be tried again before `pause_s`.
+    """
+
+    def __init__(self, text: str = "", *, pause_s: float = 0.0) -> None:
+        super().__init__(text)
+        self.pause_s = pause_s
 
 
 class EngineLost(EngineError):

@@ -83,10 +83,6 @@ class Leaving:
         except TimeoutError:
             await self._release_all()
 
-    async def give_back(self) -> None:
-        """Nothing that waits can be rendered here: let others have it."""
-        await self._release_waiting()
-
     def _close(self, reason: str) -> None:
         self.begun = True
         self._health.hinder("leaving", reason)

@@ -91,11 +91,12 @@ class Left:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
-    """A picture, or None and what is wrong with it. Its place in the line is taken already."""
+    """A picture, or None, what is wrong with it, and what that is called. Its place in the line is taken already."""
 
     member: Member
     picture: Picture | EncodedPicture | None
     bad: str
+    failure: Failure = Failure.BAD_OUTPUT
     decode_s: float
 
 
@@ -119,6 +120,9 @@ class Crash:
     failure: Failure
     detail: str
     died: bool = False
+    out: str = ""
+    """Why the model cannot be used for now: nothing begins anew."""
+    pause_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

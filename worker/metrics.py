@@ -1,6 +1,6 @@
 """The worker's figures for Prometheus: one registry per instance, no prompt and no id in any label."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -53,9 +53,25 @@ class Metrics:
         """What is in each part at this moment."""
         return {part: depth() for part, depth in self._depths.items()}
 
+    def watch_models(self, states: Callable[[], Mapping[str, int]]) -> None:
+        """Show `states()`, numbers of types.ModelState by model, whenever somebody looks."""
+        self.registry.register(_ModelStates(states))
+
     def watch_ledger(self, ledger: Ledger, clock: Callable[[], float]) -> None:
         """Show the ledger as it is whenever somebody looks, which must be on the event loop's thread."""
         self.registry.register(_LedgerFigures(ledger, clock))
+
+
+class _ModelStates(Collector):
+    def __init__(self, states: Callable[[], Mapping[str, int]]) -> None:
+        self._states = states
+
+    def collect(self) -> Iterator[Metric]:
+        text = "1 unloaded, 2 loading, 3 loaded, 4 broken, 5 away"
+        figures = GaugeMetricFamily("darkroom_worker_model_state", text, labels=("model",))
+        for model, state in self._states().items():
+            figures.add_metric((model,), state)
+        yield figures
 
 
 class _LedgerFigures(Collector):

@@ -1,13 +1,17 @@
 """What a worker is made of: its ports, and its names, sizes and times."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from worker.engines.contract import Engine
 from worker.ports import (
     Failpoints,
     JobQueue,
+    LoadMarks,
+    ModelFiles,
     NewId,
+    NoLoadMarks,
+    NoModelFiles,
     ObjectStore,
     Recorder,
     ReplyQueue,
@@ -39,6 +43,8 @@ class Ports:
     new_id: NewId
     rng: Rng
     recorder: Recorder = record_nothing
+    model_files: ModelFiles = field(default_factory=NoModelFiles)
+    load_marks: LoadMarks = field(default_factory=NoLoadMarks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,5 +76,6 @@ class Tuning:
     load_s: float = 660.0
     """A model may be loaded for so long. An engine in a process of its own gives up a minute before and tries again."""
     models_loaded: int = 1
+    longest_away_s: float = 60.0
     preload: bool = True
     mode: Mode = Mode.OVERLAPPED

@@ -91,6 +91,55 @@ class ListedModel:
     max_batch: int
 
 
+class ModelFiles(Protocol):
+    """Whether the files of a model are there, and have changed."""
+
+    def problem(self, model: str, /) -> str:
+        """What is plainly wrong before anything is loaded; empty for nothing. On the GPU thread."""
+
+    async def stamp(self, model: str, /) -> str:
+        """Changes with them; empty where there is nothing to look at. May take long."""
+
+
+class NoModelFiles:
+    """Models without files."""
+
+    def problem(self, _model: str) -> str:
+        """Nothing to look at."""
+        return ""
+
+    async def stamp(self, _model: str) -> str:
+        """Nothing to look at."""
+        return ""
+
+
+class LoadMarks(Protocol):
+    """Remembers across lives of the worker during which model's load one ended."""
+
+    def left(self) -> Mapping[str, int]:
+        """Models during whose load the worker ended, and how often in a row."""
+
+    def begin(self, model: str, /) -> None:
+        """A load begins. On the GPU thread."""
+
+    def end(self, model: str, /) -> None:
+        """It has come to an end, good or bad. On the GPU thread."""
+
+
+class NoLoadMarks:
+    """No memory."""
+
+    def left(self) -> Mapping[str, int]:
+        """Nothing is known."""
+        return {}
+
+    def begin(self, _model: str) -> None:
+        """Not kept."""
+
+    def end(self, _model: str) -> None:
+        """Not kept."""
+
+
 class StillWanted(Protocol):
     """Optional: somebody who knows which images are cancelled or expired, and hears of progress and of models."""
 

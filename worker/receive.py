@@ -14,10 +14,11 @@ from infra.retry import Permanent, Retryable, backoff_s
 from schema.messages import BadMessage
 from worker import jobs
 from worker.engines.contract import BatchKey
-from worker.errors import Incapable, Unsupported
+from worker.errors import Unsupported
 from worker.health import Health
 from worker.ledger import Ledger
 from worker.metrics import Metrics
+from worker.model_faults import refusal_of
 from worker.models import Models
 from worker.pipeline import Line
 from worker.ports import Failpoints, JobQueue, NewId, Received, Recorder, Reply, ReplyQueue, Rng
@@ -28,6 +29,9 @@ from worker.window import Offer, Window
 
 _log = structlog.get_logger()
 CALL_DEADLINE_S = 10.0
+REFUSAL_PAUSE_S = 1.0
+"""After a poll that brought nothing but what cannot be made here: those who can make it get a chance first."""
+
 LOOK_S = 1.0
 """How often the ledger hears of an idle GPU while nothing is received."""
 
@@ -77,6 +81,7 @@ class Receiver:
         self._failpoints = failpoints
         self._recorder = recorder
         self._wall_ms = wall_ms
+        self._refused = 0
         self._closed = asyncio.Event()
         self._no_poll = asyncio.Event()
         self._no_poll.set()
@@ -107,24 +112,21 @@ class Receiver:
                 failures += 1
                 await self._pause(backoff_s(failures, first_s=0.2, cap_s=10.0, draw=self._rng()))
                 continue
-            failures = 0
+            failures, self._refused = 0, 0
             await self._take_all(received)
+            if received and self._refused == len(received):
+                await self._pause(REFUSAL_PAUSE_S * (0.5 + self._rng() / 2))
 
     async def release(self, receipts: Sequence[str]) -> None:
         """Give messages back to the queue now. Best effort: the visibility timeout does it otherwise."""
         if receipts:
             await self._call("release", lambda: self._queue.extend(receipts, 0))
 
-    async def refuse(self, held: Held, why: Unsupported) -> None:
-        """It will never be rendered here, or anywhere: core hears of it, and the message goes once it has."""
-        failure = Failure.REFUSED if isinstance(why, Incapable) else Failure.UNSUPPORTED
+    async def refuse(self, held: Held, failure: Failure, reason: str) -> None:
+        """It will not be rendered here: core hears of it, and the message goes once it has."""
         held.attempt_id = self._new_id("att")
         self._window.move(held, State.FINISHING)
-        await self._line.fail(Failed(held=held, failure=failure, detail=str(why)))
-
-    def _unable(self) -> bool:
-        """Whether what comes in now must go back to the queue."""
-        return self._closed.is_set() or self._models.broken
+        await self._line.fail(Failed(held=held, failure=failure, detail=reason))
 
     async def _hold_back(self) -> None:
         """Until something changes. When that is because of what is behind the GPU, an idle GPU waits for just that,
@@ -178,7 +180,7 @@ class Receiver:
         unasked: list[str] = []
         for message in received:
             await self._failpoints.reach("worker.received")
-            if self._unable():
+            if self._closed.is_set():
                 unasked.append(message.receipt)
             elif await self._take(message):
                 done.append(message.receipt)
@@ -198,7 +200,10 @@ class Receiver:
         try:
             key = self._models.key(job.render)
         except Unsupported as error:
-            return await self._refuse(message, job, error)
+            return await self._refuse(message, job, *refusal_of(error))
+        fault = self._models.fault(job.render.model)
+        if fault is not None:
+            return await self._refuse(message, job, fault.failure, fault.reason)
         return self._offer(message, job, key) is Offer.SETTLED
 
     def _offer(self, message: Received, job: Job, key: BatchKey) -> Offer:
@@ -211,11 +216,12 @@ class Receiver:
             self._metrics.duplicates.labels(kind=offer.value).inc()
         return offer
 
-    async def _refuse(self, message: Received, job: Job, why: Unsupported) -> bool:
+    async def _refuse(self, message: Received, job: Job, failure: Failure, reason: str) -> bool:
+        self._refused += 1
         offer = self._offer(message, job, ())
         held = self._window.get(job.render.id)
         if held is not None and held.state is State.WAITING and not held.key:
-            await self.refuse(held, why)
+            await self.refuse(held, failure, reason)
         return offer is Offer.SETTLED
 
     async def _quarantine(self, message: Received, reason: str) -> bool:

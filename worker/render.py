@@ -14,6 +14,7 @@ import structlog
 
 from worker.curve import Curves
 from worker.engines.contract import BatchKey, Engine, Progress, RenderJob
+from worker.errors import EngineAway
 from worker.ledger import Cause, Ledger
 from worker.member import (
     Admitted,
@@ -67,6 +68,7 @@ class Renderer:
         pulse: Pulse,
         ledger: Ledger,
         on_gpu: OnGpu,
+        proven: Callable[[Engine], None],
         new_id: NewId,
         metrics: Metrics,
         failpoints: Failpoints,
@@ -84,6 +86,7 @@ class Renderer:
         self._pulse = pulse
         self._ledger = ledger
         self._on_gpu = on_gpu
+        self._proven = proven
         self._new_id = new_id
         self._metrics = metrics
         self._failpoints = failpoints
@@ -128,8 +131,8 @@ class Renderer:
         return session
 
     async def run(self, session: Session) -> None:
-        """Returns when every member has left the GPU, whoever joined meanwhile included. Raises EngineLost and
-        EngineAway.
+        """Returns when every member has left the GPU, whoever joined meanwhile included. Raises EngineLost, and
+        EngineAway when the model cannot be used for now: whoever is announced or running has yet to be answered.
         """
         while True:
             crash = await self._until_it_ends(session)
@@ -143,16 +146,16 @@ class Renderer:
         self._hung = True
 
     async def _until_it_ends(self, session: Session) -> Crash | None:
-        """Turn after turn, as long as the line has room; None once nobody is left."""
+        """Turn after turn, as long as the line has room; None once nobody is left, and what broke otherwise."""
         while True:
             end = await self._turn(session)
             self._goes_on(end.at_s)
-            if end.crash is not None:
+            if end.crash is not None and not end.crash.out:
                 self._between = (Cause.RESTARTING, end.at_s)
                 return end.crash
             if not end.full:
                 self._ledger.idle_began(end.at_s)
-                return None
+                return end.crash
             self._between = (Cause.BACKPRESSURE, end.at_s)
             await self._line.room()
             self._waits.backpressure_until_s = self._clock()
@@ -229,8 +232,9 @@ class Renderer:
             self._line.drop_now(held)
         elif event.picture is None:
             self._line.places.give()
-            self._line.fail_now(Failed(held=held, failure=Failure.BAD_OUTPUT, detail=event.bad))
+            self._line.fail_now(Failed(held=held, failure=event.failure, detail=event.bad))
         else:
+            self._proven(session.engine)
             self._line.picture(self._on_gpu.finished(event, session.engine.facts))
 
     async def _isolate(self, session: Session, crash: Crash) -> None:
@@ -247,11 +251,16 @@ class Renderer:
         session.offer(work.innocents)
 
     def _judge(self, work: _Isolation, crash: Crash) -> None:
-        """Convict who was alone; otherwise say who runs with whom."""
+        """Convict who was alone; otherwise say who runs with whom. Raises EngineAway."""
         hung, self._hung = self._hung, False
         everybody = [*crash.suspects, *crash.innocents]
         for member in everybody:
             self._on_gpu.left(member, crash.detail)
+        if crash.out:
+            if crash.died and len(crash.suspects) == 1:  # what broke the process, before that could not start again
+                failure = Failure.HUNG if hung else crash.failure
+                self._line.fail_now(Failed(held=crash.suspects[0].held, failure=failure, detail=crash.detail))
+            raise EngineAway(crash.out, pause_s=crash.pause_s)
         work.innocents += self._afresh([each.held for each in crash.innocents])
         suspects = [each.held for each in crash.suspects]
         if crash.failure is Failure.OUT_OF_MEMORY:

@@ -29,13 +29,13 @@ class Room:
         return self._window.behind_count() >= self._behind
 
     def __call__(self) -> int:
-        """At most `limit` images wait in all; none for a worker that cannot load its model, or has yet to, and none
-        while `behind` of them are behind the GPU.
+        """At most `limit` images wait in all; none before the default model has been tried, and none while `behind` of
+        them are behind the GPU.
 
         Loading may take minutes, or hang: what was received meanwhile would be hidden from workers that are free.
         Without overlap nothing is received until everything held is deleted.
         """
-        if self._models.broken or self._models.waiting or self.full:
+        if self._models.waiting or self.full:
             return 0
         first = next(iter(self._window.waiting()), None)
         batch = self._models.largest_batch() if first is None else self._models.limit(first.job.render, first.key)

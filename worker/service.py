@@ -107,8 +107,8 @@ class Worker:
         self._watch_depths()
 
     async def run(self, draining: Callable[[], Awaitable[object]]) -> None:
-        """Until `draining()` returns and everything held is settled or given back. Raises Hung, EngineLost,
-        EngineAway or LoopEnded, in a group.
+        """Until `draining()` returns and everything held is settled or given back. Raises Hung, EngineLost or
+        LoopEnded, in a group.
         """
         async with Loops() as loops:
             gpu = loops.run("worker.gpu", self._gpu_loop, may_return=self._is_leaving)
@@ -125,6 +125,7 @@ class Worker:
             ("heartbeat", self._heartbeat.run),
             ("wanted", self._inquiry.run),
             ("watchdog", self._watchdog.run),
+            ("models", self._models.watch),
         ]
         for number in range(LANES):
             loops += [(f"replies.{number}", self._outbox.run), (f"delete.{number}", self._deletions.run)]
@@ -204,11 +205,16 @@ class Worker:
             self._ports.engines,
             self._ports.gpu_thread,
             keep_loaded=self._tuning.models_loaded,
+            longest_away_s=self._tuning.longest_away_s,
+            files=self._ports.model_files,
+            marks=self._ports.load_marks,
             caps=self._shared.caps,
             waits=self._shared.waits,
             ledger=self._shared.ledger,
             pulse=self._shared.pulse,
+            clock=self._ports.clock,
             rng=self._ports.rng,
+            wake=self._shared.window.touch,
             metrics=self._shared.metrics,
             health=self._shared.health,
         )
@@ -264,6 +270,7 @@ class Worker:
                 engine=self._models.engine,
                 metrics=shared.metrics,
             ),
+            proven=self._models.proven,
             new_id=ports.new_id,
             metrics=shared.metrics,
             failpoints=ports.failpoints,
@@ -281,12 +288,20 @@ class Worker:
             mode=tuning.mode,
             curves=shared.curves,
             measured=shared.measured,
-            give_back=self._leaving.give_back,
             refuse=self._receiver.refuse,
             new_id=ports.new_id,
             failpoints=ports.failpoints,
         )
-        return Gpu(shared.window, self._line, shared.floor, announcer, self._renderer, lost=self._lost)
+        return Gpu(
+            shared.window,
+            self._line,
+            shared.floor,
+            announcer,
+            self._renderer,
+            self._models,
+            refuse=self._receiver.refuse,
+            lost=self._lost,
+        )
 
     def _watch_depths(self) -> None:
         window = self._shared.window

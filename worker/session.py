@@ -7,6 +7,7 @@ has ended: because nothing is left to do, because the line behind the GPU is ful
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import structlog
 
@@ -18,17 +19,25 @@ from worker.errors import (
     EngineAway,
     EngineDied,
     EngineLost,
-    Incapable,
     LoadFailed,
+    NotNow,
     OutOfMemory,
+    Refused,
     Unsupported,
 )
 from worker.ledger import Cause
 from worker.member import Admitted, Broke, Crash, Decoded, End, Left, Member, Spent, Surroundings, acquaint
+from worker.model_faults import is_panic, refusal_of
 from worker.types import Failure
 from worker.undecoded import Undecoded, require_whole
 
 _log = structlog.get_logger()
+_FAILURES: Final[dict[type, Failure]] = {
+    BadOutput: Failure.BAD_OUTPUT,
+    Refused: Failure.REFUSED,
+    NotNow: Failure.MODEL_AWAY,
+}
+"""What the engine says of one image, in the words of replies."""
 
 
 class Session:
@@ -89,25 +98,30 @@ class Session:
         self.open = False
 
     def turn(self) -> End:
-        """On the GPU thread, as long as there is something to do. Raises EngineLost and EngineAway."""
+        """On the GPU thread, as long as there is something to do. Raises EngineLost."""
         died = False
+        away: EngineAway | None = None
         try:
             return self._go_on()
         except EngineLost:
             raise
         except EngineAway as error:
-            failure, detail = Failure.DRAINED, str(error)
+            failure, detail = Failure.MODEL_AWAY, str(error)
+            away = EngineAway(detail, pause_s=error.pause_s)
         except (OutOfMemory, MemoryError):
             failure, detail = Failure.OUT_OF_MEMORY, "out of memory"
         except EngineDied:
             failure, detail, died = Failure.MODEL_ERROR, "the engine's process died", True
         except Unsupported as error:
-            failure = Failure.REFUSED if isinstance(error, Incapable) else Failure.UNSUPPORTED
-            detail = str(error)
+            failure, detail = refusal_of(error)
         except Exception as error:  # noqa: BLE001  (a model may raise anything)
-            failure, detail = Failure.MODEL_ERROR, f"the model raised {type(error).__name__}"
-            _log.warning("model.raised", error=type(error).__name__, at=places(error))
-        return self._crashed(failure, detail, died=died)  # outside the except block: its traceback holds tensors
+            failure, detail = Failure.MODEL_ERROR, _raised(error)
+        except BaseException as error:
+            if not is_panic(error):
+                raise
+            failure, detail = Failure.MODEL_ERROR, _raised(error)
+        # outside the except block: its traceback holds tensors
+        return self._crashed(failure, detail, died=died, away=away)
 
     def _go_on(self) -> End:
         while True:
@@ -262,12 +276,12 @@ class Session:
         beside = [each for each in self._members if each.running] if self._ahead else []
         began_s = self._begin(Cause.DECODING, (member, *beside))
         picture: Picture | EncodedPicture | None = None
-        bad = ""
+        bad, failure = "", Failure.BAD_OUTPUT
         try:
             picture = self.engine.decode(done)
             require_whole(picture, member.held.job.render)
-        except BadOutput as error:
-            picture, bad = None, str(error)
+        except (BadOutput, Refused, NotNow) as error:
+            picture, bad, failure = None, str(error), _FAILURES[type(error)]
         except BaseException:
             self._around.places.give()
             raise
@@ -275,14 +289,13 @@ class Session:
         self._at_work = ()
         self._around.post(Spent(cause=Cause.DECODING, began_s=began_s, ended_s=ended_s))
         self._around.record("decode", member.id, began_s, ended_s)
-        self._around.post(Decoded(member=member, picture=picture, bad=bad, decode_s=ended_s - began_s))
+        self._around.post(Decoded(member=member, picture=picture, bad=bad, failure=failure, decode_s=ended_s - began_s))
 
-    def _crashed(self, failure: Failure, detail: str, *, died: bool) -> End:
-        """Make the engine ready again; everybody begins anew, some under suspicion."""
+    def _crashed(self, failure: Failure, detail: str, *, died: bool, away: EngineAway | None) -> End:
+        """Make the engine ready again; everybody begins anew, some under suspicion. Without the engine nobody does."""
         began_s = self._around.clock()
-        away = failure is Failure.DRAINED  # says nothing about those that were at work
         at_work = list(self._at_work)
-        suspects = [] if away else at_work
+        suspects = [] if away else at_work  # a model that is away says nothing about those that were at work
         if at_work:
             self._around.post(Spent(cause=self._work, began_s=self._work_began_s, ended_s=began_s, size=len(at_work)))
         self._around.post(Broke())
@@ -290,22 +303,39 @@ class Session:
         innocents += [each for each in self._undecoded.clear() if each not in suspects]
         together = len({member.id for member in self._members if member.running} | {each.id for each in suspects})
         self._at_work, self._members, self.roster = (), [], ()
-        self._reset(away=away)
+        away = away or self._reset()
         ended_s = self._around.clock()
         self._around.post(Spent(cause=Cause.RESTARTING, began_s=began_s, ended_s=ended_s))
         crash = Crash(
-            suspects=suspects, innocents=innocents, together=together, failure=failure, detail=detail, died=died
+            suspects=suspects,
+            innocents=innocents,
+            together=together,
+            failure=failure,
+            detail=detail,
+            died=died,
+            out=str(away) if away else "",
+            pause_s=away.pause_s if away else 0.0,
         )
         return End(at_s=ended_s, crash=crash)
 
-    def _reset(self, *, away: bool) -> None:
-        """Whatever goes wrong with it, nothing can be rendered any more. Raises EngineLost and EngineAway."""
+    def _reset(self) -> EngineAway | None:
+        """Whatever goes wrong with it, nothing can be rendered any more: by this model, if it lives apart from this
+        process. Raises EngineLost if it does not.
+        """
         try:
             self.engine.reset()
-        except (EngineLost, EngineAway):
-            raise
-        except LoadFailed as error:
-            raise (EngineAway if away else EngineLost)(str(error)) from None
+        except (EngineAway, EngineLost, LoadFailed) as error:
+            why = str(error) or type(error).__name__
         except Exception as error:  # noqa: BLE001  (what is left of a model may raise anything)
             _log.error("engine.not_reset", error=type(error).__name__, at=places(error))
-            raise EngineLost(f"reset raised {type(error).__name__}") from None
+            why = f"reset raised {type(error).__name__}"
+        else:
+            return None
+        if self.engine.capabilities.apart:
+            return EngineAway(why)
+        raise EngineLost(why)
+
+
+def _raised(error: BaseException) -> str:
+    _log.warning("model.raised", error=type(error).__name__, at=places(error))
+    return f"the model raised {type(error).__name__}"

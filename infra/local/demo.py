@@ -19,7 +19,7 @@ _DEADLINE_S = 300.0
 _OK = 200
 _ACCEPTED = 202
 _TRY_AGAIN = frozenset({429, 502, 503, 504})
-_HOPELESS = "failed to load"  # in a worker's readiness: it has given up
+_HOPELESS = "is broken"  # a model, in the readiness of a worker that has no other
 
 
 def run(prompt: str) -> None:

@@ -153,14 +153,15 @@ def test_a_load_that_hangs_ends_at_its_deadline() -> None:
         assert gone(engine.pid)
 
 
-def test_after_three_failed_starts_reset_gives_up(tmp_path: Path) -> None:
+def test_a_server_that_does_not_start_again_is_tried_once(tmp_path: Path) -> None:
+    """Others need the thread: whoever drives the engine tries again later."""
     starts = tmp_path / "starts"
     with faulty("--starts", str(starts), "--broken-after", "1") as engine:
         engine.kill()
-        with pytest.raises(LoadFailed, match="3 times"):
+        with pytest.raises(LoadFailed, match="no such weights"):
             engine.reset()
         assert not engine.loaded
-    assert len(starts.read_text().splitlines()) == 4
+    assert len(starts.read_text().splitlines()) == 2
 
 
 WORKER = """

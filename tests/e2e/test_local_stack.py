@@ -168,7 +168,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_demo(local: Local) -> None:
     (local.folder / "models.toml").write_text('[[models]]\nname = "none"\nsource = "empty"\n')
     code, _, errors = local.run("demo", "a ring")
     assert code == 1
-    assert "model none failed to load" in errors
+    assert "model none is broken" in errors
     assert local.ports_in_use() == []
 
 

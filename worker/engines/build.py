@@ -65,7 +65,7 @@ class ModelEntry(Protocol):
     def request_timeout_s(self) -> float: ...
 
 
-def build(entry: ModelEntry, *, torch_threads: int, load_s: float = 600.0, outage_s: float = 120.0) -> Engine:
+def build(entry: ModelEntry, *, torch_threads: int, load_s: float = 600.0) -> Engine:
     """The engine of one model, not loaded yet. Raises ValueError for a kind that nobody knows."""
     match entry.engine:
         case "uds":
@@ -83,7 +83,6 @@ def build(entry: ModelEntry, *, torch_threads: int, load_s: float = 600.0, outag
                 max_batch=entry.max_batch,
                 bounds=_bounds(entry),
                 patience=Patience(timeout_s=entry.request_timeout_s),
-                outage_s=outage_s,
             )
         case kind:
             return _in_process(entry, kind, torch_threads)

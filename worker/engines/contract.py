@@ -45,14 +45,21 @@ class Capabilities:
 
     `join_midway`: `admit` may be called while members run. `evict_one`: `evict` frees the slot within one step
     (otherwise only when every member is evicted). `park`: members can stand aside and come back. `restartable`: the
-    model lives in a process of its own, which `kill` ends and `reset` starts again.
+    model lives in a process of its own, which `kill` ends and `reset` starts again. `remote`: it lives on a server of
+    somebody else, who may take it away and bring it back at any time.
     """
 
     join_midway: bool = False
     evict_one: bool = False
     park: bool = False
     restartable: bool = False
+    remote: bool = False
     max_batch: int = 1
+
+    @property
+    def apart(self) -> bool:
+        """Whether nothing that happens to the model can make this process useless to others."""
+        return self.restartable or self.remote
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,29 +1,26 @@
 """A model server over HTTP as an engine: our own engine server, or any that speaks the OpenAI Images API.
 
-All members are asked for at once, each with a request of its own; a step lasts until each has been answered, given up
-or evicted. A picture that the server refuses fails alone. When nobody could be answered because the server is away,
-overloaded or misconfigured, the step raises EngineAway, and `reset` waits until it is worth asking again
-(`http_outage.py`).
+All members are asked for at once, each with a request of its own. A picture that the server refuses fails alone, one
+that has to wait is given back alone. When nobody is answered because the server is away, overloaded or misconfigured,
+the step raises EngineAway, and the worker goes on with other models (`http_judge.py`).
 """
 
 import asyncio
-import base64
-import binascii
 import contextlib
-import json
+import math
 import os
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from io import BytesIO
-from typing import Any, Final
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
 
 import aiohttp
 import structlog
 
 from schema import limits
+from worker import errors
 from worker.engines.contract import (
     BatchKey,
     Capabilities,
@@ -36,17 +33,40 @@ from worker.engines.contract import (
     Report,
     Stepped,
 )
-from worker.engines.http_calls import Answer, Calls, Condition, OpenAI, Outcome, Patience, Raw, Refused, Unreachable
-from worker.engines.http_outage import Outage
+from worker.engines.http_calls import (
+    Answer,
+    Calls,
+    Denied,
+    OpenAI,
+    Outcome,
+    Patience,
+    Raw,
+    Refused,
+    Unreachable,
+)
+from worker.engines.http_judge import Judge
+from worker.engines.http_pictures import from_base64, looked_at
 from worker.engines.unable import Bounds, NoParking, NoProcess
 from worker.engines.words import printable
-from worker.errors import BadOutput, EngineAway, LoadFailed, Unsupported
+from worker.errors import BadOutput, EngineAway, ModelAway, NotNow, Unsupported
 
 _log = structlog.get_logger()
 _CONNECT_S: Final = 10.0
-_OUTAGE_LOOK_S: Final = 1.0
+_MATES_S: Final = 0.25
+"""Those that are answered so soon after the first, or in half as long again as it took, come with the same step."""
+
 _FACT_CHARS: Final = 100
 _RGB: Final = "application/octet-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """It is not asked for now."""
+
+    why: str
+
+
+Result = Answer | Refused | Later
 
 
 class HttpEngine(NoParking, NoProcess):
@@ -68,7 +88,6 @@ class HttpEngine(NoParking, NoProcess):
         max_height: int = 1024,
         bounds: Bounds | None = None,
         patience: Patience | None = None,
-        outage_s: float = 120.0,
         beat_s: float = 1.0,
         rng: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.perf_counter,
@@ -79,10 +98,13 @@ class HttpEngine(NoParking, NoProcess):
         self._api_key_env = api_key_env
         self._bounds = bounds or Bounds(max_width=max_width, max_height=max_height)
         self._patience = patience or Patience(timeout_s=300.0)
-        self._outage_s = outage_s
         self._beat_s = beat_s
         self._rng = rng
-        self._outage = Outage(limit_s=outage_s, clock=clock, rng=rng)
+        self._clock = clock
+        self._judge = Judge(clock=clock)
+        self._asked = self._answered = 0
+        self._unanswered: dict[str, Denied | Unreachable] = {}
+        self._away: EngineAway | None = None
         self._runner: asyncio.Runner | None = None
         self._session: aiohttp.ClientSession | None = None
         self._calls: Calls | None = None
@@ -90,7 +112,7 @@ class HttpEngine(NoParking, NoProcess):
         self._members: dict[str, RenderJob] = {}
         self._evicted: set[str] = set()
         self._tasks: dict[str, asyncio.Task[Outcome]] = {}
-        self.capabilities = Capabilities(evict_one=True, max_batch=max_batch)
+        self.capabilities = Capabilities(evict_one=True, remote=True, max_batch=max_batch)
         self.facts = EngineFacts(engine=f"http:{api}", model=model, model_revision=revision)
 
     @property
@@ -106,11 +128,11 @@ class HttpEngine(NoParking, NoProcess):
         return (job.model, job.width, job.height)
 
     def load(self) -> None:
-        """Wait until the server is there, well, and takes the key; it may have a model to load. Raises LoadFailed."""
+        """Look whether the server is there, well, and takes the key. Raises ModelAway: nobody waits for it here."""
         self.unload()
         key = os.environ.get(self._api_key_env, "") if self._api_key_env else ""
         if self._api_key_env and not key:
-            raise LoadFailed(f"the environment variable {self._api_key_env} holds no key")
+            raise ModelAway(f"the environment variable {self._api_key_env} holds no key")
         self._runner = asyncio.Runner()
         try:
             self._runner.run(self._open(key))
@@ -136,25 +158,27 @@ class HttpEngine(NoParking, NoProcess):
                 self._members[job.id] = job
 
     def step(self, report: Report) -> Stepped:
-        """Ask for every member. `report` is told now and then that the requests are within their limits."""
+        """Ask for members until some have been answered; who takes much longer than the others is waited for in later
+        steps. `report` is told now and then that the requests are within their limits. Raises EngineAway.
+        """
         if self._runner is None or self._calls is None:
             raise EngineAway("the model server is not known to be there")
-        outcomes, left = self._runner.run(self._ask_all(self._calls, report))
-        unanswered = {job_id: each for job_id, each in outcomes.items() if isinstance(each, Unreachable)}
-        for each in unanswered.values():
-            _log.warning("http_engine.unanswered", why=each.why)
-        blamed = self._outage.learn(unanswered, answered=len(outcomes) - len(unanswered))
-        if blamed:
-            outcomes[blamed] = Refused(f"{unanswered.pop(blamed).why}, asked alone and twice")
-        finished = [Done(job_id=job_id, result=each) for job_id, each in outcomes.items() if job_id not in unanswered]
-        for job_id in [*left, *(done.job_id for done in finished)]:
-            self._outage.gone(job_id)
+        if self._away is not None:
+            away, self._away = self._away, None
+            raise away
+        results, left = self._runner.run(self._go_on(self._runner, self._calls, report))
+        for job_id in [*left, *results]:
             with self._lock:
                 self._members.pop(job_id, None)
                 self._evicted.discard(job_id)
-        if unanswered and not finished and not left:
-            raise EngineAway(f"the model server: {'; '.join(sorted({each.why for each in unanswered.values()}))}")
-        return Stepped(finished=finished, evicted=left)
+        for job_id, result in results.items():
+            if not isinstance(result, Later):
+                self._judge.gone(job_id)
+        for job_id in left:
+            self._judge.gone(job_id)
+        if self._away is not None and not (results or left):
+            return self.step(report)
+        return Stepped(finished=[Done(job_id=each, result=result) for each, result in results.items()], evicted=left)
 
     def evict(self, job_id: str) -> None:
         """Its request is cancelled at once."""
@@ -168,25 +192,33 @@ class HttpEngine(NoParking, NoProcess):
                     task.get_loop().call_soon_threadsafe(task.cancel)
 
     def decode(self, done: Done) -> Picture | EncodedPicture:
-        """Raises BadOutput for a refusal, and for what is no picture."""
+        """Raises Refused for what the server refuses for good, NotNow for what it does not take now, and BadOutput for
+        anything else that is no picture.
+        """
         answer = done.result
+        if isinstance(answer, Later):
+            raise NotNow(answer.why)
         if not isinstance(answer, Answer):
-            raise BadOutput(f"the model server refused: {getattr(answer, 'why', '')}")
+            why = getattr(answer, "why", "")
+            raise (errors.Refused if getattr(answer, "final", False) else BadOutput)(why)
+        picture = self._picture(answer)
+        self._judge.pictured()
+        return picture
+
+    def _picture(self, answer: Answer) -> Picture | EncodedPicture:
         scheduler = printable(answer.headers.get("X-Darkroom-Scheduler", ""), limits.MAX_ID_CHARS)
         if isinstance(self._dialect, OpenAI):
-            return _looked_at(_from_base64(answer.body), scheduler)
+            return looked_at(from_base64(answer.body), scheduler)
         if answer.media_type != _RGB:
-            return _looked_at(answer.body, scheduler)
+            return looked_at(answer.body, scheduler)
         width, height = answer.job.width, answer.job.height
         if len(answer.body) != width * height * 3:
             raise BadOutput("the pixels are not those of the asked size")
         return Picture(width=width, height=height, rgb=answer.body, scheduler=scheduler)
 
     def reset(self) -> None:
-        """Forget all; when nobody was answered, wait for the server. Raises LoadFailed when that lasts too long."""
+        """Forget all."""
         self._forget()
-        if self._outage.lasts and self._runner is not None and self._calls is not None:
-            self._runner.run(self._until_worth_it(self._calls))
 
     async def _open(self, key: str) -> None:
         headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {})
@@ -197,7 +229,10 @@ class HttpEngine(NoParking, NoProcess):
             cookie_jar=aiohttp.DummyCookieJar(),
         )
         calls = Calls(self._session, self._base, self._dialect, patience=self._patience, rng=self._rng)
-        about = await self._until_healthy(calls, self._outage_s)
+        health = await calls.health()
+        if health.why:
+            raise ModelAway(f"the model server: {health.why}")
+        about = health.about
         said = {
             name: printable(value, _FACT_CHARS) for name, value in about.items() if value and isinstance(value, str)
         }
@@ -211,75 +246,85 @@ class HttpEngine(NoParking, NoProcess):
         )
         self._calls = calls
 
-    async def _ask_all(self, calls: Calls, report: Report) -> tuple[dict[str, Outcome], list[str]]:
-        """Outcomes by job, and who was evicted."""
-        async with asyncio.TaskGroup() as group:
-            with self._lock:
-                left = [job_id for job_id in self._members if job_id in self._evicted]
-                asked = self._outage.to_ask([job_id for job_id in self._members if job_id not in self._evicted])
-                self._tasks = {
-                    job_id: group.create_task(
-                        calls.picture(self._members[job_id], self._remote_name), name=f"picture {job_id}"
-                    )
-                    for job_id in asked
-                }
-            pending: set[asyncio.Task[Outcome]] = set(self._tasks.values())
-            while pending:
-                _, pending = await asyncio.wait(pending, timeout=self._beat_s)
-                if pending:
-                    report(Progress(steps={}))  # each request has a limit: a sign of life, for the watchdog
+    async def _go_on(self, runner: asyncio.Runner, calls: Calls, report: Report) -> tuple[dict[str, Result], list[str]]:
+        """Results by job, and who was evicted."""
         with self._lock:
-            tasks, self._tasks = self._tasks, {}
-        left += [job_id for job_id, task in tasks.items() if task.cancelled()]
-        return {job_id: task.result() for job_id, task in tasks.items() if not task.cancelled()}, left
+            left = [job_id for job_id in self._members if job_id in self._evicted and job_id not in self._tasks]
+            idle = [job_id for job_id in self._members if job_id not in self._evicted]
+            early: Mapping[str, str] = {}
+            if not self._tasks:
+                asked, early = self._judge.to_ask(idle)
+                self._ask(runner, calls, asked)
+        results: dict[str, Result] = {job_id: Later(why) for job_id, why in early.items()}
+        outcomes = await self._some(report) if self._tasks else {}
+        for job_id, outcome in outcomes.items():
+            if outcome is None:
+                left.append(job_id)
+            elif isinstance(outcome, Answer | Refused):
+                self._answered += isinstance(outcome, Answer)
+                results[job_id] = outcome
+            else:
+                _log.warning("http_engine.unanswered", why=outcome.why)
+                self._unanswered[job_id] = outcome
+        if not self._tasks and self._unanswered:
+            results |= await self._ruled(calls)
+        return results, left
 
-    async def _until_worth_it(self, calls: Calls) -> None:
-        """A healthy server may be overloaded, or not know the model: it is asked later and later."""
-        wait_s, left_s = self._outage.wait_s()
-        await asyncio.sleep(wait_s)
-        try:
-            await self._until_healthy(calls, left_s)
-        except LoadFailed:
-            self._outage.over()
-            raise
+    def _ask(self, runner: asyncio.Runner, calls: Calls, asked: Sequence[str]) -> None:
+        self._asked, self._answered, self._unanswered = len(asked), 0, {}
+        self._tasks = {
+            job_id: runner.get_loop().create_task(
+                calls.picture(self._members[job_id], self._remote_name), name=f"picture {job_id}"
+            )
+            for job_id in asked
+        }
 
-    async def _until_healthy(self, calls: Calls, limit_s: float) -> Mapping[str, Any]:
-        """What the server says of itself. Raises LoadFailed when it is not well in time."""
-        health = Condition(why="not answering")
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(limit_s):
-                while True:
-                    health = await calls.health()
-                    if not health.why:
-                        return health.about
-                    if health.hopeless:
-                        break
-                    await asyncio.sleep(_OUTAGE_LOOK_S)
-        raise LoadFailed(f"the model server: {health.why}")
+    async def _some(self, report: Report) -> dict[str, Outcome | None]:
+        """What has become of those that are done, None for an evicted one: the first, and who takes little longer."""
+        began_s = self._clock()
+        pending = set(self._tasks.values())
+        done: set[asyncio.Task[Outcome]] = set()
+        until_s = math.inf
+        while pending and (not done or self._clock() < until_s):
+            wait_s = min(self._beat_s, max(0.0, until_s - self._clock()))
+            now_done, pending = await asyncio.wait(pending, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+            if now_done and not done:
+                until_s = self._clock() + max(_MATES_S, (self._clock() - began_s) / 2)
+            done |= now_done
+            if pending:
+                report(Progress(steps={}))  # each request has a limit: a sign of life, for the watchdog
+        with self._lock:
+            over = {job_id: task for job_id, task in self._tasks.items() if task.done()}
+            self._tasks = {job_id: task for job_id, task in self._tasks.items() if not task.done()}
+        return {job_id: None if task.cancelled() else task.result() for job_id, task in over.items()}
+
+    async def _ruled(self, calls: Calls) -> dict[str, Result]:
+        """What follows for those that got no picture, now that nobody is asked for any more."""
+        unanswered, self._unanswered = self._unanswered, {}
+        ruling = self._judge.rule(unanswered, asked=self._asked, answered=self._answered)
+        self._away = ruling.away
+        results: dict[str, Result] = dict(ruling.failed)
+        if ruling.to_check:
+            health = await calls.health()
+            if health.why:  # the key, say: no word on the images
+                self._away = EngineAway(f"the model server: {health.why}")
+            else:
+                results |= ruling.to_check
+        if self._away is None:
+            results |= {job_id: Later(why) for job_id, why in ruling.later.items()}
+        return results
 
     def _forget(self) -> None:
         with self._lock:
             self._members.clear()
             self._evicted.clear()
+            tasks, self._tasks = self._tasks, {}
+        self._unanswered, self._away = {}, None
+        if tasks and self._runner is not None:
+            self._runner.run(_ended(tasks.values()))
 
 
-def _from_base64(body: bytes) -> bytes:
-    """The file in an answer of the OpenAI Images API."""
-    try:
-        data = json.loads(body)["data"][0]["b64_json"]
-        return base64.b64decode(data, validate=True)
-    except (ValueError, LookupError, TypeError, RecursionError, binascii.Error):
-        raise BadOutput("the model server's answer holds no picture in base64") from None
-
-
-def _looked_at(data: bytes, scheduler: str) -> EncodedPicture:
-    """A file with the size and the kind that its header says. Its pixels are checked where it is encoded."""
-    from PIL import Image  # noqa: PLC0415  (pixels from our own server need no Pillow)
-
-    try:
-        with Image.open(BytesIO(data), formats=("PNG", "WEBP", "JPEG")) as image:
-            width, height = image.size
-            media_type = f"image/{(image.format or '').lower()}"
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise BadOutput(f"the model server's answer is no picture ({type(error).__name__})") from None
-    return EncodedPicture(width=width, height=height, data=data, media_type=media_type, scheduler=scheduler)
+async def _ended(tasks: Collection["asyncio.Task[Outcome]"]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)

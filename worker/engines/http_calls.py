@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from email.utils import parsedate_to_datetime
 from typing import Any, Final, Protocol
 
 import aiohttp
@@ -17,11 +18,25 @@ import aiohttp
 from infra.retry import backoff_s
 from worker.engines.contract import RenderJob
 
-REFUSED: Final = frozenset({"invalid_request", "unsupported", "out_of_memory", "bad_output", "model_error"})
-"""Error codes of our own engine server that a repetition of the request would bring again."""
+REFUSED: Final = frozenset({"out_of_memory", "bad_output", "model_error"})
+"""Error codes of our own engine server that a repetition of the request would probably bring again."""
+
+REFUSED_FOR_GOOD: Final = frozenset(
+    {
+        "invalid_request",
+        "unsupported",
+        "content_policy_violation",
+        "moderation_blocked",
+        "content_filter",
+        "invalid_prompt",
+    }
+)
+"""Error codes, ours and those of known services, that say outright that it is the request."""
+
+LONG_S: Final = 5.0
+"""A longer `Retry-After` is not waited for within a request: others need the GPU's thread."""
 
 _RETRIED: Final = frozenset({408, 429, 500, 502, 503, 504})
-_OUR_FAULT: Final = frozenset({401, 403, 404, 405})
 _CODE: Final = re.compile(r"[a-z0-9_]{1,40}")
 _SLACK_BYTES: Final = 64 * 1024
 _MAX_ERROR_BYTES: Final = 16 * 1024
@@ -39,20 +54,33 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The server works and gives no picture for this job."""
+    """The server works and gives no picture for this job; `final`: nor would it elsewhere, or later."""
 
     why: str
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """A status that may be about the job, or about us: a redirect, or 4xx."""
+
+    why: str
+    retry_after_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Unreachable:
-    """Asked later, the server may give the picture. `suspect`: it may be the job that the server broke on."""
+    """Asked later, the server may give the picture. `suspect`: it may be the job that the server broke on; `gone`:
+    there was no connection at all. `retry_after_s` is what the server asks for.
+    """
 
     why: str
     suspect: bool = False
+    gone: bool = False
+    retry_after_s: float = 0.0
 
 
-Outcome = Answer | Refused | Unreachable
+Outcome = Answer | Refused | Denied | Unreachable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,14 +194,14 @@ class Calls:
                     outcome, wait_s = await self._once(job, name)
                     asking = False
                     broke = broke or (isinstance(outcome, Unreachable) and outcome.suspect)
-                    if wait_s is None or attempt + 1 == self._patience.attempts:
+                    if wait_s is None or wait_s > LONG_S or attempt + 1 == self._patience.attempts:
                         break
                     most = min(self._patience.longest_wait_s, 2.0**attempt * self._patience.first_wait_s)
                     await asyncio.sleep(wait_s + backoff_s(0, first_s=most, cap_s=most, draw=self._rng()))
         except TimeoutError:
             return Unreachable(f"no answer within {self._patience.timeout_s:g} s", suspect=broke or asking)
-        if isinstance(outcome, Refused) and outcome.why == "HTTP 500" and (await self.health()).why:
-            return Unreachable("HTTP 500, and not healthy", suspect=True)
+        if isinstance(outcome, Refused) and outcome.why.endswith(" 500") and (await self.health()).why:
+            return Unreachable(f"{outcome.why}, and is not healthy", suspect=True)
         return replace(outcome, suspect=broke) if isinstance(outcome, Unreachable) else outcome
 
     async def health(self) -> Condition:
@@ -205,7 +233,7 @@ class Calls:
                     return await self._answer(job, response), None
                 return await self._refusal(response)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            return Unreachable(type(error).__name__), 0.0
+            return Unreachable(type(error).__name__, gone=True), 0.0
         except (aiohttp.ClientError, OSError) as error:
             return Unreachable(type(error).__name__, suspect=True), 0.0
 
@@ -213,24 +241,24 @@ class Calls:
         try:
             body = await _limited(response, self._dialect.most_bytes(job))
         except ValueError:
-            return Refused("an answer that is too long")
+            return Refused("an answer that is too long")  # and no word on what would be a shorter one
         return Answer(job=job, media_type=response.content_type, headers=response.headers, body=body)
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> tuple[Outcome, float | None]:
         status = response.status
         try:
-            code = _code(await _limited(response, _MAX_ERROR_BYTES))
+            code = error_code(await _limited(response, _MAX_ERROR_BYTES))
         except ValueError:
             code = ""
-        if code in REFUSED:
-            return Refused(f"HTTP {status}, {code}"), None
-        if status in _RETRIED:
-            said = response.headers.get("Retry-After", "")
-            wait_s = float(said) if said.isdecimal() else 0.0
-            return Refused("HTTP 500") if status == 500 else Unreachable(f"HTTP {status}"), wait_s
-        if status in _OUR_FAULT or status < 400:
-            return Unreachable(f"HTTP {status}; is the address right, and the key?"), None
-        return Refused(f"HTTP {status}"), None
+        said = f"the model server answered {status}"
+        if code in REFUSED or code in REFUSED_FOR_GOOD:
+            return Refused(f"{said} ({code})", final=code in REFUSED_FOR_GOOD), None
+        wait_s = _retry_after_s(response.headers)
+        if status == 500:
+            return Refused(said), wait_s
+        if status in _RETRIED or status > 500:
+            return Unreachable(said, retry_after_s=wait_s), wait_s
+        return Denied(said, retry_after_s=wait_s), None
 
 
 async def _limited(response: aiohttp.ClientResponse, most: int) -> bytes:
@@ -247,6 +275,17 @@ async def _limited(response: aiohttp.ClientResponse, most: int) -> bytes:
     return b"".join(parts)
 
 
+def _retry_after_s(headers: Mapping[str, str]) -> float:
+    """Seconds of a `Retry-After`, which may be a time by the server's clock; 0 for none, and for what is neither."""
+    said = headers.get("Retry-After", "")
+    if said.isdecimal():
+        return float(said[:6])
+    try:
+        return max(0.0, (parsedate_to_datetime(said) - parsedate_to_datetime(headers.get("Date", ""))).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+
+
 def _object(body: bytes) -> dict[str, Any]:
     try:
         value = json.loads(body)
@@ -255,7 +294,8 @@ def _object(body: bytes) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _code(body: bytes) -> str:
+def error_code(body: bytes) -> str:
+    """The code of an error in the body of an answer; empty for none that is fit to be repeated."""
     error = _object(body).get("error")
-    code = error.get("code") if isinstance(error, dict) else None
+    code = error.get("code") or error.get("type") if isinstance(error, dict) else None
     return code if isinstance(code, str) and _CODE.fullmatch(code) else ""

@@ -20,7 +20,7 @@ from worker.engines import environment
 from worker.engines.frames import Closed, Connection, Garbage, peer_pid
 from worker.engines.proto import EngineHello, Kind
 from worker.engines.wire import exception_of
-from worker.errors import LoadFailed
+from worker.errors import EngineDied, LoadFailed, ModelAway, OutOfMemory
 
 _LOOK_EVERY_S: Final = 0.02
 _FAREWELL_S: Final = 5.0
@@ -53,7 +53,9 @@ class EngineProcess:
         return self._child.pid if self._child else 0
 
     def open(self, deadline_s: float) -> EngineHello:
-        """Start, connect, and wait until the model is loaded. Raises LoadFailed, and leaves nothing behind then."""
+        """Start, connect, and wait until the model is loaded. Raises LoadFailed, ModelAway when the process died or
+        took too long, and leaves nothing behind then.
+        """
         end_s = time.perf_counter() + deadline_s
         try:
             with _own_folder() as folder:
@@ -63,7 +65,8 @@ class EngineProcess:
             return self._greeted(end_s)
         except (OSError, Closed, Garbage) as error:
             ended = self.end(at_once=not isinstance(error, Closed))
-            raise LoadFailed(f"the engine's process {ended} before it was ready ({error})") from None
+            kind = LoadFailed if ended.startswith("exited") else ModelAway
+            raise kind(f"the engine's process {ended} before it was ready ({error})") from None
         except LoadFailed:
             self.end()
             raise
@@ -119,7 +122,10 @@ class EngineProcess:
         first = self.connection.receive()
         if first.kind == Kind.ERROR:
             error = exception_of(first.error)
-            raise error if isinstance(error, LoadFailed) else LoadFailed(f"{type(error).__name__} while loading")
+            if isinstance(error, LoadFailed):
+                raise error
+            kind = ModelAway if isinstance(error, OutOfMemory | EngineDied) else LoadFailed
+            raise kind(f"{type(error).__name__} while loading")
         if first.kind != Kind.HELLO:
             raise Garbage("no greeting")
         return first.hello

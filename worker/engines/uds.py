@@ -39,7 +39,7 @@ from worker.engines.wire import capabilities_of, exception_of, facts_of, frame, 
 from worker.errors import EngineDied, LoadFailed
 
 _log = structlog.get_logger()
-MAX_STARTS: Final = 3
+_LONGEST_WAIT_S: Final = 10.0
 
 
 class _Result:
@@ -193,7 +193,7 @@ class UdsEngine:
 
     def reset(self) -> None:
         """Forget all; start the server again if it has ended, or cannot forget, later and later while nothing is ever
-        finished.
+        finished. Raises LoadFailed when it does not start.
         """
         self._forget()
         if not self._wanted:
@@ -216,17 +216,10 @@ class UdsEngine:
             process.kill()
 
     def _restart(self) -> None:
-        for attempt in range(MAX_STARTS):
-            wait = self._deaths + attempt - 2  # the first time at once
-            if wait >= 0:
-                self._sleep(backoff_s(wait, first_s=0.5, cap_s=10.0, draw=self._rng()))
-            try:
-                return self.load()
-            except LoadFailed as error:
-                self._wanted = True
-                _log.warning("engine.start_failed", attempt=attempt + 1, error=str(error))
-        self._wanted = False
-        raise LoadFailed(f"the engine's process failed to start {MAX_STARTS} times")
+        """Once: when that fails, others need the GPU's thread before it is tried again. Raises LoadFailed."""
+        if self._deaths > 1:  # the first time at once
+            self._sleep(backoff_s(self._deaths - 2, first_s=0.5, cap_s=_LONGEST_WAIT_S, draw=self._rng()))
+        self.load()
 
     def _call(self, asked: EngineFrame, answer: int, deadline_s: float | None = None) -> None:
         """Without a deadline somebody else watches: the worker's watchdog does while images are at work."""

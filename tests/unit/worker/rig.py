@@ -121,6 +121,7 @@ class Rig:
         self.engine = engine or FaultyEngine()
         self.wanted = Wanted()
         self.draining = asyncio.Event()
+        self.sent: dict[str, fast.ImageJob] = {}
         ids = count()
         self._gpu, self._encode = WorkerThreads("gpu"), WorkerThreads("encode")
         self.ports = Ports(
@@ -139,9 +140,16 @@ class Rig:
             rng=lambda: 0.01,
         )
         defaults = Tuning(worker_id="w", receive_wait_s=1, drain_s=5.0, wanted_every_s=0.05, hang_s=5.0)
-        self.worker = Worker(self.ports, replace(defaults, **tuning))
+        self._tuning = replace(defaults, **tuning)
+        self.worker = Worker(self.ports, self._tuning)
+
+    def rebuild(self, **ports: Any) -> None:
+        """The worker once more, with other ports."""
+        self.ports = replace(self.ports, **ports)
+        self.worker = Worker(self.ports, self._tuning)
 
     async def send(self, *jobs: fast.ImageJob) -> None:
+        self.sent.update({each.image.generation_id: each for each in jobs})
         assert all(await self.jobs.send([Outgoing(body=messages.encode(job)) for job in jobs]))
 
     def of(self, kind: type[T]) -> list[T]:
@@ -169,6 +177,21 @@ class Rig:
     def close(self) -> None:
         self._gpu.close()
         self._encode.close()
+
+
+async def send_again(rig: Rig) -> None:
+    """As core does: what a worker could not take for now is sent again, later, under another number. For ever."""
+    answered = 0
+    while True:
+        await asyncio.sleep(0.2)
+        replies = rig.of(fast.ImageAttemptFailed)
+        for reply in replies[answered:]:
+            if int(reply.failure) == pb.AttemptFailure.MODEL_AWAY:
+                again = fast.ImageJob()
+                again.CopyFrom(rig.sent[reply.image.generation_id])  # type: ignore[attr-defined]
+                again.dispatch += 1
+                await rig.send(again)
+        answered = len(replies)
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ import pytest
 
 from schema import fast, pb
 from tests.eventually import eventually
-from tests.unit.worker.rig import FaultyEngine, Rig, generation, job, quiet, running, some
+from tests.unit.worker.rig import FaultyEngine, Rig, generation, job, running, some
 from worker.engines.contract import Done, Picture, RenderJob, Report, Stepped
 from worker.errors import EngineLost, OutOfMemory
 
@@ -214,20 +214,6 @@ async def test_what_is_not_of_the_asked_size_is_no_picture(picture: Picture) -> 
     assert rig.of(fast.ImageAttemptFailed)[0].detail.startswith("the picture is")
 
 
-async def test_three_failed_loads_turn_readiness_off_and_give_the_jobs_back() -> None:
-    engine = FaultyEngine()
-    engine.failing_loads = 3
-    async with running(Rig(engine)) as rig:
-        await rig.send(*some(range(3)))
-        await eventually(lambda: any("failed to load" in reason for reason in rig.worker.health.reasons()))
-
-        async def assert_all_are_back() -> None:
-            assert (await rig.jobs.depth()).visible == 3
-
-        await quiet(assert_all_are_back)
-    assert not rig.replies.accepted
-
-
 async def test_a_worker_that_is_still_loading_leaves_the_jobs_to_others() -> None:
     class Slow(FaultyEngine):
         def load(self) -> None:
@@ -246,15 +232,6 @@ async def test_a_worker_that_is_still_loading_leaves_the_jobs_to_others() -> Non
         assert (depth.visible, depth.in_flight) == (3, 0)
         await rig.idle()
     assert sorted(rig.rendered()) == ["g0", "g1", "g2"]
-
-
-async def test_two_failed_loads_are_overcome() -> None:
-    engine = FaultyEngine()
-    engine.failing_loads = 2
-    async with running(Rig(engine)) as rig:
-        await rig.send(job(1))
-        await rig.idle()
-    assert rig.rendered() == ["g1"]
 
 
 async def test_details_and_logs_hold_no_text_of_the_models_error(capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,98 @@
+"""Remembers across lives of the worker during which model's load one ended: hung, crashed, or killed for memory.
+
+A file in the data folder, locked while the load lasts: the kernel lets go of the lock when the process ends, whatever
+ends it. So a file that nobody has locked is what a life that ended has left. Models that did not come to an end wait
+until the others have had their turn. A disk that takes nothing costs this memory and nothing else.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import structlog
+
+_log = structlog.get_logger()
+_MOST_FILES: Final = 256
+_MOST_BYTES: Final = 4_096
+
+
+class LoadMarks:
+    """Fits `ports.LoadMarks`. `begin` and `end` are called on the GPU thread, everything else before and after. Left
+    without an error, it takes its own marks away: a worker that is told to stop in the middle of a load has not failed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._open: dict[str, tuple[int, Path]] = {}
+        self._deaths: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        with self._harmless():
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for _, model, deaths in self._left():
+                self._deaths[model] = max(self._deaths.get(model, 0), deaths + 1)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for model in list(self._open):
+            if kind is None:
+                self._close(model, remove=True)
+
+    def left(self) -> Mapping[str, int]:
+        """Models during whose load the worker ended, and how often in a row."""
+        return dict(self._deaths)
+
+    def begin(self, model: str) -> None:
+        """A load begins."""
+        with self._harmless():
+            name = f"{hashlib.sha256(model.encode()).hexdigest()[:16]}-{os.urandom(4).hex()}.json"
+            path = self._folder / name
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._open[model] = (descriptor, path)
+            os.write(descriptor, json.dumps({"model": model, "deaths": self._deaths.get(model, 0)}).encode())
+
+    def end(self, model: str) -> None:
+        """It has come to an end, good or bad: what earlier lives left of this model is settled with it."""
+        with self._harmless():
+            self._deaths.pop(model, None)
+            self._close(model, remove=True)
+            for path, left, _ in list(self._left()):
+                if left == model:
+                    path.unlink(missing_ok=True)
+
+    def _close(self, model: str, *, remove: bool) -> None:
+        descriptor, path = self._open.pop(model, (-1, self._folder))
+        if descriptor >= 0:
+            with self._harmless():
+                if remove:
+                    path.unlink(missing_ok=True)
+            os.close(descriptor)
+
+    def _left(self) -> Iterator[tuple[Path, str, int]]:
+        """Marks that nobody has locked."""
+        for path in sorted(self._folder.glob("*.json"))[:_MOST_FILES]:
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    said = json.loads(os.read(descriptor, _MOST_BYTES))
+                    yield path, str(said["model"]), int(said["deaths"])
+                finally:
+                    os.close(descriptor)
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _harmless() -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            _log.warning("load_marks.not_kept", reason=error.strerror or type(error).__name__)
