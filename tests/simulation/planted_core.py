@@ -10,6 +10,7 @@ import core.decide
 import core.draft
 import core.publisher
 import core.replies
+import core.shares
 import core.views
 from core import commands as c
 from core import events as e
@@ -18,7 +19,8 @@ from core.parts import Core
 from core.publisher import Publisher
 from core.replies import Replies
 from core.running_clock import RunningClock
-from core.state import Phase
+from core.shares import Books, Bound, Ground, TooMuch, Usage
+from core.state import Generation, Phase
 from core.surroundings import Surroundings
 from core.writer import Writer
 from infra.retry import Retryable
@@ -135,6 +137,32 @@ def expiry_does_not_look(plant: Plant) -> None:
 
     plant(Expiry, "observe", make)
     _decide(plant, c.Expire, e.GenerationExpired)
+
+
+@bug
+def the_backlog_is_for_whoever_comes_first(plant: Plant) -> None:
+    def make(good: Any) -> Any:
+        def judge(caps: Any, total: Any, own: Any, active: int, wanted: Any) -> Any:
+            fits = total.charge + wanted.charge <= caps.charge
+            return Ground.ROOM if fits else TooMuch(Bound.EVERYTHING, 1)
+
+        return judge
+
+    plant(core.shares, "judge", make)
+
+
+@bug
+def what_was_cancelled_is_charged_on(plant: Plant) -> None:
+    def usage(self: Any) -> Usage:
+        images = sum(image.phase < Phase.PUBLISHED for image in self.images)
+        return Usage(self.charge * images, images)
+
+    plant(Generation, "usage", lambda _: property(usage))
+
+
+@bug
+def core_begins_each_life_with_empty_books(plant: Plant) -> None:
+    plant(Books, "of", lambda _: lambda _: Books())
 
 
 @bug

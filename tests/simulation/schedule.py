@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from tests.simulation import floods
 from tests.simulation.checker import Checker
 from tests.simulation.clients import Client
 from tests.simulation.core_process import CoreProcess
@@ -76,6 +77,8 @@ class Stage:
         self.clients = [
             Client(world, number, self.line, self.checker) for number in range(world.dice("clients").randint(6, 9))
         ]
+        flooding = floods.tenants(world, self.line, self.checker, cap=self.core.tuning.backlog_cap)
+        self.everybody: list[floods.Actor] = [*self.clients, *flooding]
         self.storm = Storm(
             world,
             self.checker,
@@ -91,7 +94,7 @@ class Stage:
         queues = len(self.queues["jobs"]) + len(self.queues["replies"])
         return (
             self.checker.quiet()
-            and all(client.done for client in self.clients)
+            and all(client.done for client in self.everybody)
             and all(worker.idle for worker in self.workers.values())
             and not queues
         )
@@ -103,7 +106,7 @@ class Stage:
             for each in self.checker.states.values()
             if each.open
         ]
-        stuck += [f"{client.name}'s client still waits" for client in self.clients if not client.done]
+        stuck += [f"{each.name}'s client still waits" for each in self.everybody if not each.done]
         stuck += [f"{worker.name} holds something" for worker in self.workers.values() if not worker.idle]
         return stuck + [
             f"{name} holds {len(q)} messages" for name, q in self.queues.items() if len(q) and name != "dead"
@@ -151,12 +154,13 @@ async def _play(stage: Stage, plan: Sequence[Fault]) -> list[str]:
     begun_s = loop.time()
     for fault in plan:
         loop.call_at(begun_s + fault.at_s, stage.storm.strike, fault)
-    clients = [loop.create_task(client.run(), name=client.name) for client in stage.clients]
+    clients = [loop.create_task(client.run(), name=client.name) for client in stage.everybody]
     over_s = max([STORM_S / 2, *(fault.at_s + fault.lasts_s for fault in plan)])
     deadline_s = begun_s + over_s + QUIET_WITHIN_S
     while loop.time() < deadline_s and not world.broken.is_set():
         if loop.time() > begun_s + over_s and stage.quiet():
             break
+        floods.look_at_the_books(world, stage.line, stage.checker)
         await asyncio.sleep(_LOOK_S)
     stuck = [] if world.broken.is_set() or stage.quiet() else stage.left()
     if not world.violations and not stuck:
