@@ -1,4 +1,6 @@
-"""`python -m gateway` serves; `python -m gateway keys create TENANT | list | revoke ID` handles API keys."""
+"""`python -m gateway` serves; `… keys create TENANT | list | revoke ID` handles API keys, `… links rotate | revoke`
+the secrets behind signed URLs.
+"""
 
 import argparse
 import gc
@@ -8,6 +10,7 @@ from datetime import UTC, datetime
 
 from gateway.config import GatewaySettings
 from gateway.keys import KeyFile, KeysFileError
+from gateway.pictures.link_secrets import LinkSecretFile, LinkSecretsError
 from infra import lifecycle, settings, telemetry
 from infra.clock import wall_ms
 
@@ -17,13 +20,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     try:
         config = settings.load(GatewaySettings)
+        if asked.command in ("keys", "links"):
+            lifecycle.keep_private()
         if asked.command == "keys":
             return _keys(KeyFile(config.keys_path), asked)
+        if asked.command == "links":
+            return _links(config, asked)
     except lifecycle.ConfigError as error:
         lifecycle.print_config_error(error)
         return lifecycle.EXIT_MISCONFIGURED
     except KeysFileError as error:
         lifecycle.print_config_error(lifecycle.ConfigError(f"keys file {error}"))
+        return lifecycle.EXIT_MISCONFIGURED
+    except LinkSecretsError as error:
+        lifecycle.print_config_error(lifecycle.ConfigError(f"link secrets {error}"))
         return lifecycle.EXIT_MISCONFIGURED
     from gateway.app import serve  # noqa: PLC0415  (half a second that the handling of keys does not pay)
 
@@ -54,6 +64,18 @@ def _keys(file: KeyFile, asked: argparse.Namespace) -> int:
     return 0
 
 
+def _links(config: GatewaySettings, asked: argparse.Namespace) -> int:
+    if config.link_secrets:
+        raise lifecycle.ConfigError(
+            "the secrets behind signed URLs come from DARKROOM_GATEWAY_LINK_SECRET: put a new one before the others "
+            "there, and take the last one out once the URLs that it signed have expired"
+        )
+    file = LinkSecretFile(config.link_secrets_path, rotate_days=0)
+    file.load(wall_ms())
+    file.rotate(wall_ms(), keep=asked.action == "rotate")
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m gateway", description="darkroom's public API")
     commands = parser.add_subparsers(dest="command")
@@ -64,6 +86,11 @@ def _parser() -> argparse.ArgumentParser:
     keys.add_parser("create", help="print a new key").add_argument("tenant")
     keys.add_parser("list", help="ids, states and tenants; secrets are not kept")
     keys.add_parser("revoke", help="end a key within seconds").add_argument("id")
+    links = commands.add_parser("links", help="the secrets behind signed URLs of images").add_subparsers(
+        dest="action", required=True
+    )
+    links.add_parser("rotate", help="sign with a new secret; URLs that are out there go on")
+    links.add_parser("revoke", help="sign with a new secret, and end every URL that is out there within seconds")
     return parser
 
 

@@ -18,11 +18,20 @@ from gateway.connections import Room, most
 from gateway.context import Context
 from gateway.core_client import SENDERS, Channels, CoreClient, Deadlines
 from gateway.crowd import Crowd
+from gateway.edge import cors
+from gateway.edge.cors import Cors
+from gateway.edge.endpoints import Endpoints
+from gateway.edge.origins import KeylessGuard
 from gateway.keys import KeyFile, KeyRing, KeysFileError
 from gateway.limits import Limits, Rule, RulesFileError, load_rules
 from gateway.listener import Listener, PortUnavailable
 from gateway.metrics import Metrics
-from gateway.ports import Links, Model
+from gateway.pictures.link_secrets import FixedLinkSecrets, LinkSecretFile, LinkSecrets, LinkSecretsError
+from gateway.pictures.service import PictureService
+from gateway.pictures.signing import Signer
+from gateway.pictures.streams import Pieces, Streams
+from gateway.ports import Model, PictureStore
+from gateway.private_file import own_folder
 from gateway.routes import OPERATIONS
 from gateway.tracing import HttpTracer
 from infra import aws, models, rpc
@@ -46,7 +55,7 @@ _random = secrets.SystemRandom()
 class Overrides:
     """What tests and simulations put in the place of the real thing."""
 
-    links: Links | None = None
+    store: PictureStore | None = None
     now_ms: Callable[[], int] = wall_ms
     new_id: Callable[[], str] = lambda: new_id("gen")
     new_seed: Callable[[], int] = lambda: _random.randrange(limits.SEED_MODULUS)
@@ -58,8 +67,10 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown, overrides: Overri
     """Serves until `shutdown`, then finishes what is under way. Raises ConfigError, or a group with LoopEnded."""
     use = overrides or Overrides()
     metrics = Metrics()
+    _own_folder(settings)
     keys = _keys(settings, metrics)
     served: dict[str, Model] = {entry.name: entry for entry in models.load(settings.models_file)}
+    link_secrets = _link_secrets(settings, use.now_ms())
     async with AsyncExitStack() as stack:
         core = CoreClient(
             _channels(settings, stack),
@@ -76,15 +87,16 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown, overrides: Overri
 
         def readiness() -> Sequence[str]:
             stopping = "stopping" if shutdown.draining.is_set() else ""
-            return [reason for reason in (stopping, core.problem, keys.problem) if reason]
+            return [reason for reason in (stopping, core.problem, keys.problem, link_secrets.problem) if reason]
 
-        links = await _links(settings, use, stack)
-        context = _context(settings, shutdown, use, metrics, keys, core, links, served, readiness)
+        pictures = _pictures(settings, use, metrics, link_secrets, await _store(settings, use, stack))
+        context = _context(settings, shutdown, use, metrics, keys, core, pictures, served, readiness)
         loops = await stack.enter_async_context(Loops())
         for number in range(SENDERS):
             loops.run(f"gateway.submit.{number}", core.run)
         loops.run("gateway.watch_core", core.watch)
         loops.run("gateway.watch_keys", lambda: _watch_keys(keys))
+        loops.run("gateway.watch_link_secrets", lambda: _watch_link_secrets(link_secrets, use.now_ms))
         admin = AdminServer(settings.gateway_admin_host, settings.gateway_admin_port, metrics.registry, readiness)
         try:
             async with admin, _listener(settings, context) as listener:
@@ -101,6 +113,7 @@ def application(context: Context) -> web.Application:
     definitions, middleware = boundary.routes(context, OPERATIONS)
     app = web.Application(middlewares=[middleware], client_max_size=MAX_BODY_BYTES)
     app.add_routes(definitions)
+    app.on_response_prepare.append(boundary.finishing(context))
     return app
 
 
@@ -127,7 +140,7 @@ def _context(
     metrics: Metrics,
     keys: KeyRing,
     core: CoreClient,
-    links: Links,
+    pictures: PictureService,
     served: Mapping[str, Model],
     readiness: Callable[[], Sequence[str]],
 ) -> Context:
@@ -136,7 +149,7 @@ def _context(
     metrics.observe_under_way(crowd.__len__)
     return Context(
         core=core,
-        links=links,
+        pictures=pictures,
         keys=keys,
         crowd=crowd,
         limits=Limits(_rules(settings), now=loop.time, on_refusal=metrics.refused),
@@ -149,9 +162,12 @@ def _context(
         new_id=use.new_id,
         new_seed=use.new_seed,
         now=loop.time,
+        wall_ms=use.now_ms,
         started_ms=use.now_ms(),
         base_url=settings.gateway_public_url,
-        link_s=settings.gateway_link_s,
+        guard=KeylessGuard(public_url=settings.gateway_public_url, bound_host=settings.gateway_host),
+        cors=Cors(cors.parsed(settings.gateway_cors_origins)),
+        endpoints=Endpoints([each.path for each in OPERATIONS if each.documented or each.id == "docs"]),
         body_timeout_s=settings.gateway_body_timeout_s,
     )
 
@@ -181,9 +197,51 @@ def _rules(settings: GatewaySettings) -> tuple[Rule, ...]:
         raise ConfigError(f"rules file {error}; see gateway/README.md") from None
 
 
-async def _links(settings: GatewaySettings, use: Overrides, stack: AsyncExitStack) -> Links:
-    if use.links is not None:
-        return use.links
+def _own_folder(settings: GatewaySettings) -> None:
+    """Keys and secrets are the owner's alone, also in a folder that an earlier release made."""
+    folder = settings.data_dir / "gateway"
+    try:
+        own_folder(folder)
+    except OSError as error:
+        raise ConfigError(f"folder {folder}: {error.strerror}; set {variable('data_dir')}") from None
+
+
+def _link_secrets(settings: GatewaySettings, now_ms: int) -> FixedLinkSecrets | LinkSecretFile:
+    if settings.link_secrets:
+        return FixedLinkSecrets(settings.link_secrets)
+    file = LinkSecretFile(settings.link_secrets_path, rotate_days=settings.gateway_link_secret_days)
+    try:
+        file.load(now_ms)
+    except LinkSecretsError as error:
+        raise ConfigError(f"link secrets {error}; set {variable('gateway_link_secret')}, or mend the file") from None
+    return file
+
+
+def _pictures(
+    settings: GatewaySettings, use: Overrides, metrics: Metrics, link_secrets: LinkSecrets, store: PictureStore
+) -> PictureService:
+    redirects = settings.gateway_images == "redirect"
+    if settings.gateway_link_endpoint_url and not redirects:
+        _log.warning("pictures.are_streamed", unused=variable("gateway_link_endpoint_url"))
+    now = asyncio.get_running_loop().time
+    streams = Streams(settings.gateway_image_streams, now=now)
+    metrics.observe_streams(streams.__len__)
+    return PictureService(
+        store=store,
+        signer=Signer(link_secrets, valid_s=settings.gateway_signed_url_s, now_ms=use.now_ms),
+        streams=streams,
+        pieces=Pieces(),
+        metrics=metrics,
+        rng=use.rng,
+        now=now,
+        redirect_s=settings.gateway_link_s if redirects else 0,
+        patience_s=settings.gateway_image_stall_s,
+    )
+
+
+async def _store(settings: GatewaySettings, use: Overrides, stack: AsyncExitStack) -> PictureStore:
+    if use.store is not None:
+        return use.store
     clients = await stack.enter_async_context(aws.clients(link_endpoint_url=settings.gateway_link_endpoint_url))
     return S3Bucket(clients.s3, settings.public_bucket, links=clients.links)
 
@@ -197,6 +255,15 @@ async def _watch_keys(keys: KeyRing) -> None:
             _log.info("keys.loaded", valid=keys.valid)
         if keys.problem != before:
             _log.warning("keys.changed", state=keys.problem or "readable")
+
+
+async def _watch_link_secrets(file: FixedLinkSecrets | LinkSecretFile, now_ms: Callable[[], int]) -> None:
+    while True:
+        await asyncio.sleep(_KEYS_EVERY_S)
+        before = file.problem
+        file.refresh(now_ms())
+        if file.problem != before:
+            _log.warning("link_secrets.changed", state=file.problem or "readable")
 
 
 def _tracing_is_on() -> bool:

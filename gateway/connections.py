@@ -9,7 +9,8 @@ there are fewer of them than connections.
 
 import asyncio
 import resource
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
@@ -82,7 +83,7 @@ class Room:
 class Connection(web.RequestHandler):
     """aiohttp's connection with our limits, and with problems instead of aiohttp's own error pages."""
 
-    __slots__ = ("_room", "_since", "_unread", "owner")
+    __slots__ = ("_on_lost", "_room", "_since", "_unread", "_writable", "owner", "patience_s")
 
     def __init__(self, manager: web.Server, room: Room, *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
         super().__init__(manager, loop=loop, **options)
@@ -90,6 +91,11 @@ class Connection(web.RequestHandler):
         self._since = loop.time()
         self._unread: asyncio.TimerHandle | None = None
         self.owner = ""
+        self._on_lost: Callable[[], None] | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self.patience_s = room.send_timeout_s
+        """Seconds in which the client must take at least a byte of what waits for it."""
 
     def serves(self, tenant: str) -> None:
         """A request on it has shown whose it is."""
@@ -124,17 +130,65 @@ class Connection(web.RequestHandler):
         if self._unread is not None:
             self._unread.cancel()
         super().connection_lost(exc)
+        self._writable.set()
+        if self._on_lost is not None:
+            self._on_lost()
 
     def pause_writing(self) -> None:
         """asyncio: the client reads more slowly than we write. aiohttp itself would wait for ever."""
         super().pause_writing()
-        self._unread = self._loop.call_later(self._room.send_timeout_s, self.cut, "unread")
+        self._writable.clear()
+        self._watch_client()
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self._writable.set()
         if self._unread is not None:
             self._unread.cancel()
             self._unread = None
+
+    def _watch_client(self) -> None:
+        if self.transport is not None:
+            unsent = self.transport.get_write_buffer_size()
+            self._unread = self._loop.call_later(self.patience_s, self._judge_client, unsent)
+
+    def _judge_client(self, unsent_before: int) -> None:
+        """A client that takes bytes, however slowly, keeps its connection."""
+        if self.transport is not None and self.transport.get_write_buffer_size() < unsent_before:
+            self._watch_client()
+        else:
+            self.cut("unread")
+
+    async def drained(self, timeout_s: float | None = None) -> bool:
+        """Waits until the client has taken enough for more to be written; False: not within `timeout_s`.
+
+        aiohttp's own waiter cannot be waited for a second time once such a wait was given up. Raises ConnectionError.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._writable.wait()
+        except TimeoutError:
+            return False
+        if self.transport is None:
+            raise ConnectionResetError
+        return True
+
+    @asynccontextmanager
+    async def while_connected(self) -> AsyncIterator[None]:
+        """Cancels what is inside when the client hangs up, and raises ConnectionError then."""
+        if self.transport is None:
+            raise ConnectionResetError
+        scope = asyncio.timeout(None)
+        self._on_lost = lambda: scope.reschedule(self._loop.time())
+        try:
+            async with scope:
+                yield
+        except TimeoutError:
+            if scope.expired():
+                raise ConnectionResetError from None
+            raise
+        finally:
+            self._on_lost = None
 
     async def finish_response(self, *args: Any, **kw: Any) -> tuple[web.StreamResponse, bool]:
         """aiohttp: sends one answer. After it the client has its turn."""

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from gateway.crowd import Crowd, Place
+from gateway.edge.cors import Cors
+from gateway.edge.endpoints import Endpoints
+from gateway.edge.origins import KeylessGuard
 from gateway.keys import KeyRing
 from gateway.limits import Limits
 from gateway.metrics import Metrics
-from gateway.ports import Core, Links, Model
+from gateway.pictures.service import PictureService
+from gateway.ports import Core, Model
 from gateway.tracing import HttpTracer
 
 PLACE = web.RequestKey("place", Place)
@@ -31,7 +35,7 @@ class Context:
     """Ports, tables and settings of one gateway. `models` by name, the default first; `now` in seconds of the loop."""
 
     core: Core
-    links: Links
+    pictures: PictureService
     keys: KeyRing
     limits: Limits
     crowd: Crowd
@@ -44,7 +48,10 @@ class Context:
     new_id: Callable[[], str]
     new_seed: Callable[[], int]
     now: Callable[[], float]
+    wall_ms: Callable[[], int]
     started_ms: int
     base_url: str
-    link_s: int
+    guard: KeylessGuard
+    cors: Cors
+    endpoints: Endpoints
     body_timeout_s: float

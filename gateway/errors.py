@@ -7,18 +7,23 @@
         ├── UserFault                the client can do something about it
         │   ├── BadSyntax            400  the body is no JSON, or not one that has a single meaning
         │   ├── Unauthorized         401  no key, or none that is known
+        │   ├── Forbidden            403  a signed URL that is expired or not ours; a foreign Host or Origin
         │   ├── NotFound             404  unknown id and another tenant's id alike
+        │   │   └── NoSuchEndpoint   404  the path is none of the API's
         │   ├── MethodNotAllowed     405
         │   ├── RequestTimedOut      408  the body did not arrive in time
         │   ├── TooLate              409  cancel: the generation is decided already
         │   ├── NotReady             409  the image is not published yet
         │   ├── Gone                 410  the image will never be there (again)
+        │   ├── ConditionFailed      412  If-Match names another picture
         │   ├── BodyTooLarge         413
         │   ├── UnsupportedMedia     415  not JSON, or compressed
+        │   ├── RangeUnsatisfiable   416  no byte of the picture is in the range
         │   ├── InvalidFields        422  with a list of fields and what is wrong with each
         │   ├── KeyConflict          422  the same Idempotency-Key came with another body
         │   ├── RateLimited          429  a rule of the gateway
         │   └── BacklogFull          429  core takes no more for now
+        ├── StoreRefused             502  the picture store refuses us, or holds another picture
         ├── Unavailable              503  also infra.retry.Retryable: core cannot be reached or does not answer
         └── Broken                   500  also infra.retry.Permanent: a fault of ours
 
@@ -62,8 +67,64 @@ class Unauthorized(UserFault):
         self.headers = {"WWW-Authenticate": 'Bearer realm="darkroom"'}
 
 
+class Forbidden(UserFault):
+    """Refused as it is, whoever sends it."""
+
+    status, slug, title = 403, "forbidden", "The request is refused"
+
+
+class SignedUrlInvalid(Forbidden):
+    slug, title = "signed-url-invalid", "The URL's signature is not valid"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Use the URL exactly as it stands in `images[].signed_url`, or the stable link with an API key."
+        )
+
+
+class SignedUrlExpired(Forbidden):
+    slug, title = "signed-url-expired", "The signed URL has expired"
+
+    def __init__(self) -> None:
+        super().__init__("Get the generation again for a fresh `signed_url`, or use the stable link with an API key.")
+
+
+class ForeignHost(Forbidden):
+    slug, title = "foreign-host", "The request is for another host"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Without API keys this gateway answers only under the names of this machine: call it as 127.0.0.1, [::1] "
+            "or localhost, or make a key with `python -m gateway keys create TENANT`."
+        )
+
+
+class ForeignOrigin(Forbidden):
+    slug, title = "foreign-origin", "The request comes from a page of another origin"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Without API keys this gateway answers no pages but its own: make a key with "
+            "`python -m gateway keys create TENANT`, and name the page's origin in DARKROOM_GATEWAY_CORS_ORIGINS."
+        )
+
+
 class NotFound(UserFault):
-    status, slug, title = 404, "not-found", "There is no such thing"
+    status, slug, title = 404, "generation-not-found", "There is no such generation"
+
+
+class NoSuchImage(NotFound):
+    slug, title = "image-not-found", "The generation has no such image"
+
+
+class NoSuchEndpoint(NotFound):
+    """`closest` is the path that was probably meant."""
+
+    slug, title = "endpoint-not-found", "There is no such endpoint"
+
+    def __init__(self, closest: str | None = None) -> None:
+        hint = f"Did you mean {closest}? " if closest else ""
+        super().__init__(f"There is no such endpoint. {hint}The paths are listed at /docs.")
 
 
 class MethodNotAllowed(UserFault):
@@ -96,12 +157,26 @@ class Gone(UserFault):
     status, slug, title = 410, "image-gone", "The image is not available and will not be"
 
 
+class ConditionFailed(UserFault):
+    status, slug, title = 412, "precondition-failed", "If-Match names another picture"
+
+
 class BodyTooLarge(UserFault):
     status, slug, title = 413, "body-too-large", "The request's body is too large"
 
 
 class UnsupportedMedia(UserFault):
     status, slug, title = 415, "unsupported-media-type", "The request's body is of a kind that is not taken"
+
+
+class RangeUnsatisfiable(UserFault):
+    """`size` is the picture's, in bytes."""
+
+    status, slug, title = 416, "range-not-satisfiable", "The picture has no byte in this range"
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"The picture has {size} bytes.")
+        self.headers = {"Content-Range": f"bytes */{size}", "Accept-Ranges": "bytes"}
 
 
 class InvalidFields(UserFault):
@@ -137,6 +212,12 @@ _BACKLOG_BOUNDS = {
     "share": "The backlog is full, and your unfinished work has reached your share of it: it fits again as that ends.",
     "everything": "The service holds as much unfinished work as it can: try again later.",
 }
+
+
+class StoreRefused(GatewayError, Permanent):
+    """The picture store refuses us, or what it holds is not what was published. The log says which."""
+
+    status, slug, title = 502, "store-refused", "The picture store does not give the picture"
 
 
 class Unavailable(GatewayError, Retryable):

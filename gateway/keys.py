@@ -5,19 +5,16 @@ The keys file is one JSON document, replaced as a whole. A running gateway looks
 so a revoked key stops working within seconds.
 """
 
-import fcntl
 import hmac
-import json
-import os
 import re
 import secrets
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 
 from gateway import errors
+from gateway.private_file import PrivateFile
 
 ANONYMOUS_TENANT = "local"
 """Who everybody is on a loopback gateway without any key."""
@@ -45,39 +42,33 @@ class KeyRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who sent a request. `key_id` is empty for the anonymous tenant of a loopback gateway without keys."""
+    """Who sent a request. `key_id` is empty for the anonymous tenant of a loopback gateway without keys.
+
+    `until_s` is set for the bearer of a signed URL, who may fetch one image until then (Unix time).
+    """
 
     tenant: str
     key_id: str
+    until_s: int = 0
 
 
 class KeyFile:
     """The stored keys: reads them, and changes them under a lock, atomically, readable by their owner only."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._file = PrivateFile(path, KeysFileError)
 
     def stamp(self) -> tuple[int, int, int] | None:
         """Changes when the file does; None: there is no file. Raises KeysFileError."""
-        try:
-            stat = self._path.stat()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise KeysFileError(f"{self._path}: {error.strerror}") from None
-        return stat.st_mtime_ns, stat.st_ino, stat.st_size
+        return self._file.stamp()
 
     def read(self) -> tuple[KeyRecord, ...]:
         """All keys, revoked ones too. Raises KeysFileError."""
         try:
-            document = json.loads(self._path.read_text("utf-8"))
-            return tuple(KeyRecord(**record) for record in document["keys"])
-        except FileNotFoundError:
-            return ()
-        except OSError as error:
-            raise KeysFileError(f"{self._path}: {error.strerror}") from None
+            document = self._file.read()
+            return () if document is None else tuple(KeyRecord(**record) for record in document["keys"])
         except (ValueError, TypeError, KeyError):
-            raise KeysFileError(f"{self._path}: is not a keys file") from None
+            raise KeysFileError(f"{self._file.path}: is not a keys file") from None
 
     def create(self, tenant: str, *, now_ms: int) -> str:
         """A new key for `tenant`, stored hashed. Raises KeysFileError, ValueError for a name that cannot be one."""
@@ -85,14 +76,14 @@ class KeyFile:
             raise ValueError("a tenant is named with 1 to 64 letters, digits and _.- and begins with a letter or digit")
         key_id, secret = _drawn(_ID_ALPHABET, 10), _drawn(_ALPHANUMERIC, 27)
         record = KeyRecord(id=key_id, tenant=tenant, secret_sha256=_digest(secret), created_at_ms=now_ms)
-        with self._locked():
+        with self._file.locked():
             self._write((*self.read(), record))
         return f"dk_{key_id}_{secret}"
 
     def revoke(self, key_id: str, *, now_ms: int) -> bool:
         """Ends a key, whose id may stand as `dk_<id>` too. False: no such key, or revoked before."""
         wanted = key_id.removeprefix("dk_").partition("_")[0]
-        with self._locked():
+        with self._file.locked():
             before = self.read()
             after = tuple(_revoked(each, now_ms) if each.id == wanted else each for each in before)
             if after != before:
@@ -100,32 +91,7 @@ class KeyFile:
             return after != before
 
     def _write(self, records: Sequence[KeyRecord]) -> None:
-        document = {"version": 1, "keys": [asdict(record) for record in records]}
-        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(document, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise KeysFileError(f"{self._path}: {error.strerror}") from None
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """One changer at a time. The lock is on a file beside the keys file, which is itself replaced."""
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self._path.with_name(f".{self._path.name}.lock"), os.O_WRONLY | os.O_CREAT, 0o600)
-        except OSError as error:
-            raise KeysFileError(f"{self._path}: {error.strerror}") from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(lock)
+        self._file.write({"version": 1, "keys": [asdict(record) for record in records]})
 
 
 class KeyRing:

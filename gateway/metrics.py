@@ -36,6 +36,15 @@ class Metrics:
         cut = Counter(
             "darkroom_gateway_connections_cut", "Connections cut by us, and why", ["reason"], registry=self.registry
         )
+        pictures = Counter(
+            "darkroom_gateway_pictures",
+            "Pictures by what became of sending them: sent, hung_up (by the client), cut (the store failed midway)",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self._streams = Gauge(
+            "darkroom_gateway_picture_streams", "Clients that are sent a picture now", registry=self.registry
+        )
         self._connections = Gauge(
             "darkroom_gateway_connections", "Clients connected to the public port", registry=self.registry
         )
@@ -63,6 +72,7 @@ class Metrics:
         self._outcome = cache(outcomes.labels)
         self._refusal = cache(refusals.labels)
         self._cut = cache(cut.labels)
+        self._picture = cache(pictures.labels)
 
     def observe(self, waiting: Callable[[], int], core_up: Callable[[], bool]) -> None:
         """Has the gauges read these whenever they are collected."""
@@ -76,6 +86,14 @@ class Metrics:
     def observe_under_way(self, requests: Callable[[], int]) -> None:
         """Has the gauge read this whenever it is collected."""
         self._under_way.set_function(requests)
+
+    def observe_streams(self, present: Callable[[], int]) -> None:
+        """Has the gauge read this whenever it is collected."""
+        self._streams.set_function(present)
+
+    def picture(self, outcome: str) -> None:
+        """The sending of one picture has ended."""
+        self._picture(outcome).inc()
 
     def cut(self, reason: str) -> None:
         """One connection has been cut."""

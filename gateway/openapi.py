@@ -83,7 +83,7 @@ def _operation(each: Operation) -> dict[str, Any]:
     answers = {str(status): _answer(answer) for status, answer in each.answers.items()}
     failures = {*each.problems, *((*_COMMON_PROBLEMS, 401) if each.secured else ())}
     described["responses"] = answers | {str(status): _problem(status) for status in sorted(failures)}
-    described["security"] = [{"key": []}] if each.secured else []
+    described["security"] = ([{"key": []}, {}] if each.signed else [{"key": []}]) if each.secured else []
     return described
 
 
@@ -126,6 +126,10 @@ def _answer(answer: Answer) -> dict[str, Any]:
     if answer.headers:
         described["headers"] = {
             name: {"description": about, "schema": {"type": "string"}} for name, about in answer.headers.items()
+        }
+    if answer.content_types:
+        described["content"] = {
+            each: {"schema": {"type": "string", "format": "binary"}} for each in answer.content_types
         }
     if answer.model:
         described["content"] = {answer.content_type: {"schema": _reference(answer.model)}}

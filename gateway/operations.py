@@ -31,6 +31,8 @@ class Answer:
     model: type[BaseModel] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     content_type: str = "application/json"
+    content_types: tuple[str, ...] = ()
+    """Of bodies that no model describes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,8 @@ class Operation:
     description: str = ""
     problems: tuple[int, ...] = ()
     secured: bool = True
+    signed: bool = False
+    """A signed URL may take the key's place."""
     documented: bool = True
     request: type[BaseModel] | None = None
     query: type[BaseModel] | None = None

@@ -42,11 +42,30 @@ class Core(Protocol):
         """Cancels, unless every image is decided."""
 
 
-class Links(Protocol):
-    """Makes links that a browser can follow to a published picture."""
+class Piece(Protocol):
+    """Some bytes of a picture. `tag` names its present state; `sha256` is of the whole, as the store knows it."""
+
+    @property
+    def data(self) -> bytes: ...
+    @property
+    def total_bytes(self) -> int: ...
+    @property
+    def tag(self) -> str: ...
+    @property
+    def sha256(self) -> bytes | None: ...
+
+
+class PictureStore(Protocol):
+    """Where the published pictures are. Calls raise infra.retry.Retryable and Permanent."""
+
+    async def read(self, key: str, *, first: int, last: int, tag: str = "") -> Piece | None:
+        """Bytes `first` to `last`, both included; None where there is no such picture.
+
+        With `tag`, only of that state of it: Retryable where it has changed.
+        """
 
     async def link(self, key: str, *, expires_s: int) -> str:
-        """A fresh signed link to `key`. Raises infra.retry.Retryable."""
+        """A fresh signed link to `key` at the store, for clients that can reach it."""
 
 
 class Failpoints(Protocol):

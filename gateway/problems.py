@@ -8,7 +8,7 @@ from pydantic_core import to_json
 from gateway import errors
 
 CONTENT_TYPE = "application/problem+json"
-ON_EVERY_ANSWER = {"Server": "darkroom", "X-Content-Type-Options": "nosniff"}
+ON_EVERY_ANSWER = {"Server": "darkroom", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 TYPE_PREFIX = "urn:darkroom:problem:"
 
 

@@ -17,6 +17,11 @@ from opentelemetry.trace import Link, Span, SpanKind, StatusCode
 _tracer = trace.get_tracer(__name__)
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _MAX_TRACESTATE_CHARS = 512
+_MAX_TRACESTATE_MEMBERS = 32
+_MEMBER = re.compile(
+    r"(?P<key>[a-z][a-z0-9_\-*/]{0,255}|[a-z0-9][a-z0-9_\-*/]{0,240}@[a-z][a-z0-9_\-*/]{0,13})="
+    r"[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
+)
 
 
 class HttpTracer:
@@ -87,11 +92,25 @@ def batch(name: str, members: Sequence[Span]) -> Iterator[None]:
 
 
 def _incoming(request: web.Request) -> dict[str, str]:
-    """The client's trace context, if it is well formed."""
-    traceparent = request.headers.get("traceparent")
-    if traceparent is None or not _TRACEPARENT.fullmatch(traceparent):
+    """The client's trace context, if it is well formed. Baggage is not taken: it may hold anything."""
+    parents = request.headers.getall("traceparent", ())
+    if len(parents) != 1 or not _TRACEPARENT.fullmatch(parents[0]):
         return {}
     tracestate = ",".join(request.headers.getall("tracestate", ()))
-    if not tracestate or len(tracestate) > _MAX_TRACESTATE_CHARS or not tracestate.isprintable():
-        return {"traceparent": traceparent}
-    return {"traceparent": traceparent, "tracestate": tracestate}
+    if not tracestate or not is_tracestate(tracestate):
+        return {"traceparent": parents[0]}
+    return {"traceparent": parents[0], "tracestate": tracestate}
+
+
+def is_tracestate(text: str) -> bool:
+    """Whether it is what W3C Trace Context calls well formed, and no longer than what must be passed on.
+
+    https://www.w3.org/TR/trace-context/#tracestate-header: 32 members and 512 characters, each key once.
+    """
+    if len(text) > _MAX_TRACESTATE_CHARS:
+        return False
+    members = [member.strip(" \t") for member in text.split(",")]
+    found = [_MEMBER.fullmatch(member) for member in members if member]
+    if not found or len(found) > _MAX_TRACESTATE_MEMBERS or None in found:
+        return False
+    return len({each["key"] for each in found if each}) == len(found)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
+from gateway.pictures.signing import Urls
 from schema import pb
 
 Json = dict[str, Any]
@@ -42,13 +43,16 @@ _TOLD = frozenset({int(pb.AttemptFailure.MODEL_BROKEN), int(pb.AttemptFailure.RE
 """Failures whose reason clients are told: of a model or a model server, written by the worker for their eyes."""
 
 
-def etag(view: pb.GenerationView) -> str:
-    """Strong: two bodies with the same tag are the same bytes.
+def etag(view: pb.GenerationView, signed: Urls) -> str:
+    """Strong: two bodies of the same URL with the same tag are the same bytes. `signed` as for the body.
 
     Steps and the place in the backlog move without an event. The steps themselves stand here, not core's count of
     their changes, which begins anew with every life of core.
     """
-    return f'"{view.version}.{_steps_done(view)}.{view.backlog_position}"'
+    tag = f"{view.version}.{_steps_done(view)}.{view.backlog_position}"
+    if not without_images(view) and any(image.status == _IMAGE_PUBLISHED for image in view.images):
+        tag += f".{signed.mark}"
+    return f'"{tag}"'
 
 
 def status_name(view: pb.GenerationView) -> str:
@@ -66,8 +70,8 @@ def without_images(view: pb.GenerationView) -> bool:
     return view.erased or view.status in _WITHOUT_IMAGES
 
 
-def body(view: pb.GenerationView, base_url: str) -> Json:
-    """The JSON body of a generation. `base_url` goes before its links; empty: links are paths."""
+def body(view: pb.GenerationView, base_url: str, signed: Urls) -> Json:
+    """The JSON body of a generation. `base_url` goes before its links, empty: links are paths; `signed` signs URLs."""
     spec, prompts, status = view.spec, view.prompts, view.status
     here = f"{base_url}/v1/generations/{view.generation_id}"
     link = None if without_images(view) else here
@@ -94,19 +98,22 @@ def body(view: pb.GenerationView, base_url: str) -> Json:
         "finished_at": _timestamp(view.finished_at_ms),
         "backlog_position": view.backlog_position or None,
         "progress": None if status == _QUEUED else _progress(view),
-        "images": [_image(image, link) for image in view.images],
+        "images": [_image(image, view.generation_id, link, signed) for image in view.images],
         "error": _error(view) if status == _FAILED else None,
         "links": {"self": here, "cancel": here + "/cancel"},
     }
 
 
-def _image(image: pb.ImageView, link: str | None) -> Json:
+def _image(image: pb.ImageView, generation_id: str, link: str | None, signed: Urls) -> Json:
     published = image.status == _IMAGE_PUBLISHED
+    fetchable = published and link is not None
     return {
         "index": image.index,
         "status": _name(_IMAGE_STATUSES, image.status),
         "seed": image.seed,
-        "url": f"{link}/images/{image.index}" if published and link else None,
+        "url": f"{link}/images/{image.index}" if fetchable else None,
+        "signed_url": signed.url(generation_id, image.index) if fetchable else None,
+        "signed_url_expires_at": _timestamp(signed.expires_s * 1000) if fetchable else None,
         "sha256": image.sha256.hex() if published else None,
         "size_bytes": image.size_bytes if published else None,
         "error": failure(image.failure) if image.status == _IMAGE_FAILED else None,

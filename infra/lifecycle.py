@@ -42,7 +42,7 @@ class Shutdown:
 
 def run(main: Callable[[Shutdown], Awaitable[None]]) -> int:
     """Runs `main` to its end and returns the exit code: 0, 1 after an unexpected error, 2 after a ConfigError."""
-    os.umask(_PRIVATE_UMASK)
+    keep_private()
     try:
         asyncio.run(_with_signals(main))
     except Exception as error:  # noqa: BLE001  (the last resort of the process)
@@ -55,6 +55,11 @@ def run(main: Callable[[Shutdown], Awaitable[None]]) -> int:
     finally:
         _let_stderr_go()
     return 0
+
+
+def keep_private() -> None:
+    """Makes files and folders of this process readable by their owner only."""
+    os.umask(_PRIVATE_UMASK)
 
 
 def print_config_error(error: ConfigError) -> None:

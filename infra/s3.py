@@ -37,6 +37,16 @@ class StoredObject:
     content_type: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPiece:
+    """Some bytes of an object of `total_bytes`. `tag` changes with its content; `sha256` as in StoredObject."""
+
+    data: bytes
+    total_bytes: int
+    tag: str
+    sha256: bytes | None
+
+
 class S3Bucket:
     """A bucket by its name. `links` signs links where clients reach the store under another name."""
 
@@ -69,6 +79,35 @@ class S3Bucket:
                 raise
             async with answer["Body"] as stream:
                 return await stream.read()
+
+    async def read(self, key: str, *, first: int, last: int, tag: str = "") -> StoredPiece | None:
+        """The bytes `first` to `last`, both included, in one call; None where there is no object.
+
+        `tag`, of a piece read before, asks for the same content: Retryable where it has changed. Permanent for a
+        range that the object does not have, and for a store that sends more than was asked for.
+        """
+        length = last - first + 1
+        condition: dict[str, Any] = {"IfMatch": tag} if tag else {}
+        async with calling(f"read {self._name}"):
+            try:
+                answer = await self._client.get_object(
+                    Bucket=self._name, Key=key, Range=f"bytes={first}-{last}", **condition
+                )
+            except ClientError as error:
+                if code(error) in _MISSING:
+                    return None
+                raise
+            async with answer["Body"] as stream:
+                if answer["ContentLength"] > length:
+                    raise Permanent(f"read {self._name}: the store knows no ranges")
+                data = await stream.read()
+            if tag and answer["ETag"] != tag:
+                raise Retryable(f"read {self._name}: the object has changed")
+            if len(data) != answer["ContentLength"]:
+                raise Retryable(f"read {self._name}: the answer was cut short")
+            return StoredPiece(
+                data=data, total_bytes=_total(answer), tag=answer["ETag"], sha256=_stored(key, answer).sha256
+            )
 
     async def head(self, key: str) -> StoredObject | None:
         """What the store knows of the object, None where there is none."""
@@ -196,6 +235,12 @@ class S3Bucket:
             if code(error) in _MISSING:
                 return None
             raise
+
+
+def _total(answer: Any) -> int:
+    """The size of the whole object, of an answer that may hold a part of it."""
+    _, slash, total = answer.get("ContentRange", "").rpartition("/")
+    return int(total) if slash else int(answer["ContentLength"])
 
 
 def _stored(key: str, answer: Any) -> StoredObject:

@@ -24,12 +24,13 @@ _SECRET_KEYS = frozenset(
     {
         *("prompt", "negative_prompt", "prompts", "text", "body", "payload"),
         *("authorization", "api_key", "key", "token", "internal_token", "secret", "password", "cookie"),
-        *("link", "links", "url", "location", "public_token", "public_key"),
+        *("link", "links", "url", "location", "public_token", "public_key", "signed_url", "signature"),
     }
 )
 _SECRET_PATTERNS = re.compile(
     r"(?<![A-Za-z0-9])dk_[A-Za-z0-9]+_[A-Za-z0-9_-]+"  # API keys
     r"|(?<=Bearer )[^\s\"',}]+"
+    r"|(?<=[?&]signature=)[^&\s\"'<>]+"  # signed URLs of images
     r"|(?<=X-Amz-Signature=)[0-9a-fA-F]+|(?<=X-Amz-Security-Token=)[^&\s\"']+|(?<=X-Amz-Credential=)[^&\s\"']+"
 )
 # These log requests, bodies and all, below WARNING.

@@ -79,7 +79,7 @@ class Summary:
             "accepted": self.accepted,
             "accepted_per_s": round(self.accepted / self.seconds, 2) if self.seconds else 0.0,
             "completed": pictures.count,
-            "pictures": self._count("GET picture from the store"),
+            "pictures": self._count("GET picture"),
             "cancelled": self._count("POST cancel"),
             "refused_429": self._count("POST generation (429, obeyed)"),
             "accepted_ms": _three(accepted),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256 as sha256_of
 
 from infra.retry import Permanent, Retryable
-from infra.s3 import StoredObject
+from infra.s3 import StoredObject, StoredPiece
 from infra.sqs import Depth, Outgoing, Received
 
 
@@ -169,6 +169,18 @@ class FakeBucket:
     async def get(self, key: str) -> bytes | None:
         await self._arrive()
         return self.objects[key][0] if key in self.objects else None
+
+    async def read(self, key: str, *, first: int, last: int, tag: str = "") -> StoredPiece | None:
+        await self._arrive()
+        if key not in self.objects:
+            return None
+        data, stored = self.objects[key]
+        now = f'"{sha256_of(data).hexdigest()[:32]}"'
+        if tag and tag != now:
+            raise Retryable("read: PreconditionFailed")
+        if first >= len(data):
+            raise Permanent("read: InvalidRange")
+        return StoredPiece(data=data[first : last + 1], total_bytes=len(data), tag=now, sha256=stored.sha256)
 
     async def head(self, key: str) -> StoredObject | None:
         await self._arrive()

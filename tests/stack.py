@@ -205,7 +205,7 @@ class Stack:
         """No prompt, key or signed link in any line that any process logged."""
         secrets = [CANARY, SECRET, *(key.rsplit("_", 1)[1] for key in self._keys.values())]
         for process in self.processes:
-            words = secrets if process is self.emulator else [*secrets, "X-Amz-Signature"]
+            words = secrets if process is self.emulator else [*secrets, "X-Amz-Signature", "signature="]
             lines = process.output().splitlines()
             leaks = [line[:300] for line in lines for word in words if word in line]
             assert not leaks, f"{process.name} logged what nobody may read: {leaks[:3]}"

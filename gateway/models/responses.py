@@ -35,7 +35,14 @@ class Image(Body):
     index: int
     status: Literal["queued", "running", "published", "failed", "dropped"]
     seed: int
-    url: str | None = Field(description="A link that stays the same and needs the API key; null until published.")
+    url: str | None = Field(
+        description="The stable link: never changes and needs the API key in `Authorization`. Null until published."
+    )
+    signed_url: str | None = Field(
+        description="An absolute link that needs no key and no header, for pages, chats and other people: whoever has "
+        "it may fetch this image until `signed_url_expires_at`. Do not log it. Null where `url` is."
+    )
+    signed_url_expires_at: Timestamp | None = Field(description="When `signed_url` ends: it answers 403 from then on.")
     sha256: str | None = Field(description="Of the file, in hexadecimal digits.")
     size_bytes: int | None
     error: Failure | None
@@ -159,6 +166,13 @@ class Problem(Body):
     )
     state: Status | None = Field(None, description="For a cancel that came too late: the generation's status.")
     error: OpenAIError
+
+
+class Index(Body):
+    """What there is."""
+
+    name: Literal["darkroom"]
+    links: dict[str, str] = Field(description="Where to go on, by what is there.")
 
 
 class Health(Body):

@@ -1,7 +1,7 @@
 """The operations of the public API, in the order in which the documentation lists them."""
 
 from gateway.operations import Operation
-from gateway.routes import catalogue, docs, generations, health, images
+from gateway.routes import catalogue, docs, generations, health, images, index
 
 OPERATIONS: tuple[Operation, ...] = (
     generations.create,
@@ -12,6 +12,7 @@ OPERATIONS: tuple[Operation, ...] = (
     catalogue.list_models,
     health.healthz,
     health.readyz,
+    index.index,
     docs.openapi,
     docs.page,
     docs.asset,

@@ -51,7 +51,7 @@ async def asset(context: Context, request: web.Request, _: Caller) -> web.Respon
     """GET /docs/{name}: one of the files of the page."""
     document = context.documents.get("docs/" + request.match_info["name"])
     if document is None:
-        raise errors.NotFound
+        raise errors.NoSuchEndpoint
     return _served(document, request)
 
 

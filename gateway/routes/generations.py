@@ -7,14 +7,15 @@ from typing import Final
 from aiohttp import web
 from pydantic_core import to_json
 
-from gateway import body, errors, submissions, tracing, views
+from gateway import body, errors, paths, submissions, tracing, views
 from gateway.context import PLACE, Context
+from gateway.edge import framing
 from gateway.keys import Caller
 from gateway.models import requests, responses
 from gateway.operations import Answer, Parameter, operation
+from gateway.pictures.signing import Urls
 from schema import limits, pb
 
-_ID = re.compile(r"gen_[0-9a-z]{26}")
 _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?([0-9]{1,9})\"?\s*(?=[,;]|$)", re.IGNORECASE)
 _ETAG = re.compile(r"(?:W/)?(\"[^\"]*\")")
 _MAX_WAIT_S = limits.MAX_WAIT_MS // 1000
@@ -85,7 +86,7 @@ async def create(context: Context, request: web.Request, caller: Caller) -> web.
     result = await context.core.submit(item)
     outcome = _outcome(item, result)
     context.metrics.submitted(_OUTCOMES[outcome] if 0 <= outcome < len(_OUTCOMES) else _OUTCOMES[0])
-    return _accepted(context, outcome, result)
+    return _accepted(context, outcome, result, signed_urls(context, request, caller))
 
 
 def _outcome(item: pb.SubmitItem, result: pb.SubmitResult) -> int:
@@ -94,7 +95,7 @@ def _outcome(item: pb.SubmitItem, result: pb.SubmitResult) -> int:
     return int(pb.SubmitOutcome.ACCEPTED if own else result.outcome)
 
 
-def _accepted(context: Context, outcome: int, result: pb.SubmitResult) -> web.Response:
+def _accepted(context: Context, outcome: int, result: pb.SubmitResult, signed: Urls) -> web.Response:
     """The answer to what core decided. Raises what it refused."""
     if outcome in (pb.SubmitOutcome.ACCEPTED, pb.SubmitOutcome.REPLAYED):
         view = result.generation
@@ -102,11 +103,11 @@ def _accepted(context: Context, outcome: int, result: pb.SubmitResult) -> web.Re
         headers = {
             "Location": f"{context.base_url}/v1/generations/{view.generation_id}",
             "Retry-After": str(_POLL_S),
-            "ETag": views.etag(view),
+            "ETag": views.etag(view, signed),
         }
         if outcome == pb.SubmitOutcome.REPLAYED:
             headers["Idempotent-Replayed"] = "true"
-        return _answer(context, view, headers, status=202)
+        return _answer(context, view, headers, signed, status=202)
     if outcome == pb.SubmitOutcome.KEY_CONFLICT:
         raise errors.KeyConflict(
             "The first request with this Idempotency-Key had another body.", param="Idempotency-Key"
@@ -135,7 +136,8 @@ async def list_page(context: Context, request: web.Request, caller: Caller) -> w
     query = body.validated_query(requests.ListQuery, request)
     status = _BY_STATUS[query.status] if query.status else 0
     page = await context.core.page(caller.tenant, size=query.limit, cursor=query.cursor, status=status)
-    data = [views.body(view, context.base_url) for view in page.generations]
+    signed = signed_urls(context, request, caller)
+    data = [views.body(view, context.base_url, signed) for view in page.generations]
     more = page.next_cursor or None
     content = {"object": "list", "data": data, "has_more": more is not None, "next_cursor": more}
     return web.Response(body=to_json(content), headers={"Cache-Control": "no-store"}, content_type="application/json")
@@ -168,7 +170,7 @@ async def list_page(context: Context, request: web.Request, caller: Caller) -> w
 )
 async def get(context: Context, request: web.Request, caller: Caller) -> web.Response:
     """GET /v1/generations/{generation_id}."""
-    generation_id = known_form(request.match_info["generation_id"])
+    generation_id = paths.generation(request)
     headers = {}
     wait_s = _wanted_wait_s(", ".join(request.headers.getall("Prefer", ())))
     if wait_s is None:
@@ -176,11 +178,12 @@ async def get(context: Context, request: web.Request, caller: Caller) -> web.Res
     else:
         headers["Preference-Applied"] = f"wait={wait_s}"
         view = await _waited(context, request, caller.tenant, generation_id, wait_s)
-    tag = headers["ETag"] = views.etag(view)
+    signed = signed_urls(context, request, caller)
+    tag = headers["ETag"] = views.etag(view, signed)
     if _matches(request.headers.get("If-None-Match"), tag):
         headers["Cache-Control"] = "private, no-cache"
         return web.Response(status=304, headers=headers)
-    return _answer(context, view, headers)
+    return _answer(context, view, headers, signed)
 
 
 async def _waited(
@@ -226,25 +229,32 @@ async def _asked(
 )
 async def cancel(context: Context, request: web.Request, caller: Caller) -> web.Response:
     """POST /v1/generations/{generation_id}/cancel."""
-    outcome = await context.core.cancel(caller.tenant, known_form(request.match_info["generation_id"]))
+    outcome = await context.core.cancel(caller.tenant, paths.generation(request))
     view = outcome.generation
     if not outcome.cancelled and view.status != pb.GenerationStatus.CANCELLED:
         raise errors.TooLate(views.status_name(view))
-    return _answer(context, view, {"ETag": views.etag(view)})
+    signed = signed_urls(context, request, caller)
+    return _answer(context, view, {"ETag": views.etag(view, signed)}, signed)
 
 
-def known_form(generation_id: str) -> str:
-    """The id, if it can be one of ours. Raises NotFound, which looks the same as that of a foreign id."""
-    if not _ID.fullmatch(generation_id):
-        raise errors.NotFound
-    tracing.note_generation(generation_id)
-    return generation_id
+def signed_urls(context: Context, request: web.Request, caller: Caller) -> Urls:
+    """Of the images in an answer: under the public URL, or as the client itself reached us."""
+    origin = context.base_url or f"{request.scheme}://{framing.authority(request) or _own_address(request)}"
+    return context.pictures.signer.urls(caller.tenant, origin)
 
 
-def _answer(context: Context, view: pb.GenerationView, headers: dict[str, str], *, status: int = 200) -> web.Response:
+def _own_address(request: web.Request) -> str:
+    """Where an HTTP/1.0 client that names no Host has connected to."""
+    host, port, *_ = request.get_extra_info("sockname", ("localhost", 80))
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _answer(
+    context: Context, view: pb.GenerationView, headers: dict[str, str], signed: Urls, *, status: int = 200
+) -> web.Response:
     headers["Cache-Control"] = "private, no-cache"
     headers["Content-Type"] = "application/json"
-    return web.Response(status=status, body=to_json(views.body(view, context.base_url)), headers=headers)
+    return web.Response(status=status, body=to_json(views.body(view, context.base_url, signed)), headers=headers)
 
 
 def _wanted_wait_s(prefer: str) -> int | None:

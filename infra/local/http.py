@@ -20,7 +20,7 @@ class HttpError(Exception):
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """An image's link redirects to the store, which must not be sent the API key."""
+    """Where an image's link redirects to the store, that must not be sent the API key."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
@@ -84,7 +84,7 @@ def _bearer(key: str) -> dict[str, str]:
 
 
 def fetch(url: str, *, key: str) -> bytes:
-    """An image by its stable link: first with the key, then from where it redirects to, without."""
+    """An image by its stable link, with the key; where that redirects, from there and without."""
     answer = call("GET", url, headers=_bearer(key))
     if answer.status in {HTTPStatus.FOUND, HTTPStatus.SEE_OTHER, HTTPStatus.TEMPORARY_REDIRECT}:
         answer = call("GET", answer.headers["Location"])

@@ -173,3 +173,30 @@ async def test_the_digest_survives_without_the_stores_checksum(backend: Backend)
         plain = await bucket.head("plain")
         assert plain is not None
         assert plain.sha256 == DIGEST
+
+
+async def test_an_object_is_read_in_pieces(backend: Backend) -> None:
+    bucket = await made(backend)
+    await put(bucket, "token/x.png")
+    first = await bucket.read("token/x.png", first=0, last=99)
+    assert first is not None
+    assert (first.data, first.total_bytes, first.sha256) == (PICTURE[:100], len(PICTURE), DIGEST)
+    rest = await bucket.read("token/x.png", first=100, last=len(PICTURE) - 1, tag=first.tag)
+    assert rest is not None
+    assert first.data + rest.data == PICTURE
+    longer = await bucket.read("token/x.png", first=len(PICTURE) - 1, last=len(PICTURE) + 50)
+    assert longer is not None
+    assert longer.data == PICTURE[-1:]
+    assert await bucket.read("token/none.png", first=0, last=9) is None
+    with pytest.raises(Permanent):
+        await bucket.read("token/x.png", first=len(PICTURE), last=len(PICTURE) + 9)
+
+
+async def test_a_piece_of_an_object_that_has_changed_is_retryable(backend: Backend) -> None:
+    bucket = await made(backend)
+    await put(bucket, "a")
+    piece = await bucket.read("a", first=0, last=9)
+    assert piece is not None
+    await put(bucket, "a", PICTURE[:-1] + b"x")
+    with pytest.raises(Retryable):
+        await bucket.read("a", first=10, last=19, tag=piece.tag)

@@ -14,6 +14,8 @@ from core import cli
 from core.parts import Core
 from core.sqlite_base import connect_read_only
 from core.sqlite_log import SqliteLog
+from gateway.pictures.link_secrets import drawn_from
+from gateway.pictures.signing import Urls
 from gateway.views import body as body_of
 from infra.loops import Loops
 from tests.core_events import NOON_MS, dispatched, started
@@ -22,6 +24,7 @@ from tests.integration.test_core_offline import BEGUN, story
 from tests.unit.core.rig import Worker, World, item, working
 
 HOUR_MS = 3_600_000
+URLS = Urls(origin="", tenant="ann", expires_s=2_000_000_000, secret=drawn_from("s" * 32))
 START_MS = 1_800_000_000_000
 
 
@@ -52,7 +55,7 @@ class Stepping:
 
     async def body(self, core: Core, generation_id: str, tenant: str = "ann") -> dict[str, Any]:
         """What the gateway makes of core's answer."""
-        return body_of(await core.service.get(tenant, generation_id), "")
+        return body_of(await core.service.get(tenant, generation_id), "", URLS)
 
     async def succeeded(self, core: Core, *ids: str) -> None:
         async def ended() -> bool:

@@ -1,6 +1,7 @@
 """The gateway as a real process, over a core in memory: traces, logs, signals, SIGKILL."""
 
 import asyncio
+import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,9 +50,17 @@ async def test_a_submission_is_one_trace_and_leaves_no_prompt_key_or_link_behind
             (stored,) = core.stored.values()
             await core.move(body["id"], 3, 3)
             path = body["links"]["self"]
-            status, headers, _ = await running.get(f"{path}/images/0")
-            assert status == 302
-            assert "X-Amz-Signature=" in headers["Location"]
+            assert (await running.get(f"{path}/images/0"))[0] == 503, "there is no store"
+            image = json.loads((await running.get(path))[2])["images"][0]
+            signature = image["signed_url"].rpartition("=")[2]
+            query = image["signed_url"].partition("?")[2]
+            asked = (f"{path}/images/0?", f"{path}/images/1?", f"{path}?", "/nowhere?", "/docs?", "/?")
+            statuses = [
+                (await running.get(place + query, {"Authorization": "", "Referer": image["signed_url"]}))[0]
+                for place in asked
+            ]
+            assert statuses == [503, 403, 401, 404, 200, 200]
+            assert b"400" in await malformed(running.port, f"GET {path}/images/0?{query} HTTP/1.1\r\nX: \0\r\n\r\n")
             assert (await running.post({"prompt": CANARY, CANARY: 1}))[0] == 422
             assert (await running.get(f"/v1/generations?cursor={CANARY}"))[0] == 422
             assert (await running.get("/v1/models", {"Authorization": f"Bearer {CANARY}"}))[0] == 401
@@ -79,11 +88,22 @@ async def test_a_submission_is_one_trace_and_leaves_no_prompt_key_or_link_behind
     assert call.attributes["rpc.method"] == "darkroom.v1.Core/Submit"
 
     secret = key.rpartition("_")[2]
-    words = (CANARY, secret, "X-Amz-Signature", "inner-token")
+    words = (CANARY, secret, "X-Amz-Signature", "inner-token", signature, "signature=")
     leaks = [(span.name, text) for span in spans for text in span.texts if any(word in text for word in words)]
     assert not leaks
     assert "request.broken" in logged, "the 500 must be told"
     assert not [line for line in logged.splitlines() if any(word in line for word in words)]
+
+
+async def malformed(port: int, sent: str) -> bytes:
+    """What is answered to bytes that are no HTTP."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(sent.encode())
+        async with asyncio.timeout(10):
+            return await reader.read()
+    finally:
+        writer.close()
 
 
 @pytest.mark.asyncio

@@ -16,7 +16,7 @@ from infra.lifecycle import Shutdown
 from infra.loops import LoopEnded
 from tests.eventually import eventually
 from tests.unit.core.rig import World
-from tests.unit.gateway.harness import FakeLinks, settings_for
+from tests.unit.gateway.harness import FakeStore, settings_for
 from tests.unit.worker import rig as worker_rig
 
 WORKER = (
@@ -91,5 +91,5 @@ async def test_a_core_that_loses_a_loop_ends(name: str, tmp_path: Path) -> None:
 @pytest.mark.asyncio
 @pytest.mark.parametrize("name", GATEWAY)
 async def test_a_gateway_that_loses_a_loop_ends(name: str, tmp_path: Path) -> None:
-    overrides, shutdown = Overrides(links=FakeLinks()), Waited()
+    overrides, shutdown = Overrides(store=FakeStore()), Waited()
     await loses(name, serve_gateway(settings_for(tmp_path / "gateway", 1), shutdown, overrides), shutdown.started)

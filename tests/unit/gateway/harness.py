@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from gateway.app import Overrides, serve
 from gateway.config import GatewaySettings
 from gateway.keys import KeyFile
 from infra.lifecycle import Shutdown
-from infra.retry import Retryable
+from infra.retry import Permanent, Retryable
+from infra.s3 import StoredPiece
 from tests.eventually import eventually
 from tests.unit.gateway import fake_core
 from tests.unit.gateway.fake_core import NOW_MS, FakeCore
@@ -61,12 +63,44 @@ UNKNOWN = "gen_00000000000000000000000000"
 """An id that core does not know."""
 
 
-@dataclass(slots=True)
-class FakeLinks:
-    """Fits gateway.ports.Links."""
+PICTURE = b"\x89PNG\r\n" + bytes(range(256)) * 4
+"""What the store holds for every published image, unless a test says otherwise."""
 
+
+@dataclass(slots=True)
+class FakeStore:
+    """Fits gateway.ports.PictureStore: every key holds `picture`. Tests set the other fields."""
+
+    picture: bytes = PICTURE
     down: bool = False
+    refuses: bool = False
+    missing: bool = False
+    stored_sha256: bytes | None = None
+    hold: asyncio.Event | None = None
+    fail_from: int = 1 << 40
+    """Reads that begin at this byte or later raise Retryable."""
     made: list[tuple[str, int]] = field(default_factory=list)
+    reads: list[tuple[int, int, str]] = field(default_factory=list)
+    at_once: int = 0
+    most_at_once: int = 0
+
+    async def read(self, key: str, *, first: int, last: int, tag: str = "") -> StoredPiece | None:
+        self.reads.append((first, last, tag))
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            if self.hold is not None:
+                await self.hold.wait()
+            if self.down or first >= self.fail_from:
+                raise Retryable("read: down")
+        finally:
+            self.at_once -= 1
+        if self.refuses:
+            raise Permanent("read: AccessDenied")
+        if self.missing:
+            return None
+        data, total = self.picture[first : last + 1], len(self.picture)
+        return StoredPiece(data=data, total_bytes=total, tag='"t"', sha256=self.stored_sha256)
 
     async def link(self, key: str, *, expires_s: int) -> str:
         if self.down:
@@ -103,7 +137,7 @@ class Rig:
     """A running gateway and what stands around it."""
 
     core: FakeCore
-    links: FakeLinks
+    store: FakeStore
     settings: GatewaySettings
     shutdown: Shutdown
     session: aiohttp.ClientSession
@@ -141,6 +175,15 @@ class Rig:
         ) as answer:
             return Answer(status=answer.status, headers=answer.headers, raw=await answer.read())
 
+    async def published(self, picture: bytes = PICTURE, **fields: Any) -> str:
+        """The path of a generation that has succeeded with this picture."""
+        self.store.picture = picture
+        path = (await self.submit(**fields)).headers["Location"]
+        view = await self.core.move(path.rpartition("/")[2], 3, 3)
+        for image in view.images:
+            image.sha256, image.size_bytes = sha256(picture).digest(), len(picture)
+        return path[path.index("/v1/") :]
+
     async def submit(
         self, headers: Mapping[str, str] | None = None, *, key: str | None = None, **fields: Any
     ) -> Answer:
@@ -171,27 +214,38 @@ def settings_for(folder: Path, core_port: int, *, models_text: str = MODELS, **f
 
 @asynccontextmanager
 async def rig(
-    folder: Path, *, tenants: tuple[str, ...] = ("alice",), address: str = "127.0.0.1", **fields: Any
+    folder: Path,
+    *,
+    tenants: tuple[str, ...] = ("alice",),
+    address: str = "127.0.0.1",
+    now_ms: Callable[[], int] = lambda: NOW_MS,
+    **fields: Any,
 ) -> AsyncIterator[Rig]:
     """A gateway that is ready and called at `address`, with a key for each tenant; no tenants: no keys file."""
     core = FakeCore()
     async with fake_core.serving(core, token=_token(fields)) as (_, core_port):
         settings = settings_for(folder, core_port, **fields)
-        async with running(settings, core, tenants=tenants) as gateway:
+        async with running(settings, core, tenants=tenants, now_ms=now_ms) as gateway:
             gateway.address = address
             await eventually(gateway.answers("/readyz", 200), what="the gateway is ready")
             yield gateway
 
 
 @asynccontextmanager
-async def running(settings: GatewaySettings, core: FakeCore, *, tenants: tuple[str, ...] = ()) -> AsyncIterator[Rig]:
+async def running(
+    settings: GatewaySettings,
+    core: FakeCore,
+    *,
+    tenants: tuple[str, ...] = (),
+    now_ms: Callable[[], int] = lambda: NOW_MS,
+) -> AsyncIterator[Rig]:
     """A gateway that listens, ready or not; it must end by itself when told to."""
-    shutdown, links = Shutdown(), FakeLinks()
+    shutdown, store = Shutdown(), FakeStore()
     keys = {tenant: KeyFile(settings.keys_path).create(tenant, now_ms=NOW_MS) for tenant in tenants}
     listening: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
     overrides = Overrides(
-        links=links,
-        now_ms=lambda: NOW_MS,
+        store=store,
+        now_ms=now_ms,
         new_seed=lambda: SEED,
         on_listening=lambda port, admin: listening.set_result((port, admin)),
     )
@@ -204,7 +258,7 @@ async def running(settings: GatewaySettings, core: FakeCore, *, tenants: tuple[s
         port, admin_port = listening.result()
         gateway = Rig(
             core=core,
-            links=links,
+            store=store,
             settings=settings,
             shutdown=shutdown,
             session=session,

@@ -175,11 +175,11 @@ async def test_the_scheme_is_read_in_any_case(gateway: Rig) -> None:
 
 @pytest.mark.asyncio
 async def test_unknown_paths_and_methods_are_problems_too(gateway: Rig) -> None:
-    for path in ("/v1/nothing", "/", "/metrics", "/docs/../openapi.py", "/docs/%2e%2e%2fapp.py", "/docs/keys.py"):
+    for path in ("/v1/nothing", "/metrics", "/docs/../openapi.py", "/docs/%2e%2e%2fapp.py", "/docs/keys.py"):
         (await gateway.call("GET", path)).problem(404)
     answer = await gateway.call("DELETE", "/v1/generations")
     answer.problem(405)
-    assert answer.headers["Allow"] == "GET, HEAD, POST"
+    assert answer.headers["Allow"] == "GET, HEAD, OPTIONS, POST"
 
 
 @pytest.mark.asyncio

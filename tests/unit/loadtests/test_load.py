@@ -11,7 +11,7 @@ from loadtests.summary import Figures, Summary, percentile
 FIGURES = {
     "seconds": 10.0,
     "times_ms": {"to accepted": [float(each) for each in range(1, 101)], "to pictures (polling)": [5.0, 7.0]},
-    "calls": {"GET picture from the store": [12, 2], "POST cancel": [3, 0]},
+    "calls": {"GET picture": [12, 2], "POST cancel": [3, 0]},
     "errors": [],
     "exceptions": [],
 }

@@ -1,0 +1,27 @@
+"""What stands in the path of a request, in the form in which it can be one of ours."""
+
+import re
+
+from aiohttp import web
+
+from gateway import tracing
+from gateway.errors import NoSuchImage, NotFound
+
+_ID = re.compile(r"gen_[0-9a-z]{26}")
+
+
+def generation(request: web.Request) -> str:
+    """The generation's id. Raises NotFound, which looks the same as that of a foreign id."""
+    generation_id = request.match_info["generation_id"]
+    if not _ID.fullmatch(generation_id):
+        raise NotFound
+    tracing.note_generation(generation_id)
+    return generation_id
+
+
+def image(request: web.Request) -> tuple[str, int]:
+    """The generation's id and the image's index. Raises NotFound."""
+    generation_id, index = generation(request), request.match_info["index"]
+    if not (index.isascii() and index.isdecimal() and len(index) <= 2 and str(int(index)) == index):
+        raise NoSuchImage
+    return generation_id, int(index)

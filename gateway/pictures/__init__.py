@@ -1,0 +1,1 @@
+"""Pictures over HTTP: signed URLs, ranges, and streams from the store in bounded memory."""

@@ -1,0 +1,102 @@
+"""Who is being sent a picture, and how much of the pictures lies in memory: both bounded over all clients.
+
+When all places are taken, a tenant with fewer streams than another gets a place of the one with the most, if one of
+that tenant's clients has stopped reading; otherwise the newcomer is refused. So slow readers of one tenant can keep
+nobody else from their pictures.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from gateway.errors import Unavailable
+
+PIECE_BYTES = 256 * 1024
+"""What is asked of the store at once."""
+PIECES_IN_MEMORY = 48
+"""Over all streams: 12 MiB, and as many calls to the store, which has 50 connections."""
+STALLED_S = 5.0
+"""Without a byte taken for so long, a client's place may be given to another tenant's."""
+
+
+class Stream:
+    """One client that is sent a picture. `cut` ends its connection."""
+
+    __slots__ = ("cut", "tenant", "waiting_since")
+
+    def __init__(self, tenant: str, cut: Callable[[], None]) -> None:
+        self.tenant = tenant
+        self.cut = cut
+        self.waiting_since = float("inf")
+        """Loop time since which the client has not read; infinity while it is the store's turn."""
+
+
+class Streams:
+    """The table of them, `limit` at most. Times come from `now`, in seconds."""
+
+    def __init__(self, limit: int, *, now: Callable[[], float]) -> None:
+        self._limit = limit
+        self._now = now
+        self._present: set[Stream] = set()
+        self._by_tenant: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._present)
+
+    @contextmanager
+    def entered(self, tenant: str, cut: Callable[[], None]) -> Iterator[Stream]:
+        """A place for one stream. Raises Unavailable where there is none."""
+        if len(self._present) >= self._limit:
+            self._make_room(tenant)
+        stream = Stream(tenant, cut)
+        self._present.add(stream)
+        self._by_tenant[tenant] += 1
+        try:
+            yield stream
+        finally:
+            self._leave(stream)
+
+    def _make_room(self, tenant: str) -> None:
+        heaviest, most = self._by_tenant.most_common(1)[0]
+        limit = self._now() - STALLED_S
+        stalled = [each for each in self._present if each.tenant == heaviest and each.waiting_since <= limit]
+        if self._by_tenant[tenant] + 1 >= most or not stalled:
+            raise Unavailable("Too many pictures are being sent at the moment.", retry_after_s=2)
+        leaving = min(stalled, key=lambda each: each.waiting_since)
+        self._leave(leaving)
+        leaving.cut()
+
+    def _leave(self, stream: Stream) -> None:
+        if stream in self._present:
+            self._present.discard(stream)
+            self._by_tenant[stream.tenant] -= 1
+            if not self._by_tenant[stream.tenant]:
+                del self._by_tenant[stream.tenant]
+
+
+class Lease:
+    """The right to hold one piece in memory; given back once, however often `release` is called."""
+
+    __slots__ = ("_places",)
+
+    def __init__(self, places: asyncio.Semaphore) -> None:
+        self._places: asyncio.Semaphore | None = places
+
+    def release(self) -> None:
+        """The piece has gone from memory."""
+        if self._places is not None:
+            self._places.release()
+            self._places = None
+
+
+class Pieces:
+    """How many pieces may lie in memory. Those who wait are bounded by the streams."""
+
+    def __init__(self, most: int = PIECES_IN_MEMORY) -> None:
+        self._places = asyncio.Semaphore(most)
+
+    async def lease(self) -> Lease:
+        """Waits for room; whoever came first is first."""
+        await self._places.acquire()
+        return Lease(self._places)
