@@ -82,7 +82,6 @@ class _Found:
             name=signing.EXPIRES,
             where="query",
             description="Of a signed URL: when it ends, in seconds of Unix time.",
-            schema={"type": "integer", "minimum": 0},
         ),
         Parameter(
             name=signing.SIGNATURE,

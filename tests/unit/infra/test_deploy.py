@@ -93,10 +93,9 @@ def test_the_emulator_is_locked_with_a_secret_of_its_owner() -> None:
         assert environment["AWS_ACCESS_KEY_ID"] == service["AWS_ACCESS_KEY_ID"]
     default = re.fullmatch(r"\$\{AWS_ENDPOINT_URL-http://(\S+)\}", SERVICES["core"]["environment"]["AWS_ENDPOINT_URL"])
     assert default is not None
-    linked = SERVICES["gateway"]["environment"]["DARKROOM_GATEWAY_LINK_ENDPOINT_URL"]
-    hosts = hosts_from(service)
-    assert default[1] in hosts
-    assert re.fullmatch(r"\$\{\w+-http://(\S+)\}", linked)[1] in hosts  # type: ignore[index]
+    assert default[1] in hosts_from(service)
+    assert "ports" not in SERVICES["emulator"], "pictures come from the gateway"
+    assert SERVICES["gateway"]["environment"]["DARKROOM_GATEWAY_IMAGES"] == "${DARKROOM_GATEWAY_IMAGES-stream}"
     assert ALIVE_PATH in " ".join(SERVICES["emulator"]["healthcheck"]["test"])
     assert re.search(r"^AWS_SECRET_ACCESS_KEY=$", (DEPLOY / "env.example").read_text(), re.MULTILINE)
     with pytest.raises(ConfigError):
