@@ -1,5 +1,5 @@
-"""`python -m core` serves; `python -m core verify | backup | restore | rebuild | history` work on the log,
-`dead-letters` on the queue of that name.
+"""`python -m core` serves; `python -m core init | verify | backup | restore | rebuild | history` work on the
+log, `dead-letters` on the queue of that name.
 """
 
 import gc

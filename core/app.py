@@ -7,19 +7,24 @@ reverse. Nothing is lost by stopping at once either; draining only spares caller
 import asyncio
 import random
 import secrets
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any
 
 import structlog
 from grpclib.health.service import Health
 from grpclib.server import Server
 
+from core import root_note
 from core.config import CoreSettings
 from core.dead_letters import DeadLetters, Home
 from core.errors import LogBroken, LogUnusable, VersionConflict
+from core.first_start import FirstStart
 from core.grpc_api import CoreApi
+from core.metrics import Metrics
 from core.parts import Core, Ports, Tuning
 from core.ports import JobQueue, Outgoing
+from core.public_note import BucketNotes
 from core.sqlite_log import SqliteLog
 from infra import aws, rpc, sqs
 from infra.admin import AdminServer
@@ -77,14 +82,14 @@ async def serve(settings: CoreSettings, shutdown: Shutdown, ports: Ports | None 
     rpc.require_token(settings.core_host, token)
     async with AsyncExitStack() as stack:
         stack.enter_context(_fail_stop())
-        core = Core(ports or await open_ports(settings, stack), tuning(settings))
-        await core.load()
-        admin = AdminServer(settings.core_admin_host, settings.core_admin_port, core.metrics.registry, core.reasons)
-        await stack.enter_async_context(admin)
+        starting = Starting(settings, stack)
+        core = await _until_stopped(_start(settings, stack, starting, ports), shutdown)
+        if core is None:
+            return
         async with Loops() as loops:
             core.start(loops)
             server = await _listen(settings, core, token)
-            _log.info("core.serving", port=_port(server), admin_port=admin.port)
+            _log.info("core.serving", port=_port(server), admin_port=starting.admin.port)
             try:
                 await shutdown.wait()
                 await core.drain(settings.drain_s)
@@ -95,29 +100,86 @@ async def serve(settings: CoreSettings, shutdown: Shutdown, ports: Ports | None 
         _log.info("core.stopped")
 
 
+class Starting:
+    """The admin port, which is shown as soon as the start may have to wait; `tell` is replaced as core gets further."""
+
+    def __init__(self, settings: CoreSettings, stack: AsyncExitStack) -> None:
+        self.metrics = Metrics()
+        self.tell: Callable[[], Sequence[str]] = lambda: ["core: starting"]
+        host, port = settings.core_admin_host, settings.core_admin_port
+        self.admin = AdminServer(host, port, self.metrics.registry, self._reasons)
+        self._stack = stack
+        self._shown = False
+
+    async def show(self) -> None:
+        """Open the admin port, once. Raises ConfigError when it is taken."""
+        if not self._shown:
+            self._shown = True
+            await self._stack.enter_async_context(self.admin)
+
+    def _reasons(self) -> Sequence[str]:
+        return self.tell()
+
+
+async def _start(settings: CoreSettings, stack: AsyncExitStack, starting: Starting, ports: Ports | None) -> Core:
+    """Core with its log, before it accepts anything. May wait for the store; raises LogUnusable or ConfigError."""
+    core = Core(ports or await open_ports(settings, stack, starting), tuning(settings), starting.metrics)
+    await core.load()
+    starting.tell = core.reasons
+    await starting.show()
+    await core.introduce()
+    return core
+
+
+async def _until_stopped(start: Coroutine[Any, Any, Core], shutdown: Shutdown) -> Core | None:
+    """What `start` gives; None when the first signal comes before that."""
+    async with asyncio.TaskGroup() as group:
+        starting = group.create_task(start, name="core.start")
+
+        async def stop() -> None:
+            await shutdown.draining.wait()
+            starting.cancel()
+
+        stopping = group.create_task(stop(), name="core.stop")
+        try:
+            return await starting
+        except asyncio.CancelledError:
+            if not (starting.cancelled() and shutdown.draining.is_set()):
+                raise
+            return None
+        finally:
+            stopping.cancel()
+
+
 @contextmanager
 def _fail_stop() -> Iterator[None]:
-    """Says in one line of the log why core cannot go on when its log is broken; a traceback follows."""
+    """Says in one line of the log why core cannot go on when its log is broken (a traceback follows), or is not the one
+    that core may go on with: a ConfigError.
+    """
     try:
         yield
     except BaseException as error:
-        for broken in _broken(error):
-            _log.critical("log.broken", reason=str(broken), advice=BROKEN_ADVICE)
+        for found in _leaves(error):
+            if isinstance(found, LogUnusable | ConfigError):
+                raise ConfigError(str(found)) from None
+            if isinstance(found, LogBroken | VersionConflict):
+                _log.critical("log.broken", reason=str(found), advice=BROKEN_ADVICE)
         raise
 
 
-def _broken(error: BaseException) -> Iterator[LogBroken | VersionConflict]:
-    if isinstance(error, LogBroken | VersionConflict):
-        yield error
-    elif isinstance(error, BaseExceptionGroup):
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
-            yield from _broken(inner)
+            yield from _leaves(inner)
+    else:
+        yield error
 
 
-async def open_ports(settings: CoreSettings, stack: AsyncExitStack) -> Ports:
-    """The real ports; `stack` closes them. Raises ConfigError when the log or the credentials are unusable."""
+async def open_ports(settings: CoreSettings, stack: AsyncExitStack, starting: Starting) -> Ports:
+    """The real ports; `stack` closes them. Raises ConfigError when the credentials are unusable, LogUnusable when the
+    log is.
+    """
     failpoints = Failpoints.from_env(settings.failpoints)
-    log = await _open_log(settings, failpoints, stack)
     connections = settings.core_reply_consumers + settings.core_publishers + 20
     clients = await stack.enter_async_context(aws.clients(max_connections=connections))
     jobs = sqs.SqsQueue(clients.sqs, settings.jobs_queue)
@@ -125,6 +187,8 @@ async def open_ports(settings: CoreSettings, stack: AsyncExitStack) -> Ports:
     dead = sqs.SqsQueue(clients.sqs, settings.dead_queue)
     temp = S3Bucket(clients.s3, settings.temp_bucket)
     public = S3Bucket(clients.s3, settings.public_bucket)
+    notes = BucketNotes(public, settings.jobs_queue, make=settings.core_create_queues)
+    log = await _open_log(settings, failpoints, notes, stack, starting)
 
     async def make() -> None:
         if settings.core_create_queues:
@@ -142,6 +206,7 @@ async def open_ports(settings: CoreSettings, stack: AsyncExitStack) -> Ports:
         letters=dead,
         drafts=temp,
         gallery=PublicBucket(public, temp),
+        notes=notes,
         make=make,
         failpoints=failpoints,
         wall_ms=wall_ms,
@@ -183,12 +248,24 @@ def tuning(settings: CoreSettings) -> Tuning:
     )
 
 
-async def _open_log(settings: CoreSettings, failpoints: Failpoints, stack: AsyncExitStack) -> SqliteLog:
-    log = SqliteLog(settings.log_path, reach=failpoints.reach_now, wal_limit_bytes=settings.core_wal_limit_bytes)
-    try:
-        return await stack.enter_async_context(log)
-    except LogUnusable as error:
-        raise ConfigError(str(error)) from None
+async def _open_log(
+    settings: CoreSettings, failpoints: Failpoints, notes: BucketNotes, stack: AsyncExitStack, starting: Starting
+) -> SqliteLog:
+    first = FirstStart(notes, settings.log_path, draw=random.random)
+
+    async def may_begin() -> None:
+        starting.tell = lambda: [first.trouble or "log: opening"]
+        await starting.show()
+        await first.permit()
+
+    log = SqliteLog(
+        settings.log_path,
+        root_note=settings.data_dir / root_note.NAME,
+        may_begin=may_begin,
+        reach=failpoints.reach_now,
+        wal_limit_bytes=settings.core_wal_limit_bytes,
+    )
+    return await stack.enter_async_context(log)
 
 
 async def _listen(settings: CoreSettings, core: Core, token: str) -> Server:

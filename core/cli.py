@@ -1,7 +1,7 @@
-"""The offline commands of `python -m core`: verify, backup, restore, rebuild, history. `core.__main__` calls `run`.
+"""The offline commands of `python -m core`: init, verify, backup, restore, rebuild, history. `__main__` calls `run`.
 
-verify, backup and history only read, and may run beside a core; restore and rebuild take the log's lock. None of them
-starts anything.
+verify, backup and history only read, and may run beside a core; init, restore and rebuild take the log's lock. None of
+them starts anything.
 Exit codes: 0 as asked, 1 the log is wrong or the generation unknown, 2 it could not be looked at.
 """
 
@@ -14,11 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-from core import history, sqlite_backup, sqlite_check, sqlite_read, sqlite_rebuild
+from core import history, root_note, sqlite_backup, sqlite_begin, sqlite_check, sqlite_read, sqlite_rebuild
 from core.errors import LogBroken, LogUnusable
 from core.sqlite_base import READ_ERRORS, assert_version, connect, connect_read_only, sqlite3, translated
 from core.sqlite_files import LogFiles
-from core.sqlite_open import cannot_open, lost
+from core.sqlite_open import cannot_open, lost, misplaced
 from infra.retry import Retryable
 
 
@@ -28,6 +28,7 @@ def run(argv: Sequence[str]) -> int:
     out, err = sys.stdout, sys.stderr
     path = Path(options.data_dir) / "core" / "log.sqlite3"
     commands: dict[str, Callable[[Path, argparse.Namespace, TextIO], int]] = {
+        "init": _init,
         "verify": _verify,
         "backup": _backup,
         "restore": _restore,
@@ -36,7 +37,7 @@ def run(argv: Sequence[str]) -> int:
     }
     try:
         assert_version()
-        if options.command != "restore" and not path.exists():
+        if options.command not in {"restore", "init"} and not path.exists():
             raise LogUnusable(
                 f"there is no event log {path}: name its data folder with --data-dir or DARKROOM_DATA_DIR"
             )
@@ -58,11 +59,14 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m core",
         description="Work on the event log; without a command, or with `serve`, core itself runs. "
-        "verify, backup and history may run beside it, restore and rebuild may not. "
+        "verify, backup and history may run beside it, init, restore and rebuild may not. "
         "`python -m core dead-letters --help` is about the dead-letter queue.",
         epilog="Exit codes: 0 as asked, 1 the log is wrong or the generation unknown, 2 it could not be looked at.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser(
+        "init", parents=[shared], help="begin an empty history on purpose, where core refuses to; core must not run"
+    )
     verify = commands.add_parser("verify", parents=[shared], help="prove the log, or say where it is wrong")
     verify.add_argument(
         "--expect",
@@ -99,7 +103,7 @@ def _verify(path: Path, options: argparse.Namespace, out: TextIO) -> int:
     try:
         report = sqlite_check.check(connection, position)
         with suppress(*READ_ERRORS):  # of which the check has told
-            missing = lost(connection, LogFiles(path))
+            missing = lost(connection, _files(path)) or misplaced(connection, _files(path))
             report.add(iter([f"the log {missing}"] if missing else []))
     finally:
         connection.close()
@@ -124,6 +128,24 @@ def _verify(path: Path, options: argparse.Namespace, out: TextIO) -> int:
     return 1 if count else 0
 
 
+def _files(path: Path) -> LogFiles:
+    """Of a log in `DATA/core`."""
+    return LogFiles(path, path.parent.parent / root_note.NAME)
+
+
+def _init(path: Path, _: argparse.Namespace, out: TextIO) -> int:
+    files = _files(path)
+    files.claim()
+    try:
+        of, aside = sqlite_begin.init(files)
+    finally:
+        files.release()
+    if aside is not None:
+        print(f"what was left of an earlier log is kept in {aside}", file=out)
+    print(f"begun: an empty event log {path} ({of.log_id}); core takes it over the one noted in the bucket", file=out)
+    return 0
+
+
 def _backup(path: Path, options: argparse.Namespace, out: TextIO) -> int:
     shown = -1
 
@@ -140,7 +162,7 @@ def _backup(path: Path, options: argparse.Namespace, out: TextIO) -> int:
 
 
 def _restore(path: Path, options: argparse.Namespace, out: TextIO) -> int:
-    files = LogFiles(path)
+    files = _files(path)
     files.claim()
     try:
         made = sqlite_backup.restore(options.source, files, replace=options.replace)
@@ -168,7 +190,7 @@ def _counts(report: sqlite_check.Report) -> str:
 
 
 def _rebuild(path: Path, _: argparse.Namespace, out: TextIO) -> int:
-    files = LogFiles(path)
+    files = _files(path)
     files.claim()
     try:
         connection = connect(path)

@@ -19,7 +19,20 @@ from core.expiry import Expiry
 from core.leftovers import Leftovers
 from core.metrics import Metrics
 from core.model_reports import ModelReports
-from core.ports import Drafts, EventLog, Failpoints, Gallery, JobQueue, Precedents, Projection, ReplyQueue, Upkeep
+from core.note_updater import NoteUpdater
+from core.ports import (
+    Drafts,
+    EventLog,
+    Failpoints,
+    Gallery,
+    JobQueue,
+    Lineage,
+    Precedents,
+    Projection,
+    PublicNotes,
+    ReplyQueue,
+    Upkeep,
+)
 from core.progress import Progress, Workers
 from core.prompts import Prompts
 from core.publisher import Publisher
@@ -38,7 +51,7 @@ _log = structlog.get_logger()
 _DRAIN_LOOK_S = 0.02
 
 
-class Log(EventLog, Precedents, Projection, Upkeep, Protocol):
+class Log(EventLog, Precedents, Projection, Upkeep, Lineage, Protocol):
     """One log, seen from every side."""
 
 
@@ -55,6 +68,7 @@ class Ports:
     letters: LetterQueue
     drafts: Drafts
     gallery: Gallery
+    notes: PublicNotes
     make: Callable[[], Awaitable[None]]
     failpoints: Failpoints
     wall_ms: Callable[[], int]
@@ -88,10 +102,10 @@ class Tuning:
 class Core:
     """Built without I/O."""
 
-    def __init__(self, ports: Ports, tuning: Tuning) -> None:
+    def __init__(self, ports: Ports, tuning: Tuning, metrics: Metrics | None = None) -> None:
         self._ports = ports
         self._tuning = tuning
-        self.metrics = Metrics()
+        self.metrics = metrics if metrics is not None else Metrics()
         self.clock = RunningClock()
         allowed = caps(tuning.backlog_cap, tuning.backlog_images)
         self.writer = Writer(ports.log, ports.log, now=self._now, metrics=self.metrics, caps=allowed)
@@ -103,6 +117,7 @@ class Core:
         self._expiry = Expiry(self.writer, now_ms=self.clock.now_ms, metrics=self.metrics)
         self._lost_drafts = Leftovers(ports.drafts)
         self._lost_copies = Leftovers(ports.gallery)
+        self._note = NoteUpdater(ports.log, ports.notes, wall_ms=ports.wall_ms, draw=ports.draw)
         self._surroundings = Surroundings(ports.make, ports.drafts, draw=ports.draw)
         patience = Patience(visibility_s=tuning.visibility_s, cap_s=tuning.recheck_cap_s)
         self._dispatcher = self._build_dispatcher(patience)
@@ -140,11 +155,18 @@ class Core:
         self.writer.announce_loaded()
         _log.info("core.loaded", open=len(self.writer.open), running_ms=self.clock.now_ms())
 
+    async def introduce(self) -> None:
+        """Between `load` and the first call: see that nothing accepted can be taken for the work of no log. Waits for
+        the public bucket where the log was just begun. Raises LogUnusable when another log is noted there.
+        """
+        await self._note.introduce()
+
     def start(self, loops: Loops) -> None:
         """Start every loop. One that ends, in whatever way, ends the service."""
         endless: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = [
             ("writer", self.writer.run),
             ("clock", lambda: self.clock.persist(self._ports.log, self.writer.saved)),
+            ("note", self._note.run),
             ("surroundings", self._surroundings.run),
             ("dispatcher", self._dispatcher.run),
             ("expiry", self._expiry.run),
@@ -159,7 +181,15 @@ class Core:
 
     def reasons(self) -> Sequence[str]:
         """Why core is not ready; empty when it is."""
-        parts = (self.writer, self.clock, self._surroundings, self._dispatcher, self._replies, self._publisher)
+        parts = (
+            self.writer,
+            self.clock,
+            self._note,
+            self._surroundings,
+            self._dispatcher,
+            self._replies,
+            self._publisher,
+        )
         return list(dict.fromkeys(part.trouble for part in parts if part.trouble))
 
     async def drain(self, deadline_s: float) -> None:
@@ -170,6 +200,7 @@ class Core:
             async with asyncio.timeout(deadline_s):
                 while not (self.writer.idle and self._dispatcher.idle):  # noqa: ASYNC110  (two parts, each busy at times)
                     await asyncio.sleep(_DRAIN_LOOK_S)
+                await self._note.finish()
         except TimeoutError:
             _log.warning("core.drain_cut_short")
 

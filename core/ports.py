@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from core.events import Event, Prompts, Recorded
+from core.provenance import LogNote, Provenance
 from core.views import Rows
 
 
@@ -177,6 +178,35 @@ class Gallery(Protocol):
 
     async def head(self, key: str) -> Stored | None: ...
     async def delete(self, keys: Sequence[str]) -> None: ...
+
+
+class Lineage(Protocol):
+    """The log as one history among others."""
+
+    @property
+    def note(self) -> LogNote:
+        """What a note of the log should say now: whose history it is, and the last event that is durable."""
+
+    async def chain_at(self, position: int) -> bytes | None:
+        """The chain hash of the event at a position; None beyond the end."""
+
+    async def noted(self, of: Provenance) -> None:
+        """Keep `of`, with which the public note names the log now. Raises Retryable or LogBroken."""
+
+
+class PublicNotes(Protocol):
+    """Where this stack's log is noted outside of its data folder: the public bucket. Each raises Retryable while that
+    cannot be reached, or Permanent where it refuses.
+    """
+
+    async def read(self) -> bytes | None:
+        """The note of this stack; None when there is none."""
+
+    async def write(self, note: bytes) -> None:
+        """Put the note of this stack there."""
+
+    async def unexplained(self) -> bool:
+        """Whether pictures are there, and no stack's note."""
 
 
 class Failpoints(Protocol):

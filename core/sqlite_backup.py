@@ -15,6 +15,7 @@ from typing import Final
 from core import sqlite_check
 from core.errors import LogUnusable
 from core.sqlite_base import READ_ERRORS, connect, connect_read_only, open_file
+from core.sqlite_begin import begin_epoch, note_root
 from core.sqlite_check import Report
 from core.sqlite_files import LogFiles, make_folder, sync_folder
 from core.sqlite_head import HeadNote
@@ -75,6 +76,7 @@ def restore(source: Path, files: LogFiles, *, replace: bool) -> Restored:
     aside = _unused(files.database) if there else None
     try:
         report = _copied(source, incoming, _nobody)
+        begin_epoch(incoming, files)
         files.mark_begun()  # without its database core refuses to start beside it
         if aside is not None:
             _put_aside(files, aside)
@@ -163,6 +165,7 @@ def _look(files: LogFiles, report: Report) -> None:
     connection = connect(files.database)
     try:
         check(connection, files)
+        note_root(connection, files)
     finally:
         connection.close()
 

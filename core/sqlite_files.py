@@ -9,15 +9,26 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 from core.errors import LogBroken, LogUnusable
 
+PUT_BACK: Final = (
+    "put its folder back or mount its volume; or put it back from a backup with `python -m core restore FILE`; "
+    "or, to begin an empty history on purpose, run `python -m core init`. "
+    "core/README.md, When the log's folder is gone, older, or another one"
+)
+
 
 class LogFiles:
-    """Where one log lies. `claim` before anything may write; `release` at the end, or the process's end does it."""
+    """Where one log lies; `root_note` is the note of it outside its folder.
 
-    def __init__(self, path: Path) -> None:
+    `claim` before anything may write; `release` at the end, or the process's end does it.
+    """
+
+    def __init__(self, path: Path, root_note: Path | None = None) -> None:
         self.database = path
+        self.root_note = root_note
         self.lock = path.with_name(path.name + ".lock")
         self.marker = path.with_name(path.name + ".begun")
         self.wal = path.with_name(path.name + "-wal")
@@ -50,22 +61,23 @@ class LogFiles:
             os.close(self._descriptor)
             self._descriptor = None
 
+    @property
+    def absent(self) -> bool:
+        """Whether there is no database, or one without a byte."""
+        return not self.database.exists() or not self.database.stat().st_size
+
     def assert_present(self) -> None:
-        """Raises LogUnusable when the database is gone although a log was begun here: it is never begun anew.
+        """Raises LogUnusable when the database is gone although a log was begun here: no other is begun in its place.
 
         SQLite would delete a `-wal` file that it finds beside an empty database, and what that held with it.
         """
         wal = self.wal.exists() and self.wal.stat().st_size > 0
-        begun = [each for each in (self.marker, self.note) if each.exists()] + [self.wal] * wal
-        if begun and not self.database.exists():
+        traces = [each for each in (self.root_note, self.marker, self.note) if each and each.exists()]
+        traces += [self.wal] * wal
+        if traces and self.absent:
             raise LogUnusable(
-                f"the event log {self.database} is missing, but one was begun here: put it back from a backup, "
-                f"or remove {' and '.join(map(str, begun))} to begin an empty one"
-            )
-        if wal and not self.database.stat().st_size:
-            raise LogUnusable(
-                f"the event log {self.database} is empty, but {self.wal} is not: put it back from a backup, "
-                f"or remove {' and '.join(map(str, begun))} to begin an empty one"
+                f"the event log {self.database} is {'empty' if self.database.exists() else 'missing'}, but one was "
+                f"begun here ({', '.join(map(str, traces))}): {PUT_BACK}"
             )
 
     def make_private(self) -> None:

@@ -8,19 +8,22 @@ thread, so that a cancelled caller can leave nothing half done: what has begun i
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-from core import sqlite_open, sqlite_read, sqlite_write
+from core import sqlite_identity, sqlite_open, sqlite_read, sqlite_write
 from core.errors import LogBroken, LogUnusable
 from core.events import Recorded
 from core.ports import KeyRow, PromptRow, Transaction
+from core.provenance import LogNote, Provenance
+from core.root_note import RootNote
 from core.sqlite_base import assert_version, open_file, sqlite3, translated
 from core.sqlite_files import LogFiles
+from core.sqlite_head import HeadNote
 from core.sqlite_wal import WAL_LIMIT_BYTES
 from core.views import Rows
 from infra.fairness import Crowded, Turns
@@ -48,6 +51,10 @@ MAX_PAGES: Final = 64
 
 
 def _nowhere(_: str) -> None:
+    pass
+
+
+async def _at_once() -> None:
     pass
 
 
@@ -88,18 +95,26 @@ class _Line:
 
 
 class SqliteLog:
-    """One log in one file. `reach` is told the failpoints core.before_commit and core.after_commit, on the thread."""
+    """One log in one file. `reach` is told the failpoints core.before_commit and core.after_commit, on the thread.
+
+    `root_note` is the file in the data folder that tells which log belongs here (`core.root_note`; None: no such
+    note). `may_begin` is awaited before a log is begun where none is; it returns, or raises LogUnusable.
+    """
 
     def __init__(
         self,
         path: Path,
         *,
+        root_note: Path | None = None,
+        may_begin: Callable[[], Awaitable[None]] = _at_once,
         reach: Callable[[str], None] = _nowhere,
         wal_limit_bytes: int = WAL_LIMIT_BYTES,
         max_questions: int = MAX_QUESTIONS,
         max_pages: int = MAX_PAGES,
     ) -> None:
-        self._files = LogFiles(path)
+        self._files = LogFiles(path, root_note)
+        self._root_note = RootNote(root_note)
+        self._may_begin = may_begin
         self._questions = _Line(max_questions, at_once=2)  # one is read, and one is there when that is done
         self._pages = _Line(max_pages, at_once=1)
         self._reach = reach
@@ -108,6 +123,7 @@ class SqliteLog:
         self._writing: aiosqlite.Connection
         self._reading: aiosqlite.Connection
         self._writer: sqlite_write.LogWriter
+        self._provenance: Provenance
         self.running_ms = 0
         """Core's running time as it was known last, once the log is open: the clock goes on from there."""
 
@@ -117,13 +133,16 @@ class SqliteLog:
         if getattr(aiosqlite.core, "sqlite3", None) is not sqlite3:
             raise LogUnusable("aiosqlite was imported before core.sqlite_log, with another SQLite: import core first")
         async with AsyncExitStack() as stack:
+            await self._decide_to_begin()
             self._files.claim()
             stack.callback(self._files.release)
             self._files.assert_present()
-            with ThreadPoolExecutor(1, "log.inspect") as pool:
-                inspected = await asyncio.get_running_loop().run_in_executor(pool, sqlite_open.inspect, self._files)
+            inspected = await _beside(sqlite_open.inspect, self._files)
             self._files.make_private()
             self._writing = await _connect(self._files.database, stack)
+            notes = HeadNote(self._files.note), self._root_note
+            for note in notes:
+                stack.callback(note.close)
             self._writer = await _run(
                 self._writing,
                 lambda connection: sqlite_open.prepare(
@@ -132,9 +151,10 @@ class SqliteLog:
                     self._reach,
                     wal_limit_bytes=self._wal_limit_bytes,
                     inspected=inspected,
+                    notes=notes,
                 ),
             )
-            stack.callback(self._writer.close)
+            self._provenance = await _run(self._writing, sqlite_open.provenance)
             self.running_ms = await _run(self._writing, sqlite_open.running_ms)
             self._reading = await _connect(self._files.database, stack)
             await _run(self._reading, lambda connection: connection.execute("PRAGMA query_only = ON"))
@@ -146,6 +166,37 @@ class SqliteLog:
     ) -> None:
         """Waits for what runs on the threads and closes; the last connection empties the WAL file."""
         await self._stack.aclose()
+
+    async def _decide_to_begin(self) -> None:
+        """Before anything is made: an operator moves the missing folder back to where no other must be."""
+        try:
+            self._files.assert_present()
+            absent = self._files.absent
+        except OSError as error:
+            raise LogUnusable(sqlite_open.cannot_open(self._files.database, error)) from None
+        if absent or not await _beside(sqlite_open.has_tables, self._files):
+            await self._may_begin()
+
+    @property
+    def note(self) -> LogNote:
+        """As `ports.Lineage.note`."""
+        head = self._writer.head
+        return LogNote(of=self._provenance, position=head.position, chain=head.chain)
+
+    async def chain_at(self, position: int) -> bytes | None:
+        """As `ports.Lineage.chain_at`."""
+        return await _run(self._reading, lambda connection: sqlite_identity.chain_at(connection, position))
+
+    async def noted(self, of: Provenance) -> None:
+        """As `ports.Lineage.noted`."""
+
+        def keep(_: "sqlite3.Connection") -> None:
+            self._writer.set_provenance(of)
+            head = self._writer.head
+            self._root_note.begin(LogNote(of=of, position=head.position, chain=head.chain))
+
+        await _run(self._writing, keep)
+        self._provenance = of
 
     @property
     def wal_bytes(self) -> int:
@@ -202,6 +253,12 @@ class SqliteLog:
     async def prompts(self, generation_ids: Sequence[str]) -> Mapping[str, PromptRow]:
         """As `ports.Projection.prompts`. Never refused: readers ask for rows first, core cannot send without."""
         return await _run(self._reading, lambda c: sqlite_read.prompts(c, generation_ids))
+
+
+async def _beside(look: Callable[[LogFiles], bool], files: LogFiles) -> bool:
+    """What `look` says, on a thread of its own that is gone afterwards."""
+    with ThreadPoolExecutor(1, "log.inspect") as pool:
+        return await asyncio.get_running_loop().run_in_executor(pool, look, files)
 
 
 async def _connect(path: Path, stack: AsyncExitStack) -> aiosqlite.Connection:

@@ -6,12 +6,14 @@ from typing import Final
 
 import structlog
 
-from core import sqlite_base, sqlite_head
+from core import root_note, sqlite_base, sqlite_head, sqlite_identity
 from core.codec import BadEvent, LaterEvent, decode
 from core.errors import LogUnusable
+from core.provenance import GO_ON, Provenance, refusal
+from core.root_note import RootNote
 from core.sqlite_base import READ_ERRORS, connect_read_only, sqlite3
 from core.sqlite_chain import CHAIN_START, follows, read_head
-from core.sqlite_files import LogFiles
+from core.sqlite_files import PUT_BACK, LogFiles
 from core.sqlite_head import HeadNote
 from core.sqlite_read import EVENT_COLUMNS
 from core.sqlite_write import LogWriter, assert_ours, create, read_meta
@@ -27,6 +29,11 @@ CHECKED_WHOLE_BYTES: Final = 128 * 1024 * 1024
 """Up to this size each start also holds indexes against tables and every event against the chain: a flipped bit is
 found wherever it is in the log (1.6 s per 100 MiB on one core, of which the chain takes 0.9).
 """
+
+BEGUN_ADVICE: Final = (
+    "neither the data folder nor the public bucket tells of an earlier log. If this stack has served before, both are "
+    "missing: stop core, put them back, and remove this log's folder. core/README.md, When the log's folder is gone"
+)
 
 RUNBOOK: Final = (
     "Keep the folder as it is, run `python -m core verify`, and put back a backup with "
@@ -46,6 +53,18 @@ def set_up(connection: "sqlite3.Connection", path: Path) -> None:
         sqlite_base.set_up(connection)
     except READ_ERRORS as error:
         raise LogUnusable(cannot_open(path, error)) from None
+
+
+def has_tables(files: LogFiles) -> bool:
+    """Whether the database is more than a file that a killed core had only made. One that cannot be read is more."""
+    try:
+        connection = connect_read_only(files.database)
+        try:
+            return bool(connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall())
+        finally:
+            connection.close()
+    except READ_ERRORS:
+        return True
 
 
 def inspect(files: LogFiles) -> bool:
@@ -74,27 +93,33 @@ def prepare(
     *,
     wal_limit_bytes: int,
     inspected: bool,
+    notes: tuple[HeadNote, RootNote],
 ) -> LogWriter:
     """A writer on a database that has its tables and passed the checks."""
     try:
-        if not inspected:
-            assert_not_lost(connection, files)
+        known = not (not inspected and assert_not_lost(connection, files)) and sqlite_identity.read(connection)
         if create(connection):
-            _log.warning("log.begun", path=str(files.database))  # nobody should find an empty log unawares
+            _log.warning("log.begun", path=str(files.database), advice=BEGUN_ADVICE)
         if not inspected:
             check(connection, files)
         files.watch()
         writer = LogWriter(
-            connection,
-            reach,
-            note=HeadNote(files.note),
-            in_place=files.assert_in_place,
-            wal_limit_bytes=wal_limit_bytes,
+            connection, reach, notes=notes, in_place=files.assert_in_place, wal_limit_bytes=wal_limit_bytes
         )
+        files.mark_begun()
+        if known and files.root_note is not None and root_note.read(files.root_note) is None:
+            _log.warning("log.root_note_missing", path=str(files.root_note), log_id=known.log_id)
+        notes[1].begin(sqlite_identity.note(connection, provenance(connection)))
     except READ_ERRORS as error:
         raise LogUnusable(cannot_open(files.database, error)) from None
-    files.mark_begun()
     return writer
+
+
+def provenance(connection: "sqlite3.Connection") -> Provenance:
+    """Of a log that has been opened for writing."""
+    found = sqlite_identity.read(connection)
+    assert found is not None  # noqa: S101  (`create` has seen to it)
+    return found
 
 
 def check(connection: "sqlite3.Connection", files: LogFiles) -> bool:
@@ -105,17 +130,19 @@ def check(connection: "sqlite3.Connection", files: LogFiles) -> bool:
     check_pages(connection, files.database)
     check_end(connection, files.database)
     check_head(connection, files)
+    reason = misplaced(connection, files)
+    if reason:
+        raise LogUnusable(f"the event log {files.database} {reason}. {GO_ON}")
     return True
 
 
 def assert_not_lost(connection: "sqlite3.Connection", files: LogFiles) -> bool:
     """Whether the database is empty. Raises LogUnusable when a log was begun here."""
     empty = not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
-    if empty and files.marker.exists():
-        raise LogUnusable(
-            f"the event log {files.database} is empty, but one was begun here: put it back from a backup, "
-            f"or remove {files.marker} and {files.note} to begin an empty one"
-        )
+    traces = [each for each in (files.root_note, files.marker) if each and each.exists()]
+    if empty and traces:
+        shown = ", ".join(map(str, traces))
+        raise LogUnusable(f"the event log {files.database} is empty, but one was begun here ({shown}): {PUT_BACK}")
     return empty
 
 
@@ -167,6 +194,15 @@ def lost(connection: "sqlite3.Connection", files: LogFiles) -> str:
     if row[0] != noted.chain:
         return f"is damaged (event {noted.position} is not the one that was acknowledged)"
     return ""
+
+
+def misplaced(connection: "sqlite3.Connection", files: LogFiles) -> str:
+    """Holds the log against the note in the data folder: why it is not the one that belongs here; empty for nothing."""
+    noted = root_note.read(files.root_note) if files.root_note is not None else None
+    if noted is None:
+        return ""
+    own, ends_at = sqlite_identity.read(connection), read_head(connection).position
+    return refusal(own, noted, ends_at, lambda position: sqlite_identity.chain_at(connection, position))
 
 
 def check_end(connection: "sqlite3.Connection", path: Path) -> None:

@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from itertools import repeat
 from operator import attrgetter
-from typing import Final
+from typing import Final, Protocol
 
+from core import sqlite_identity
 from core.errors import LogBroken, LogHeld, LogUnusable, VersionConflict
 from core.ports import PromptRow, Transaction
+from core.provenance import Claim, Provenance
 from core.sqlite_base import sqlite3, statements, translated
 from core.sqlite_chain import Row, read_head, rows_of
-from core.sqlite_head import HeadNote
 from core.sqlite_wal import WAL_LIMIT_BYTES, Tail
 from core.views import GenerationRow, ImageRow
 
@@ -64,8 +65,11 @@ _image_changing = attrgetter(*_IMAGE_CHANGING)
 _key_values = attrgetter("tenant", "key", "generation_id", "body_sha256", "expires_at_running_ms")
 
 
-def create(connection: "sqlite3.Connection") -> bool:
-    """The tables, in one transaction, if this is an empty database: True. Raises LogUnusable for a foreign one."""
+def create(connection: "sqlite3.Connection", claim: Claim = Claim.NEW) -> bool:
+    """The tables, in one transaction, if this is an empty database: True. Raises LogUnusable for a foreign one.
+
+    A log without a provenance gets one.
+    """
     connection.execute("BEGIN IMMEDIATE")
     try:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
@@ -78,6 +82,8 @@ def create(connection: "sqlite3.Connection") -> bool:
             assert_ours(connection)
         for statement in statements("twice"):
             connection.execute(statement)
+        if sqlite_identity.read(connection) is None:
+            sqlite_identity.write(connection, Provenance(log_id=sqlite_identity.new_log_id(), epoch=1, claim=claim))
         connection.execute("COMMIT")
     finally:
         if connection.in_transaction:
@@ -108,6 +114,13 @@ def _unwatched() -> None:
     pass
 
 
+class Note(Protocol):
+    """Where the head is noted after each commit, before anybody is told of it."""
+
+    def write(self, position: int, chain: bytes) -> None:
+        """Replace the note. Raises LogBroken."""
+
+
 class LogWriter:
     """Appends to one open database. Knows the head, so that a foreign write is noticed by the next append."""
 
@@ -116,13 +129,13 @@ class LogWriter:
         connection: "sqlite3.Connection",
         reach: Callable[[str], None] = _nowhere,
         *,
-        note: HeadNote | None = None,
+        notes: Sequence[Note] = (),
         in_place: Callable[[], None] = _unwatched,
         wal_limit_bytes: int = WAL_LIMIT_BYTES,
     ) -> None:
         self._connection = connection
         self._reach = reach
-        self._note = note
+        self._notes = notes
         self._in_place = in_place
         self._tail = Tail(connection, limit_bytes=wal_limit_bytes)
         self._broken = ""
@@ -153,10 +166,9 @@ class LogWriter:
         self._fold(whole=whole)
         self._emptied |= whole and not self._tail.size_bytes
 
-    def close(self) -> None:
-        """Lets go of the note. The connection is its owner's."""
-        if self._note is not None:
-            self._note.close()
+    def set_provenance(self, of: Provenance) -> None:
+        """Keeps it, durably. Raises as `append`."""
+        self._commit(lambda: sqlite_identity.write(self._connection, of))
 
     @property
     def wal_bytes(self) -> int:
@@ -164,12 +176,12 @@ class LogWriter:
         return self._tail.size_bytes
 
     def _write_note(self) -> None:
-        if self._note is not None:
-            try:
-                self._note.write(self.head.position, self.head.chain)
-            except LogBroken as problem:
-                self._broken = str(problem)
-                raise
+        try:
+            for note in self._notes:
+                note.write(self.head.position, self.head.chain)
+        except LogBroken as problem:
+            self._broken = str(problem)
+            raise
 
     def _fold(self, *, whole: bool = False) -> None:
         """Folds up the write-ahead log when that is due, or `whole`. What was committed before stays committed: what

@@ -7,11 +7,13 @@ this log takes the real one takes too. Faults are switched by attributes.
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
 from core.codec import decode, encode, type_of
 from core.errors import LogBroken, LogFull, VersionConflict
 from core.events import TERMINAL_TYPES, Recorded
 from core.ports import KeyRow, PromptRow, Transaction
+from core.provenance import Claim, LogNote, Provenance
 from core.views import Rows
 from infra.retry import Retryable
 
@@ -32,8 +34,10 @@ class FakeLog:
     broken: bool = False
     unreadable: bool = False
     appends: int = 0
+    of: Provenance = Provenance(log_id="log_0123456789abcdef", epoch=1, claim=Claim.NEW)  # noqa: RUF009  (immutable)
     gate: asyncio.Event | None = None
     saving_gate: asyncio.Event | None = None
+    _chain: list[bytes] = field(default_factory=lambda: [bytes(32)])
     _streams: dict[str, list[int]] = field(default_factory=dict)
     _ended: set[str] = field(default_factory=set)
     _rows: dict[str, Rows] = field(default_factory=dict)
@@ -57,6 +61,7 @@ class FakeLog:
                 event=entry.event,
             )
             self.events.append((event, data))
+            self._chain.append(blake2b(self._chain[-1] + data, digest_size=32).digest())
             self._streams.setdefault(entry.generation_id, []).append(place)
             if type_of(entry.event) in TERMINAL_TYPES:
                 self._ended.add(entry.generation_id)
@@ -117,6 +122,17 @@ class FakeLog:
         self._raise_faults()
         self.running_ms = running_ms
         self._keys = {k: row for k, row in self._keys.items() if row.expires_at_running_ms > running_ms}
+
+    @property
+    def note(self) -> LogNote:
+        return LogNote(of=self.of, position=len(self.events), chain=self._chain[-1])
+
+    async def chain_at(self, position: int) -> bytes | None:
+        return self._chain[position] if position < len(self._chain) else None
+
+    async def noted(self, of: Provenance) -> None:
+        self._raise_faults()
+        self.of = of
 
     async def known(self, generation_ids: Sequence[str]) -> Collection[str]:
         return [each for each in generation_ids if each in self._streams]

@@ -51,7 +51,8 @@ class Cloud:
         """Key and size of every object in the public bucket."""
         for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=_PUBLIC):
             for item in page.get("Contents", []):
-                yield item["Key"], item["Size"]
+                if not item["Key"].startswith("_darkroom/"):  # the log's note
+                    yield item["Key"], item["Size"]
 
     def close(self) -> None:
         """Close the connections."""

@@ -11,7 +11,8 @@ import pytest_asyncio
 from core import events as e
 from core.errors import VersionConflict
 from core.events import Event
-from core.ports import EventLog, Precedents, Projection, Transaction, Upkeep
+from core.ports import EventLog, Lineage, Precedents, Projection, Transaction, Upkeep
+from core.provenance import Claim, Provenance
 from core.sqlite_log import SqliteLog
 from core.views import project
 from schema import limits
@@ -33,8 +34,8 @@ from tests.core_events import (
 from tests.fake_log import FakeLog
 
 
-class Log(EventLog, Precedents, Upkeep, Projection, Protocol):
-    """All four ports, as one adapter has them."""
+class Log(EventLog, Precedents, Upkeep, Projection, Lineage, Protocol):
+    """All five ports, as one adapter has them."""
 
 
 @pytest_asyncio.fixture(params=["sqlite", "fake"])
@@ -73,6 +74,24 @@ async def test_a_stream_comes_back_as_it_was_written(log: Log) -> None:
     assert (stream[1].at_ms, stream[1].running_ms) == (transaction("gen_1", WHOLE).entries[1].at_ms, 1_000)
     assert await log.stream("gen_0") == []
     assert set(await log.known(["gen_0", "gen_2", "gen_1"])) == {"gen_1", "gen_2"}
+
+
+@pytest.mark.asyncio
+async def test_it_tells_which_history_it_is_and_how_far_it_has_got(log: Log) -> None:
+    begun = log.note
+    assert (begun.position, begun.chain, begun.of.epoch, begun.of.claim) == (0, bytes(32), 1, Claim.NEW)
+    await log.append(transaction("gen_1", WHOLE[:3]))
+    assert (log.note.of, log.note.position) == (begun.of, 3)
+    assert await log.chain_at(0) == bytes(32)
+    chains = [await log.chain_at(position) for position in (1, 2, 3)]
+    assert len({*chains, bytes(32)}) == 4
+    assert log.note.chain == chains[-1]
+    assert await log.chain_at(4) is None
+    later = Provenance(log_id=begun.of.log_id, epoch=2)
+    await log.noted(later)
+    assert log.note.of == later
+    await log.append(transaction("gen_2", [requested()]))
+    assert (log.note.of, log.note.position, await log.chain_at(2)) == (later, 4, chains[1])
 
 
 @pytest.mark.asyncio

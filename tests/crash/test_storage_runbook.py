@@ -81,7 +81,7 @@ def test_row_24_the_runbook_of_a_damaged_log_works_as_written(core: CoreAlone) -
     assert "core/README.md, When the log is damaged" in refused(core)
     assert "When the log is damaged\n" in (ROOT / "core/README.md").read_text("utf-8")
 
-    look, restore = blocks("When the log is damaged")
+    look, _, restore = blocks("When the log is damaged")
     assert "the chain does not fit" in as_written(core, look)
     said = as_written(core, restore)
     assert "restored from" in said
@@ -99,7 +99,7 @@ def test_row_24_the_runbook_of_a_damaged_log_works_as_written(core: CoreAlone) -
 
 
 def test_rows_23_24_a_log_whose_end_is_lost_can_be_gone_on_with(core: CoreAlone) -> None:
-    """Core killed, its -wal file gone: `verify` tells what the refusal tells; without the note core goes on."""
+    """Core killed, its -wal file gone: `verify` tells what the refusal tells; what is left is restored, and goes on."""
     assert asyncio.run(core.load(3))
     until(lambda: not core.log_file.with_name("log.sqlite3-wal").stat().st_size, what="the idle log is folded up")
     kept = set(streams(core.log_file))
@@ -107,9 +107,10 @@ def test_rows_23_24_a_log_whose_end_is_lost_can_be_gone_on_with(core: CoreAlone)
     core.process.kill()
     core.log_file.with_name("log.sqlite3-wal").unlink()
     assert "was acknowledged: its -wal file is lost" in refused(core)
-    said = as_written(core, blocks("When the log is damaged")[0])
+    look, keep, _ = blocks("When the log is damaged")
+    said = as_written(core, look)
     [problem, _] = said.splitlines()
     assert re.match(r"the log ends at \d+, but event \d+ was acknowledged", problem), said
-    core.log_file.with_name("log.sqlite3.head").unlink()
+    as_written(core, keep)
     core.start()
     assert set(streams(core.log_file)) == kept

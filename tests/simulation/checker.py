@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from core import events as e
 from core.decide import MAX_SOLO_STARTS
 from core.events import TYPES, Failure, Recorded
+from core.public_note import PREFIX
 from core.state import Ending, Generation, Phase, apply, begin
 from core.views import Rows, image_seed, project
 from schema import pb
@@ -78,6 +79,8 @@ class Checker:
     def appended(self, events: Sequence[Recorded], rows: Sequence[Rows], *, decided_up_ms: float) -> None:
         """A transaction became durable. Core decided it when it had run so long, and may have been stalled since."""
         self.decided_up_ms = decided_up_ms
+        if not self.states and not any(key.startswith(PREFIX) for key in self.public.objects):
+            self.world.violate("a new log took work before the public bucket told of it")
         for recorded in events:
             self._event(recorded)
         for row in rows:

@@ -3,6 +3,7 @@
 import asyncio
 
 from core.parts import Core, Ports, Tuning
+from core.public_note import BucketNotes
 from infra.loops import Loops
 from tests.simulation.checker import Checker
 from tests.simulation.log import Disk, SimLog
@@ -120,6 +121,7 @@ class CoreProcess:
         self._checker.up_since_s = self._world.loop.time()
         core = Core(self._ports(), self.tuning)
         await core.load()
+        await core.introduce()
         async with Loops() as loops:
             core.start(loops)
             self._world.note(f"{actor.name} is up")
@@ -149,6 +151,7 @@ class CoreProcess:
             letters=self.queues["dead"],
             drafts=self.buckets["temp"],
             gallery=self.buckets["public"],
+            notes=BucketNotes(self.buckets["public"], "jobs", make=False),
             make=self._make,
             failpoints=NoFailpoints(),
             wall_ms=self._world.wall_ms,

@@ -21,4 +21,5 @@ KEPT: dict[str, tuple[Fault, ...]] = {
         *(Fault(at_s, "gpu_error", "worker1", 2.0, 0.5) for at_s in range(3, 60, 4)),
         *(Fault(at_s, "gpu_error", "worker2", 2.0, 0.5) for at_s in range(3, 60, 4)),
     ),
+    "a_new_log_takes_work_before_it_is_noted": (Fault(0.0, "unreachable", "public", 20.0, 0.5),),
 }

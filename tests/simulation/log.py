@@ -8,6 +8,7 @@ from typing import Any
 from core.errors import LogBroken
 from core.events import Recorded
 from core.ports import KeyRow, PromptRow, Transaction
+from core.provenance import LogNote, Provenance
 from core.views import Rows
 from tests.fake_log import FakeLog
 from tests.simulation.checker import Checker
@@ -110,6 +111,17 @@ class SimLog:
 
     async def save_running_ms(self, running_ms: int) -> None:
         await self._disk.save_running_ms(running_ms)
+
+    @property
+    def note(self) -> LogNote:
+        return self._disk.content.note
+
+    async def chain_at(self, position: int) -> bytes | None:
+        await self._read()
+        return await self._disk.content.chain_at(position)
+
+    async def noted(self, of: Provenance) -> None:
+        await self._disk.content.noted(of)
 
     async def stream(self, generation_id: str) -> Sequence[Recorded]:
         await self._read()

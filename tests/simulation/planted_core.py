@@ -15,6 +15,7 @@ import core.views
 from core import commands as c
 from core import events as e
 from core.expiry import Expiry
+from core.note_updater import NoteUpdater
 from core.parts import Core
 from core.publisher import Publisher
 from core.replies import Replies
@@ -258,3 +259,11 @@ def deadlines_follow_the_clock_on_the_wall(plant: Plant) -> None:
 @bug
 def times_follow_the_clock_on_the_wall(plant: Plant) -> None:
     plant(core.draft, "not_before", lambda _: lambda _, now: now)
+
+
+@bug
+def a_new_log_takes_work_before_it_is_noted(plant: Plant) -> None:
+    async def nothing(*_: Any) -> None:
+        pass
+
+    plant(NoteUpdater, "introduce", lambda _: nothing)

@@ -1,6 +1,6 @@
 """A simulated object store: two buckets, and objects that may vanish or change."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256 as sha256_of
 
@@ -67,6 +67,15 @@ class SimBucket:
             return True
 
         return await self._net.call(self.name, "copy", act)
+
+    async def keys(self, prefix: str) -> AsyncIterator[str]:
+        """In order."""
+        for key in await self._net.call(self.name, "list", lambda: sorted(self.objects)):
+            if key.startswith(prefix):
+                yield key
+
+    async def ensure(self) -> None:
+        """It is there."""
 
     def stored(self, key: str) -> StoredObject | None:
         """What is there, seen from above."""

@@ -1,10 +1,13 @@
-"""A real core alone on a log of its own, queue and store out of reach, and a client that remembers what it was told."""
+"""A real core alone on a log of its own, and a client that remembers what it was told. Queues and temporary bucket are
+out of reach; the public one takes the note of the log, without which no log is begun.
+"""
 
 import asyncio
 import hashlib
 import http.client
 import os
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -24,9 +27,9 @@ from schema import fast, pb
 from tests.emulators import aws_environment, clean_environment
 from tests.eventually import Hopeless, until
 from tests.process import Process, free_port, module
+from tests.storage import note_store
 
 TENANT = "ann"
-NOWHERE = "http://127.0.0.1:9"
 LOST = (OSError, ProtocolError, StreamTerminatedError, AttributeError, TimeoutError)
 """How a call ends whose answer nobody knows; grpclib 0.4.9 raises AttributeError for a connection lost under it."""
 
@@ -52,7 +55,7 @@ class CoreAlone:
         self.data = folder / "data"
         self.log_file = self.data / "core" / "log.sqlite3"
         self.told = Told()
-        settings = aws_environment(NOWHERE) | {
+        settings = aws_environment(note_store.url(folder)) | {
             "DARKROOM_DATA_DIR": str(self.data),
             "DARKROOM_CORE_PORT": str(self.port),
             "DARKROOM_CORE_ADMIN_PORT": str(self.admin_port),
@@ -94,7 +97,12 @@ class CoreAlone:
     def serves(self) -> bool:
         if not self.process.alive:
             raise Hopeless(f"core has ended\n{self.said()}")
-        return self.get("/healthz")[0] == 200
+        return self.get("/healthz")[0] == 200 and self.listens()
+
+    def listens(self) -> bool:
+        """Whether its API takes connections."""
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def get(self, path: str, timeout_s: float = 5) -> tuple[int, str]:
         """Status and text of the admin port; 0 when nothing answers."""

@@ -1,9 +1,10 @@
-"""`python -m tests.storage.full_disk SCENARIO FOLDER`: what becomes of a log on a disk without room.
+"""`python -m tests.storage.full_disk SCENARIO FOLDER`: what becomes of a log on a disk without room, or not mounted.
 
-`tests/crash/test_storage_faults.py` runs these through `tests/storage/disk.py`.
+`tests/crash/test_storage_faults.py` and `test_log_folder.py` run these through `tests/storage/disk.py`.
 """
 
 import asyncio
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -107,6 +108,47 @@ def checkpoints(disk: SmallDisk) -> None:
         _whole(path, before + 1)
 
 
+def unmounts(disk: SmallDisk) -> None:
+    """The log's folder is a volume. Not mounted at a start, taken from under core, also without the note in the data
+    folder: core begins nothing in the empty mount point, and goes on once the volume is back.
+    """
+    stack = disk.folder.parent / "stack"
+    place = stack / "data" / "core"
+    place.mkdir(parents=True)
+    core = CoreAlone(stack)
+    mount, unmount = ["mount", "--bind", str(disk.folder), str(place)], ["umount", "--lazy", str(place)]
+    subprocess.run(mount, check=True)
+    try:
+        core.start()
+        assert asyncio.run(core.load(3))
+        core.process.stop()
+        subprocess.run(unmount, check=True)
+        _refuses(core, place, "but one was begun here")
+        subprocess.run(mount, check=True)
+        core.start()
+        core.check()
+        subprocess.run(unmount, check=True)
+        assert core.process.exit_code() == 1, core.said()
+        assert "was deleted, moved or replaced" in core.process.output(), core.said()
+        _refuses(core, place, "but one was begun here")
+        (stack / "data" / "core-log.note").unlink()
+        _refuses(core, place, "but the public bucket notes log_")
+        subprocess.run(mount, check=True)
+        core.start()
+        core.check()
+        core.process.stop()
+    finally:
+        core.process.kill()
+        subprocess.run(unmount, check=False)
+
+
+def _refuses(core: CoreAlone, place: Path, why: str) -> None:
+    core.launch()
+    assert core.process.exit_code() == 2, core.said()
+    assert why in core.process.output().splitlines()[-1], core.said()
+    assert not list(place.iterdir()), "something was begun in the mount point"
+
+
 async def _begin(path: Path) -> None:
     async with SqliteLog(path):
         pass
@@ -127,6 +169,7 @@ SCENARIOS: Mapping[str, Callable[[SmallDisk], None]] = {
     "appends": appends,
     "checkpoints": checkpoints,
     "starts": starts,
+    "unmounts": unmounts,
 }
 
 

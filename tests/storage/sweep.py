@@ -115,7 +115,7 @@ def born(folder: Path, fault: str, seen: Sweep) -> bool:
         until(lambda: WAITING in core.process.output(), 40, what="core waits")
         with strace.attached(core.process.pid, output, strace.injecting(strace.WRITES, fault)):
             core.process.signal(signal.SIGUSR1)
-            until(lambda: not core.process.alive or core.get("/healthz")[0] == 200, 60, what="core serves or ends")
+            until(lambda: not core.process.alive or core.listens(), 60, what="core serves or ends")
         served = core.process.alive
         core.process.kill()
         if not served:

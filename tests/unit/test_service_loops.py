@@ -24,7 +24,7 @@ WORKER = (
     *("worker.replies.0", "worker.delete.1", "worker.encode.0", "worker.upload.0", "worker.settle.0"),
 )
 CORE = (
-    *("core.writer", "core.clock", "core.surroundings", "core.dispatcher", "core.expiry"),
+    *("core.writer", "core.clock", "core.note", "core.surroundings", "core.dispatcher", "core.expiry"),
     *("core.leftovers.drafts", "core.leftovers.copies", "core.replies.0", "core.publisher.0"),
 )
 GATEWAY = ("gateway.submit.0", "gateway.watch_core", "gateway.watch_keys")

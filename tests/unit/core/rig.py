@@ -9,6 +9,7 @@ from itertools import count
 
 from core.parts import Core, Ports, Tuning
 from core.ports import Outgoing
+from core.public_note import BucketNotes
 from infra import sqs
 from infra.loops import Loops
 from infra.s3 import StoredObject
@@ -64,6 +65,7 @@ class World:
     dead: FakeQueue = field(default_factory=lambda: FakeQueue("dead"))
     temp: FakeBucket = field(default_factory=lambda: FakeBucket(name="temp"))
     public: FakeBucket = field(default_factory=lambda: FakeBucket(name="public"))
+    noted: FakeBucket = field(default_factory=lambda: FakeBucket(name="noted"))
     failpoints: Reached = field(default_factory=Reached)
     tuning: Tuning = TUNING
     made: int = 0
@@ -84,6 +86,7 @@ class World:
             letters=self.dead,
             drafts=self.temp,
             gallery=PublicFake(self.public, self.temp),
+            notes=BucketNotes(self.noted, "jobs", make=True),
             make=make,
             failpoints=self.failpoints,
             wall_ms=lambda: 1_700_000_000_000 + int(asyncio.get_running_loop().time() * 1000),

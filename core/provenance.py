@@ -1,0 +1,115 @@
+"""Which history a log is: its id, its epoch, and how far it has got. Pure.
+
+The log keeps its own provenance. Notes of it stand outside of the log's folder, one in the data folder (`root_note`)
+and one in the public bucket (`public_note`), so that a start can tell a first one from one whose folder is missing,
+and a log from an older copy of it or from another stack's.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from core.errors import LogUnusable
+
+LOG_ID: Final = re.compile(r"log_[0-9a-f]{16}")
+MAX_NOTE_BYTES: Final = 4_096
+"""A note that is longer was not written by core."""
+
+GO_ON: Final = (
+    "Put the right one back; or, to go on from this one on purpose, `python -m core backup FILE` and "
+    "`python -m core restore FILE --replace`. core/README.md, When the log's folder is gone, older, or another one"
+)
+
+_CHAIN: Final = re.compile(r"[0-9a-f]{64}")
+
+
+class Claim(IntEnum):
+    """What the log may do to a public note that is not its own."""
+
+    NOTED = 0
+    """Nothing: the public note has named this log before."""
+    NEW = 1
+    """Nothing; and nothing is accepted into an empty log before the public note names it."""
+    TAKES_OVER = 2
+    """Replace it: the log was begun by `init` or put in place by `restore`, on purpose."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Whose history. The epoch counts from 1; a restore begins the next one, for a history that branches off."""
+
+    log_id: str
+    epoch: int
+    claim: Claim = Claim.NOTED
+
+    def same(self, other: "Provenance") -> bool:
+        """Whether both are one history, or one was an earlier state of the other."""
+        return (self.log_id, self.epoch) == (other.log_id, other.epoch)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogNote:
+    """What stands in a note: an event that was acknowledged in that history, by position and chain hash."""
+
+    of: Provenance
+    position: int
+    chain: bytes
+
+
+class UnreadableNote(LogUnusable):
+    """Something stands where a note belongs, and it is none that this release can read."""
+
+
+def refusal(own: Provenance | None, note: LogNote, ends_at: int, chain_at: Callable[[int], bytes | None]) -> str:
+    """Why the log `own` (None: of a release that gave no ids) must not go on from what `note` says; empty: it may.
+
+    `chain_at` tells the log's chain hash at a position, None beyond its end at `ends_at`.
+    """
+    noted = note.of
+    if own is None:
+        return f"is an older copy, or another log: {noted.log_id} was begun here, and this one has no id yet"
+    if own.log_id != noted.log_id:
+        takes_over = own.claim is Claim.TAKES_OVER
+        return "" if takes_over else f"is another one ({own.log_id}) than the one that was begun here ({noted.log_id})"
+    if own.epoch > noted.epoch:
+        return ""  # restored since
+    if own.epoch < noted.epoch:
+        takes_over = own.claim is Claim.TAKES_OVER
+        return "" if takes_over else f"is of epoch {own.epoch}, but a restore has begun epoch {noted.epoch}"
+    chain = chain_at(note.position)
+    if chain is None:
+        return f"is an older copy: it ends at {ends_at}, but event {note.position} was acknowledged"
+    if chain != note.chain:
+        return f"is another continuation: event {note.position} is not the one that was acknowledged"
+    return ""
+
+
+def encode(note: LogNote, *, at_ms: int) -> bytes:
+    """The public note: JSON, for people too. `at_ms` is for them alone."""
+    return json.dumps(
+        {
+            "format": 1,
+            "log_id": note.of.log_id,
+            "epoch": note.of.epoch,
+            "position": note.position,
+            "chain": note.chain.hex(),
+            "noted_at_ms": at_ms,
+        }
+    ).encode("ascii")
+
+
+def decode(data: bytes) -> LogNote:
+    """What `encode` made. Raises UnreadableNote."""
+    try:
+        found = json.loads(data)
+        log_id, epoch, position, chain = (found[name] for name in ("log_id", "epoch", "position", "chain"))
+        whole = all(type(each) is int and 0 <= each < 2**63 for each in (epoch, position))
+        if not (whole and epoch and LOG_ID.fullmatch(log_id) and _CHAIN.fullmatch(chain)):
+            raise ValueError
+    except (ValueError, TypeError, LookupError, RecursionError):
+        raise UnreadableNote("the note of the log in the public bucket cannot be read") from None
+    of = Provenance(log_id=log_id, epoch=epoch)
+    return LogNote(of=of, position=position, chain=bytes.fromhex(chain))

@@ -1,0 +1,15 @@
+"""A log as the first start of core leaves it, noted in the public bucket, for tests without that bucket."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from core import root_note
+from core.provenance import Claim
+from core.sqlite_log import SqliteLog
+
+
+async def begin_log(data_dir: Path) -> None:
+    """Begin an empty log in the data folder."""
+    path = data_dir / "core" / "log.sqlite3"
+    async with SqliteLog(path, root_note=data_dir / root_note.NAME) as log:
+        await log.noted(replace(log.note.of, claim=Claim.NOTED))
