@@ -13,6 +13,7 @@ from gateway.edge.origins import KeylessGuard
 from gateway.keys import KeyRing
 from gateway.limits import Limits
 from gateway.metrics import Metrics
+from gateway.model_states import ModelStates
 from gateway.pictures.service import PictureService
 from gateway.ports import Core, Model
 from gateway.tracing import HttpTracer
@@ -42,6 +43,7 @@ class Context:
     metrics: Metrics
     tracer: HttpTracer
     models: Mapping[str, Model]
+    model_states: ModelStates
     documents: Mapping[str, Document]
     readiness: Callable[[], Sequence[str]]
     draining: asyncio.Event

@@ -88,6 +88,7 @@ class CoreClient:
         self._get = _method(channels.calls, "Get", fast.GetRequest, fast.GetReply)
         self._list = _method(channels.calls, "List", fast.ListRequest, fast.ListReply)
         self._cancel = _method(channels.calls, "Cancel", fast.CancelRequest, fast.CancelReply)
+        self._models = _method(channels.calls, "Models", fast.ModelsRequest, fast.ModelsReply)
         self._turns = Turns(_CALLS_AT_ONCE, waiting=max_waiting)
         waits = [_method(channel, "Get", fast.GetRequest, fast.GetReply) for channel in channels.waits]
         self._waits = Lanes(waits, per_lane=_WAITS_PER_CHANNEL)
@@ -143,6 +144,11 @@ class CoreClient:
         request = fast.CancelRequest(tenant=tenant, generation_id=generation_id)
         reply: pb.CancelReply = await self._in_turn(tenant, "Cancel", self._cancel, request)
         return CancelOutcome(cancelled=reply.cancelled, generation=reply.generation)
+
+    async def models(self) -> pb.ModelsReply:
+        """See the port."""
+        reply: pb.ModelsReply = await self._call("Models", self._models, fast.ModelsRequest(), self._deadlines.call_s)
+        return reply
 
     async def _send(self, entries: Sequence[tuple[pb.SubmitItem, Span]], deadline: float) -> Sequence[pb.SubmitResult]:
         """One Submit call, repeated if the connection breaks: core knows each item by its id."""

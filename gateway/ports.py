@@ -41,6 +41,9 @@ class Core(Protocol):
     async def cancel(self, tenant: str, generation_id: str) -> CancelOutcome:
         """Cancels, unless every image is decided."""
 
+    async def models(self) -> pb.ModelsReply:
+        """What the workers have said of their models lately."""
+
 
 class Piece(Protocol):
     """Some bytes of a picture. `tag` names its present state; `sha256` is of the whole, as the store knows it."""

@@ -118,6 +118,16 @@ class ModelLimits(Body):
     min_guidance_scale: float
 
 
+class ModelCapabilities(Body):
+    """What a model can do beside making pictures."""
+
+    negative_prompt: bool
+    guidance: Literal["cfg", "true", "embedded", "none"] = Field(description="How `guidance_scale` works.")
+    guidance_off: float = Field(description="At or below this `guidance_scale` there is no guidance.")
+    size_factor: int | None = Field(description="Sides that are no multiple are rendered larger, and cut.")
+    schedulers: list[str]
+
+
 class Model(Body):
     """A model that is served, in the shape that OpenAI's clients know, and what else one wants to know of it."""
 
@@ -128,6 +138,13 @@ class Model(Body):
     defaults: ModelDefaults
     limits: ModelLimits
     schedulers: list[str] = Field(description="What a request's `scheduler` may be; left out: the model's own.")
+    state: Literal["available", "loading", "away", "broken", "no_worker", "unknown"] = Field(
+        description="Whether it can be used now. `away`: its images wait until it can be used again. `broken`: no "
+        "worker can load it, and its images fail. `unknown`: no worker has said."
+    )
+    reason: str | None = Field(description="Why it is broken or away; of one worker, when others can use it.")
+    workers: int = Field(description="Workers that list it.")
+    capabilities: ModelCapabilities | None = Field(description="What it can do, once a worker has found out.")
 
 
 class ModelList(Body):

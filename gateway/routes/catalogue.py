@@ -8,6 +8,7 @@ from pydantic_core import to_json
 from gateway import abilities
 from gateway.context import Context
 from gateway.keys import Caller
+from gateway.model_states import ModelState
 from gateway.models import responses
 from gateway.operations import Answer, operation
 from gateway.ports import Model
@@ -24,11 +25,12 @@ from gateway.ports import Model
 )
 async def list_models(context: Context, _: web.Request, __: Caller) -> web.Response:
     """GET /v1/models."""
-    data = [_shown(model, context.started_ms // 1000) for model in context.models.values()]
+    created_s = context.started_ms // 1000
+    data = [_shown(model, created_s, await context.model_states.of(name)) for name, model in context.models.items()]
     return web.Response(body=to_json({"object": "list", "data": data}), content_type="application/json")
 
 
-def _shown(model: Model, created_s: int) -> dict[str, Any]:
+def _shown(model: Model, created_s: int, now: ModelState) -> dict[str, Any]:
     able = abilities.of(model)
     most = {name: high for name, (_, high) in able.bounds.items()}
     least = {f"min_{name}": low for name, (low, _) in able.bounds.items()}
@@ -45,4 +47,8 @@ def _shown(model: Model, created_s: int) -> dict[str, Any]:
         },
         "limits": most | least,
         "schedulers": list(able.schedulers),
+        "state": now.state,
+        "reason": now.reason,
+        "workers": now.workers,
+        "capabilities": now.capabilities,
     }

@@ -14,6 +14,7 @@ from core.state import Ending, Generation, Phase, apply, begin
 from core.views import Rows, image_seed, project
 from schema import pb
 from tests.simulation import poison
+from tests.simulation.gpu import DEAD
 from tests.simulation.protocol import Rules
 from tests.simulation.store import SimBucket
 from tests.simulation.world import World
@@ -118,7 +119,7 @@ class Checker:
                 if (before.id, event.index) in self.published:
                     self.world.violate(f"{before.id}/{event.index} is published twice", "double")
                 self.published.add((before.id, event.index))
-                if poison.kind(before.spec.guidance_scale, event.index):
+                if before.spec.model == DEAD or poison.kind(before.spec.guidance_scale, event.index):
                     self.world.violate(f"{before.id}/{event.index} is published, and nobody can have rendered it")
                 self._picture(before, event.index, event.public_key)
             case e.ImageStarted() | e.ImageAttemptFailed() | e.ImageFailed():
@@ -179,6 +180,9 @@ class Checker:
             # from hearing of the starts, or them from asking.
             starts = set(self.solo.get(ref, [])) - self.drained - self.troubled
             excused = not self.asking or len(starts) <= MAX_SOLO_STARTS
+        elif event.failure in (Failure.MODEL_BROKEN, Failure.UNSUPPORTED):
+            # A worker that asks nobody does not report either: then refusals count.
+            excused = state.spec.model == DEAD or not self.asking
         elif event.failure is Failure.OBJECT_LOST:
             excused = self.objects_hit.get(ref, 0) >= 3
         else:

@@ -8,12 +8,17 @@ from infra.retry import Retryable
 from schema import fast, pb
 from tests.simulation import poison
 from tests.simulation.checker import Checker
-from tests.simulation.gpu import MODEL
+from tests.simulation.gpu import DEAD, HALF, MODEL, SECOND
 from tests.simulation.rpc import CoreLine
 from tests.simulation.world import World
 
 _ENDED = {3, 4, 5, 6}
 _CALL_S = 4.0
+
+
+def _model(dice: Random) -> str:
+    """Most ask for the model that every worker can use."""
+    return MODEL if dice.random() < 0.8 else dice.choice((HALF, HALF, SECOND, DEAD))
 
 
 class Client:
@@ -29,7 +34,7 @@ class Client:
         self._tenant = self._dice.choice(("ann", "bob"))
         self._key = f"key-{number}" if self._dice.random() < 0.6 else ""
         self._spec = fast.GenerationSpec(
-            model=MODEL,
+            model=_model(world.dice(f"model{number}")),
             width=64,
             height=64,
             num_inference_steps=self._dice.randint(2, 8),

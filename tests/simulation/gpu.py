@@ -15,10 +15,19 @@ from tests.simulation.loop import Actor
 from tests.simulation.world import World
 from worker.engines.contract import Done, Picture, RenderJob, Report, Stepped
 from worker.engines.emulated import EmulatedEngine
-from worker.errors import BadOutput, EngineLost, OutOfMemory
+from worker.errors import BadOutput, EngineLost, LoadFailed, OutOfMemory
 
 T = TypeVar("T")
 MODEL = "demo"
+HALF = "half"
+"""A model that the first worker cannot load."""
+
+DEAD = "dead"
+"""One that no worker can load."""
+
+SECOND = "second"
+"""One that the second worker alone lists."""
+
 STEP_S = 0.15
 _FOR_EVER_S = 1e7
 
@@ -76,17 +85,24 @@ class SimEngine(EmulatedEngine):
         admitted: Callable[[Sequence[RenderJob]], None],
         troubled: Callable[[], None],
         killed: Callable[[], None],
+        *,
+        model: str = MODEL,
+        broken: bool = False,
     ) -> None:
-        super().__init__(model=MODEL, step_s=STEP_S, alpha=0.3, max_batch=4, max_width=256, max_height=256, sleep=sleep)
+        super().__init__(model=model, step_s=STEP_S, alpha=0.3, max_batch=4, max_width=256, max_height=256, sleep=sleep)
         self._world = world
         self._dice = dice
         self._admitted = admitted
         self._troubled = troubled
         self._killed = killed
+        self._broken = broken
         self.trouble = ""
 
     def load(self) -> None:
         sleep(self._dice.random())
+        if self._broken:
+            self._world.faults["model_broken"] += 1
+            raise LoadFailed("simulated: half a file")
         super().load()
 
     def admit(self, jobs: Sequence[RenderJob]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from tests.simulation.checker import Checker
 from tests.simulation.core_process import VISIBILITY_S, NoFailpoints
-from tests.simulation.gpu import MODEL, GpuThread, Inline, SimEngine
+from tests.simulation.gpu import DEAD, HALF, MODEL, SECOND, GpuThread, Inline, SimEngine
 from tests.simulation.loop import Actor
 from tests.simulation.queues import SimQueue
 from tests.simulation.rpc import Asking, CoreLine
@@ -28,6 +28,7 @@ class _Life:
         self.ended: dict[str, Held] = {}
         self.worker: Worker | None = None
         self.engine: SimEngine | None = None
+        self.others: dict[str, SimEngine] = {}
 
 
 class WorkerProcess:
@@ -44,6 +45,8 @@ class WorkerProcess:
         temp: SimBucket,
     ) -> None:
         self.name = f"worker{number}"
+        self._lists = (HALF, DEAD) if number == 1 else (HALF, DEAD, SECOND)
+        self._broken = {HALF, DEAD} if number == 1 else {DEAD}
         self.queues = queues
         self._world = world
         self._line = line
@@ -67,15 +70,21 @@ class WorkerProcess:
         self._lives += 1
         life = self._life = _Life(f"{self.name}.{self._lives}")
         self._world.note(f"{life.actor.name} starts")
-        life.engine = SimEngine(
+        life.engine = self._engine(life, MODEL)
+        life.others = {name: self._engine(life, name, broken=name in self._broken) for name in self._lists}
+        task = self._world.loop.spawn(life.actor, self._live(life), "main")
+        task.add_done_callback(lambda done: self._ended(life, done), context=self._world.loop.neutral)
+
+    def _engine(self, life: _Life, model: str, *, broken: bool = False) -> SimEngine:
+        return SimEngine(
             self._world,
             self._dice,
             lambda jobs: self._admitted(life, jobs),
             lambda: self.trouble(life),
             lambda: self._poisoned(life),
+            model=model,
+            broken=broken,
         )
-        task = self._world.loop.spawn(life.actor, self._live(life), "main")
-        task.add_done_callback(lambda done: self._ended(life, done), context=self._world.loop.neutral)
 
     def kill(self, away_s: float) -> bool:
         """SIGKILL. False when it was not running."""
@@ -192,6 +201,7 @@ class WorkerProcess:
             line_images=4,
             upload_deadline_s=10.0,
             hang_s=8.0,
+            models_loaded=2,
         )
 
     def _ports(self, life: _Life) -> Ports:
@@ -202,7 +212,7 @@ class WorkerProcess:
             dead=self.queues["dead"],
             store=self._temp,
             wanted=Asking(self._line, lambda held, wanted: self._heard(life, held, wanted)) if self.asks else None,
-            engines={MODEL: life.engine},
+            engines={MODEL: life.engine, **life.others},
             gpu_thread=GpuThread(self._world, life.actor),
             encode_threads=Inline(),
             failpoints=NoFailpoints(),

@@ -212,6 +212,9 @@ class _Service(pb.CoreBase):
     async def cancel(self, cancel_request: pb.CancelRequest) -> pb.CancelReply:
         return await self._core.cancel(cancel_request)
 
+    async def models(self, models_request: pb.ModelsRequest) -> pb.ModelsReply:
+        return await self._core.models(models_request)
+
 
 class _Health(HealthBase):
     """Says what the test says."""

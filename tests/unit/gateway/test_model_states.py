@@ -1,0 +1,127 @@
+"""How models are just now, as clients are told; core's word is kept for two seconds and may be missing."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from grpclib import Status
+
+from gateway.errors import Unavailable
+from gateway.model_states import KEPT_S, ModelStates
+from gateway.models import responses
+from schema import fast, pb
+from tests.eventually import eventually
+from tests.unit.gateway.harness import Rig, rig
+from worker.types import ModelState as State
+
+
+@pytest_asyncio.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[Rig]:
+    async with rig(tmp_path) as each:
+        yield each
+
+
+class Asked:
+    """Core, as far as it is asked for its models."""
+
+    def __init__(self, *models: pb.ModelStatus, complete: bool = True, silent: int = 0) -> None:
+        self.reply = fast.ModelsReply(models=list(models), complete=complete, silent_workers=silent)
+        self.times = 0
+        self.away = False
+        self.held: asyncio.Event | None = None
+
+    async def models(self) -> pb.ModelsReply:
+        self.times += 1
+        if self.held is not None:
+            await self.held.wait()
+        if self.away:
+            raise Unavailable
+        return self.reply
+
+
+class Clock:
+    now_s = 10.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def status(**counts: int) -> pb.ModelStatus:
+    out = [
+        fast.ModelOut(worker_id="w", state=pb.ModelState(state), reason=f"is {name}")
+        for name, state in (("broken", State.BROKEN), ("away", State.AWAY))
+        for _ in range(counts.get(name, 0))
+    ]
+    return fast.ModelStatus(name="m", out=out, **counts)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("counts", "state", "reason"),
+    [
+        ({"workers": 2, "loaded": 1, "broken": 1}, "available", "is broken"),
+        ({"workers": 1}, "available", None),
+        ({"workers": 2, "loading": 1, "broken": 1}, "loading", "is broken"),
+        ({"workers": 2, "broken": 2}, "broken", "is broken"),
+        ({"workers": 2, "broken": 1, "away": 1}, "away", "is away"),
+        ({"workers": 1, "away": 1}, "away", "is away"),
+    ],
+)
+@pytest.mark.asyncio
+async def test_what_can_be_done_with_a_model(counts: dict[str, int], state: str, reason: str | None) -> None:
+    shown = await ModelStates(Asked(status(**counts)), now=Clock()).of("m")  # type: ignore[arg-type]
+    assert (shown.state, shown.reason, shown.workers) == (state, reason, counts["workers"])
+
+
+@pytest.mark.parametrize(
+    ("complete", "silent", "state"), [(True, 0, "no_worker"), (False, 0, "unknown"), (True, 1, "unknown")]
+)
+@pytest.mark.asyncio
+async def test_what_nobody_lists(complete: bool, silent: int, state: str) -> None:
+    core = Asked(complete=complete, silent=silent)
+    assert (await ModelStates(core, now=Clock()).of("m")).state == state  # type: ignore[arg-type]
+
+
+@pytest.mark.asyncio
+async def test_core_is_asked_once_in_two_seconds_however_many_want_to_know() -> None:
+    core, clock = Asked(status(workers=1)), Clock()
+    core.held = asyncio.Event()
+    states = ModelStates(core, now=clock)  # type: ignore[arg-type]
+    async with asyncio.TaskGroup() as group:
+        asking = [group.create_task(states.of("m")) for _ in range(50)]
+        await eventually(lambda: core.times == 1)
+        core.held.set()
+    assert {each.result().state for each in asking} == {"available"}
+    assert core.times == 1
+    clock.now_s += KEPT_S / 2
+    core.away = True
+    assert (await states.of("m")).state == "available"
+    clock.now_s += KEPT_S
+    assert (await states.of("m")).state == "unknown", "an old word is no word"
+    assert (core.times, (await states.of("m")).state, core.times) == (2, "unknown", 2), "and not asked again at once"
+
+
+@pytest.mark.asyncio
+async def test_the_list_of_models_says_how_they_are(gateway: Rig) -> None:
+    can = pb.ModelCapabilities(negative_prompt=True, guidance="cfg", guidance_off=1.0, size_factor=8)
+    gateway.core.models_reply = pb.ModelsReply(
+        complete=True,
+        models=[pb.ModelStatus(name="small", workers=1, loaded=1, capabilities=can)],
+    )
+    models = responses.ModelList.model_validate((await gateway.call("GET", "/v1/models")).body).data
+    assert [(model.id, model.state, model.workers) for model in models] == [
+        ("small", "available", 1),
+        ("other", "no_worker", 0),
+    ]
+    assert models[0].capabilities is not None
+    assert models[0].capabilities.guidance == "cfg"
+    assert models[1].capabilities is None
+
+
+@pytest.mark.parametrize("refusal", [Status.UNAVAILABLE, Status.UNIMPLEMENTED, Status.INTERNAL])
+@pytest.mark.asyncio
+async def test_the_list_comes_all_the_same_when_core_does_not_say(gateway: Rig, refusal: Status) -> None:
+    gateway.core.refuse_with = refusal
+    models = responses.ModelList.model_validate((await gateway.call("GET", "/v1/models")).body).data
+    assert {model.state for model in models} == {"unknown"}
