@@ -160,7 +160,7 @@ def test_a_misconfiguration_is_one_line_that_names_it(
 @pytest.mark.parametrize("service", ["core", "gateway"])
 def test_a_port_in_use_is_named(stack: Stack, tmp_path: Path, service: str) -> None:
     taken = str(stack.core_port if service == "core" else stack.gateway_ports[0])
-    own = alone(service, tmp_path) | {f"DARKROOM_{service.upper()}_PORT": taken}
+    own = alone(service, tmp_path) | {f"DARKROOM_{service.upper()}_PORT": taken, "DARKROOM_JOBS_QUEUE": "anothers"}
     assert taken in refusal(service, stack.core.env | own, tmp_path)
 
 
