@@ -1,44 +1,71 @@
-"""What a request may ask of one model: the bounds of the models file, narrowed by what is known of the model itself.
+"""What a request may ask of one model: the bounds of the models file, narrowed by what workers say of the model itself.
 
 Pure. `submissions` validates by it, `/v1/models` shows it. What is not known is accepted; a worker then refuses what
 the model cannot do, once, with the reason.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from gateway.models.requests import GenerationRequest
 from gateway.ports import Model
-from schema import schedulers
+from schema import pb, schedulers
+
+BOUNDED = ("width", "height", "num_inference_steps", "guidance_scale")
+"""What a model has defaults and bounds of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Abilities:
-    """Bounds by field as (least, most), and the values of `scheduler`."""
+    """Bounds by field as (least, most), and the values of `scheduler`. `guidance`: a kind as in ModelCapabilities,
+    None while no worker has told; then `negative_prompt` is None, too.
+    """
 
-    bounds: dict[str, tuple[float, float]]
+    bounds: Mapping[str, tuple[float, float]]
     schedulers: tuple[str, ...]
+    guidance: str | None = None
+    negative_prompt: bool | None = None
 
 
-def of(model: Model) -> Abilities:
-    """As far as the models file tells."""
+def of(model: Model, told: pb.ModelCapabilities | None = None) -> Abilities:
+    """As far as the models file and the model's workers tell."""
     bounds: dict[str, tuple[float, float]] = {
-        "width": (model.min_width, model.max_width),
-        "height": (model.min_height, model.max_height),
-        "num_inference_steps": (model.min_num_inference_steps, model.max_num_inference_steps),
-        "guidance_scale": (model.min_guidance_scale, model.max_guidance_scale),
+        name: (getattr(model, f"min_{name}"), getattr(model, f"max_{name}")) for name in BOUNDED
     }
     names = () if model.engine == "http" and model.api == "openai" else schedulers.NAMES
-    return Abilities(bounds=bounds, schedulers=names)
+    if told is None:
+        return Abilities(bounds=bounds, schedulers=names)
+    for name, low, high in (
+        ("width", told.min_width, told.max_width),
+        ("height", told.min_height, told.max_height),
+        ("num_inference_steps", told.min_steps, told.max_steps),
+    ):
+        least, most = bounds[name]
+        bounds[name] = (max(least, low), min(most, high or most))
+    return Abilities(
+        bounds=bounds,
+        schedulers=tuple(told.schedulers),
+        guidance=told.guidance,
+        negative_prompt=told.negative_prompt,
+    )
 
 
-def problems(able: Abilities, asked: dict[str, float], scheduler: str | None) -> Iterator[tuple[str, str]]:
-    """Field and message for all that this model cannot do. `asked` by the names of the bounds, defaults filled in."""
+def problems(
+    able: Abilities, model: Model, wanted: GenerationRequest, asked: Mapping[str, Any]
+) -> Iterator[tuple[str, str]]:
+    """Field and message for all that this model cannot do. `asked`: the bounded fields with the defaults filled in."""
     for name, value in asked.items():
         low, high = able.bounds[name]
         if value < low:
             yield name, f"must be at least {low:g} for this model"
         elif value > high:
             yield name, f"may be at most {high:g} for this model"
-    if scheduler is not None and scheduler not in able.schedulers:
+    if wanted.scheduler is not None and wanted.scheduler not in able.schedulers:
         known = f"must be one of {', '.join(able.schedulers)}" if able.schedulers else "cannot be chosen"
         yield "scheduler", f"{known} for this model"
+    if wanted.negative_prompt and able.negative_prompt is False:
+        yield "negative_prompt", "is not taken by this model; leave it out"
+    harmless = (None, 0, 1, model.guidance_scale)
+    if able.guidance == "none" and wanted.guidance_scale not in harmless:
+        yield "guidance_scale", "has no effect on this model, which has no guidance; leave it out"

@@ -34,6 +34,7 @@ from gateway.pictures.streams import Pieces, Streams
 from gateway.ports import Model, PictureStore
 from gateway.private_file import own_folder
 from gateway.routes import OPERATIONS
+from gateway.served import Served
 from gateway.tracing import HttpTracer
 from infra import aws, models, rpc
 from infra.admin import AdminServer
@@ -96,6 +97,7 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown, overrides: Overri
         for number in range(SENDERS):
             loops.run(f"gateway.submit.{number}", core.run)
         loops.run("gateway.watch_core", core.watch)
+        loops.run("gateway.watch_models", context.served.watch)
         loops.run("gateway.watch_keys", lambda: _watch_keys(keys))
         loops.run("gateway.watch_link_secrets", lambda: _watch_link_secrets(link_secrets, use.now_ms))
         admin = AdminServer(settings.gateway_admin_host, settings.gateway_admin_port, metrics.registry, readiness)
@@ -158,6 +160,7 @@ def _context(
         tracer=HttpTracer(enabled=_tracing_is_on()),
         models=served,
         model_states=ModelStates(core, now=loop.time),
+        served=Served(core.models),
         documents=documents.load(description(list(served))),
         readiness=readiness,
         draining=shutdown.draining,

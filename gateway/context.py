@@ -16,6 +16,7 @@ from gateway.metrics import Metrics
 from gateway.model_states import ModelStates
 from gateway.pictures.service import PictureService
 from gateway.ports import Core, Model
+from gateway.served import Served
 from gateway.tracing import HttpTracer
 
 PLACE = web.RequestKey("place", Place)
@@ -44,6 +45,7 @@ class Context:
     tracer: HttpTracer
     models: Mapping[str, Model]
     model_states: ModelStates
+    served: Served
     documents: Mapping[str, Document]
     readiness: Callable[[], Sequence[str]]
     draining: asyncio.Event

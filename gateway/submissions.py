@@ -11,20 +11,23 @@ from gateway.ports import Model
 from schema import fast, limits, pb
 from schema.numbers import whole
 
-_BOUNDED = ("width", "height", "num_inference_steps", "guidance_scale")
-"""What a model has defaults and bounds of."""
 _FORMATS = {name: pb.OutputFormat.from_string(name.upper()) for name in ("png", "webp", "jpeg")}
 
 
-def spec(wanted: GenerationRequest, models: Mapping[str, Model], new_seed: Callable[[], int]) -> pb.GenerationSpec:
+def spec(
+    wanted: GenerationRequest,
+    models: Mapping[str, Model],
+    new_seed: Callable[[], int],
+    told: Callable[[str], pb.ModelCapabilities | None] = lambda _: None,
+) -> pb.GenerationSpec:
     """Everything that determines the pictures. Raises InvalidFields for what this model cannot do."""
     model = models.get(wanted.model) if wanted.model is not None else next(iter(models.values()))
     if model is None:
         raise InvalidFields([("model", "is not served here; GET /v1/models lists what is")])
     asked: dict[str, Any] = {
-        name: getattr(model if getattr(wanted, name) is None else wanted, name) for name in _BOUNDED
+        name: getattr(model if getattr(wanted, name) is None else wanted, name) for name in abilities.BOUNDED
     }
-    found = list(abilities.problems(abilities.of(model), asked, wanted.scheduler))
+    found = list(abilities.problems(abilities.of(model, told(model.name)), model, wanted, asked))
     if found:
         raise InvalidFields(found)
     return fast.GenerationSpec(

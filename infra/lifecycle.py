@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from typing import NoReturn
 
 import structlog
 
@@ -60,6 +61,19 @@ def run(main: Callable[[Shutdown], Awaitable[None]]) -> int:
 def keep_private() -> None:
     """Makes files and folders of this process readable by their owner only."""
     os.umask(_PRIVATE_UMASK)
+
+
+def leave(code: int, flush: Callable[[], None]) -> NoReturn:
+    """Ends the process without the interpreter's own end, for when a thread is left inside a model's library.
+
+    The interpreter ends such a thread as soon as it wants the GIL back, by unwinding its C++ frames, which those do not
+    allow: "terminate called without an active exception", SIGABRT, and the exit code is lost.
+    """
+    with suppress(OSError):  # a full disk behind a stream is no reason to stay
+        flush()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def print_config_error(error: ConfigError) -> None:

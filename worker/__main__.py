@@ -6,9 +6,10 @@ of each model of the models file what it is and whether it can be loaded.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from infra import lifecycle, settings, telemetry
+from worker import threads
 from worker.app import serve
 from worker.config import WorkerSettings
 from worker.engine_server import app as engine_server
@@ -39,10 +40,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.mode:
         config = config.model_copy(update={"worker_mode": given.mode})
     flush = telemetry.set_up("darkroom-worker", config)
-    try:
-        return lifecycle.run(lambda shutdown: serve(config, shutdown))
-    finally:
-        flush()
+    return end(lifecycle.run(lambda shutdown: serve(config, shutdown)), flush)
+
+
+def end(code: int, flush: Callable[[], None]) -> int:
+    """The exit code, once nothing of the worker is at work any more; a hung thread takes the process down with it."""
+    if threads.left_behind():
+        lifecycle.leave(code, flush)
+    flush()
+    return code
 
 
 if __name__ == "__main__":

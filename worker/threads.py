@@ -11,6 +11,18 @@ T = TypeVar("T")
 _Work = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", Callable[[], Any]]
 
 
+class _Thread(threading.Thread):
+    """One of ours."""
+
+
+def left_behind(wait_s: float = 1.0) -> bool:
+    """Whether a thread is still at work once all should have ended, as one that hangs in a model's library is."""
+    ours = [each for each in threading.enumerate() if isinstance(each, _Thread)]
+    for each in ours:
+        each.join(wait_s / len(ours))
+    return any(each.is_alive() for each in ours)
+
+
 class WorkerThreads:
     """`count` named threads that take work in order. The threads start with the first work.
 
@@ -28,7 +40,7 @@ class WorkerThreads:
         if not self._started:
             self._started = True
             for number in range(self._count):
-                threading.Thread(target=self._serve, name=f"{self._name}-{number}", daemon=True).start()
+                _Thread(target=self._serve, name=f"{self._name}-{number}", daemon=True).start()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._work.put((loop, future, work))

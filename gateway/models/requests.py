@@ -35,7 +35,7 @@ class GenerationRequest(BaseModel):
     negative_prompt: Annotated[str, Field(max_length=limits.MAX_PROMPT_CHARS, pattern=TEXT_PATTERN)] = Field(
         "",
         description="What the picture should not show. Refused for a model that knows none; without effect where "
-        "guidance_scale is at or below the model's `guidance.off_at`.",
+        "guidance_scale is at or below the model's `capabilities.guidance_off`.",
     )
     model: Annotated[str, Field(max_length=128)] | None = Field(
         None, description="A name from GET /v1/models; left out: the first of them."

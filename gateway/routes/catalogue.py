@@ -12,6 +12,7 @@ from gateway.model_states import ModelState
 from gateway.models import responses
 from gateway.operations import Answer, operation
 from gateway.ports import Model
+from schema import pb
 
 
 @operation(
@@ -25,13 +26,16 @@ from gateway.ports import Model
 )
 async def list_models(context: Context, _: web.Request, __: Caller) -> web.Response:
     """GET /v1/models."""
-    created_s = context.started_ms // 1000
-    data = [_shown(model, created_s, await context.model_states.of(name)) for name, model in context.models.items()]
+    created_s, told = context.started_ms // 1000, context.served.capabilities
+    data = [
+        _shown(model, told(name), created_s, await context.model_states.of(name))
+        for name, model in context.models.items()
+    ]
     return web.Response(body=to_json({"object": "list", "data": data}), content_type="application/json")
 
 
-def _shown(model: Model, created_s: int, now: ModelState) -> dict[str, Any]:
-    able = abilities.of(model)
+def _shown(model: Model, told: pb.ModelCapabilities | None, created_s: int, now: ModelState) -> dict[str, Any]:
+    able = abilities.of(model, told)
     most = {name: high for name, (_, high) in able.bounds.items()}
     least = {f"min_{name}": low for name, (low, _) in able.bounds.items()}
     return {

@@ -77,7 +77,7 @@ async def create(context: Context, request: web.Request, caller: Caller) -> web.
     wanted = body.validated(requests.GenerationRequest, sent)
     item = submissions.item(
         wanted,
-        submissions.spec(wanted, context.models, context.new_seed),
+        submissions.spec(wanted, context.models, context.new_seed, context.served.capabilities),
         generation_id=context.new_id(),
         tenant=caller.tenant,
         idempotency=submissions.idempotency(request.headers.get("Idempotency-Key"), sent),

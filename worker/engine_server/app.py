@@ -1,12 +1,9 @@
 """The composition root of the engine server: one in-process engine behind a Unix domain socket or HTTP."""
 
 import argparse
-import contextlib
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 
 import structlog
 
@@ -69,20 +66,9 @@ def serve_http(server: over_http.Server, host: str, port: int, flush: Callable[[
     """Until told to stop. Returns the exit code, unless the engine's thread would hold it up."""
     code = lifecycle.run(lambda shutdown: server.serve(host, port, shutdown.wait))
     if server.left_behind:
-        _leave(code, flush)
+        _log.warning("engine_server.thread_left_behind")
+        lifecycle.leave(code, flush)
     return code
-
-
-def _leave(code: int, flush: Callable[[], None]) -> NoReturn:
-    """Without the interpreter's own end: a thread that is inside a model's library then may abort the process, or hold
-    it up, and the exit code be lost.
-    """
-    _log.warning("engine_server.thread_left_behind")
-    with contextlib.suppress(OSError):  # a full disk behind a stream is no reason to stay
-        flush()
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code)
 
 
 def _serve_uds(engine: Engine, path: Path, parent: int) -> int:

@@ -150,6 +150,10 @@ class LatentEngine(NoProcess):
     def step(self, report: Report) -> Stepped:
         """One step of everybody who is not parked. Raises OutOfMemory, EngineLost, or what the model raises."""
         model = self._ready()
+        with model.signs.heard(lambda: report(Progress(steps={}))):
+            return self._step(model, report)
+
+    def _step(self, model: "LatentModel", report: Report) -> Stepped:
         evicted = self._drop()
         running = self._running()
         if not running:

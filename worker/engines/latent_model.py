@@ -17,6 +17,7 @@ from worker.engines.latent_memory import MemoryCurve
 from worker.engines.latent_schedule import Schedules
 from worker.engines.opening import STEP_LEVEL_CLASSES, open_pipeline
 from worker.engines.pixels import renderable
+from worker.engines.signs import Signs
 from worker.errors import LoadFailed
 
 
@@ -41,6 +42,7 @@ class LatentModel:
                 part.to(memory_format=torch.channels_last)
         self._decoder = StreamDecoder(decoder) if on_cuda else decoder
         self._pace = Pace() if on_cuda else None
+        self.signs = Signs((pipeline.text_encoder, pipeline.unet, pipeline.vae))
         self.memory = MemoryCurve(CudaProbe() if on_cuda else None)
 
     @property

@@ -33,6 +33,7 @@ from worker.engines.devices import Device, is_lost, is_out_of_memory
 from worker.engines.opening import open_pipeline, revision_of
 from worker.engines.pixels import cut, levels
 from worker.engines.schedulers import fresh_scheduler
+from worker.engines.signs import Signs, modules_of
 from worker.engines.unable import Bounds, NoParking, NoProcess
 from worker.errors import BadOutput, EngineError, EngineLost, Incapable, LoadFailed, OutOfMemory
 
@@ -83,6 +84,7 @@ class PipelineEngine(NoParking, NoProcess):
         self._wish = Device(name=device, dtype=dtype, threads=torch_threads)
         self._pipeline: Any = None
         self._asked: ModelFacts | None = None
+        self._signs: Signs | None = None
         self._members: dict[str, RenderJob] = {}
         self._evicted: set[str] = set()
         self._most = max_batch
@@ -118,7 +120,7 @@ class PipelineEngine(NoParking, NoProcess):
         if asked.problem:
             raise LoadFailed(f"{self._source}: {asked.problem}")
         self._learn(asked)
-        self._pipeline = pipeline
+        self._pipeline, self._signs = pipeline, Signs(modules_of(pipeline))
         self.facts = replace(
             self.facts,
             model_revision=revision_of(self._source, self._revision),
@@ -129,7 +131,7 @@ class PipelineEngine(NoParking, NoProcess):
 
     def unload(self) -> None:
         """Let the weights go."""
-        self._pipeline = None
+        self._pipeline = self._signs = None
         self.reset()
 
     def admit(self, jobs: Sequence[RenderJob]) -> None:
@@ -212,7 +214,9 @@ class PipelineEngine(NoParking, NoProcess):
         import torch  # noqa: PLC0415  (heavy)
 
         asked, pipeline = self._asked, self._pipeline
+        signs = self._signs
         assert asked is not None  # noqa: S101  (`load` has learned it)
+        assert signs is not None  # noqa: S101  (and made these)
         begun = False
 
         def look_up() -> None:
@@ -236,7 +240,7 @@ class PipelineEngine(NoParking, NoProcess):
         given = pipeline_call.arguments(asked, jobs, [torch.Generator("cpu").manual_seed(job.seed) for job in jobs])
         if asked.callback:
             given["callback_on_step_end"] = on_step_end
-        with self._own_scheduler(jobs[0].scheduler) as scheduler, pipeline_call.signs_of_life(pipeline, on_sign):
+        with self._own_scheduler(jobs[0].scheduler) as scheduler, signs.heard(on_sign):
             if scheduler is not None and not asked.callback:
                 pipeline_call.count_steps(scheduler, on_step)
             try:

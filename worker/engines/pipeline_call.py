@@ -1,21 +1,17 @@
-"""One call of a diffusers pipeline: its arguments from the jobs, signs of life while it runs, and what it refused.
+"""One call of a diffusers pipeline: its arguments from the jobs, what it did, and what it refused.
 
 Nothing is dropped in silence: what the pipeline has no parameter for was refused when it was loaded (`capabilities`),
 and what a job asks beyond the model's abilities raises Incapable here.
 """
 
 import functools
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from worker.engines.capabilities import ModelFacts
 from worker.engines.contract import Made, RenderJob
 from worker.engines.pixels import renderable
 from worker.errors import Incapable
-
-_SIGN_EVERY_S: Final = 0.25
 
 
 def require(facts: ModelFacts, job: RenderJob) -> None:
@@ -77,40 +73,6 @@ def refusal(error: Exception, jobs: Sequence[RenderJob]) -> Incapable:
     held = [each for job in jobs for each in (job.prompt, job.negative_prompt) if each]
     private = "prompt" in text or any(each in text or repr(each)[1:-1] in text for each in held)
     return Incapable("the pipeline refuses the request" + ("" if private or not text else f": {text}")[:160])
-
-
-@contextmanager
-def signs_of_life(pipeline: Any, on_sign: Callable[[], None]) -> Iterator[None]:
-    """Calls `on_sign` from within the pipeline's modules, a few times a second at most: also while texts are encoded,
-    within one slow step, and while pictures are decoded.
-    """
-    import torch  # noqa: PLC0415  (heavy)
-
-    last_s = time.perf_counter()
-
-    def hook(*_: Any) -> None:
-        nonlocal last_s
-        now_s = time.perf_counter()
-        if now_s - last_s >= _SIGN_EVERY_S:
-            last_s = now_s
-            on_sign()
-
-    with ExitStack() as stack:
-        for part in pipeline.components.values():
-            if isinstance(part, torch.nn.Module):
-                for module in _stations(part):
-                    stack.callback(module.register_forward_hook(hook).remove)
-        yield
-
-
-def _stations(part: Any) -> Iterator[Any]:
-    """The module itself and the members of its lists of blocks, however deep: one list within another as well."""
-    import torch  # noqa: PLC0415  (heavy)
-
-    yield part
-    for module in part.modules():
-        if isinstance(module, torch.nn.ModuleList):
-            yield from module
 
 
 def count_steps(scheduler: Any, on_step: Callable[[int], None]) -> None:

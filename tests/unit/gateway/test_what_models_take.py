@@ -9,7 +9,8 @@ import pytest
 import pytest_asyncio
 
 from gateway.models import responses
-from schema import schedulers
+from schema import pb, schedulers
+from tests.eventually import eventually
 from tests.unit.gateway.harness import BOUNDED, MODELS, PROMPT, Rig, rig
 
 JSON = {"Content-Type": "application/json"}
@@ -130,6 +131,92 @@ async def test_an_unknown_scheduler_is_refused_with_those_that_are_known(gateway
 async def test_a_server_that_takes_no_scheduler_is_given_none(gateway: Rig) -> None:
     problem = (await gateway.submit(model="elsewhere", scheduler="euler")).problem(422)
     assert "cannot be chosen" in problem["detail"]
+
+
+@pytest_asyncio.fixture
+async def told(tmp_path: Path) -> AsyncIterator[Rig]:
+    """Workers have told of `bounded` that it is distilled, of `small` that it has embedded guidance, of `other` cfg."""
+    able = {
+        "bounded": pb.ModelCapabilities(guidance="none", size_factor=16, schedulers=["flow_euler"], max_steps=8),
+        "small": pb.ModelCapabilities(guidance="embedded", schedulers=["flow_euler"], max_width=256),
+        "other": pb.ModelCapabilities(guidance="cfg", guidance_off=1.0, negative_prompt=True, schedulers=["ddim"]),
+    }
+    async with rig(tmp_path, models_text=MODELS + BOUNDED) as gateway:
+        gateway.core.models_reply = pb.ModelsReply(
+            models=[pb.ModelStatus(name=name, workers=1, capabilities=can) for name, can in able.items()]
+        )
+
+        async def heard() -> Any:
+            shown = (await gateway.call("GET", "/v1/models")).body["data"]
+            return all(model["schedulers"] == able[model["id"]].schedulers for model in shown if model["id"] in able)
+
+        await eventually(heard, 10, what="the gateway has heard of the models")
+        yield gateway
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("model", "fields", "said"),
+    [
+        ("bounded", {"negative_prompt": "grey"}, "not taken"),
+        ("bounded", {"guidance_scale": 1.75}, "no effect"),
+        ("bounded", {"scheduler": "euler"}, "flow_euler"),
+        ("bounded", {"num_inference_steps": 9}, "at most 8"),
+        ("small", {"negative_prompt": "grey"}, "not taken"),
+        ("small", {"width": 264}, "at most 256"),
+        ("other", {"scheduler": "flow_euler"}, "one of ddim "),
+    ],
+)
+async def test_what_the_model_cannot_do_is_refused_with_what_it_can(
+    told: Rig, model: str, fields: dict[str, Any], said: str
+) -> None:
+    answer = await told.call("POST", "/v1/generations", {"prompt": PROMPT, "model": model, **fields})
+    problem = answer.problem(422)
+    assert [error["field"] for error in problem["errors"]] == list(fields)
+    assert said in problem["detail"]
+    assert not told.core.stored
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("model", "fields"),
+    [
+        ("bounded", {}),
+        ("bounded", {"guidance_scale": 1, "scheduler": "flow_euler", "num_inference_steps": 8, "negative_prompt": ""}),
+        ("bounded", {"guidance_scale": 1.5}),
+        ("small", {"guidance_scale": 30}),
+        ("other", {"negative_prompt": "grey", "guidance_scale": 1, "scheduler": "ddim"}),
+        ("elsewhere", {"negative_prompt": "grey", "guidance_scale": 9}),
+    ],
+)
+async def test_what_it_can_or_what_nobody_knows_is_accepted(told: Rig, model: str, fields: dict[str, Any]) -> None:
+    answer = await told.call("POST", "/v1/generations", {"prompt": PROMPT, "model": model, **fields})
+    assert answer.status == 202, answer.raw
+
+
+@pytest.mark.asyncio
+async def test_what_workers_told_is_listed_and_outlives_their_silence(told: Rig) -> None:
+    async def shown() -> dict[str, responses.Model]:
+        body = (await told.call("GET", "/v1/models")).body
+        return {model.id: model for model in responses.ModelList.model_validate(body).data}
+
+    before = await shown()
+    assert (before["bounded"].limits.num_inference_steps, before["small"].limits.width) == (8, 256)
+    assert (before["bounded"].schedulers, before["other"].schedulers) == (["flow_euler"], ["ddim"])
+    can = {name: model.capabilities for name, model in before.items()}
+    assert can["elsewhere"] is None
+    assert can["other"] is not None
+    assert (can["other"].guidance, can["other"].guidance_off, can["other"].negative_prompt) == ("cfg", 1.0, True)
+    asked = told.core.models_asked
+    told.core.models_reply = pb.ModelsReply()
+
+    async def asked_again() -> Any:
+        return told.core.models_asked > asked + 2
+
+    await eventually(asked_again, 15, what="core has been asked since")
+    assert {name: (model.limits, model.schedulers) for name, model in (await shown()).items()} == {
+        name: (model.limits, model.schedulers) for name, model in before.items()
+    }
 
 
 @pytest.mark.asyncio
