@@ -22,6 +22,8 @@ from worker.config import WorkerSettings
 from worker.core_client import CoreClient
 from worker.engines.build import build
 from worker.engines.contract import Engine
+from worker.engines.model_folder import examine
+from worker.errors import LoadFailed
 from worker.load_marks import LoadMarks
 from worker.model_files import ModelFiles
 from worker.ports import JobQueue, ObjectStore, Reply, ReplyQueue, StillWanted, Threads
@@ -100,10 +102,22 @@ async def open_ports(settings: WorkerSettings, stack: AsyncExitStack) -> Ports:
         model_files=ModelFiles(
             {entry.name: _sources(entry) for entry in entries},
             files_thread,
-            problems={entry.name: partial(models.problem_of_source, entry) for entry in entries},
+            problems={entry.name: partial(problem_of, entry) for entry in entries},
         ),
         load_marks=marks,
     )
+
+
+def problem_of(entry: models.ModelEntry) -> str:
+    """What is plainly wrong with the model's files: found without its library, and before another one makes room."""
+    problem = models.problem_of_source(entry)
+    if problem or entry.in_process not in {"pipeline", "latent"} or not Path(entry.source).is_dir():
+        return problem
+    try:
+        examine(Path(entry.source))
+    except LoadFailed as error:
+        return str(error)
+    return ""
 
 
 def _sources(entry: models.ModelEntry) -> tuple[Path, ...]:

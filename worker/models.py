@@ -137,9 +137,12 @@ class Models:
         self._ledger.idle_ended(began, existed_since_s=wanted_since_s)
         self._loading = engine
         try:
-            await self._make_room(engine)
-            begun_s = self._clock()
-            trouble = await self._watched(lambda: self._attempt(engine))
+            begun_s = began
+            trouble = await self._watched(lambda: self._checked(engine))
+            if trouble is None:
+                await self._make_room(engine)
+                begun_s = self._clock()
+                trouble = await self._watched(lambda: self._attempt(engine))
         finally:
             self._loading = None
             self._waits.loading_until_s = ended = self._clock()
@@ -176,7 +179,8 @@ class Models:
         """The model that is to be loaded though no image asks for it: the default one, if it could not be at first."""
         fault = self._faults.get(self._name(self.default))
         due = self._preloads and fault is not None and self._clock() >= fault.until_s
-        return self.default if due else None
+        # Others that are loaded would have to make room, with no image that asks for it.
+        return self.default if due and not any(each.loaded for each in self._engines.values()) else None
 
     async def watch(self) -> None:
         """For ever: a model whose files have changed, and have stopped changing, is tried again."""
@@ -261,14 +265,20 @@ class Models:
         finally:
             self._pulse.fail()
 
+    def _checked(self, engine: Engine) -> Trouble | None:
+        """On the GPU thread. What is plainly wrong with the files shows before another model makes room for it."""
+        try:
+            problem = self._files.problem(self._name(engine))
+        except Exception as error:  # noqa: BLE001  (whatever the files of a model make a reader raise)
+            return trouble_of(error)
+        return trouble_of(LoadFailed(problem)) if problem else None
+
     def _attempt(self, engine: Engine) -> Trouble | None:
         """On the GPU thread. What a library raises, which may be anything, breaks this one model. Raises EngineLost."""
         model = self._name(engine)
         self._marks.begin(model)
         trouble: Trouble | None = None
         try:
-            if problem := self._files.problem(model):
-                raise LoadFailed(problem)
             engine.load()
         except EngineLost:
             raise

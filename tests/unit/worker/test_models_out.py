@@ -71,12 +71,13 @@ class Files:
 
     def __init__(self) -> None:
         self.now = "a"
+        self.wrong = ""
 
     async def stamp(self, model: str, /) -> str:
         return self.now
 
     def problem(self, model: str, /) -> str:
-        return ""
+        return self.wrong if model == OTHER else ""
 
 
 class Marks:
@@ -306,3 +307,19 @@ async def test_a_load_is_marked_while_it_lasts() -> None:
         go_on.set()
         await eventually(lambda: made.rendered() == ["gx"])
     assert (seen, marks.open) == ([[OTHER]], [])
+
+
+async def test_what_is_plainly_wrong_with_its_files_costs_no_other_model_its_place() -> None:
+    other = Breakable()
+    made, files = rig(other, models_loaded=1), Files()
+    made.rebuild(model_files=files)
+    files.wrong = "unet/config.json is missing"
+    async with running(made), asyncio.TaskGroup() as group:
+        sending = group.create_task(send_again(made))
+        await made.send(job(1))
+        await eventually(lambda: made.rendered() == ["g1"])
+        await made.send(job("x", model=OTHER))
+        await eventually(lambda: made.failed().get("gx") == F.MODEL_BROKEN, 30)
+        assert made.of(fast.ImageAttemptFailed)[-1].detail == files.wrong
+        assert (made.engine.loaded, other.loads) == (True, 0)
+        sending.cancel()
