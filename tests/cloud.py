@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 JOBS, REPLIES, DEAD = "darkroom-jobs", "darkroom-replies", "darkroom-dead"
 TEMP, PUBLIC = "darkroom-temp", "darkroom-public"
-LOG_NOTE = "_darkroom/darkroom-jobs/log.json"
+LOG_NOTES = "_darkroom/"
 
 
 class Cloud:

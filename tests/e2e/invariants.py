@@ -16,7 +16,7 @@ from pysqlite3 import dbapi2 as sqlite
 from core import codec
 from core import events as e
 from tests.api import ENDED, Body
-from tests.cloud import JOBS, LOG_NOTE, PUBLIC, REPLIES
+from tests.cloud import JOBS, LOG_NOTES, PUBLIC, REPLIES
 from tests.eventually import until
 from tests.stack import Stack
 from worker.engines.emulated import read_emulated
@@ -99,11 +99,11 @@ def check_log(stack: Stack, lines: list[Line]) -> None:
 
 
 def check_public_bucket(stack: Stack, lines: list[Line]) -> None:
-    """Every published key is there; what is there beside them, save the log's note, was never promised to anybody:
+    """Every published key is there; what is there beside them, save the notes of logs, was never promised to anybody:
     there is none.
     """
     published = {line.event.public_key for line in lines if isinstance(line.event, e.ImagePublished)}
-    found = stack.cloud.objects(PUBLIC) - {LOG_NOTE}
+    found = {key for key in stack.cloud.objects(PUBLIC) if not key.startswith(LOG_NOTES)}
     assert published <= found, f"published and not there: {sorted(published - found)[:3]}"
     assert found <= published, f"there and not published: {sorted(found - published)[:3]}"
 
