@@ -26,7 +26,7 @@ from core.runway import Pace, Policy, Runway
 from core.schedule import Backlog, Pending, Ref
 from core.state import Generation, Image, Phase
 from core.writer import Writer
-from infra.retry import Permanent, Retryable, backoff_s, retry
+from infra.retry import Missing, Permanent, Retryable, backoff_s, retry
 
 _log = structlog.get_logger()
 BATCH = 10
@@ -155,9 +155,10 @@ class Dispatcher:
             except Retryable as error:
                 self.trouble = f"jobs queue: {error}"
                 _log.warning("dispatch.unreachable", reason=str(error))
+                if isinstance(error, Missing):
+                    await self._try_heal()
                 await asyncio.sleep(backoff_s(failures, first_s=0.2, cap_s=5.0, draw=self._draw()))
                 failures += 1
-                await self._try_heal()
                 continue
             failures, self.trouble = 0, ""
             if not more:
@@ -252,7 +253,7 @@ class Dispatcher:
             raise
         except (Retryable, Permanent) as error:
             self._put_back(batch)
-            return Retryable(str(error))
+            return error if isinstance(error, Retryable) else Retryable(str(error))
         await self._failpoints.reach("core.after_send")
         sent = [job for job, taken in zip(batch, accepted, strict=True) if taken]
         if not self._runway:
@@ -309,11 +310,14 @@ class Dispatcher:
             self._ready(state, image)
 
     def _pause_ms(self, state: Generation, image: Image) -> int:
-        """How long an image that could go out waits, because workers refused it or cannot use its model; 0: not."""
+        """How long an image that could go out waits: workers refused it or cannot use its model, or its object was
+        lost, and what lost it may last; 0: not.
+        """
         patience = self._policy.patience
         return max(
             patience.after_refusal_ms(image.refusals) if image.refusals else 0,
             patience.after_pass_ms(image.passes) if image.passes else 0,
+            patience.after_refusal_ms(len(image.lost)) if image.lost else 0,
             _AWAY_MS if self._away(state.spec.model) else 0,
         )
 

@@ -130,6 +130,7 @@ class Core:
             lost_drafts=self._lost_drafts,
             lost_copies=self._lost_copies,
             failpoints=ports.failpoints,
+            heal=self._surroundings.heal,
             draw=ports.draw,
             metrics=self.metrics,
         )

@@ -26,7 +26,7 @@ from core.progress import Progress, Workers
 from core.runway import Patience
 from core.state import Generation
 from core.writer import Writer
-from infra.retry import Permanent, Retryable, backoff_s
+from infra.retry import Missing, Permanent, Retryable, backoff_s
 from schema import fast, messages
 
 _log = structlog.get_logger()
@@ -103,9 +103,10 @@ class Replies:
                 recorded = not isinstance(error, _NotRecorded)
                 self.trouble = f"replies queue: {error}" if recorded else ""
                 _log.warning("replies.unreachable" if recorded else "replies.not_recorded", reason=str(error))
+                if isinstance(error, Missing):
+                    await self._try_heal()
                 await asyncio.sleep(backoff_s(failures, first_s=0.2, cap_s=5.0, draw=self._draw()))
                 failures += 1
-                await self._try_heal()
 
     async def _try_heal(self) -> None:
         try:

@@ -35,7 +35,9 @@ class Patience:
         return int((2 * self.visibility_s + min(2 * work_s * batch_size, self.cap_s)) * 1000)
 
     def after_refusal_ms(self, refusals: int) -> int:
-        """Until an image that a worker does not serve is sent again: a rolling change of models takes its time."""
+        """Until an image is sent again that a worker does not serve, or whose object was lost: a rolling change of
+        models, or trouble with a store, takes its time.
+        """
         return int(self.visibility_s / 4 * 4.0 ** (refusals - 1) * 1000)
 
     def after_pass_ms(self, passes: int) -> int:

@@ -20,7 +20,7 @@ from core.draft import Order, Result
 from core.metrics import Metrics
 from core.ports import Failpoints
 from core.writer import Writer
-from infra.retry import Permanent, Retryable, backoff_s
+from infra.retry import Missing, Permanent, Retryable, backoff_s
 from schema import fast
 
 _log = structlog.get_logger()
@@ -67,9 +67,10 @@ class Undelivered:
             except (Retryable, Permanent) as error:
                 self._metrics.dead_letter_looks.labels("failed").inc()
                 _log.warning("dead_letters.delayed", reason=str(error))
+                if isinstance(error, Missing):
+                    await self._try_heal()
                 await asyncio.sleep(backoff_s(failures, first_s=1.0, cap_s=_LONGEST_REST_S, draw=self._draw()))
                 failures += 1
-                await self._try_heal()
                 continue
             self._metrics.dead_letter_looks.labels("done").inc()
             failures = 0

@@ -4,9 +4,10 @@ Errors::
 
     Exception
     ├── Retryable   unreachable, throttled, answered 5xx, timed out, not there yet: the same call may succeed later
+    │   └── Missing the queue or bucket itself does not exist: the same call may succeed once it is made
     └── Permanent   refused for a reason that time does not change
 
-Anybody may import this module; adapters translate their library's errors into these two.
+Anybody may import this module; adapters translate their library's errors into these.
 """
 
 import asyncio
@@ -20,8 +21,17 @@ class Retryable(Exception):
     """The same call may succeed later. The text names no host, key or content."""
 
 
+class Missing(Retryable):
+    """The queue or bucket itself does not exist; what makes it mends the call."""
+
+
 class Permanent(Exception):
     """The same call will fail again."""
+
+
+def cause(error: BaseException) -> str:
+    """Why a call failed, for logs and readiness: the service's name for it where it gave one, such as ExpiredToken."""
+    return str(error) or type(error).__name__
 
 
 def backoff_s(attempt: int, *, first_s: float, cap_s: float, draw: float) -> float:

@@ -168,7 +168,7 @@ class FakeBucket:
 
     async def get(self, key: str) -> bytes | None:
         await self._arrive()
-        return self.objects[key][0] if key in self.objects else None
+        return self.objects[key][0] if self.sees(key) else None
 
     async def read(self, key: str, *, first: int, last: int, tag: str = "") -> StoredPiece | None:
         await self._arrive()
@@ -184,17 +184,21 @@ class FakeBucket:
 
     async def head(self, key: str) -> StoredObject | None:
         await self._arrive()
-        return self.objects[key][1] if key in self.objects else None
+        return self.objects[key][1] if self.sees(key) else None
 
     async def copy_from(self, source: "FakeBucket", source_key: str, key: str, *, content_type: str) -> bool:
         await self._arrive()
         await source._arrive()
-        if source_key not in source.objects:
+        if not source.sees(source_key):
             return False
         data, stored = source.objects[source_key]
         copy = StoredObject(key=key, size_bytes=len(data), sha256=stored.sha256, content_type=content_type)
         self.objects[key] = (data, copy)
         return True
+
+    def sees(self, key: str) -> bool:
+        """Whether the object is there, as far as this store can tell now."""
+        return key in self.objects
 
     async def delete(self, keys: Sequence[str]) -> None:
         await self._arrive()

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from infra.retry import Retryable
+from infra.retry import Missing
 from infra.sqs import Received
 from tests.simulation import poison
 from tests.simulation.net import Net
@@ -124,7 +124,7 @@ class SimQueue:
 
     def _require(self) -> None:
         if not self.exists:
-            raise Retryable(f"{self.name}: no such queue")
+            raise Missing(f"{self.name}: no such queue")
 
     def _accept(self, parts: Sequence[tuple[bytes, dict[str, str]]], sender: str) -> list[bool]:
         self._require()
@@ -177,7 +177,7 @@ class SimQueue:
     def _begin(self, poll: _Poll) -> None:
         refused = self._net.refused(self.name, "receive")
         if refused is None and not self.exists:
-            refused = Retryable(f"{self.name}: no such queue")
+            refused = Missing(f"{self.name}: no such queue")
         if refused is not None:
             self._net.reply(self.name, "receive", poll.answer, refused)
             return

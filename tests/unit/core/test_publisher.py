@@ -1,6 +1,8 @@
 """From decision to public picture, with a crash between any two steps, and with objects lost."""
 
+import asyncio
 import hashlib
+from dataclasses import dataclass, field
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
@@ -10,12 +12,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from core import publisher
 from core.parts import Core
 from core.state import Ending
-from infra.retry import Retryable
+from infra.retry import Missing, Permanent, Retryable
 from schema import fast, pb
 from tests import virtual_time
 from tests.eventually import eventually
 from tests.fakes import FakeBucket
-from tests.unit.core.rig import VISIBILITY_S, Worker, World, rendered, working
+from tests.unit.core.rig import VISIBILITY_S, Worker, World, item, rendered, working
 from tests.unit.core.test_replies import DATA, ending, one_dispatched, put, say
 
 
@@ -76,7 +78,9 @@ def test_a_lost_object_revokes_the_decision_and_the_image_is_rendered_again(faul
                 digest = hashlib.sha256(data).digest()
                 await world.temp.put(reply.temp_key, data, content_type="image/png", sha256=digest)
             await say(world, reply)
-            await eventually(lambda: world.types("g").count("image.dispatched") == 2)
+            if fault != "gone":  # what is wrong stays wrong: there is nothing to wait for
+                await eventually(lambda: "image.attempt_failed" in world.types("g"), 1)
+            await eventually(lambda: world.types("g").count("image.dispatched") == 2, 30)
             async with working(Worker(world)):
                 await eventually(lambda: ending(core) is Ending.SUCCEEDED)
             assert not any(key.startswith(reply.sha256.hex()) for key in world.public.objects)
@@ -89,13 +93,133 @@ def test_the_third_loss_fails_the_image() -> None:
     async def main() -> None:
         world = World()
         async with world.core() as core, working(Worker(world, upload=False)):
-            from tests.unit.core.rig import item
-
             await core.service.submit([item("g")])
-            await eventually(lambda: ending(core) is Ending.FAILED, 60)
+            begun = asyncio.get_running_loop().time()
+            await eventually(lambda: ending(core) is Ending.FAILED, 120)
+            waited = asyncio.get_running_loop().time() - begun
+            assert waited > 3 * (1 + 2 + 4 + 8) + VISIBILITY_S / 4 + VISIBILITY_S, "trouble may last"
             shown = await core.service.get("ann", "g")
             assert int(shown.images[0].failure) == pb.AttemptFailure.OBJECT_LOST
             assert world.types("g").count("image.rendered") == 3
+
+    virtual_time.run(main())
+
+
+@dataclass(slots=True, kw_only=True)
+class Late(FakeBucket):
+    """Shows an object only `late_s` after it was stored. `forbids`: says 403 where others say 404."""
+
+    late_s: float = 10.0
+    forbids: bool = False
+    stored_at: dict[str, float] = field(default_factory=dict)
+
+    async def put(self, key: str, data: bytes, *, content_type: str, sha256: bytes) -> None:
+        self.stored_at[key] = asyncio.get_running_loop().time()
+        await FakeBucket.put(self, key, data, content_type=content_type, sha256=sha256)
+
+    def sees(self, key: str) -> bool:
+        seen = key in self.objects and asyncio.get_running_loop().time() >= self.stored_at[key] + self.late_s
+        if self.forbids and not seen:
+            raise Permanent("head: 403")
+        return seen
+
+
+def test_objects_that_show_themselves_late_cost_no_rendering() -> None:
+    async def main() -> None:
+        world = World(temp=Late(name="temp"))
+        async with world.core() as core, working(worker := Worker(world)):
+            await core.service.submit([item("g", n=10)])
+            await eventually(lambda: ending(core) is Ending.SUCCEEDED, 40)
+            assert len(worker.seen) == 10
+            assert "image.attempt_failed" not in world.types("g")
+            assert not core.reasons()
+
+    virtual_time.run(main())
+
+
+def test_pictures_that_are_waited_for_hold_up_no_other() -> None:
+    """There are many more of them than publishers."""
+
+    async def main() -> None:
+        late = Late(name="temp")
+        world = World(temp=late)
+        async with world.core() as core, working(Worker(world)):
+            await core.service.submit([item(f"late{number}", n=10) for number in range(6)])
+            await eventually(lambda: len(late.objects) == 60)
+            late.late_s = 0.0
+            begun = asyncio.get_running_loop().time()
+            for key in late.stored_at:
+                late.stored_at[key] += 10.0
+            await core.service.submit([item("g")])
+            await eventually(lambda: ending(core) is Ending.SUCCEEDED, 3)
+            assert asyncio.get_running_loop().time() - begun < 3
+            assert ending(core, "late0") is Ending.OPEN
+            await eventually(lambda: all(ending(core, f"late{n}") is Ending.SUCCEEDED for n in range(6)), 40)
+
+    virtual_time.run(main())
+
+
+def test_a_copy_that_does_not_find_its_source_is_waited_for_too() -> None:
+    until_s = 0.0
+
+    class Blind(FakeBucket):
+        async def copy_from(self, source: FakeBucket, source_key: str, key: str, *, content_type: str) -> bool:
+            if asyncio.get_running_loop().time() < until_s:
+                return False
+            return await FakeBucket.copy_from(self, source, source_key, key, content_type=content_type)
+
+    async def main() -> None:
+        nonlocal until_s
+        until_s = asyncio.get_running_loop().time() + 10
+        world = World(public=Blind(name="public"))
+        async with world.core() as core:
+            await decided(world, core)
+            await eventually(lambda: ending(core) is Ending.SUCCEEDED, 30)
+            assert "image.attempt_failed" not in world.types("g")
+
+    virtual_time.run(main())
+
+
+def test_a_store_that_says_403_for_404_is_believed_once_it_has_shown_another_object() -> None:
+    async def main() -> None:
+        late = Late(name="temp", late_s=0.0, forbids=True)
+        world = World(temp=late)
+        async with world.core() as core:
+            [job, other] = await one_dispatched(world, core, n=2)
+            await say(world, rendered(job, "att_1", DATA))  # was never stored
+            await eventually(lambda: any("403" in reason for reason in core.reasons()))
+            await asyncio.sleep(60)
+            assert "image.attempt_failed" not in world.types("g"), "it may be the right to read that is missing"
+            await say(world, await put(world, rendered(other, "att_2", DATA)))
+            await eventually(lambda: "image.attempt_failed" in world.types("g"), 40)
+            async with working(Worker(world)):
+                await eventually(lambda: ending(core) is Ending.SUCCEEDED, 40)
+
+    virtual_time.run(main())
+
+
+def test_a_bucket_that_is_gone_is_made_again() -> None:
+    """HEAD says 404 for its objects, as for missing ones; GET and copies tell."""
+    world = World()
+
+    class Removed(FakeBucket):
+        async def get(self, key: str) -> bytes | None:
+            if not made():
+                raise Missing("get temp: NoSuchBucket")
+            return await FakeBucket.get(self, key)
+
+    async def main() -> None:
+        nonlocal world
+        world = World(temp=Removed(name="temp"))
+        async with world.core() as core:
+            [job] = await one_dispatched(world, core)
+            world.made = 0
+            await say(world, rendered(job, "att_1", DATA))
+            await eventually(lambda: world.made == 1, 30)
+            await eventually(lambda: world.types("g").count("image.dispatched") == 2, 30)
+
+    def made() -> bool:
+        return world.made > 0
 
     virtual_time.run(main())
 
