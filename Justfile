@@ -54,7 +54,7 @@ _proto-into FOLDER:
     mkdir -p "$1/darkroom"
     PATH="$PWD/.venv/bin:$PATH" {{ python }} -m grpc_tools.protoc -I schema --python_betterproto_out="$1" {{ proto_sources }}
 
-# A benchmark by its name (submit, log, worker, batching, transports, gpu): just bench worker --quick; the last line is JSON
+# A benchmark by its name (submit, log, worker, batching, calls, transports, gpu): just bench worker --quick; the last line is JSON
 bench NAME *ARGS: (venv "dev")
     {{ python }} -m loadtests.bench "$@"
 

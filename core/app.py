@@ -33,6 +33,7 @@ from infra.failpoints import Failpoints
 from infra.lifecycle import ConfigError, Shutdown
 from infra.loops import Loops
 from infra.s3 import S3Bucket, StoredObject
+from infra.skew import Skew
 from schema import limits
 
 _log = structlog.get_logger()
@@ -107,7 +108,8 @@ class Starting:
         self.metrics = Metrics()
         self.tell: Callable[[], Sequence[str]] = lambda: ["core: starting"]
         host, port = settings.core_admin_host, settings.core_admin_port
-        self.admin = AdminServer(host, port, self.metrics.registry, self._reasons)
+        self.skew = Skew(settings.max_clock_skew_s)
+        self.admin = AdminServer(host, port, self.metrics.registry, self._reasons, skew=self.skew)
         self._stack = stack
         self._shown = False
 
@@ -181,7 +183,7 @@ async def open_ports(settings: CoreSettings, stack: AsyncExitStack, starting: St
     """
     failpoints = Failpoints.from_env(settings.failpoints)
     connections = settings.core_reply_consumers + settings.core_publishers + 20
-    clients = await stack.enter_async_context(aws.clients(max_connections=connections))
+    clients = await stack.enter_async_context(aws.clients(max_connections=connections, skew=starting.skew))
     jobs = sqs.SqsQueue(clients.sqs, settings.jobs_queue)
     replies = sqs.SqsQueue(clients.sqs, settings.replies_queue)
     dead = sqs.SqsQueue(clients.sqs, settings.dead_queue)

@@ -45,10 +45,12 @@ from infra.lifecycle import ConfigError, Shutdown
 from infra.loops import Loops
 from infra.s3 import S3Bucket
 from infra.settings import is_loopback, variable
+from infra.skew import Skew
 from schema import limits
 
 _log = structlog.get_logger()
 _KEYS_EVERY_S = 1.0
+_NOBODYS_KEY = "none"
 _WAIT_CHANNELS = 4
 _random = secrets.SystemRandom()
 
@@ -89,9 +91,15 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown, overrides: Overri
 
         def readiness() -> Sequence[str]:
             stopping = "stopping" if shutdown.draining.is_set() else ""
-            return [reason for reason in (stopping, core.problem, keys.problem, link_secrets.problem) if reason]
+            return [
+                reason
+                for reason in (stopping, core.problem, keys.problem, link_secrets.problem, *skew.reasons())
+                if reason
+            ]
 
-        pictures = _pictures(settings, use, metrics, link_secrets, await _store(settings, use, stack))
+        skew = Skew(settings.max_clock_skew_s)
+        store = await _store(settings, use, skew, stack)
+        pictures = _pictures(settings, use, metrics, link_secrets, store)
         context = _context(settings, shutdown, use, metrics, keys, core, pictures, served, readiness)
         loops = await stack.enter_async_context(Loops())
         for number in range(SENDERS):
@@ -100,7 +108,11 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown, overrides: Overri
         loops.run("gateway.watch_models", context.served.watch)
         loops.run("gateway.watch_keys", lambda: _watch_keys(keys))
         loops.run("gateway.watch_link_secrets", lambda: _watch_link_secrets(link_secrets, use.now_ms))
-        admin = AdminServer(settings.gateway_admin_host, settings.gateway_admin_port, metrics.registry, readiness)
+        if isinstance(store, S3Bucket):  # redirects are signed here, and judged by the store's clock
+            loops.run("gateway.watch_clock", lambda: skew.watch(lambda: store.head(_NOBODYS_KEY)))
+        admin = AdminServer(
+            settings.gateway_admin_host, settings.gateway_admin_port, metrics.registry, readiness, skew=skew
+        )
         try:
             async with admin, _listener(settings, context) as listener:
                 _log.info("gateway.listening", host=settings.gateway_host, port=listener.port, admin_port=admin.port)
@@ -244,10 +256,11 @@ def _pictures(
     )
 
 
-async def _store(settings: GatewaySettings, use: Overrides, stack: AsyncExitStack) -> PictureStore:
+async def _store(settings: GatewaySettings, use: Overrides, skew: Skew, stack: AsyncExitStack) -> PictureStore:
     if use.store is not None:
         return use.store
-    clients = await stack.enter_async_context(aws.clients(link_endpoint_url=settings.gateway_link_endpoint_url))
+    opened = aws.clients(link_endpoint_url=settings.gateway_link_endpoint_url, skew=skew)
+    clients = await stack.enter_async_context(opened)
     return S3Bucket(clients.s3, settings.public_bucket, links=clients.links)
 
 

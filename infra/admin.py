@@ -12,10 +12,14 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from infra.lifecycle import ConfigError
+from infra.skew import Skew
 
 
 class AdminServer:
-    """An async context manager; `readiness` names what is missing, empty for nothing, `notes` what else is amiss."""
+    """An async context manager; `readiness` names what is missing, empty for nothing, `notes` what else is amiss.
+
+    With `skew` a wrong clock makes the process not ready either.
+    """
 
     def __init__(
         self,
@@ -25,11 +29,15 @@ class AdminServer:
         readiness: Callable[[], Sequence[str]],
         *,
         notes: Callable[[], Sequence[str]] = tuple,
+        skew: Skew | None = None,
     ) -> None:
         self._host, self._port = host, port
         self._registry = registry
         self._readiness = readiness
         self._notes = notes
+        self._skew = skew
+        if skew is not None:
+            skew.register(registry)
         self._runner: web.AppRunner | None = None
 
     @property
@@ -71,7 +79,8 @@ class AdminServer:
         return web.json_response({"status": "ok"})
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        reasons = list(self._readiness())
+        clock = self._skew.reasons() if self._skew is not None else []
+        reasons = list(dict.fromkeys([*self._readiness(), *clock]))
         body: dict[str, object] = {"status": "not ready", "reasons": reasons} if reasons else {"status": "ready"}
         if notes := list(self._notes()):
             body["notes"] = notes

@@ -2,9 +2,13 @@
 
 Everything is configured by the standard `AWS_*` variables, which botocore reads itself: endpoint, region,
 credentials. No botocore or aiohttp error leaves `infra`: callers see Retryable and Permanent only.
+
+Every request that goes out, those that botocore repeats by itself included, passes `Pace`, and every answer's date
+goes to `Skew`: both hang on botocore's events, so that no adapter can forget them.
 """
 
 import os
+import random
 from asyncio import timeout
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -25,13 +29,16 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from infra.lifecycle import ConfigError
-from infra.retry import Permanent, Retryable
+from infra.pace import Pace
+from infra.retry import Missing, Permanent, Retryable
+from infra.skew import Skew
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3.client import S3Client
     from types_aiobotocore_sqs.client import SQSClient
 
 CALL_DEADLINE_S = 30.0
+_REFUSED = frozenset({401, 403, 429})
 _MISCONFIGURED = (NoCredentialsError, PartialCredentialsError, NoRegionError)
 # What becomes of an answer that is none, such as a proxy's page or half an XML document: a ResponseParserError, or
 # whatever botocore or the reader of the answer meets in it.
@@ -43,9 +50,10 @@ _RETRYABLE_CODES = frozenset(
         *("Throttling", "ThrottlingException", "RequestThrottled", "TooManyRequestsException", "SlowDown"),
         *("InternalError", "InternalFailure", "ServiceUnavailable", "RequestTimeout", "OperationAborted"),
         *("RequestExpired", "RequestTimeTooSkewed", "OverLimit", "PreconditionFailed"),
-        *("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "NoSuchBucket"),
     }
 )
+MISSING_QUEUE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
+_MISSING_CODES = frozenset({*MISSING_QUEUE, "NoSuchBucket"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,14 +66,17 @@ class Clients:
 
 
 @asynccontextmanager
-async def clients(*, max_connections: int = 50, link_endpoint_url: str = "") -> AsyncIterator[Clients]:
+async def clients(
+    *, max_connections: int = 50, link_endpoint_url: str = "", skew: Skew | None = None
+) -> AsyncIterator[Clients]:
     """The clients, closed at exit. Connects to nothing. Raises ConfigError for an `AWS_*` variable missing or wrong.
 
-    `max_connections`, per client, must cover the long polls and the uploads that run at once.
+    `max_connections`, per client, must cover the long polls and the uploads that run at once. `skew` is told the date
+    of every answer.
     """
     async with AsyncExitStack() as stack:
         try:
-            opened = await _open(stack, max_connections, link_endpoint_url)
+            opened = await _open(stack, max_connections, link_endpoint_url, skew)
         except _MISCONFIGURED as error:
             raise ConfigError(f"{error} Set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_DEFAULT_REGION") from None
         except (BotoCoreError, ValueError) as error:  # a profile, region or endpoint that is none
@@ -73,18 +84,51 @@ async def clients(*, max_connections: int = 50, link_endpoint_url: str = "") -> 
         yield opened
 
 
-async def _open(stack: AsyncExitStack, max_connections: int, link_endpoint_url: str) -> Clients:
+async def _open(stack: AsyncExitStack, max_connections: int, link_endpoint_url: str, skew: Skew | None) -> Clients:
     session = get_session()
     if await session.get_credentials() is None:
         raise NoCredentialsError
     sqs = await stack.enter_async_context(session.create_client("sqs", config=_config(max_connections)))
     s3 = await stack.enter_async_context(session.create_client("s3", config=_config(max_connections)))
+    for watched in (sqs, s3):
+        _watch(watched, Pace(random.random), skew)
     links = s3
     if link_endpoint_url:
         config = _config(1, path_style=True)
         client = session.create_client("s3", endpoint_url=link_endpoint_url, config=config)
         links = await stack.enter_async_context(client)
     return Clients(sqs=sqs, s3=s3, links=links)
+
+
+def _watch(client: Any, pace: Pace, skew: Skew | None) -> None:
+    service = client.meta.service_model.service_id.hyphenize()
+
+    async def before_send(**_: Any) -> None:
+        await pace.turn()
+
+    def received(response_dict: Any, parsed_response: Any, **_: Any) -> None:
+        headers = (response_dict or {}).get("headers") or {}
+        if skew is not None:
+            skew.answered(str(headers.get("date", "")))
+        if parsed_response is None or _is_fruitless(response_dict.get("status_code", 0), parsed_response, headers):
+            pace.failed()
+        else:
+            pace.worked()
+
+    client.meta.events.register(f"before-send.{service}", before_send)
+    client.meta.events.register(f"response-received.{service}", received)
+
+
+def _is_fruitless(http_status: int, parsed: Any, headers: Any) -> bool:
+    """Whether the service has done nothing for anybody with this: it is away, in trouble, or closed to us."""
+    name = parsed.get("Error", {}).get("Code", "")
+    page = str(headers.get("content-type", "")).startswith("text/html")
+    return (
+        page
+        or http_status >= 500
+        or http_status in _REFUSED
+        or name in (_RETRYABLE_CODES | _MISSING_CODES) - {"PreconditionFailed"}
+    )
 
 
 def _config(max_connections: int, *, path_style: bool | None = None) -> AioConfig:
@@ -117,8 +161,7 @@ def translated(action: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        kind = Retryable if is_retryable(error) else Permanent
-        raise kind(f"{action}: {code(error)}") from error
+        raise _kind(error)(f"{action}: {code(error)}") from error
     except (ParamValidationError, *_MISCONFIGURED) as error:
         raise Permanent(f"{action}: {type(error).__name__}") from error
     except (BotoCoreError, aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -142,6 +185,12 @@ def code(error: ClientError) -> str:
 def status(error: ClientError) -> int:
     """The HTTP status of the answer; 200 for a copy that failed inside a 200."""
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _kind(error: ClientError) -> type[Retryable | Permanent]:
+    if code(error) in _MISSING_CODES:
+        return Missing
+    return Retryable if is_retryable(error) else Permanent
 
 
 def is_retryable(error: ClientError) -> bool:

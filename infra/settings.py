@@ -37,6 +37,11 @@ class Settings(BaseSettings):
     models_file: Path = Field(SHIPPED_MODELS_FILE, description="TOML file of the models that are served")
     visibility_s: int = Field(60, ge=1, le=43_200, description="Seconds a received job stays hidden from other workers")
     drain_s: float = Field(20.0, ge=0, description="Seconds from the first signal to the end of unfinished work")
+    max_clock_skew_s: float = Field(
+        120.0,
+        gt=0,
+        description="Not ready while this machine's clock is further than this from the queue's and store's",
+    )
     failpoints: str = Field("", description="Tests only: where to kill or delay this process")
 
     @field_validator("*", mode="after")

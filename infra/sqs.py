@@ -4,9 +4,11 @@ Services see this class through Protocols of their own. Bodies travel as base64 
 handed on as it is, so that the reader can quarantine it. A missing queue is Retryable: core makes it again.
 """
 
+import asyncio
 import base64
 import binascii
 import json
+import random
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from botocore.exceptions import ClientError
 
-from infra.aws import CALL_DEADLINE_S, assert_readable, calling, code
-from infra.retry import Retryable
+from infra.aws import CALL_DEADLINE_S, MISSING_QUEUE, assert_readable, calling, code
+from infra.retry import Missing, Retryable
 
 if TYPE_CHECKING:
     from types_aiobotocore_sqs.client import SQSClient
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 MAX_ENTRIES = 10
 MAX_BATCH_BYTES = 1_048_576
-_MISSING = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
 # What the services and emulators say of a receipt that no longer stands for a message in flight.
 _STALE = frozenset(
     {
@@ -32,6 +33,10 @@ _STALE = frozenset(
         *("InvalidParameterValue", "InvalidParameter", "AWS.SimpleQueueService.ReceiptHandleIsInvalid"),
     }
 )
+_EARLY = 0.2
+"""An empty answer that comes earlier than asked for by more than this share of the wait is followed by a pause."""
+_EMPTY_PAUSE_S = 3.5
+"""A worker and the two reply consumers of core ask 0.9 times a second together then."""
 _DEAD_LETTER_RETENTION_S = 14 * 86_400  # a dead letter keeps its original enqueue time, so it must outlive the source
 _RETENTION_S = 4 * 86_400
 
@@ -86,6 +91,7 @@ class SqsQueue:
 
     async def receive(self, *, limit: int, wait_s: int, visibility_s: int) -> list[Received]:
         """Up to `limit` (at most 10) messages, hidden for `visibility_s`; waits up to `wait_s` (at most 20) for one."""
+        began_s = asyncio.get_running_loop().time()
         async with self._calling("receive", deadline_s=wait_s + CALL_DEADLINE_S) as url:
             answer = await self._client.receive_message(
                 QueueUrl=url,
@@ -96,7 +102,17 @@ class SqsQueue:
                 MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
             )
             assert_readable(answer)  # it would be the queue's word that it is empty
-            return [_received(message) for message in answer.get("Messages", [])]
+            received = [_received(message) for message in answer.get("Messages", [])]
+        if not received:
+            await self._rest(wait_s - (asyncio.get_running_loop().time() - began_s), wait_s)
+        return received
+
+    @staticmethod
+    async def _rest(left_s: float, wait_s: float) -> None:
+        """A queue, or a proxy before it, that does not wait would be asked hundreds of times a second."""
+        if left_s > wait_s * _EARLY:
+            pause_s = _EMPTY_PAUSE_S * random.uniform(1 - _EARLY, 1 + _EARLY)  # noqa: S311
+            await asyncio.sleep(min(left_s, pause_s))
 
     async def delete(self, receipts: Sequence[str]) -> list[bool]:
         """For each receipt, whether its delivery is gone. A receipt that is no longer valid counts as gone."""
@@ -157,7 +173,7 @@ class SqsQueue:
         try:
             async with self._calling("look up"):
                 return
-        except Retryable:  # missing, or unreachable: then the next call says so
+        except Missing:
             pass
         attributes: dict[Any, str] = {
             "VisibilityTimeout": str(visibility_s),
@@ -167,14 +183,14 @@ class SqsQueue:
             policy = {"deadLetterTargetArn": await self._dead_letter_arn(dead_letter), "maxReceiveCount": max_receives}
             attributes["RedrivePolicy"] = json.dumps(policy)
         async with calling("create queue"):
-            await self._client.create_queue(QueueName=self._name, Attributes=attributes)
+            self._url = (await self._client.create_queue(QueueName=self._name, Attributes=attributes))["QueueUrl"]
 
     async def _dead_letter_arn(self, name: str) -> str:
         async with calling("create dead-letter queue"):
             try:
                 url = (await self._client.get_queue_url(QueueName=name))["QueueUrl"]
             except ClientError as error:
-                if code(error) not in _MISSING:
+                if code(error) not in MISSING_QUEUE:
                     raise
                 attributes: dict[Any, str] = {"MessageRetentionPeriod": str(_DEAD_LETTER_RETENTION_S)}
                 url = (await self._client.create_queue(QueueName=name, Attributes=attributes))["QueueUrl"]
@@ -197,7 +213,7 @@ class SqsQueue:
                     self._url = (await self._client.get_queue_url(QueueName=self._name))["QueueUrl"]
                 yield self._url
             except ClientError as error:
-                if code(error) in _MISSING:
+                if code(error) in MISSING_QUEUE:
                     self._url = None
                 raise
 

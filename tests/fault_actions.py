@@ -2,7 +2,10 @@
 
 import base64
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from email.utils import formatdate
 from typing import Any
 
 from tests.fault_cloud import Action, Call, Reply
@@ -40,6 +43,22 @@ def error_in_200(code: str = "InternalError") -> Action:
 
 def _error_body(code: str) -> bytes:
     return f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>planted</Message></Error>'.encode()
+
+
+async def empty(call: Call) -> Reply:
+    """ReceiveMessage by a queue, or a proxy before it, that does not wait for a message."""
+    return Reply(status=200, headers=_SQS, body=b"{}")
+
+
+def dated(offset_s: float) -> Action:
+    """As it is, by a service whose clock is so far ahead of ours."""
+
+    async def act(call: Call) -> Reply:
+        found = await call.forward()
+        kept = {name: value for name, value in found.headers.items() if name.lower() != "date"}
+        return replace(found, headers={**kept, "Date": formatdate(time.time() + offset_s, usegmt=True)})
+
+    return act
 
 
 async def lost(call: Call) -> None:

@@ -17,6 +17,7 @@ from infra.ids import new_id
 from infra.lifecycle import Shutdown
 from infra.rpc import calling, open_channel
 from infra.s3 import S3Bucket
+from infra.skew import Skew
 from infra.sqs import Outgoing, SqsQueue
 from worker.config import WorkerSettings
 from worker.core_client import CoreClient
@@ -52,7 +53,8 @@ class Replies:
 async def serve(settings: WorkerSettings, shutdown: Shutdown) -> None:
     """The worker until it has drained. Raises infra.lifecycle.ConfigError, errors.Hung or errors.EngineLost."""
     async with AsyncExitStack() as stack:
-        ports = await open_ports(settings, stack)
+        skew = Skew(settings.max_clock_skew_s)
+        ports = await open_ports(settings, stack, skew)
         worker = Worker(ports, tuning(settings))
         admin = AdminServer(
             settings.worker_admin_host,
@@ -60,19 +62,21 @@ async def serve(settings: WorkerSettings, shutdown: Shutdown) -> None:
             worker.metrics.registry,
             worker.health.reasons,
             notes=worker.health.notes,
+            skew=skew,
         )
         await stack.enter_async_context(admin)
         _log.info("worker.serving", worker=settings.worker_id, admin_port=admin.port, models=list(ports.engines))
         await worker.run(shutdown.wait)
 
 
-async def open_ports(settings: WorkerSettings, stack: AsyncExitStack) -> Ports:
+async def open_ports(settings: WorkerSettings, stack: AsyncExitStack, skew: Skew | None = None) -> Ports:
     """The real ports; `stack` closes them. Raises ConfigError when no model has its folder or file: where one has,
     those that lack theirs are out alone.
     """
     entries = models.load(settings.models_file)
     models.require_a_source(entries)
-    clients = await stack.enter_async_context(aws.clients(max_connections=settings.worker_uploads + 4 * LANES + 4))
+    connections = settings.worker_uploads + 4 * LANES + 4
+    clients = await stack.enter_async_context(aws.clients(max_connections=connections, skew=skew))
     gpu_thread = WorkerThreads("gpu")
     stack.callback(gpu_thread.close)
     encode_threads = WorkerThreads("encode", settings.worker_encode_threads)

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 import structlog
 
-from infra.retry import Permanent, Retryable, backoff_s
+from infra.retry import Permanent, Retryable, backoff_s, cause
 from worker.health import Health
 from worker.metrics import Metrics
 from worker.ports import Rng
@@ -77,8 +77,8 @@ class Coalescer(Generic[T]):
                 done = await self._flush([item for item, _ in entries])
         except (Retryable, Permanent, TimeoutError) as error:
             self._metrics.call_failures.labels(call=self._name).inc()
-            self._health.hinder(self._name, f"{self._name}: {type(error).__name__}")
-            _log.warning("call.failed", call=self._name, items=len(entries), error=type(error).__name__)
+            self._health.hinder(self._name, f"{self._name}: {cause(error)}")
+            _log.warning("call.failed", call=self._name, items=len(entries), reason=cause(error))
             return entries
         self._health.clear(self._name)
         left = []

@@ -7,7 +7,7 @@ import asyncio
 
 import structlog
 
-from infra.retry import Permanent, Retryable
+from infra.retry import Permanent, Retryable, cause
 from worker.metrics import Metrics
 from worker.ports import Failpoints, JobQueue
 from worker.window import Window
@@ -51,7 +51,7 @@ class Heartbeat:
                 valid = await self._queue.extend([receipt for _, _, receipt in entries], self._visibility_s)
         except (Retryable, Permanent, TimeoutError) as error:
             self._metrics.heartbeats.labels(outcome="failed").inc()
-            _log.warning("heartbeat.failed", held=len(entries), error=type(error).__name__)
+            _log.warning("heartbeat.failed", held=len(entries), reason=cause(error))
             return False
         self._metrics.heartbeats.labels(outcome="ok").inc()
         for (held, message_id, receipt), ok in zip(entries, valid, strict=True):

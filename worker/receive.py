@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
-from infra.retry import Permanent, Retryable, backoff_s
+from infra.retry import Permanent, Retryable, backoff_s, cause
 from schema.messages import BadMessage
 from worker import jobs
 from worker.engines.contract import BatchKey
@@ -158,8 +158,8 @@ class Receiver:
                 received = await self._queue.receive(limit=limit, wait_s=self._wait_s, visibility_s=self._visibility_s)
         except (Retryable, Permanent, TimeoutError) as error:
             self._metrics.call_failures.labels(call="receive").inc()
-            self._health.hinder("jobs", f"jobs queue: {type(error).__name__}")
-            _log.warning("receive.failed", error=type(error).__name__)
+            self._health.hinder("jobs", f"jobs queue: {cause(error)}")
+            _log.warning("receive.failed", reason=cause(error))
             return None
         finally:
             self._no_poll.set()
@@ -238,5 +238,5 @@ class Receiver:
                 return await call()
         except (Retryable, Permanent, TimeoutError) as error:
             self._metrics.call_failures.labels(call=name).inc()
-            _log.warning("call.failed", call=name, error=type(error).__name__)
+            _log.warning("call.failed", call=name, reason=cause(error))
             return None

@@ -7,7 +7,7 @@ import asyncio
 
 import structlog
 
-from infra.retry import Permanent, Retryable, retry
+from infra.retry import Permanent, Retryable, cause, retry
 from worker import replies, tracing
 from worker.health import Health
 from worker.metrics import Metrics
@@ -92,10 +92,10 @@ class Uploader:
             async with asyncio.timeout(self._deadline_s):
                 await self._store.put(key, encoded.data, content_type=encoded.content_type, sha256=encoded.sha256)
         except (Permanent, TimeoutError) as error:  # a refused upload is the operator's to mend, not the image's fault
-            raise Retryable(type(error).__name__) from error
+            raise Retryable(cause(error)) from error
         return True
 
     def _failed(self, made: int, error: Retryable) -> None:
         self._metrics.upload_failures.inc()
-        self._health.hinder("store", "store: uploads fail")
-        _log.warning("upload.failed", tries=made, error=str(error))
+        self._health.hinder("store", f"store: uploads fail ({error})")
+        _log.warning("upload.failed", tries=made, reason=str(error))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from infra.retry import Permanent, Retryable
+from infra.retry import Permanent, Retryable, cause
 from schema import limits
 from worker.metrics import Metrics
 from worker.pipeline import Line
@@ -90,7 +90,7 @@ class Inquiry:
         except (Retryable, Permanent, TimeoutError) as error:
             self._shunned_until_s = asyncio.get_running_loop().time() + SHUN_S
             self._metrics.call_failures.labels(call="still_wanted").inc()
-            _log.debug("still_wanted.failed", error=type(error).__name__)
+            _log.debug("still_wanted.failed", reason=cause(error))
             return
         self._shunned_until_s = 0.0
         for held, asked, keep in zip(members, holdings, wanted, strict=False):

@@ -4,7 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-NAMES = ("batching", "gpu", "log", "submit", "transports", "worker")
+NAMES = ("batching", "calls", "gpu", "log", "submit", "transports", "worker")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -9,6 +9,7 @@ import pytest_asyncio
 
 from infra import aws
 from infra.s3 import S3Bucket
+from infra.skew import Skew
 from infra.sqs import SqsQueue
 from tests import emulators
 from tests.emulators import aws_environment
@@ -21,6 +22,7 @@ class Backend(Protocol):
     """Makes queues and buckets that do not exist yet; `name` is one of BACKENDS."""
 
     name: str
+    skew: Skew
 
     def queue(self, name: str) -> SqsQueue | FakeQueue: ...
     def bucket(self) -> S3Bucket | FakeBucket: ...
@@ -28,6 +30,9 @@ class Backend(Protocol):
 
 class Fakes:
     name = "fake"
+
+    def __init__(self) -> None:
+        self.skew = Skew(60)
 
     def queue(self, name: str) -> FakeQueue:
         return FakeQueue(name)
@@ -37,8 +42,9 @@ class Fakes:
 
 
 class Adapters:
-    def __init__(self, name: str, clients: aws.Clients) -> None:
+    def __init__(self, name: str, clients: aws.Clients, skew: Skew) -> None:
         self.name = name
+        self.skew = skew
         self._clients = clients
 
     def queue(self, name: str) -> SqsQueue:
@@ -76,8 +82,9 @@ async def backend(
         return
     for name, value in aws_environment(emulator_urls(request.param)).items():
         monkeypatch.setenv(name, value)
-    async with aws.clients() as clients:
-        yield Adapters(request.param, clients)
+    skew = Skew(60)
+    async with aws.clients(skew=skew) as clients:
+        yield Adapters(request.param, clients, skew)
 
 
 @pytest_asyncio.fixture

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from infra.retry import Retryable
+from infra.retry import Missing
 from infra.sqs import Depth, Outgoing, Received, SqsQueue
 from tests.conformance.conftest import Backend
 from tests.fakes import FakeQueue
@@ -170,13 +170,13 @@ async def test_ensure_twice_keeps_what_is_there(make_queue: MakeQueue) -> None:
 async def test_a_missing_queue_is_retryable_and_used_again_once_it_is_made(backend: Backend) -> None:
     queue = backend.queue(f"queue-{os.urandom(8).hex()}")
     if not isinstance(queue, FakeQueue):
-        with pytest.raises(Retryable):
+        with pytest.raises(Missing):
             await queue.depth()
     await queue.ensure(visibility_s=30)
     assert await queue.send([Outgoing(body=b"x")]) == [True]
     if not isinstance(queue, FakeQueue):
         await queue._client.delete_queue(QueueUrl=queue._url or "")
-        with pytest.raises(Retryable):
+        with pytest.raises(Missing):
             await queue.send([Outgoing(body=b"y")])
         await queue.ensure(visibility_s=30)
         assert await queue.send([Outgoing(body=b"z")]) == [True]

@@ -12,8 +12,9 @@ from hashlib import sha256
 
 import pytest
 
-from infra.retry import Permanent, Retryable
+from infra.retry import Missing, Permanent, Retryable
 from infra.s3 import S3Bucket, StoredObject
+from infra.skew import AGREEING
 from tests.conformance.conftest import Backend
 from tests.fakes import FakeBucket
 
@@ -137,11 +138,28 @@ async def test_objects_of_a_temporary_bucket_expire(backend: Backend) -> None:
     assert await bucket.get("a") == PICTURE
 
 
-async def test_a_missing_bucket_is_retryable(backend: Backend) -> None:
+async def test_a_missing_bucket_is_told_from_a_missing_object(backend: Backend) -> None:
+    """By all but HEAD, whose answer has no body."""
     bucket = backend.bucket()
     if isinstance(bucket, S3Bucket):
-        with pytest.raises(Retryable):
+        with pytest.raises(Missing):
             await put(bucket, "a")
+        with pytest.raises(Missing):
+            await bucket.get("a")
+        source = await made(backend)
+        await put(source, "a")
+        with pytest.raises(Missing):
+            await bucket.copy_from(source, "a", "b", content_type="image/png")  # type: ignore[arg-type]
+
+
+async def test_every_answer_tells_the_stores_time(backend: Backend) -> None:
+    bucket = await made(backend)
+    for _ in range(AGREEING):
+        assert await bucket.head("none") is None
+    if isinstance(bucket, S3Bucket):
+        assert backend.skew.ahead_s != 0
+        assert abs(backend.skew.ahead_s) < 30
+    assert backend.skew.reasons() == []
 
 
 async def test_a_link_opens_without_credentials_and_not_when_altered(backend: Backend) -> None:

@@ -3,9 +3,11 @@
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from core.events import ImageDispatched
 from tests.api import Body
 from tests.e2e import invariants
 from tests.eventually import until
@@ -109,3 +111,30 @@ def test_a_worker_killed_while_it_drains(stack: Stack) -> None:
     stack.workers[0].signal(signal.SIGTERM)
     stack.workers[0].died_by_kill()
     finish(stack, ids)
+
+
+def test_what_is_sent_again_is_taken_by_whoever_receives_it(tmp_path: Path) -> None:
+    """A moment passes between a send and its record; the worker that receives the job asks in it whether it is wanted.
+
+    It was told no and deleted the job, which then waited for the next recheck: a third dispatch.
+    """
+    with Stack(tmp_path, workers=2, visibility_s=2, env={"DARKROOM_FAILPOINTS": "core.after_send=sleep:0.5"}) as stack:
+        client = stack.client()
+        ids = client.submit_many([{"model": "slow", "num_inference_steps": 60, "seed": seed} for seed in range(12)])
+        until(lambda: len(running_on(stack, "worker-0")) >= 2, 30, what="the first worker runs some")
+        stack.workers[0].signal(signal.SIGSTOP)
+        stopped = running_on(stack, "worker-0")
+        client.succeeded(ids, 90)
+        sent: dict[str, int] = {}
+        for line in invariants.read_log(stack):
+            if isinstance(line.event, ImageDispatched):
+                sent[line.stream] = line.event.dispatch
+        assert {sent[stream] for stream in stopped} == {2}
+        stack.workers[0].signal(signal.SIGCONT)
+
+
+def running_on(stack: Stack, worker_id: str) -> set[str]:
+    """Generations with an image that this worker has begun, and that is not decided."""
+    lines = invariants.read_log(stack)
+    begun = {line.stream for line in lines if getattr(line.event, "worker_id", "") == worker_id}
+    return begun - {line.stream for line in lines if line.type == "image.rendered"}

@@ -1,6 +1,7 @@
 """The admin port."""
 
 import socket
+from email.utils import formatdate
 
 import aiohttp
 import pytest
@@ -8,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from infra.admin import AdminServer
 from infra.lifecycle import ConfigError
+from infra.skew import AGREEING, Skew
 
 pytestmark = pytest.mark.asyncio
 
@@ -28,6 +30,19 @@ async def test_metrics_health_and_readiness() -> None:
         assert await get(server.port, "/readyz") == (503, '{"status": "not ready", "reasons": ["queue unreachable"]}')
         reasons.clear()
         assert await get(server.port, "/readyz") == (200, '{"status": "ready"}')
+
+
+async def test_a_wrong_clock_is_told_once_and_measured() -> None:
+    skew = Skew(120, wall_s=lambda: 1_790_000_000.0)
+    registry = CollectorRegistry()
+    async with AdminServer("127.0.0.1", 0, registry, skew.reasons, skew=skew) as server:
+        assert (await get(server.port, "/readyz"))[0] == 200
+        for _ in range(AGREEING):
+            skew.answered(formatdate(1_790_003_600, usegmt=True))
+        status, text = await get(server.port, "/readyz")
+        assert status == 503
+        assert text.count("3600 s behind that of queue and store") == 1
+        assert "darkroom_clock_ahead_seconds -3600.0" in (await get(server.port, "/metrics"))[1]
 
 
 async def test_a_port_in_use_is_named() -> None:

@@ -1,0 +1,77 @@
+"""How far this machine's clock is from that of the queue and the store, by the `Date` of their answers.
+
+Signatures and signed links are made with this machine's clock and judged by theirs: by 15 minutes of difference every
+call is refused, and links are born expired much earlier than that.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+import structlog
+from prometheus_client import CollectorRegistry, Gauge
+
+from infra.retry import Permanent, Retryable
+
+_log = structlog.get_logger()
+_ASK_EVERY_S: Final = 30.0
+_DOUBT_S: Final = 1.0
+AGREEING: Final = 3
+"""Answers in a row that must say so before a clock counts as wrong: a stopped process may find an old one waiting."""
+
+
+class Skew:
+    """`bound_s`: further off than this the clock counts as wrong. `wall_s`: this machine's clock in Unix seconds."""
+
+    def __init__(self, bound_s: float, *, wall_s: Callable[[], float] = time.time) -> None:
+        self._wall_s = wall_s
+        self._bound_s = bound_s
+        self._wrong = 0
+        self._told = False
+        self.ahead_s = 0.0
+        """By how much this machine's clock is ahead of theirs; negative: behind."""
+
+    def answered(self, date: str) -> None:
+        """An answer has just come with this `Date` header. What is no date is ignored."""
+        try:
+            theirs_s = parsedate_to_datetime(date).timestamp()
+        except (TypeError, ValueError, IndexError, OverflowError):
+            return
+        self.ahead_s = self._wall_s() - theirs_s
+        self._wrong = self._wrong + 1 if abs(self.ahead_s) > self._bound_s else 0
+        if self.wrong != self._told:
+            self._told = self.wrong
+            _log.log(30 if self.wrong else 20, "clock.wrong" if self.wrong else "clock.right", **self._words())
+
+    @property
+    def wrong(self) -> bool:
+        """Whether the clock is further off than the bound."""
+        return self._wrong >= AGREEING
+
+    def reasons(self) -> list[str]:
+        """Why this process is not ready; empty while the clock is right."""
+        if not self.wrong:
+            return []
+        side = "ahead of" if self.ahead_s > 0 else "behind"
+        return [f"clock: {abs(self.ahead_s):.0f} s {side} that of queue and store: set this machine's clock"]
+
+    async def watch(self, ask: Callable[[], Awaitable[object]]) -> None:
+        """For a process that may have nothing to ask the store for hours: `ask` does, and any answer will do."""
+        while True:
+            with suppress(Retryable, Permanent):
+                await ask()
+            in_doubt = bool(self._wrong) and not self.wrong
+            await asyncio.sleep(_DOUBT_S if in_doubt else _ASK_EVERY_S)
+
+    def register(self, registry: CollectorRegistry) -> None:
+        """Show it among the metrics."""
+        gauge = Gauge(
+            "darkroom_clock_ahead_seconds", "This machine's clock ahead of queue and store", registry=registry
+        )
+        gauge.set_function(lambda: self.ahead_s)
+
+    def _words(self) -> dict[str, float]:
+        return {"ahead_s": round(self.ahead_s, 1), "bound_s": self._bound_s}
