@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -122,6 +123,27 @@ def test_a_dead_letter_names_no_attempt_and_no_worker() -> None:
     recorded = [Recorded(position=each.version, **{n: getattr(each, n) for n in each.__slots__}) for each in stream]
     told = list(history.lines(recorded))
     assert told[-1].endswith(" [1]  image.attempt_failed  dispatch 1: dead lettered (handed out too often)")
+
+
+def test_the_history_tells_what_was_done_where_it_is_not_what_was_asked() -> None:
+    base = rendered()
+    facts = replace(base.facts, guidance="cfg", guidance_scale=7.5, negative_prompt=True)
+    guided = replace(base, facts=replace(facts, rendered_width=256, rendered_height=272))
+    assert decode(encode(guided)) == guided
+    told = history_of(guided)
+    assert "guidance cfg 7.5, with the negative prompt" in told
+    assert "rendered 256x272, cut to the middle" in told
+    distilled = replace(base.facts, guidance="none", rendered_width=base.width, rendered_height=base.height)
+    told = history_of(replace(base, facts=distilled))
+    assert "guidance none, none took effect" in told
+    assert "cut to the middle" not in told
+    assert "guidance cfg" not in history_of(base)  # of an older worker
+
+
+def history_of(event: Event) -> str:
+    stream = entries("gen_1", [requested(), dispatched(1), started(), event])
+    recorded = [Recorded(position=each.version, **{n: getattr(each, n) for n in each.__slots__}) for each in stream]
+    return "\n".join(history.lines(recorded))
 
 
 def test_an_old_version_is_read_through_its_upcasters() -> None:
