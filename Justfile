@@ -4,6 +4,7 @@ set shell := ["bash", "-euo", "pipefail", "-c"]
 set positional-arguments := true
 
 python := ".venv/bin/python"
+local := python + " -m infra.local"
 proto_sources := "schema/darkroom/v1/*.proto"
 
 # List the recipes
@@ -11,24 +12,79 @@ default:
     @just --list --unsorted
 
 # Prompt in, picture out: start everything, render, save darkroom-<id>.png, stop what was started
+[no-exit-message]
 demo PROMPT: (venv "gateway,core,worker,local")
-    @{{ python }} -m infra.local demo -- "$1"
+    @{{ local }} demo -- "$1"
 
 # Start the stack and keep it running (supervisord restarts what dies)
+[no-exit-message]
 up: (venv "gateway,core,worker,local")
-    @{{ python }} -m infra.local up
+    @{{ local }} up
 
 # Stop the stack
+[no-exit-message]
 down: (venv "gateway,core,worker,local")
-    @{{ python }} -m infra.local down
+    @{{ local }} down
+
+# Stop the stack and start it with the settings of now
+[no-exit-message]
+restart: (venv "gateway,core,worker,local")
+    @{{ local }} restart
+
+# Read models file and rules file again: workers and gateways end their work and start again, one after the other
+[no-exit-message]
+reload: (venv "gateway,core,worker,local")
+    @{{ local }} reload
 
 # What runs, and what is ready
+[no-exit-message]
 status: (venv "gateway,core,worker,local")
-    @{{ python }} -m infra.local status
+    @{{ local }} status
+
+# Follow the logs of all services, or of one: just logs worker; just logs --no-follow core
+[no-exit-message]
+logs *ARGS: (venv "gateway,core,worker,local")
+    @{{ local }} logs "$@"
 
 # Make an API key for a tenant; it is shown once
+[no-exit-message]
 key TENANT: (venv "gateway,core,worker,local")
-    @{{ python }} -m gateway keys create "$1"
+    @{{ local }} run gateway keys create "$1"
+
+# API keys: just keys list | create TENANT | revoke ID
+[no-exit-message]
+keys *ARGS: (venv "gateway,core,worker,local")
+    @{{ local }} run gateway keys "$@"
+
+# All that happened to one generation: just history ID [--prompt]
+[no-exit-message]
+history *ARGS: (venv "gateway,core,worker,local")
+    @{{ local }} run core history "$@"
+
+# Prove the event log, or say where it is wrong: just verify [--expect POSITION:CHAIN]
+[no-exit-message]
+verify *ARGS: (venv "gateway,core,worker,local")
+    @{{ local }} run core verify "$@"
+
+# Copy the event log, also while core runs: just backup FILE
+[no-exit-message]
+backup *ARGS: (venv "gateway,core,worker,local")
+    @{{ local }} run core backup "$@"
+
+# Put a backup in the log's place, after `just down`: just restore FILE [--replace]
+[no-exit-message]
+restore *ARGS: (venv "gateway,core,worker,local")
+    @{{ local }} run core restore "$@"
+
+# Make the projection from the log again, after `just down`
+[no-exit-message]
+rebuild *ARGS: (venv "gateway,core,worker,local")
+    @{{ local }} run core rebuild "$@"
+
+# The dead-letter queue: just dead-letters [list | send-back | discard]
+[no-exit-message]
+dead-letters *ARGS: (venv "gateway,core,worker,local")
+    @{{ local }} run core dead-letters "$@"
 
 # Each model of the models file: what it is, and whether it can be loaded: just models check [--load] [NAME…]
 models *ARGS: (venv "worker")
@@ -63,7 +119,7 @@ load *ARGS: (venv "dev")
     {{ python }} -m loadtests.load "$@"
 
 # Pictures of what the worker does when, as SVG and PNG: just timeline --mode plain|batched|overlapped|all --out FOLDER
-timeline *ARGS: (venv "dev")
+timeline *ARGS: (venv "timeline")
     {{ python }} -m loadtests.timeline "$@"
 
 # Simulated schedules of faults, from a seed: just simulate --schedules 1000 --seed 1; the last line is JSON

@@ -15,12 +15,13 @@ import structlog
 from grpclib.health.service import Health
 from grpclib.server import Server
 
-from core import root_note
+from core import events, log_lines, root_note
 from core.config import CoreSettings
 from core.dead_letters import DeadLetters, Home
 from core.errors import LogBroken, LogUnusable, VersionConflict
 from core.first_start import FirstStart
 from core.grpc_api import CoreApi
+from core.log_lines import EventLines
 from core.metrics import Metrics
 from core.parts import Core, Ports, Tuning
 from core.ports import JobQueue, Outgoing
@@ -30,6 +31,7 @@ from infra import aws, rpc, sqs
 from infra.admin import AdminServer
 from infra.clock import wall_ms
 from infra.failpoints import Failpoints
+from infra.journal import Journal
 from infra.lifecycle import ConfigError, Shutdown
 from infra.loops import Loops
 from infra.s3 import S3Bucket, StoredObject
@@ -215,6 +217,7 @@ async def open_ports(settings: CoreSettings, stack: AsyncExitStack, starting: St
         new_token=lambda: secrets.token_hex(_TOKEN_BYTES),
         new_salt=lambda: secrets.token_bytes(_SALT_BYTES),
         draw=random.random,
+        durable=EventLines({name: Journal(name, *log_lines.NAMES) for name in events.TYPES.values()}),
         log_tail_bytes=lambda: log.wal_bytes,
     )
 

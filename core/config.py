@@ -13,6 +13,8 @@ LEAST_HARD_IMAGES = 100
 class CoreSettings(Settings):
     """What `python -m core` reads."""
 
+    owner = "CORE"
+
     core_host: str = Field("127.0.0.1", description="Address to listen on; any but loopback needs a token")
     core_port: int = Field(50051, ge=0, le=65535, description="Port of core's API; 0: any free one")
     core_admin_host: str = Field("127.0.0.1", description="Address of metrics and readiness")

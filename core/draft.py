@@ -5,7 +5,7 @@ idempotency key and body) and admission by the caps on unfinished work.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from core import commands as c
@@ -61,6 +61,9 @@ class Result:
     changed: bool = False
     refusal: Refused | None = None
 
+
+Durable = Callable[[Sequence[Entry], Callable[[str], Generation | None]], None]
+"""Hears of events that have become durable, and can look up the generations they belong to."""
 
 Change = tuple[Generation | None, Generation]
 """A generation before (None: new) and after."""
@@ -129,6 +132,10 @@ class Draft:
             keys=self._new_keys,
             erased=self._erased,
         )
+
+    def tell(self, durable: Durable) -> None:
+        """Tell `durable` of the events, and of the generations as they are after them."""
+        durable(self._entries, self._after.get)
 
     def post(self) -> None:
         """The transaction is durable: enter what it has charged and given back."""

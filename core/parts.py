@@ -14,6 +14,7 @@ from core.admission import Admission
 from core.dead_letters import LetterQueue
 from core.decide import Now
 from core.dispatcher import Dispatcher
+from core.draft import Durable
 from core.estimates import Estimates
 from core.expiry import Expiry
 from core.leftovers import Leftovers
@@ -75,6 +76,8 @@ class Ports:
     new_token: Callable[[], str]
     new_salt: Callable[[], bytes]
     draw: Callable[[], float]
+    durable: Durable = lambda *_: None
+    """Hears of each event once it is durable, to log it."""
     log_tail_bytes: Callable[[], int] = int
     """How much of the log is not yet folded up; for the figures."""
 
@@ -108,7 +111,9 @@ class Core:
         self.metrics = metrics if metrics is not None else Metrics()
         self.clock = RunningClock()
         allowed = caps(tuning.backlog_cap, tuning.backlog_images)
-        self.writer = Writer(ports.log, ports.log, now=self._now, metrics=self.metrics, caps=allowed)
+        self.writer = Writer(
+            ports.log, ports.log, now=self._now, metrics=self.metrics, caps=allowed, durable=ports.durable
+        )
         self._workers = Workers()
         self._reports = ModelReports(self._workers, now_ms=self.clock.now_ms)
         self._estimates = Estimates()

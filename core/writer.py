@@ -16,7 +16,7 @@ import structlog
 from core import commands as c
 from core import events as e
 from core.decide import Now
-from core.draft import Change, Draft, Order, Result
+from core.draft import Change, Draft, Durable, Order, Result
 from core.errors import LogFull, LogHeld
 from core.metrics import Metrics
 from core.ports import EventLog, Precedents
@@ -37,7 +37,9 @@ class _Work:
 
 
 class Writer:
-    """Owns the states of open generations. `now` gives both times; `ended_kept` bounds the memory of ended ones."""
+    """Owns the states of open generations. `now` gives both times; `ended_kept` bounds the memory of ended ones;
+    `durable` hears of each event.
+    """
 
     def __init__(
         self,
@@ -50,6 +52,7 @@ class Writer:
         max_commands: int = 256,
         max_waiting: int = 1_000,
         ended_kept: int = 2_000,
+        durable: Durable = lambda *_: None,
     ) -> None:
         self._log = log
         self._precedents = precedents
@@ -58,6 +61,7 @@ class Writer:
         self._caps = caps
         self._max_commands = max_commands
         self._ended_kept = ended_kept
+        self._durable = durable
         self._queue: asyncio.Queue[_Work] = asyncio.Queue(max_waiting)
         self._open: dict[str, Generation] = {}
         self._ended: OrderedDict[str, Generation] = OrderedDict()
@@ -152,6 +156,7 @@ class Writer:
             self._refused = ""
             self._remember(changes)
             draft.post()
+            draft.tell(self._durable)
         for verdict, times in draft.verdicts().items():
             self._metrics.admissions.labels(verdict).inc(times)
         for work, result in zip(works, results, strict=True):

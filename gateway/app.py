@@ -41,6 +41,7 @@ from infra.admin import AdminServer
 from infra.clock import wall_ms
 from infra.failpoints import Failpoints
 from infra.ids import new_id
+from infra.journal import Journal
 from infra.lifecycle import ConfigError, Shutdown
 from infra.loops import Loops
 from infra.s3 import S3Bucket
@@ -91,11 +92,9 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown, overrides: Overri
 
         def readiness() -> Sequence[str]:
             stopping = "stopping" if shutdown.draining.is_set() else ""
-            return [
-                reason
-                for reason in (stopping, core.problem, keys.problem, link_secrets.problem, *skew.reasons())
-                if reason
-            ]
+            locked = "" if keys.usable else "no valid API key yet: `keys create TENANT` makes one"
+            reasons = (stopping, core.problem, keys.problem, link_secrets.problem, locked, *skew.reasons())
+            return [reason for reason in reasons if reason]
 
         skew = Skew(settings.max_clock_skew_s)
         store = await _store(settings, use, skew, stack)
@@ -186,6 +185,7 @@ def _context(
         cors=Cors(cors.parsed(settings.gateway_cors_origins)),
         endpoints=Endpoints([each.path for each in OPERATIONS if each.documented or each.id == "docs"]),
         body_timeout_s=settings.gateway_body_timeout_s,
+        answered=Journal("request.answered", "method", "route", "status", "ms", "tenant", "request_id"),
     )
 
 
@@ -197,7 +197,7 @@ def _keys(settings: GatewaySettings, metrics: Metrics) -> KeyRing:
         keys.load()
     except KeysFileError as error:
         raise ConfigError(f"keys file {error}; set {variable('gateway_keys_file')}") from None
-    if not keys.usable and not loopback:
+    if not keys.usable and not loopback and not settings.gateway_await_keys:
         raise ConfigError(
             f"there is no valid API key in {settings.keys_path}, and {settings.gateway_host} can be reached by others: "
             "create one with `python -m gateway keys create TENANT`, or listen on 127.0.0.1"

@@ -5,6 +5,8 @@ the headers of every answer on it before its first byte, since an answer may be 
 """
 
 import asyncio
+import os
+import re
 import traceback
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -25,6 +27,9 @@ _log = structlog.get_logger()
 _NOBODY = Caller(tenant="", key_id="")
 _UNMATCHED = "unmatched"
 _EVERY_METHOD = frozenset({"GET", "HEAD", "POST", "DELETE"})
+_REQUEST_ID = "X-Request-Id"
+_ID = re.compile(r"[A-Za-z0-9-]{1,64}")  # no underscore: API keys have them, and must not be logged by mistake
+_TENANT = web.RequestKey("tenant", str)
 _LIMITS = web.RequestKey("rate_limits", list[Mapping[str, str]])
 """Under which a request keeps the headers of the rules that let it pass."""
 _Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -52,6 +57,7 @@ def _endpoint(context: Context, operation: Operation) -> _Endpoint:
             caller = _bearer(context, request)
         else:
             caller = keys.caller(request.headers.get("Authorization"))
+        request[_TENANT] = caller.tenant
         if isinstance(request.protocol, Connection):
             request.protocol.serves(caller.tenant)
         if not caller.until_s:
@@ -74,6 +80,12 @@ def _middleware(context: Context, by_endpoint: Mapping[_Endpoint, Operation]) ->
         if context.keys.open_to_all and not signed:
             context.guard.check(request, document=operation is not None and not operation.secured)
 
+    def note(request: web.Request, operation: Operation | None, status: int, seconds: float) -> None:
+        """Logs the answer. A method or path of no operation may be anything at all."""
+        request_id = _their_id(request) or f"req_{os.urandom(8).hex()}"
+        method, route = (request.method, operation.path) if operation else (_UNMATCHED, "")
+        context.answered(method, route, status, round(seconds * 1000, 1), request.get(_TENANT, ""), request_id)
+
     @web.middleware
     async def boundary(request: web.Request, handler: _Endpoint) -> web.StreamResponse:
         started = now()
@@ -88,12 +100,20 @@ def _middleware(context: Context, by_endpoint: Mapping[_Endpoint, Operation]) ->
             with tracer.serving(request, operation.path if operation else "") as span:
                 response = await _answer(context, request, admitted, name)
                 tracing.finish(span, response.status)
+                note(request, operation, response.status, now() - started)
         else:
             response = await _answer(context, request, admitted, name)
+            note(request, operation, response.status, now() - started)
         metrics.answered(name, response.status, now() - started)
         return response
 
     return boundary
+
+
+def _their_id(request: web.Request) -> str:
+    """The client's own id of the request, told back and logged; empty where it has none that may be logged."""
+    theirs = request.headers.get(_REQUEST_ID, "")
+    return theirs if _ID.fullmatch(theirs) else ""
 
 
 def finishing(context: Context) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
@@ -102,6 +122,8 @@ def finishing(context: Context) -> Callable[[web.Request, web.StreamResponse], A
     async def finish(request: web.Request, response: web.StreamResponse) -> None:
         _tell_limits(request, response)
         response.headers.update(problems.ON_EVERY_ANSWER)
+        if theirs := _their_id(request):
+            response.headers[_REQUEST_ID] = theirs
         if context.cors and not context.keys.open_to_all:
             response.headers.update(context.cors.answer(request.headers.get("Origin")))
             if context.cors.varies:

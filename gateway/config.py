@@ -13,11 +13,16 @@ from infra.settings import Settings
 class GatewaySettings(Settings):
     """What `python -m gateway` reads."""
 
+    owner = "GATEWAY"
+
     gateway_host: str = Field("127.0.0.1", description="Address to listen on; any but loopback needs an API key")
     gateway_port: int = Field(8080, ge=0, le=65535, description="Port of the public API; 0: any free one")
     gateway_admin_host: str = Field("127.0.0.1", description="Address of metrics and readiness")
     gateway_admin_port: int = Field(9101, ge=0, le=65535, description="Port of metrics and readiness; 0: any free one")
     gateway_keys_file: Path | None = Field(None, description="API keys; left out: gateway/keys.json in the data folder")
+    gateway_await_keys: bool = Field(
+        default=False, description="Beyond loopback and without an API key: wait for one, not ready, instead of ending"
+    )
     gateway_rules_file: Path | None = Field(None, description="Rate limits (TOML); left out: none")
     gateway_public_url: str = Field(
         "", pattern=r"^(https?://[^/]+(/.*[^/])?)?$", description="What goes before links in answers; empty: paths"

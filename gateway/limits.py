@@ -43,7 +43,7 @@ class Rule(BaseModel):
 class _Rules(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    rules: list[Rule]
+    rules: list[Rule] = []
 
 
 class RulesFileError(Exception):
@@ -65,7 +65,7 @@ def load_rules(path: Path, operations: Sequence[str]) -> tuple[Rule, ...]:
     if unknown:
         raise RulesFileError(f"{path}: no such operation: {', '.join(sorted(unknown))}")
     if len({rule.name for rule in rules}) < len(rules):
-        raise RulesFileError(f"{path}: a name stands twice")
+        raise RulesFileError(f"{path}: duplicate rule name, given twice")
     return tuple(rules)
 
 

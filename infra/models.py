@@ -5,17 +5,25 @@ without the weights, so `load` checks the text only; the worker also calls `requ
 `require_sources`.
 """
 
+import difflib
 import re
 import tomllib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from infra.lifecycle import ConfigError
 
 _ROOT = Path(__file__).resolve().parent.parent
+_IN_WORDS = {
+    "name": "1 to 64 letters, digits and . _ / -, with a letter or digit first",
+    "device": "auto, cpu, cuda or cuda:N",
+}
+"""What the patterns allow."""
 
 
 class ModelEntry(BaseModel):
@@ -77,19 +85,24 @@ class ModelEntry(BaseModel):
 
 
 def load(path: Path) -> tuple[ModelEntry, ...]:
-    """The models in the file, the default first, relative folders made absolute. Raises ConfigError."""
+    """The models in the file, the default first, relative folders made absolute. Raises ConfigError that names the
+    file, the model and the key.
+    """
     try:
-        tables = tomllib.loads(path.read_text("utf-8")).get("models", [])
+        document = tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"models file {path}: {error.strerror}; set DARKROOM_MODELS_FILE") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"models file {path}: {error}") from None
+    tables = document.pop("models", [])
+    if document:
+        raise ConfigError(f"models file {path}: {_unknown(next(iter(document)), ['models'])}; models are [[models]]")
     if not isinstance(tables, list) or not tables:
         raise ConfigError(f"models file {path}: holds no [[models]] table")
     entries = tuple(_entry(path, number, table) for number, table in enumerate(tables, 1))
-    names = [entry.name for entry in entries]
-    if len(set(names)) < len(names):
-        raise ConfigError(f"models file {path}: a name stands twice")
+    twice = [name for name, count in Counter(entry.name for entry in entries).items() if count > 1]
+    if twice:
+        raise ConfigError(f"models file {path}: duplicate model name {twice[0]!r}, given twice")
     return entries
 
 
@@ -132,11 +145,30 @@ def _entry(path: Path, number: int, table: object) -> ModelEntry:
     try:
         entry = ModelEntry.model_validate(table)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in each['loc']) or 'entry'}: {each['msg']}" for each in error.errors()
-        )
-        raise ConfigError(f"models file {path}, model {number}: {problems}") from None
+        name = table.get("name") if isinstance(table, dict) else None
+        which = f"model {name!r}" if isinstance(name, str) and name else f"model {number}"
+        problems = "; ".join(_problem(each) for each in error.errors())
+        raise ConfigError(f"models file {path}, {which}: {problems}") from None
     return entry.model_copy(update={"source": _resolve(path, entry.source), "config": _resolve(path, entry.config)})
+
+
+def _problem(error: ErrorDetails) -> str:
+    """What is wrong with which key, what it is, and what it may be."""
+    key = ".".join(str(part) for part in error["loc"])
+    if not key:
+        return error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        return _unknown(key, ModelEntry.model_fields)
+    if error["type"] == "missing":
+        return f"needs a {key}"
+    allowed = _IN_WORDS.get(key) if error["type"] == "string_pattern_mismatch" else None
+    expected = f"must be {allowed}" if allowed else error["msg"].replace("Input should", "must")
+    return f"{key} = {error['input']!r}: {expected}"
+
+
+def _unknown(key: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(key, list(known), n=1)
+    return f"unknown key {key!r}" + (f", did you mean {near[0]!r}?" if near else "")
 
 
 def _resolve(path: Path, source: str) -> str:

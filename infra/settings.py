@@ -1,12 +1,17 @@
 """The settings that all services share, and the way each service loads its own.
 
 A service subclasses `Settings` in its `config.py` and calls `load`. Every field is read from the environment
-variable `DARKROOM_` + its name in capitals. AWS and OpenTelemetry keep their own standard variables.
+variable `DARKROOM_` + its name in capitals; an empty variable counts as not set. A `DARKROOM_` variable that is no
+setting is an error: it is a typo. AWS and OpenTelemetry keep their own standard variables.
 """
 
+import difflib
 import ipaddress
+import os
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -14,17 +19,32 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from infra.lifecycle import ConfigError
 
 PREFIX = "DARKROOM_"
+OWNERS = ("GATEWAY", "CORE", "WORKER", "ENGINE", "LOCAL", "EMULATOR", "LOAD")
+"""Whose settings begin with these words: each looks after its own, so that all may run in one environment."""
+_OF_OTHERS = re.compile(
+    r"BIND|WEIGHTS"  # compose's own
+    # Kubernetes gives each pod the addresses of services, by their names, which may begin with ours
+    r"|PORT|WORKER_PORT|(.+_)?SERVICE_(HOST|PORT(_.+)?)|(.+_)?PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?"
+)
+# Empty: without core. For any other setting an empty variable is as good as none: compose and unit files set
+# variables to nothing where a shell would leave them out.
+_EMPTY_MEANS = frozenset({"core_target"})
 SHIPPED_MODELS_FILE = Path(__file__).with_name("models.toml")
 
 
 class Settings(BaseSettings):
     """What gateway, core and worker all read."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
+    owner: ClassVar[str] = ""
+    """The word of `OWNERS` with which the settings of this service alone begin."""
 
     data_dir: Path = Field(Path("var"), description="Folder for everything that must survive a restart")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged")
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else JSON")
+    log_model_errors: bool = Field(
+        default=False, description="Log the texts of errors that a model raised: they may hold prompts"
+    )
     jobs_queue: str = Field("darkroom-jobs", description="Queue from core to workers")
     replies_queue: str = Field("darkroom-replies", description="Queue from workers to core")
     dead_queue: str = Field("darkroom-dead", description="Dead-letter queue of the jobs queue")
@@ -61,11 +81,37 @@ S = TypeVar("S", bound=Settings)
 
 def load(cls: type[S]) -> S:
     """The settings from the environment. Raises ConfigError that names every wrong variable and no value."""
+    unknown = unknown_variables(os.environ, map(variable, cls.model_fields), [o for o in OWNERS if o != cls.owner])
+    empty: Any = {name: "" for name in _EMPTY_MEANS if os.environ.get(variable(name)) == ""}
     try:
-        return cls()
+        settings = cls(**empty)
     except ValidationError as error:
-        problems = (f"{variable(str(each['loc'][0]))}: {each['msg']}" for each in error.errors(include_input=False))
-        raise ConfigError("; ".join(problems)) from None
+        wrong = [f"{variable(str(each['loc'][0]))}: {each['msg']}" for each in error.errors(include_input=False)]
+        raise ConfigError("; ".join([*unknown, *wrong])) from None
+    if unknown:
+        raise ConfigError("; ".join(unknown))
+    return settings
+
+
+def unknown_variables(environ: Mapping[str, str], known: Iterable[str], others: Iterable[str]) -> list[str]:
+    """A sentence for each variable with our prefix that is none of `known`, with the most similar one of these.
+
+    Variables of `others`, by the words with which those begin, are theirs to judge.
+    """
+    names = sorted(known)
+    foreign = tuple(f"{PREFIX}{other}_" for other in others)
+    return [
+        f"{name}: there is no such setting" + (f", did you mean {near[0]}?" if (near := _nearest(name, names)) else "")
+        for name in sorted(environ)
+        if name.startswith(PREFIX)
+        and name not in names
+        and not name.startswith(foreign)
+        and not _OF_OTHERS.fullmatch(name.removeprefix(PREFIX))
+    ]
+
+
+def _nearest(name: str, names: Iterable[str]) -> list[str]:
+    return difflib.get_close_matches(name, list(names), n=1, cutoff=0.8)
 
 
 def variable(field: str) -> str:

@@ -17,6 +17,7 @@ import structlog
 from opentelemetry import trace
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from infra import journal
 from infra.settings import Settings
 
 REDACTED = "[redacted]"
@@ -79,6 +80,8 @@ def _set_up_logs(service_name: str, settings: Settings, stream: TextIO) -> None:
         return event
 
     lines = _Lines(stream)
+    cheap = journal.Output(write=lines.write, missed=lambda: lines.missed, service=service_name)
+    journal.direct(None if readable or level > logging.INFO else cheap)
 
     def add_missed(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         if lines.missed:
@@ -92,6 +95,7 @@ def _set_up_logs(service_name: str, settings: Settings, stream: TextIO) -> None:
         add_service,
         add_trace_ids,
         add_missed,
+        *([] if settings.log_model_errors else [without_error_text]),
         redact,
     ]
     render = _rendering(readable=readable, colors=stream.isatty())
@@ -127,6 +131,12 @@ def add_trace_ids(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     if context.is_valid:
         event["trace_id"] = trace.format_trace_id(context.trace_id)
         event["span_id"] = trace.format_span_id(context.span_id)
+    return event
+
+
+def without_error_text(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """A model's error may hold what a client wrote: its text is logged only where `log_model_errors` asks for it."""
+    event.pop("error_text", None)
     return event
 
 

@@ -20,6 +20,8 @@ def _default_id() -> str:
 class WorkerSettings(Settings):
     """What the worker reads beside the shared settings."""
 
+    owner = "WORKER"
+
     worker_id: str = Field(default_factory=_default_id, description="Name in replies, traces and the event log")
     worker_admin_host: str = Field("127.0.0.1", description="Address of /metrics, /healthz and /readyz")
     worker_admin_port: int = Field(9103, ge=0, le=65_535, description="Their port; 0 takes a free one")

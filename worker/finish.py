@@ -62,10 +62,11 @@ class Finisher:
             await self._send([(held, replies.rendered(item, self._worker_id))], "rendered")
             facts = item.origin.facts
             self._metrics.rendered.labels(engine=facts.engine, model=facts.model).inc()
+            _log.info("image.rendered", **_about(held), model=facts.model, **_times(item))
         elif isinstance(item, Failed):
             await self._send([(held, replies.attempt_failed(item, self._worker_id))], "attempt_failed")
             self._metrics.failed.labels(failure=item.failure.name.lower()).inc()
-            _log.warning("attempt.failed", image=held.id, failure=item.failure.name, detail=item.detail)
+            _log.warning("attempt.failed", **_about(held), failure=item.failure.name, detail=item.detail)
         await self._failpoints.reach("worker.reply_sent")
         spared = self._window.settle(held, picture=isinstance(item, Uploaded))
         if spared:
@@ -100,3 +101,27 @@ class Finisher:
         finally:
             for span in spans:
                 tracing.end(span)
+
+
+def _about(held: Held) -> dict[str, object]:
+    """What a line of the log says of an image."""
+    image = held.job.image
+    return {
+        "generation": image.generation_id,
+        "index": image.index,
+        "attempt": held.attempt_id,
+        "dispatch": held.job.dispatch,
+    }
+
+
+def _times(item: Uploaded) -> dict[str, object]:
+    """Where its time went, in milliseconds; `batch`: how many were rendered with it, itself included."""
+    held, origin = item.held, item.origin
+    return {
+        "batch": len(origin.batch_members),
+        "wait_ms": round(held.wait_s * 1000),
+        "gpu_ms": round(held.gpu_s * 1000),
+        "decode_ms": round(origin.decode_s * 1000),
+        "encode_ms": round(item.encode_s * 1000),
+        "upload_ms": round(item.upload_s * 1000),
+    }

@@ -64,7 +64,7 @@ class Worker:
     def __init__(self, ports: Ports, tuning: Tuning) -> None:
         shared = _Shared(ports.clock, tuning)
         if tuning.preload:
-            shared.health.hinder("model", "the default model is not loaded yet")
+            shared.health.hinder("model", f"loading {next(iter(ports.engines), 'the default model')}")
         self._ports, self._tuning, self._shared = ports, tuning, shared
         self.metrics, self.health, self.window = shared.metrics, shared.health, shared.window
         self._sizes = Sizes(

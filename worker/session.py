@@ -13,7 +13,7 @@ import structlog
 
 from worker.choice import Behind, Choice, choose
 from worker.engines.contract import BatchKey, Done, EncodedPicture, Engine, Picture, Stepped, StepTime
-from worker.engines.places import places
+from worker.engines.places import places, text
 from worker.errors import (
     BadOutput,
     EngineAway,
@@ -327,7 +327,7 @@ class Session:
         except (EngineAway, EngineLost, LoadFailed) as error:
             why = str(error) or type(error).__name__
         except Exception as error:  # noqa: BLE001  (what is left of a model may raise anything)
-            _log.error("engine.not_reset", error=type(error).__name__, at=places(error))
+            _log.error("engine.not_reset", error=type(error).__name__, at=places(error), error_text=text(error))
             why = f"reset raised {type(error).__name__}"
         else:
             return None
@@ -337,5 +337,5 @@ class Session:
 
 
 def _raised(error: BaseException) -> str:
-    _log.warning("model.raised", error=type(error).__name__, at=places(error))
+    _log.warning("model.raised", error=type(error).__name__, at=places(error), error_text=text(error))
     return f"the model raised {type(error).__name__}"

@@ -10,49 +10,69 @@ from typing import Any
 
 from tqdm import tqdm
 
-from infra.local import addresses, http, processes
+from infra.local import addresses, checks, folder, http, processes
 from infra.local.layout import Ports, Stack
 from infra.local.processes import StackError, Started
+from infra.local.progress import Progress
+from infra.local.readiness import Watch, wait_ready
 
 _DONE = frozenset({"succeeded", "failed", "cancelled", "expired"})
 _DEADLINE_S = 300.0
 _OK = 200
 _ACCEPTED = 202
 _TRY_AGAIN = frozenset({429, 502, 503, 504})
-_HOPELESS = "is broken"  # a model, in the readiness of a worker that has no other
 
 
-def run(prompt: str) -> None:
+def run(prompt: str) -> int:
     """Renders `prompt` into `darkroom-<id>.png` in the current folder, with a stack of its own unless one is up."""
     begun = time.monotonic()
     with _stack() as (stack, started):
         key = processes.read_key(stack)
-        generation = _submit(stack, started, key, prompt)
-        done = _follow(stack, started, key, generation)
+        watch = Watch(started, Progress()) if started is not None else None
+        generation = _submit(stack, watch, key, prompt)
+        done = _follow(stack, watch, key, generation)
         if done["status"] != "succeeded":
             raise StackError(f"{done['id']} {done['status']}: {done.get('error') or 'no reason given'}")
         link = _absolute(stack, done["images"][0]["url"])
         path = Path(f"darkroom-{done['id']}.png")
         path.write_bytes(http.fetch(link, key=key))
-        print(f"id       {done['id']}\nlink     {link}\npicture  {path.absolute()}")
+        print(f"id       {done['id']}\npicture  {folder.shown(path.absolute())}")
+        if started is None:
+            print(f"link     {link} (with the API key in {folder.shown(stack.api_key_file)})")
         print(f"seconds  {time.monotonic() - begun:.1f}", flush=True)
+    if started is not None:  # a link would lead nowhere: its gateway is gone
+        print("`just up` keeps a stack running, for requests of your own")
+    return 0
 
 
 @contextlib.contextmanager
 def _stack() -> Iterator[tuple[Stack, Started | None]]:
-    """A stack that is up already, or one of our own for as long as this lasts."""
-    own = Stack.from_env(os.environ, data_dir=Path("var/demo"))
-    for folder in dict.fromkeys((own.data_dir, Stack.from_env(os.environ).data_dir)):
-        found = processes.running(folder)
+    """A stack that is up already, or one of our own for as long as this lasts, in a folder of its own: its log would
+    otherwise be that of the stack which `just up` starts later.
+    """
+    usual = Stack.from_env(os.environ)
+    own = replace(usual, data_dir=usual.data_dir / "demo")
+    for data_dir in (usual.data_dir, own.data_dir):
+        found = processes.running(data_dir)
         if found is not None:
+            print(f"using the stack that is up: {found.url}", flush=True)
             yield found, None
             return
+    own = checks.placed(own, os.environ)
+    folder.prepare(own)
+    if processes.look(own.data_dir).programs:
+        processes.stop(own)
     stack = replace(own, ports=_free(own))
-    print(f"starting emulator, core, worker and gateway (logs in {stack.logs})", flush=True)
+    progress = Progress()
+    progress.say(f"starting emulator, core, worker and gateway (kept in {folder.shown(stack.data_dir)})")
     started = processes.start(stack)
     try:
+        processes.make_api_key(stack, processes.environment_of(stack))
         gateways = [program for program in stack.programs() if program.name == "gateway"]
-        processes.wait_ready(started, gateways)
+        try:
+            wait_ready(started, gateways, progress, notice=False)
+        finally:
+            progress.close()
         yield stack, started
     finally:
         print("stopping what was started", flush=True)
@@ -72,7 +92,7 @@ def _free(stack: Stack) -> Ports:
     )
 
 
-def _submit(stack: Stack, started: Started | None, key: str, prompt: str) -> dict[str, Any]:
+def _submit(stack: Stack, watch: Watch | None, key: str, prompt: str) -> dict[str, Any]:
     headers = {"Authorization": f"Bearer {key}"}
     deadline = time.monotonic() + _DEADLINE_S
     while True:
@@ -82,11 +102,11 @@ def _submit(stack: Stack, started: Started | None, key: str, prompt: str) -> dic
             return body
         if answer.status not in _TRY_AGAIN or time.monotonic() > deadline:
             raise StackError(http.explain(answer))
-        _check(started)
+        _check(watch)
         time.sleep(0.2)
 
 
-def _follow(stack: Stack, started: Started | None, key: str, generation: dict[str, Any]) -> dict[str, Any]:
+def _follow(stack: Stack, watch: Watch | None, key: str, generation: dict[str, Any]) -> dict[str, Any]:
     """Polls until the generation has ended, and draws the bar."""
     url = f"{stack.url}/v1/generations/{generation['id']}"
     headers = {"Authorization": f"Bearer {key}", "Prefer": "wait=1"}
@@ -99,7 +119,7 @@ def _follow(stack: Stack, started: Started | None, key: str, generation: dict[st
                 return generation
             if time.monotonic() > deadline:
                 raise StackError(f"{generation['id']} has not ended after {_DEADLINE_S:.0f} s; see {stack.logs}")
-            _check(started)
+            _check(watch)
             answer = http.call("GET", url, headers=headers)
             if answer.status == _OK:
                 generation = answer.json()
@@ -119,14 +139,11 @@ def _show(bar: "tqdm[Any]", generation: dict[str, Any]) -> None:
     bar.refresh()
 
 
-def _check(started: Started | None) -> None:
+def _check(watch: Watch | None) -> None:
     """Raises StackError when what we started cannot render any more."""
-    if started is None:
-        return
-    processes.raise_complaint(started)
-    for program in started.stack.programs():
-        if program.name == "worker" and _HOPELESS in (why := http.unready_reasons(program.ready_url)):
-            raise StackError(f"{program.name}: {why}; see {started.stack.logs / 'worker.log'}")
+    if watch is not None:
+        watch.look()
+        watch.look_at_workers()
 
 
 def _absolute(stack: Stack, link: str) -> str:

@@ -3,6 +3,7 @@
 Standard library only, and never through a proxy: everything is on loopback.
 """
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -54,6 +55,8 @@ def call(
     except urllib.error.HTTPError as error:
         with error:
             return Answer(status=error.code, headers=error.headers, body=error.read())
+    except http.client.HTTPException as error:  # something else listens there
+        raise OSError(f"{url} does not speak HTTP ({type(error).__name__})") from None
 
 
 def is_ready(url: str) -> bool:
@@ -76,7 +79,10 @@ def unready_reasons(url: str) -> str:
 
 def key_is_accepted(url: str, key: str) -> bool:
     """Whether the gateway at `url` knows the key by now."""
-    return call("GET", f"{url}/v1/generations", headers=_bearer(key)).status != HTTPStatus.UNAUTHORIZED
+    try:
+        return call("GET", f"{url}/v1/generations", headers=_bearer(key)).status != HTTPStatus.UNAUTHORIZED
+    except OSError:
+        return False
 
 
 def _bearer(key: str) -> dict[str, str]:

@@ -29,6 +29,12 @@ _DEFAULT_HOSTS = {
     "DARKROOM_WORKER_ADMIN_HOST": HOST,
 }
 _ACCESS_KEY_ID = "local"
+VARIABLES = (
+    *(*_DEFAULT_PORTS, *_DEFAULT_HOSTS),
+    *("DARKROOM_LOCAL_WORKERS", "DARKROOM_LOCAL_GATEWAYS", "DARKROOM_LOCAL_DEVICES", "DARKROOM_LOCAL_PYTHON"),
+    "DARKROOM_EMULATOR_HOSTS",
+)
+"""What the local stack reads itself."""
 _COPY_STRIDE = 10  # the second copy's admin port is the first one's plus ten, and so on
 
 
@@ -79,6 +85,8 @@ class Stack:
     hosts: Hosts = Hosts()
     workers: int = 1
     gateways: int = 1
+    worker_environments: tuple[Mapping[str, str], ...] = ()
+    """What each worker's environment has beside the stack's, as far as it is known: its device, its threads."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], *, data_dir: Path = Path("var")) -> "Stack":
@@ -165,6 +173,7 @@ class Stack:
     def _worker(self, number: int) -> Program:
         admin = self.ports.worker_admin + number * _COPY_STRIDE
         own = {"DARKROOM_WORKER_ADMIN_PORT": str(admin)} if number else {}
+        own |= self.worker_environments[number] if number < len(self.worker_environments) else {}
         return Program(
             name=_copy("worker", number), module=("worker",), own=own, ready_url=_ready(self.hosts.worker_admin, admin)
         )

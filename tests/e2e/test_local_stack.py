@@ -4,8 +4,6 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -15,46 +13,12 @@ import pytest
 
 from infra.local import processes
 from infra.local.layout import Stack
-from tests.emulators import clean_environment, free_port
 from tests.eventually import until
+from tests.local_stack import Local
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.xdist_group("local-stack")]
 PORTS = ("GATEWAY_PORT", "GATEWAY_ADMIN_PORT", "CORE_PORT", "CORE_ADMIN_PORT", "WORKER_ADMIN_PORT", "EMULATOR_PORT")
 MODELS = '[[models]]\nname = "emulated"\nengine = "emulated"\nstep_ms = 5.0\nnum_inference_steps = 4\n'
-
-
-class Local:
-    """The command line with a data folder and ports of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.data_dir = folder / "data"
-        models = folder / "models.toml"
-        models.write_text(MODELS)
-        clean = {name: value for name, value in clean_environment().items() if not name.startswith("DARKROOM_")}
-        self.environment = clean | {f"DARKROOM_{name}": str(free_port()) for name in PORTS}
-        self.environment |= {"DARKROOM_DATA_DIR": str(self.data_dir), "DARKROOM_MODELS_FILE": str(models)}
-
-    def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-m", "infra.local", *arguments]
-        return subprocess.Popen(
-            command, cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-
-    def run(self, *arguments: str) -> tuple[int, str, str]:
-        process = self.start(*arguments)
-        try:
-            output, errors = process.communicate(timeout=200)
-        finally:
-            process.kill()
-        return process.returncode, output, errors
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.environment['DARKROOM_GATEWAY_PORT']}"
-
-    def ports_in_use(self) -> list[str]:
-        return [name for name in PORTS if not processes.port_is_free(int(self.environment[f"DARKROOM_{name}"]))]
 
 
 @pytest.fixture
@@ -134,30 +98,33 @@ def test_the_demo_saves_a_picture_and_leaves_nothing_running(local: Local) -> No
     (picture,) = local.folder.glob("darkroom-gen_*.png")
     assert picture.read_bytes().startswith(b"\x89PNG")
     identifier = picture.stem.removeprefix("darkroom-")
-    assert f"/v1/generations/{identifier}/images/0" in output
+    assert identifier in output
     assert str(picture) in output
+    assert "/v1/generations/" not in output, "a link whose server has just been stopped is a dead one"
     assert "succeeded" in errors  # the bar
-    assert processes.running(local.data_dir) is None
+    assert not (local.data_dir / "core").exists(), "the log of a stack that `up` starts is not the demo's"
+    assert processes.look(local.data_dir / "demo").nothing
     assert local.ports_in_use() == []
 
 
 def test_ctrl_c_stops_everything_the_demo_started(local: Local) -> None:
     demo = local.start("demo", "a ring")
+    own = local.data_dir / "demo"
     try:
-        until(lambda: processes.running(local.data_dir) is not None, 60, what="the demo has started its stack")
+        until(lambda: processes.running(own) is not None, 60, what="the demo has started its stack")
         demo.send_signal(signal.SIGINT)
         demo.communicate(timeout=120)
     finally:
         demo.kill()
     assert demo.returncode == 130
-    assert processes.running(local.data_dir) is None
+    assert processes.look(own).nothing
     assert local.ports_in_use() == []
 
 
 def test_a_service_that_cannot_start_is_told_in_its_own_words(local: Local) -> None:
     local.environment["DARKROOM_MODELS_FILE"] = str(local.folder / "none.toml")
     code, _, errors = local.run("up")
-    assert code == 1
+    assert code == 2
     assert "none.toml" in errors
     assert errors.count("\n") == 1
     assert local.ports_in_use() == []
@@ -197,6 +164,4 @@ def _answers(url: str) -> bool:
 
 
 def _pid_of(stack: Stack, name: str) -> int:
-    """From supervisord's own log: the newest process of that name."""
-    lines = (stack.logs / "supervisord.log").read_text().splitlines()
-    return int([line for line in lines if f"spawned: '{name}'" in line][-1].rpartition(" ")[2])
+    return next(each.pid for each in processes.look(stack.data_dir).programs if each.name == name)

@@ -1,11 +1,14 @@
 """What an operator does: verify, rebuild, history, keys; and the one line that each misconfiguration leaves."""
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from pysqlite3 import dbapi2 as sqlite
 
+from gateway.keys import KeyFile
+from infra.local import http
 from tests.api import CANARY
 from tests.e2e import invariants
 from tests.eventually import until
@@ -95,6 +98,48 @@ def test_history_tells_the_whole_story_without_the_prompt(stack: Stack) -> None:
     assert stack.command("core", "history", "gen_" + "0" * 26, expect=1).strip()
 
 
+def lines(process: Process, **wanted: object) -> list[dict[str, object]]:
+    """The lines of a process's log that hold all of that."""
+    found = [json.loads(line) for line in process.output().splitlines() if line.startswith("{")]
+    return [line for line in found if wanted.items() <= line.items()]
+
+
+def test_each_request_and_each_change_of_an_image_is_one_line(stack: Stack) -> None:
+    client = stack.client()
+    body = client.ended(client.submit(n=2)["id"])
+    own = body["id"]
+    tenant = {"tenant": stack.tenants[0]}
+    posted = lines(stack.gateways[0], event="request.answered", method="POST", route="/v1/generations", **tenant)
+    assert posted
+    assert {"status", "ms", "request_id"} <= posted[-1].keys()
+    headers = {"Authorization": f"Bearer {client.key}", "X-Request-Id": "8f14e45f-operator"}
+    answer = client.call("GET", f"/v1/generations/{own}?canary=query", headers=headers)
+    assert answer.headers["x-request-id"] == "8f14e45f-operator"
+    (line,) = lines(stack.gateways[0], request_id="8f14e45f-operator")
+    assert (line["route"], line["status"]) == ("/v1/generations/{generation_id}", 200)
+    client.call("GET", f"/v1/generations/{own}", headers=headers | {"X-Request-Id": "dk_canary_secret"})
+    assert "canary_secret" not in stack.gateways[0].output()
+    assert "canary=query" not in stack.gateways[0].output()
+    for event in ("image.dispatched", "image.started", "image.rendered", "image.published"):
+        told = lines(stack.core, event=event, generation=own)
+        assert sorted(str(line["index"]) for line in told) == ["0", "1"], event
+        assert all(isinstance(line["ms_since_request"], int) for line in told)
+    (requested,) = lines(stack.core, event="generation.requested", generation=own)
+    assert (requested["tenant"], requested["images"]) == (stack.tenants[0], 2)
+    assert len(lines(stack.core, event="generation.succeeded", generation=own)) == 1
+    (started,) = lines(stack.core, event="image.started", generation=own, index=0)
+    (rendered,) = lines(stack.workers[0], event="image.rendered", generation=own, index=0)
+    assert started["attempt"] == rendered["attempt"]
+    assert {"gpu_ms", "upload_ms", "batch", "model"} <= rendered.keys()
+
+
+def test_a_path_or_method_that_no_route_has_is_not_logged(stack: Stack) -> None:
+    client = stack.client()
+    assert client.call("GET", "/canary-path").status == 404
+    assert "canary-path" not in stack.gateways[0].output()
+    assert lines(stack.gateways[0], event="request.answered", method="unmatched", status=404)
+
+
 def test_a_key_is_made_used_and_revoked(stack: Stack) -> None:
     words = stack.command("gateway", "keys", "create", "carol").split()
     key = next(word for word in words if word.startswith("dk_"))
@@ -105,6 +150,27 @@ def test_a_key_is_made_used_and_revoked(stack: Stack) -> None:
     assert key.rsplit("_", 1)[1] not in stack.command("gateway", "keys", "list")
     stack.command("gateway", "keys", "revoke", key.rsplit("_", 1)[0])
     until(lambda: client.call("GET", "/v1/generations").status == 401, what="the revoked key is refused")
+
+
+def test_a_gateway_may_wait_for_its_first_key_and_lets_nobody_in_before(stack: Stack, tmp_path: Path) -> None:
+    port, admin = free_port(), free_port()
+    env = stack.gateways[0].env | {
+        "DARKROOM_DATA_DIR": str(tmp_path),
+        "DARKROOM_GATEWAY_HOST": "0.0.0.0",
+        "DARKROOM_GATEWAY_PORT": str(port),
+        "DARKROOM_GATEWAY_ADMIN_PORT": str(admin),
+        "DARKROOM_GATEWAY_AWAIT_KEYS": "true",
+    }
+    gateway = Process("gateway-waiting", module("gateway"), env, tmp_path)
+    gateway.start()
+    try:
+        until(lambda: "no valid API key yet" in http.unready_reasons(f"http://127.0.0.1:{admin}/readyz"), 30)
+        assert http.call("GET", f"http://127.0.0.1:{port}/v1/generations").status == 401
+        key = KeyFile(tmp_path / "gateway" / "keys.json").create("first", now_ms=1)
+        until(lambda: http.is_ready(f"http://127.0.0.1:{admin}/readyz"), 30, what="the key makes it ready")
+        assert http.key_is_accepted(f"http://127.0.0.1:{port}", key)
+    finally:
+        gateway.kill()
 
 
 def refusal(service: str, env: Mapping[str, str], folder: Path) -> str:

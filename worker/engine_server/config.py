@@ -8,6 +8,8 @@ from infra.settings import Settings
 class EngineServerSettings(Settings):
     """What the engine server reads beside the shared settings."""
 
+    owner = "ENGINE"
+
     worker_torch_threads: int = Field(0, ge=0, le=256, description="CPU threads of one model; 0: half of the cores")
     engine_token: SecretStr = Field(SecretStr(""), description="http: bearer token; may be empty on loopback")
     engine_waiting: int = Field(64, ge=1, le=4096, description="http: pictures that may wait; more are answered 503")

@@ -14,6 +14,7 @@ _NAMES: Final = frozenset(
         *("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
         *("http_proxy", "https_proxy", "all_proxy", "no_proxy", "NO_COLOR", "FORCE_COLOR", "TERM"),
         *("DARKROOM_MODELS_FILE", "DARKROOM_WORKER_TORCH_THREADS", "DARKROOM_LOG_LEVEL", "DARKROOM_LOG_FORMAT"),
+        "DARKROOM_LOG_MODEL_ERRORS",
     }
 )
 _FAMILIES: Final = (

@@ -8,7 +8,7 @@ import structlog
 
 from schema import pb, validate
 from worker.engines.contract import Capabilities, EncodedPicture, EngineFacts, Made, ModelAbilities, Picture, RenderJob
-from worker.engines.places import places
+from worker.engines.places import places, text
 from worker.engines.proto import (
     EngineAbilities,
     EngineError,
@@ -177,7 +177,7 @@ def error_message(error: BaseException) -> EngineError:
             kind, detail = ErrorKind.LOST, str(error)
         case _:
             kind, detail = ErrorKind.MODEL_ERROR, type(error).__name__
-            _log.warning("model.raised", error=detail, at=places(error))
+            _log.warning("model.raised", error=detail, at=places(error), error_text=text(error))
     return EngineError(kind=cast("ErrorKind", kind), detail=detail[:300])
 
 

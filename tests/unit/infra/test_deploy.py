@@ -1,6 +1,7 @@
 """infra/deploy without a container engine: what can be wrong in the text is found here."""
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ from pydantic_settings import BaseSettings
 
 from core.config import CoreSettings
 from gateway.config import GatewaySettings
+from gateway.limits import load_rules
 from infra.lifecycle import ConfigError
 from infra.local.emulator import hosts_from, key_from
 from infra.local.emulator_lock import ALIVE_PATH
-from infra.settings import PREFIX
+from infra.settings import PREFIX, SHIPPED_MODELS_FILE
 from worker.config import WorkerSettings
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -25,8 +27,14 @@ DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 KNOWN = {PREFIX + name.upper() for cls in (CoreSettings, GatewaySettings, WorkerSettings) for name in cls.model_fields}
 
 
+def resolved(text: str) -> str:
+    """As compose reads it when no variable is set."""
+    return re.sub(r"\$\{[A-Z_]+(?::?-([^}]*))?(?::?\?[^}]*)?\}", lambda found: found[1] or "", text)
+
+
 def mounts(service: dict[str, Any]) -> list[tuple[str, str]]:
-    return [tuple(volume.split(":")[:2]) for volume in service.get("volumes", [])]
+    parts = [resolved(volume).split(":") for volume in service.get("volumes", [])]
+    return [(source, target) for source, target, *_ in parts]
 
 
 def test_the_whole_system_is_there() -> None:
@@ -142,7 +150,45 @@ def test_images_are_pinned_run_without_root_and_install_one_extra_each() -> None
 
 def test_the_gpu_overlay_names_an_existing_service() -> None:
     overlay = yaml.safe_load((DEPLOY / "compose.gpu.yaml").read_text())
-    assert set(overlay["services"]) == {"worker"}
+    assert set(overlay["services"]) == {"worker", "worker-2"}
+    second = overlay["services"]["worker-2"]
+    assert second["extends"] == {"file": "compose.yaml", "service": "worker"}
+    assert second["profiles"], "one GPU is the usual number"
+    devices = [each["deploy"]["resources"]["reservations"]["devices"] for each in overlay["services"].values()]
+    assert [device["device_ids"] for (device,) in devices] == [["0"], ["1"]]
+
+
+@pytest.mark.parametrize("name", ["gateway", "core", "worker"])
+def test_every_service_reads_one_models_file_that_can_be_replaced(name: str) -> None:
+    inside = SERVICES[name]["environment"]["DARKROOM_MODELS_FILE"]
+    (source,) = [source for source, target in mounts(SERVICES[name]) if target == inside]
+    assert (DEPLOY / source).resolve() == SHIPPED_MODELS_FILE
+    assert all(volume.endswith(":ro") for volume in SERVICES[name]["volumes"] if inside in volume)
+
+
+def test_weights_and_rules_are_mounted_and_the_shipped_rules_are_valid() -> None:
+    assert ("weights", "/weights") in mounts(SERVICES["worker"])
+    inside = SERVICES["gateway"]["environment"]["DARKROOM_GATEWAY_RULES_FILE"]
+    (source,) = [source for source, target in mounts(SERVICES["gateway"]) if target == inside]
+    assert load_rules(DEPLOY / source, []) == ()
+    lines = (DEPLOY / source).read_text().splitlines()
+    example = "\n".join(line[1:] for line in lines if re.match(r"#(\[\[|\w+ = )", line))
+    (rule,) = tomllib.loads(example)["rules"]
+    assert rule["operations"] == ["createGeneration"]
+
+
+@pytest.mark.parametrize("name", ["gateway", "core", "worker"])
+def test_metrics_can_be_scraped_in_the_network_and_are_not_published(name: str) -> None:
+    service = SERVICES[name]
+    assert service["environment"][f"DARKROOM_{name.upper()}_ADMIN_HOST"] == "0.0.0.0"
+    fields: dict[str, type[BaseSettings]] = {"gateway": GatewaySettings, "core": CoreSettings, "worker": WorkerSettings}
+    port = fields[name].model_fields[f"{name}_admin_port"].default
+    assert not [each for each in service.get("ports", []) if str(port) in each]
+    assert "internal" in service["networks"]
+
+
+def test_the_gateway_waits_for_its_first_key() -> None:
+    assert SERVICES["gateway"]["environment"]["DARKROOM_GATEWAY_AWAIT_KEYS"] == "true"
 
 
 def test_the_example_settings_are_those_that_compose_reads() -> None:

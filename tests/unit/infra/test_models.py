@@ -49,7 +49,20 @@ def test_an_emulated_model_needs_no_source(tmp_path: Path) -> None:
         ('[[models]]\nname = "a"\nsource = "x"\nmax_guidance_scale = 2.0\n', "max_guidance_scale"),
         ('[[models]]\nname = "a"\nsource = "x"\nmin_guidance_scale = 6.0\n', "min_guidance_scale"),
         ('[[models]]\nname = "a"\nsource = "x"\nmax_num_inference_steps = 151\n', "max_num_inference_steps"),
-        ('[[models]]\nname = "a"\nsource = "x"\n[[models]]\nname = "a"\nsource = "y"\n', "twice"),
+        ('[[models]]\nname = "a"\nsource = "x"\n[[models]]\nname = "a"\nsource = "y"\n', "duplicate model name 'a'"),
+        ('[[models]]\nname = "sdxl"\nsource = "x"\nwidht = 512\n', "'sdxl': unknown key 'widht', did you mean 'width'"),
+        ('[[models]]\nname = "a"\nsource = "x"\nxyzzy = 1\n', "'a': unknown key 'xyzzy'$"),
+        ('[[models]]\nname = "a"\nengine = "pipline"\n', "'a': engine = 'pipline': must be .*'pipeline'"),
+        ('[[models]]\nname = "a"\nsource = "x"\nwidth = "wide"\n', "'a': width = 'wide': must be a valid integer"),
+        ('[[models]]\nname = "a"\nsource = "x"\nmax_batch = 0\n', "'a': max_batch = 0: must be greater"),
+        ('[[models]]\nname = "a"\nsource = "x"\ndevice = "gpu"\n', "'a': device = 'gpu': must be auto, cpu, cuda or"),
+        ('[[models]]\nname = "a"\nsource = "x"\ndevice = ""\n', "'a': device = '': must be auto"),
+        ('[[models]]\nname = "a"\nsource = ""\n', "'a': engine pipeline needs a source"),
+        ('[[models]]\nname = ""\nsource = "x"\n', "model 1: name = '': must be 1 to 64 letters"),
+        ('[[models]]\nsource = "x"\n', "model 1: needs a name"),
+        ('[[model]]\nname = "a"\n', "unknown key 'model', did you mean 'models'"),
+        ('[models]\nname = "a"\n', r"holds no \[\[models\]\]"),
+        ('name = "a"\n[[models]]\nname = "a"\nengine = "emulated"\n', "unknown key 'name'"),
     ],
 )
 def test_a_wrong_file_is_a_configuration_error(tmp_path: Path, text: str, complaint: str) -> None:
@@ -118,3 +131,9 @@ def test_a_device_may_have_a_number(tmp_path: Path, device: str, fine: bool) -> 
     else:
         with pytest.raises(ConfigError, match="device"):
             load(path)
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "models.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + b'[[models]]\nname = "a"\nengine = "emulated"\n')
+    assert [entry.name for entry in load(path)] == ["a"]

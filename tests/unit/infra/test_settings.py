@@ -4,9 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from core.config import CoreSettings
+from gateway.config import GatewaySettings
 from infra.lifecycle import ConfigError
+from infra.local import checks
 from infra.local.layout import Stack
-from infra.settings import SHIPPED_MODELS_FILE, Settings, is_loopback, load
+from infra.settings import OWNERS, SHIPPED_MODELS_FILE, Settings, is_loopback, load, variable
+from worker.config import WorkerSettings
+from worker.engine_server.config import EngineServerSettings
 
 
 def test_defaults_need_no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,6 +52,70 @@ def test_the_token_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load(Settings)
     assert settings.internal_token.get_secret_value() == "canary-token"
     assert "canary" not in repr(settings)
+
+
+def test_a_variable_that_is_no_setting_is_refused_with_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DARKROOM_MODEL_FILE", "canary")
+    monkeypatch.setenv("DARKROOM_XYZZY", "canary")
+    with pytest.raises(ConfigError) as caught:
+        load(Settings)
+    assert "DARKROOM_MODEL_FILE: there is no such setting, did you mean DARKROOM_MODELS_FILE?" in str(caught.value)
+    assert "DARKROOM_XYZZY: there is no such setting" in str(caught.value)
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "DARKROOM_GATEWAY_PROT",  # the gateway's own to refuse
+        "DARKROOM_LOCAL_WORKERS",
+        "DARKROOM_GATEWAY_SERVICE_HOST",  # Kubernetes, for a service named darkroom-gateway
+        "DARKROOM_SERVICE_PORT_HTTP",
+        "DARKROOM_PORT_8080_TCP_ADDR",
+        "DARKROOM_WORKER_PORT",
+        "DARKROOM_BIND",
+        "darkroom_model_file",
+        "NOT_DARKROOM_MODEL_FILE",
+    ],
+)
+def test_what_is_not_ours_to_judge_is_left_alone(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "x")
+    load(Settings)
+
+
+@pytest.mark.parametrize("cls", [CoreSettings, GatewaySettings, WorkerSettings, EngineServerSettings])
+def test_each_service_refuses_its_own_typos(monkeypatch: pytest.MonkeyPatch, cls: type[Settings]) -> None:
+    names = [variable(name) for name in cls.model_fields if name.startswith(cls.owner.lower())]
+    assert names
+    for name in names:
+        with monkeypatch.context() as patched:
+            patched.setenv(f"{name}X", "1")
+            with pytest.raises(ConfigError, match=rf"{name}X: .* did you mean {name}\?"):
+                load(cls)
+
+
+def test_the_owners_are_the_words_that_settings_begin_with() -> None:
+    for cls in (CoreSettings, GatewaySettings, WorkerSettings, EngineServerSettings):
+        assert cls.owner in OWNERS
+        for name in cls.model_fields.keys() - Settings.model_fields.keys():
+            assert name.upper().startswith(tuple(f"{owner}_" for owner in OWNERS)), name
+
+
+def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in CoreSettings.model_fields.keys() - {"core_target"}:
+        monkeypatch.setenv(variable(name), "")
+    assert load(CoreSettings).model_dump() == {name: field.default for name, field in CoreSettings.model_fields.items()}
+    monkeypatch.setenv("DARKROOM_CORE_TARGET", "")
+    assert load(WorkerSettings).core_target == "", "a worker without core"
+
+
+def test_the_local_stack_knows_every_setting_of_every_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cls in (CoreSettings, GatewaySettings, WorkerSettings, EngineServerSettings):
+        checks.settings({variable(name): "" for name in cls.model_fields})
+    with pytest.raises(ConfigError, match=r"DARKROOM_GATWAY_PORT: .* did you mean DARKROOM_GATEWAY_PORT\?"):
+        checks.settings({"DARKROOM_GATWAY_PORT": "1"})
+    with pytest.raises(ConfigError, match=r"DARKROOM_LOCAL_WORKER: .* did you mean DARKROOM_LOCAL_WORKERS\?"):
+        checks.settings({"DARKROOM_LOCAL_WORKER": "1"})
 
 
 @pytest.mark.parametrize(

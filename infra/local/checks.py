@@ -1,0 +1,44 @@
+"""What is wrong with the settings, found before anything is started or stopped."""
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from infra import models
+from infra.lifecycle import ConfigError
+from infra.local import devices, folder
+from infra.local.layout import VARIABLES, Stack
+from infra.models import ModelEntry
+from infra.settings import SHIPPED_MODELS_FILE, Settings, load, unknown_variables, variable
+
+_ROOT = Path(__file__).resolve().parents[2]
+_SERVICES = ("gateway/config.py", "core/config.py", "worker/config.py", "worker/engine_server/config.py")
+
+
+def settings(environ: Mapping[str, str]) -> tuple[ModelEntry, ...]:
+    """The models that would be served. Raises ConfigError for what no service could start with."""
+    known = [*VARIABLES, *map(variable, Settings.model_fields), *_variables_of_services()]
+    unknown = unknown_variables(environ, known, ["LOAD"])
+    if unknown:
+        raise ConfigError("; ".join(unknown))
+    load(Settings)
+    path = folder.expanded(environ.get("DARKROOM_MODELS_FILE") or str(SHIPPED_MODELS_FILE))
+    entries = models.load(path)
+    models.require_sources(entries)
+    return entries
+
+
+def placed(stack: Stack, environ: Mapping[str, str]) -> Stack:
+    """The stack with a device for each worker, its settings checked. Raises ConfigError as `settings` does."""
+    entries = settings(environ)
+    return replace(stack, worker_environments=tuple(devices.of_workers(environ, stack.workers, entries)))
+
+
+def _variables_of_services() -> Iterator[str]:
+    """Read from the services' files, not imported: infra knows no service."""
+    for name in _SERVICES:
+        for node in ast.walk(ast.parse((_ROOT / name).read_text("utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                fields = (each for each in node.body if isinstance(each, ast.AnnAssign))
+                yield from (variable(each.target.id) for each in fields if isinstance(each.target, ast.Name))
