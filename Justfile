@@ -81,6 +81,11 @@ restore *ARGS: (venv "gateway,core,worker,local")
 rebuild *ARGS: (venv "gateway,core,worker,local")
     @{{ local }} run core rebuild "$@"
 
+# Begin an empty history on purpose, where core refuses to; after `just down`
+[no-exit-message]
+init: (venv "gateway,core,worker,local")
+    @{{ local }} run core init
+
 # The dead-letter queue: just dead-letters [list | send-back | discard]
 [no-exit-message]
 dead-letters *ARGS: (venv "gateway,core,worker,local")
