@@ -3,6 +3,7 @@
 import http.client
 import json
 import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -161,8 +162,17 @@ class Client:
         return [bodies[each] for each in wanted]
 
     def picture(self, generation_id: str, index: int = 0) -> Answer:
-        """The picture's bytes by the stable link, through a redirect where the gateway sends one."""
-        first = self.call("GET", f"/v1/generations/{generation_id}/images/{index}")
+        """The picture's bytes by the stable link, through a redirect where the gateway sends one.
+
+        A store that is away is waited for, as a client would.
+        """
+        path = f"/v1/generations/{generation_id}/images/{index}"
+        first = self.call("GET", path)
+        end = time.monotonic() + 30
+        while first.status == 503 and time.monotonic() < end:
+            assert "retry-after" in first.headers
+            time.sleep(0.2)
+            first = self.call("GET", path)
         if first.status not in {302, 303, 307}:
             return first
         link = urlsplit(first.headers["location"])

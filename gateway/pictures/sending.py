@@ -1,9 +1,9 @@
 """A picture from the store to a client, in pieces that are asked for when the client has taken the one before.
 
-No connection to the store is held while a client reads. A piece lies in memory for at most half a second longer than
-a fast client needs it: what a slow one has not taken by then is dropped and asked for again in smaller pieces. What
-fails before the first byte is an error with a status; what fails later ends the connection, so that no short picture
-looks whole. A whole picture is hashed on its way, and its last bytes are not sent if it is not the one published.
+No connection to the store is held while a client reads. What a client has not taken within a tenth of a second is
+dropped from memory, and asked for again in smaller pieces once it reads. What fails before the first byte is an error
+with a status; what fails later ends the connection, so that no short picture looks whole. A whole picture is hashed on
+its way, and its last bytes are not sent if it is not the one published.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from infra.retry import Permanent, Retryable, retry
 _log = structlog.get_logger()
 SLICE_BYTES = 32 * 1024
 """What is handed to a connection at once; it buffers as much again at most."""
-_SLOW_AFTER_S = 0.5
+_SLOW_AFTER_S = 0.1
 _PIECE_S = 10.0
 _ATTEMPTS = 3
 
@@ -85,7 +85,8 @@ class Source:
 
     async def _read(self, last: int) -> bytes:
         async def attempt() -> Piece | None:
-            return await self._store.read(self._picture.key, first=self.position, last=last, tag=self._tag)
+            async with self._pieces.calling:
+                return await self._store.read(self._picture.key, first=self.position, last=last, tag=self._tag)
 
         try:
             piece = await retry(attempt, attempts=_ATTEMPTS, first_s=0.1, cap_s=1.0, rng=self._rng)

@@ -14,8 +14,10 @@ from gateway.errors import Unavailable
 
 PIECE_BYTES = 256 * 1024
 """What is asked of the store at once."""
-PIECES_IN_MEMORY = 48
-"""Over all streams: 12 MiB, and as many calls to the store, which has 50 connections."""
+PIECES_IN_MEMORY = 64
+"""Over all streams: 16 MiB."""
+CALLS_AT_ONCE = 8
+"""To the store. Each costs this process milliseconds, which every other request under way would wait for."""
 STALLED_S = 5.0
 """Without a byte taken for so long, a client's place may be given to another tenant's."""
 
@@ -91,10 +93,12 @@ class Lease:
 
 
 class Pieces:
-    """How many pieces may lie in memory. Those who wait are bounded by the streams."""
+    """How many pieces may lie in memory, and be asked for at once. Those who wait are bounded by the streams."""
 
-    def __init__(self, most: int = PIECES_IN_MEMORY) -> None:
+    def __init__(self, most: int = PIECES_IN_MEMORY, *, calls: int = CALLS_AT_ONCE) -> None:
         self._places = asyncio.Semaphore(most)
+        self.calling = asyncio.Semaphore(calls)
+        """Held during a call to the store."""
 
     async def lease(self) -> Lease:
         """Waits for room; whoever came first is first."""

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
-from gateway.connections import BACKLOG, most
+from gateway.connections import BACKLOG, Connection, Room, most
 from schema import pb
 from tests.eventually import eventually
 from tests.unit.gateway.harness import Rig, rig
@@ -160,3 +161,36 @@ def test_no_more_connections_than_files_may_be_open() -> None:
             assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+class Unread(asyncio.Transport):
+    """A transport whose client takes bytes as told."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__()
+        self.sizes = list(sizes)
+        self.aborted = False
+
+    def get_write_buffer_size(self) -> int:
+        return self.sizes.pop(0) if len(self.sizes) > 1 else self.sizes[0]
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def close(self) -> None:
+        self.aborted = True
+
+
+@pytest.mark.asyncio
+async def test_a_client_is_given_up_once_it_takes_nothing_and_not_while_it_takes_little() -> None:
+    cut: list[str] = []
+    loop, room = asyncio.get_running_loop(), Room(5, send_timeout_s=0.01, on_cut=cut.append)
+    transport = Unread(100, 99, 98, 97, 97)
+    connection = Connection(web.Server(lambda _: None), room, loop=loop)  # type: ignore[arg-type,return-value]
+    connection.connection_made(transport)
+    try:
+        connection.pause_writing()
+        await eventually(lambda: transport.aborted)
+        assert (transport.sizes, cut) == ([97], ["unread"]), "three looks found it reading"
+    finally:
+        connection.connection_lost(None)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from gateway.pictures.streams import PIECE_BYTES, PIECES_IN_MEMORY
+from gateway.pictures.streams import CALLS_AT_ONCE, PIECE_BYTES, PIECES_IN_MEMORY
 from schema import pb
 from tests.eventually import eventually
 from tests.unit.gateway.fake_core import NOW_MS
@@ -247,7 +247,7 @@ def cut_short(raw: bytes) -> bool:
 
 async def read_all(gateway: Rig, path: str) -> bytes:
     """Everything up to the end of the connection."""
-    sent = f"GET {path} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {gateway.key}\r\nConnection: close\r\n\r\n"
+    sent = f"GET {path} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {gateway.key}\r\n\r\n"
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     received = b""
     try:
@@ -302,6 +302,7 @@ async def test_readers_that_stop_hold_no_piece_and_keep_nobody_else_waiting(tmp_
             await eventually(lambda: len(gateway.store.reads) >= count, 20, what="each has had its first piece")
             answer = await gateway.call("GET", f"{path}/images/0")
             assert answer.raw == picture
+            assert gateway.store.most_at_once <= CALLS_AT_ONCE
 
             async def all_are_still_served() -> bool:
                 return f"darkroom_gateway_picture_streams {count}.0" in (await metrics(gateway)).splitlines()

@@ -226,3 +226,11 @@ def test_the_standard_sampler_variables_hold() -> None:
 
 def test_an_unreachable_endpoint_delays_the_exit_only_a_little() -> None:
     assert run_child(OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9", OTEL_EXPORTER_OTLP_TIMEOUT="2") == "True True"
+
+
+def test_signed_urls_of_images_lose_their_signature() -> None:
+    line = "GET /v1/generations/gen_1/images/0?expires=1800003600&signature=0a1b2c3d.QUJD_x-9 HTTP/1.1"
+    for text in (line, f'{{"at": "{line}"}}', "http://h/i?signature=0a1b2c3d.QUJD_x-9&expires=1"):
+        clean = telemetry.scrub(None, "", text)
+        assert "QUJD" not in clean
+        assert "expires=1" in clean
