@@ -8,6 +8,7 @@ JSON; it ends with 0 only if all were accepted, and 99 of 100 within a second.
 import argparse
 import asyncio
 import json
+import multiprocessing
 import shutil
 import sys
 import tempfile
@@ -15,6 +16,8 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
@@ -90,30 +93,62 @@ async def keep_to_share(tenant: Tenant, *, posts: int, share: int, pause_s: floa
         await asyncio.sleep(pause_s)
 
 
-async def play(stack: stacks.Stack, options: argparse.Namespace) -> tuple[Seen, Seen]:
+async def flood_all(url: str, keys: Sequence[str], connections: int, stop: Event, full: Event) -> Seen:
+    """What the floods were answered until `stop`; `full` is set at the first refusal."""
+    seen, over = Seen(), asyncio.Event()
+    async with _session() as session, asyncio.TaskGroup() as group:
+        for key in keys:
+            for number in range(connections):
+                group.create_task(flood(Tenant(session, url, key, seen), over), name=f"flood {number}")
+        while not stop.is_set():
+            if seen.statuses[429]:
+                full.set()
+            await asyncio.sleep(0.1)
+        over.set()
+    return seen
+
+
+def _flood_process(
+    url: str, keys: Sequence[str], connections: int, stop: Event, full: Event, told: "Connection[Seen, Seen]"
+) -> None:
+    """A process of its own, so that answers to the quiet tenant wait behind no others in this program."""
+    told.send(asyncio.run(flood_all(url, keys, connections, stop, full)))
+
+
+async def quiet_alone(stack: stacks.Stack, key: str, options: argparse.Namespace) -> Seen:
+    """What the quiet tenant was answered."""
+    seen, share = Seen(), max(1, options.cap // (options.floods + 1))
+    async with _session() as session:
+        tenant = Tenant(session, stack.url, key, seen)
+        await keep_to_share(tenant, posts=options.posts, share=share, pause_s=options.pause_s)
+    return seen
+
+
+def play(stack: stacks.Stack, options: argparse.Namespace) -> tuple[Seen, Seen]:
     """What the floods and the quiet tenant were answered."""
-    floods, quiet, stop = Seen(), Seen(), asyncio.Event()
     keys = [stack.create_key(f"flood{number}") for number in range(options.floods)]
     quiet_key = stack.create_key("quiet")
-    await asyncio.sleep(2)  # the gateway reads its keys each second
+    time.sleep(2)  # the gateway reads its keys each second
+    context = multiprocessing.get_context("spawn")
+    stop, full = context.Event(), context.Event()
+    here, there = context.Pipe()
+    floods = context.Process(
+        target=_flood_process, args=(stack.url, keys, options.connections, stop, full, there), name="floods"
+    )
+    floods.start()
+    try:
+        full.wait(60)
+        quiet = asyncio.run(quiet_alone(stack, quiet_key, options))
+    finally:
+        stop.set()
+        seen: Seen = here.recv() if here.poll(_CALL_S) else Seen()
+        floods.join()
+    return seen, quiet
+
+
+def _session() -> aiohttp.ClientSession:
     timeout = aiohttp.ClientTimeout(total=_CALL_S)
-    connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session, asyncio.TaskGroup() as group:
-        for key in keys:
-            for number in range(options.connections):
-                tenant = Tenant(session, stack.url, key, floods)
-                group.create_task(flood(tenant, stop), name=f"flood {number}")
-        full_by = time.monotonic() + 60
-        while not floods.statuses[429] and time.monotonic() < full_by:  # noqa: ASYNC110  (many tasks fill it)
-            await asyncio.sleep(0.1)
-        share = max(1, options.cap // (options.floods + 1))
-        try:
-            await keep_to_share(
-                Tenant(session, stack.url, quiet_key, quiet), posts=options.posts, share=share, pause_s=options.pause_s
-            )
-        finally:
-            stop.set()
-    return floods, quiet
+    return aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -127,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     begun = time.monotonic()
     try:
         with stacks.running(stack):
-            floods, quiet = asyncio.run(play(stack, options))
+            floods, quiet = play(stack, options)
     except stacks.StackError as error:
         print(f"shares: {error}", file=sys.stderr)
         return 1
