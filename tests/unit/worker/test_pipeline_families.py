@@ -208,6 +208,28 @@ def test_every_step_is_reported_and_a_cancel_is_heard_at_one(rig: Rig) -> None:
     assert told[-1] == 2
 
 
+def test_there_are_signs_of_life_before_the_first_step_and_after_the_last(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.engines.signs._EVERY_S", 0.0)
+    told: list[int] = []
+    rig.engine.admit([job()])
+    rig.engine.step(lambda progress: told.append(max(progress.steps.values(), default=0)))
+    at_steps = [place for place, step in enumerate(told) if step]
+    assert at_steps[0] > 0, "none while texts are encoded and within the first step"
+    assert at_steps[-1] < len(told) - 1, "none while the picture is decoded"
+    assert len(told) > 2 * STEPS + 2
+    told.clear()
+    rig.engine.admit([job()])
+
+    def unwanted(progress: Progress) -> None:
+        told.append(len(progress.steps))
+        rig.engine.evict("g/0")
+
+    assert list(rig.engine.step(unwanted).evicted) == ["g/0"]
+    assert told == [0], "it is left at the first sign, before any step"
+
+
 def test_each_scheduler_that_it_names_makes_a_picture_of_its_own(rig: Rig) -> None:
     names = capabilities.of_pipeline(rig.stock).schedulers
     assert all(name.startswith("flow_") for name in names) == (
