@@ -1,12 +1,12 @@
 """`python -m core` serves; `python -m core init | verify | backup | restore | rebuild | history` work on the
-log, `dead-letters` on the queue of that name.
+log, `dead-letters` on the queue of that name, `erase` asks a running core.
 """
 
 import gc
 import sys
 from collections.abc import Sequence
 
-from core.app import dead_letters, serve
+from core.app import dead_letters, operator, serve
 from core.config import CoreSettings
 from infra import lifecycle, settings, telemetry
 
@@ -15,6 +15,8 @@ def main(arguments: Sequence[str]) -> int:
     """The process. Returns the exit code."""
     if arguments and arguments[0] == "dead-letters":
         return _dead_letters(arguments[1:])
+    if arguments and arguments[0] == "erase":
+        return _erase(arguments[1:])
     if arguments and arguments[0] != "serve":
         from core.cli import run  # noqa: PLC0415  (nothing that serving needs)
 
@@ -40,6 +42,17 @@ def _dead_letters(arguments: Sequence[str]) -> int:
     try:
         config = settings.load(CoreSettings)
         return dead_letters_cli.run(arguments, lambda: dead_letters(config))
+    except lifecycle.ConfigError as error:
+        lifecycle.print_config_error(error)
+        return lifecycle.EXIT_MISCONFIGURED
+
+
+def _erase(arguments: Sequence[str]) -> int:
+    from core import erase_cli  # noqa: PLC0415  (nothing that serving needs)
+
+    try:
+        config = settings.load(CoreSettings)
+        return erase_cli.run(arguments, lambda: operator(config))
     except lifecycle.ConfigError as error:
         lifecycle.print_config_error(error)
         return lifecycle.EXIT_MISCONFIGURED

@@ -15,17 +15,21 @@ import structlog
 from grpclib.health.service import Health
 from grpclib.server import Server
 
-from core import events, log_lines, root_note
+from core import erasure_list, events, log_lines, retention_file, root_note
 from core.config import CoreSettings
 from core.dead_letters import DeadLetters, Home
+from core.erased_file import ErasedFile
+from core.erasure_list import Erasures
 from core.errors import LogBroken, LogUnusable, VersionConflict
 from core.first_start import FirstStart
 from core.grpc_api import CoreApi
 from core.log_lines import EventLines
 from core.metrics import Metrics
+from core.operator_client import OperatorClient
 from core.parts import Core, Ports, Tuning
 from core.ports import JobQueue, Outgoing
 from core.public_note import BucketNotes
+from core.retention import Keep
 from core.sqlite_log import SqliteLog
 from infra import aws, rpc, sqs
 from infra.admin import AdminServer
@@ -36,7 +40,7 @@ from infra.lifecycle import ConfigError, Shutdown
 from infra.loops import Loops
 from infra.s3 import S3Bucket, StoredObject
 from infra.skew import Skew
-from schema import limits
+from schema import limits, pb
 
 _log = structlog.get_logger()
 _TOKEN_BYTES = 24  # 192 bits
@@ -128,10 +132,10 @@ class Starting:
 async def _start(settings: CoreSettings, stack: AsyncExitStack, starting: Starting, ports: Ports | None) -> Core:
     """Core with its log, before it accepts anything. May wait for the store; raises LogUnusable or ConfigError."""
     core = Core(ports or await open_ports(settings, stack, starting), tuning(settings), starting.metrics)
-    await core.load()
     starting.tell = core.reasons
-    await starting.show()
-    await core.introduce()
+    await starting.show()  # to load may wait for the list of erasures
+    await core.introduce()  # first: what is erased again must not be written into a log that may not go on
+    await core.load()
     return core
 
 
@@ -194,13 +198,17 @@ async def open_ports(settings: CoreSettings, stack: AsyncExitStack, starting: St
     notes = BucketNotes(public, settings.jobs_queue, make=settings.core_create_queues)
     log = await _open_log(settings, failpoints, notes, stack, starting)
 
+    async def make_public() -> None:
+        if settings.core_create_queues:
+            await public.ensure()
+
     async def make() -> None:
         if settings.core_create_queues:
             await jobs.ensure(visibility_s=settings.visibility_s, dead_letter=settings.dead_queue)
             await dead.ensure(visibility_s=settings.visibility_s)
             await replies.ensure(visibility_s=settings.core_reply_visibility_s)
             await temp.ensure(expire_days=_DRAFTS_KEPT_DAYS)
-            await public.ensure()
+            await make_public()
 
     return Ports(
         log=log,
@@ -211,6 +219,9 @@ async def open_ports(settings: CoreSettings, stack: AsyncExitStack, starting: St
         drafts=temp,
         gallery=PublicBucket(public, temp),
         notes=notes,
+        erasures=Erasures(
+            ErasedFile(settings.data_dir), public, prefix=erasure_list.prefix(settings.jobs_queue), make=make_public
+        ),
         make=make,
         failpoints=failpoints,
         wall_ms=wall_ms,
@@ -233,6 +244,16 @@ async def dead_letters(settings: CoreSettings) -> AsyncIterator[DeadLetters]:
         yield DeadLetters(sqs.SqsQueue(clients.sqs, settings.dead_queue), homes)
 
 
+@asynccontextmanager
+async def operator(settings: CoreSettings) -> AsyncIterator[OperatorClient]:
+    """A running core's API for operators' commands. Raises ConfigError for a wrong DARKROOM_CORE_TARGET."""
+    channel = rpc.open_channel(settings.core_target, token=settings.internal_token.get_secret_value())
+    try:
+        yield OperatorClient(pb.CoreStub(channel), rpc.calling)
+    finally:
+        channel.close()
+
+
 def tuning(settings: CoreSettings) -> Tuning:
     """The settings in core's own words."""
     return Tuning(
@@ -250,7 +271,16 @@ def tuning(settings: CoreSettings) -> Tuning:
         dead_letters_s=settings.core_dead_letters_s,
         publishers=settings.core_publishers,
         max_waiters=settings.core_max_waiters,
+        keep=_keep(settings),
     )
+
+
+def _keep(settings: CoreSettings) -> Keep:
+    path = settings.core_retention_file
+    try:
+        return Keep(days=settings.core_retention_days, tenants=retention_file.read(path) if path else {})
+    except retention_file.BadFile as error:
+        raise ConfigError(str(error)) from None
 
 
 async def _open_log(

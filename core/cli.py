@@ -9,12 +9,13 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
 from core import history, root_note, sqlite_backup, sqlite_begin, sqlite_check, sqlite_read, sqlite_rebuild
+from core.erased_file import ErasedFile
 from core.errors import LogBroken, LogUnusable
 from core.sqlite_base import READ_ERRORS, assert_version, connect, connect_read_only, sqlite3, translated
 from core.sqlite_files import LogFiles
@@ -60,7 +61,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
         prog="python -m core",
         description="Work on the event log; without a command, or with `serve`, core itself runs. "
         "verify, backup and history may run beside it, init, restore and rebuild may not. "
-        "`python -m core dead-letters --help` is about the dead-letter queue.",
+        "`python -m core dead-letters --help` is about the dead-letter queue, `erase --help` about erasing.",
         epilog="Exit codes: 0 as asked, 1 the log is wrong or the generation unknown, 2 it could not be looked at.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
@@ -83,7 +84,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     back = commands.add_parser("restore", parents=[shared], help="put a backup in the log's place; core must not run")
     back.add_argument("source", type=Path, metavar="FILE", help="what backup made")
     back.add_argument("--replace", action="store_true", help="put a log that is there aside, and keep it")
-    commands.add_parser("rebuild", parents=[shared], help="make the projection anew from the log; core must not run")
+    commands.add_parser("rebuild", parents=[shared], help="make the projection again from the log; core must not run")
     story = commands.add_parser("history", parents=[shared], help="tell all that happened to one generation")
     story.add_argument("id", help="the generation's id")
     story.add_argument("--prompt", action="store_true", help="show its prompt too, which is personal data")
@@ -99,12 +100,14 @@ def _place(text: str) -> tuple[int, bytes]:
 
 def _verify(path: Path, options: argparse.Namespace, out: TextIO) -> int:
     position, chain = options.expect or (0, b"")
+    listed = list(_erased_file(path).pieces())  # first: an id stands there before it is erased
     connection = connect_read_only(path)
     try:
         report = sqlite_check.check(connection, position)
         with suppress(*READ_ERRORS):  # of which the check has told
             missing = lost(connection, _files(path)) or misplaced(connection, _files(path))
             report.add(iter([f"the log {missing}"] if missing else []))
+            report.add(_come_back(connection, listed))
     finally:
         connection.close()
     if position:
@@ -146,6 +149,16 @@ def _init(path: Path, _: argparse.Namespace, out: TextIO) -> int:
     return 0
 
 
+def _erased_file(path: Path) -> ErasedFile:
+    return ErasedFile(path.parent.parent)
+
+
+def _come_back(connection: "sqlite3.Connection", listed: Sequence[Sequence[str]]) -> Iterator[str]:
+    for piece in listed:
+        for generation_id in sqlite_read.not_erased(connection, piece):
+            yield f"stream {generation_id}: is on the list of erasures and not erased: core does it at its next start"
+
+
 def _backup(path: Path, options: argparse.Namespace, out: TextIO) -> int:
     shown = -1
 
@@ -165,10 +178,12 @@ def _restore(path: Path, options: argparse.Namespace, out: TextIO) -> int:
     files = _files(path)
     files.claim()
     try:
-        made = sqlite_backup.restore(options.source, files, replace=options.replace)
+        made = sqlite_backup.restore(options.source, files, replace=options.replace, erased=_erased_file(path))
     finally:
         files.release()
     print(f"restored from {options.source}: {_counts(made.report)}", file=out)
+    if made.erased:
+        print(f"{made.erased} generations that were erased after the backup are erased in it again", file=out)
     if made.aside is not None:
         print(f"the log that was there is kept in {made.aside}", file=out)
         if made.events_left is None:
@@ -204,7 +219,7 @@ def _rebuild(path: Path, _: argparse.Namespace, out: TextIO) -> int:
         files.release()
     print(
         f"rebuilt {made.generations} generations and {made.images} images from {made.events} events; "
-        f"{made.differing} rows differed",
+        f"{made.differing} rows differed" + f", {made.prompts} prompts of erased ones deleted" * bool(made.prompts),
         file=out,
     )
     return 0

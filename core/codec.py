@@ -130,6 +130,8 @@ def _value(cls: type, message: betterproto.Message) -> Any:
             value = tuple(_members(member) for member in value)
         elif name == "failure":
             value = _failure(value)
+        elif name == "cause":
+            value = _cause(value)
         elif name in {"output_format", "format"}:
             value = int(value)
         values[name] = value
@@ -142,3 +144,9 @@ def _failure(number: int) -> e.Failure:
         return e.Failure(int(number))
     except ValueError:
         raise LaterEvent(f"unknown failure {int(number)}: a later release wrote it, install that one") from None
+
+
+def _cause(number: int) -> e.Cause:
+    """As `_failure`. What erased it explains, and decides nothing: a number of a later release reads as unknown."""
+    known = int(number) in e.Cause.__members__.values()
+    return e.Cause(int(number)) if known else e.Cause.UNKNOWN

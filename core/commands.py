@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from core.events import Failure, RenderFacts, Spec, Timings, Trace
+from core.events import Cause, Failure, RenderFacts, Spec, Timings, Trace
 from core.shares import ONE
 
 
@@ -133,6 +133,13 @@ class Expire:
 class Erase:
     """Forget the prompt and the pictures of an ended generation."""
 
+    cause: Cause = Cause.TENANT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EraseAgain:
+    """It was erased before, and this log is older than that: erase it, ended or not."""
+
 
 Command = (
     Request
@@ -147,4 +154,5 @@ Command = (
     | Cancel
     | Expire
     | Erase
+    | EraseAgain
 )

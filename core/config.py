@@ -45,6 +45,10 @@ class CoreSettings(Settings):
     core_reply_visibility_s: int = Field(10, ge=1, le=43_200, description="Seconds a reply is hidden while recorded")
     core_dead_letters_s: float = Field(15, gt=0, description="Seconds between two looks at the dead-letter queue")
     core_publishers: int = Field(16, ge=1, le=256, description="Pictures copied side by side")
+    core_retention_days: float = Field(
+        0, ge=0, allow_inf_nan=False, description="Days after which finished generations are erased; 0: never"
+    )
+    core_retention_file: Path | None = Field(None, description="TOML file of the tenants with days of their own")
     core_max_connections: int = Field(512, ge=1, description="Connections to core's API; any more are closed at once")
     core_max_waiters: int = Field(10_000, ge=0, description="Calls that wait for an end; beyond: answered at once")
 

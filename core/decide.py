@@ -9,7 +9,7 @@ from typing import Final, assert_never
 
 from core import commands as c
 from core import events as e
-from core.events import Event, Failure
+from core.events import Cause, Event, Failure
 from core.state import Ending, Generation, Image, Phase, apply, image_after
 
 MAX_SOLO_STARTS: Final = 3
@@ -64,7 +64,9 @@ def decide(state: Generation | None, command: c.Command, now: Now) -> tuple[Even
         case c.Cancel():
             return _cancel(state)
         case c.Erase():
-            return _erase(state)
+            return _erase(state, command)
+        case c.EraseAgain():
+            return _erase_again(state)
         case c.Expire():
             due = state.expires_at_running_ms and now.running_ms >= state.expires_at_running_ms
             return (e.GenerationExpired(),) if due and state.open and state.undecided else ()
@@ -94,7 +96,7 @@ def _decide_image(image: Image, command: c.Command, now: Now) -> tuple[Event, ..
             return _object_lost(image, command)
         case c.RecordPublished():
             return _published(image, command)
-        case c.Request() | c.Cancel() | c.Expire() | c.Erase():
+        case c.Request() | c.Cancel() | c.Expire() | c.Erase() | c.EraseAgain():
             raise AssertionError("decided for the whole generation")
         case _:
             assert_never(command)
@@ -139,10 +141,20 @@ def _cancel(state: Generation) -> tuple[Event, ...]:
     return (e.GenerationCancelled(),)
 
 
-def _erase(state: Generation) -> tuple[Event, ...]:
+def _erase(state: Generation, command: c.Erase) -> tuple[Event, ...]:
     if state.open:
         raise NotEnded
-    return () if state.erased else (e.GenerationErased(),)
+    return () if state.erased else (e.GenerationErased(cause=command.cause),)
+
+
+def _erase_again(state: Generation) -> tuple[Event, ...]:
+    """An open one is cancelled first: nothing of it may be rendered or shown again, decided pictures included."""
+    if state.erased:
+        return ()
+    won = next((image for image in state.images if image.phase is Phase.RENDERED), None)
+    revoked = (_revoked(won, "it was erased"),) if won is not None and not state.undecided else ()
+    end = (*revoked, e.GenerationCancelled()) if state.open else ()
+    return (*end, e.GenerationErased(cause=Cause.LISTED))
 
 
 def _dispatch(image: Image, command: c.Dispatch, now: Now) -> tuple[Event, ...]:
@@ -253,16 +265,20 @@ def _dead_letter(image: Image, command: c.RecordDeadLetter) -> tuple[Event, ...]
 def _object_lost(image: Image, command: c.RecordObjectLost) -> tuple[Event, ...]:
     if image.phase is not Phase.RENDERED or not _won(image, command.attempt_id):
         return ()
-    lost = e.ImageAttemptFailed(
+    return _with_verdict(image, _revoked(image, command.detail))
+
+
+def _revoked(image: Image, detail: str) -> e.ImageAttemptFailed:
+    """Of a decided image: the picture that won is gone."""
+    return e.ImageAttemptFailed(
         index=image.index,
-        attempt_id=command.attempt_id,
+        attempt_id=image.rendered.attempt_id if image.rendered else "",
         dispatch=image.dispatches,
         worker_id=image.rendered.worker_id if image.rendered else "",
         failure=Failure.OBJECT_LOST,
         solo=False,
-        detail=command.detail,
+        detail=detail,
     )
-    return _with_verdict(image, lost)
 
 
 def _published(image: Image, command: c.RecordPublished) -> tuple[Event, ...]:

@@ -28,6 +28,16 @@ class Failure(IntEnum):
     MODEL_AWAY = 13
 
 
+class Cause(IntEnum):
+    """Who or what erased a generation. Numbers are those of `pb.ErasureCause`."""
+
+    UNKNOWN = 0
+    TENANT = 1
+    RETENTION = 2
+    OPERATOR = 3
+    LISTED = 4
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
     """Everything that determines the pictures, save the prompts. Sides in pixels."""
@@ -219,7 +229,12 @@ class GenerationExpired:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationErased:
-    """Prompt and pictures are gone; only the story remains."""
+    """Prompt and pictures are gone; only the story remains.
+
+    LISTED: it was erased before, and this log is older than that (a backup put back).
+    """
+
+    cause: Cause = Cause.UNKNOWN
 
 
 Event = (

@@ -53,6 +53,11 @@ class CoreApi:
             cancelled, shown = await self._service.cancel(request.tenant, request.generation_id)
             return fast.CancelReply(cancelled=cancelled, generation=shown)
 
+    async def erase(self, request: pb.EraseRequest) -> pb.EraseReply:
+        async with _answering():
+            erased, shown = await self._service.erase(request.tenant, request.generation_id, operator=request.operator)
+            return fast.EraseReply(erased=erased, generation=shown)
+
     async def still_wanted(self, request: pb.StillWantedRequest) -> pb.StillWantedReply:
         async with _answering():
             wanted = self._service.still_wanted(request.worker_id, request.held, request.models)
@@ -68,6 +73,7 @@ class CoreApi:
             ("Get", self.get, fast.GetRequest, fast.GetReply),
             ("List", self.list, fast.ListRequest, fast.ListReply),
             ("Cancel", self.cancel, fast.CancelRequest, fast.CancelReply),
+            ("Erase", self.erase, fast.EraseRequest, fast.EraseReply),
             ("StillWanted", self.still_wanted, fast.StillWantedRequest, fast.StillWantedReply),
             ("Models", self.models, fast.ModelsRequest, fast.ModelsReply),
         )

@@ -11,6 +11,13 @@ from core.views import image_seed
 
 _FORMATS: Final = {1: "png", 2: "webp", 3: "jpeg"}
 _SHOWN_MATES: Final = 6
+_CAUSES: Final = {
+    e.Cause.UNKNOWN: "",
+    e.Cause.TENANT: "asked for by its tenant",
+    e.Cause.RETENTION: "kept for as long as its tenant's retention says",
+    e.Cause.OPERATOR: "asked for by an operator",
+    e.Cause.LISTED: "again, by the list of erasures: the log was older than its erasure",
+}
 
 
 def lines(stream: Sequence[Recorded], prompts: Prompts | None = None) -> Iterator[str]:
@@ -78,9 +85,9 @@ def _told(generation_id: str, event: Event) -> str:
             return f"{who}: {_why(event.failure, event.detail)}"
         case e.ImageFailed():
             return _why(event.failure, event.detail)
-        case e.GenerationFailed():
-            return event.detail
-        case e.GenerationSucceeded() | e.GenerationCancelled() | e.GenerationExpired() | e.GenerationErased():
+        case e.GenerationFailed() | e.GenerationErased():
+            return event.detail if isinstance(event, e.GenerationFailed) else _CAUSES[event.cause]
+        case e.GenerationSucceeded() | e.GenerationCancelled() | e.GenerationExpired():
             return ""
         case _:
             assert_never(event)

@@ -56,6 +56,10 @@ class Metrics:
         self.published = Counter("darkroom_core_published", "Images published", registry=r)
         self.objects_lost = Counter("darkroom_core_objects_lost", "Temporary objects gone or altered", registry=r)
         self.expired = Counter("darkroom_core_expired", "Generations expired", registry=r)
+        self.erased = Counter("darkroom_core_erased", "Generations erased", ["cause"], registry=r)
+        self.deletions = Counter(
+            "darkroom_core_deletions", "Looks that delete the objects of an erased generation", ["outcome"], registry=r
+        )
         self.running_s = Gauge("darkroom_core_running_seconds", "Core's running time over all its lives", registry=r)
         self.workers = Gauge("darkroom_core_workers_seen", "Workers heard of in the last minute", registry=r)
         self.waiters = Gauge("darkroom_core_waiting_calls", "Get calls that wait for an end", registry=r)

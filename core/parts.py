@@ -13,8 +13,10 @@ import structlog
 from core.admission import Admission
 from core.dead_letters import LetterQueue
 from core.decide import Now
+from core.deletions import LOOKS_S, ObjectDeletions
 from core.dispatcher import Dispatcher
 from core.draft import Durable
+from core.erasing import Eraser
 from core.estimates import Estimates
 from core.expiry import Expiry
 from core.leftovers import Leftovers
@@ -22,7 +24,9 @@ from core.metrics import Metrics
 from core.model_reports import ModelReports
 from core.note_updater import NoteUpdater
 from core.ports import (
+    Deletions,
     Drafts,
+    ErasureList,
     EventLog,
     Failpoints,
     Gallery,
@@ -32,12 +36,14 @@ from core.ports import (
     Projection,
     PublicNotes,
     ReplyQueue,
+    Retained,
     Upkeep,
 )
 from core.progress import Progress, Workers
 from core.prompts import Prompts
 from core.publisher import Publisher
 from core.replies import Polling, Replies
+from core.retention import Keep, Retention
 from core.running_clock import RunningClock
 from core.runway import Patience, Policy
 from core.schedule import Backlog
@@ -52,7 +58,7 @@ _log = structlog.get_logger()
 _DRAIN_LOOK_S = 0.02
 
 
-class Log(EventLog, Precedents, Projection, Upkeep, Lineage, Protocol):
+class Log(EventLog, Precedents, Projection, Upkeep, Lineage, Deletions, Retained, Protocol):
     """One log, seen from every side."""
 
 
@@ -70,6 +76,7 @@ class Ports:
     drafts: Drafts
     gallery: Gallery
     notes: PublicNotes
+    erasures: ErasureList
     make: Callable[[], Awaitable[None]]
     failpoints: Failpoints
     wall_ms: Callable[[], int]
@@ -100,6 +107,8 @@ class Tuning:
     dead_letters_s: float = 15.0
     publishers: int = 16
     max_waiters: int = 10_000
+    keep: Keep = Keep()  # noqa: RUF009  (immutable)
+    erasure_looks_s: Sequence[float] = LOOKS_S
 
 
 class Core:
@@ -125,6 +134,16 @@ class Core:
         self._note = NoteUpdater(ports.log, ports.notes, wall_ms=ports.wall_ms, draw=ports.draw)
         self._surroundings = Surroundings(ports.make, ports.drafts, draw=ports.draw)
         patience = Patience(visibility_s=tuning.visibility_s, cap_s=tuning.recheck_cap_s)
+        self._eraser = self._build_eraser()
+        self._retention = Retention(
+            ports.log,
+            self._eraser,
+            keep=tuning.keep,
+            now_ms=self.clock.now_ms,
+            wall_ms=ports.wall_ms,
+            draw=ports.draw,
+        )
+        self._deletions = self._build_deletions()
         self._dispatcher = self._build_dispatcher(patience)
         self._replies = self._build_replies(patience)
         self._undelivered = self._build_undelivered()
@@ -147,23 +166,27 @@ class Core:
             progress=self._progress,
             reports=self._reports,
             dispatcher=self._dispatcher,
+            eraser=self._eraser,
             metrics=self.metrics,
             max_waiters=tuning.max_waiters,
         )
         self._join()
 
     async def load(self) -> None:
-        """Take up the open generations and the running time where the last life left them. Raises LogBroken."""
+        """Take up the open generations and the running time where the last life left them, and erase again what an
+        older log has brought back. Raises LogBroken.
+        """
         latest_ms = await self.writer.load()
         self.clock.start(max(latest_ms, self._ports.log.running_ms))
         self._reports.begin()
+        await self._eraser.take_over()
         self._dispatcher.take_over()
         self.writer.announce_loaded()
         _log.info("core.loaded", open=len(self.writer.open), running_ms=self.clock.now_ms())
 
     async def introduce(self) -> None:
-        """Between `load` and the first call: see that nothing accepted can be taken for the work of no log. Waits for
-        the public bucket where the log was just begun. Raises LogUnusable when another log is noted there.
+        """Before `load`: see that nothing accepted can be taken for the work of no log. Waits for the public bucket
+        where the log was just begun. Raises LogUnusable when another log is noted there.
         """
         await self._note.introduce()
 
@@ -177,6 +200,9 @@ class Core:
             ("dispatcher", self._dispatcher.run),
             ("expiry", self._expiry.run),
             ("undelivered", self._undelivered.run),
+            ("eraser", self._eraser.run),
+            ("retention", self._retention.run),
+            ("deletions", self._deletions.run),
             ("leftovers.drafts", self._lost_drafts.run),
             ("leftovers.copies", self._lost_copies.run),
         ]
@@ -191,6 +217,7 @@ class Core:
             self.writer,
             self.clock,
             self._note,
+            self._eraser,
             self._surroundings,
             self._dispatcher,
             self._replies,
@@ -230,6 +257,28 @@ class Core:
             metrics=self.metrics,
         )
 
+    def _build_eraser(self) -> Eraser:
+        return Eraser(
+            self.writer,
+            self._ports.log,
+            self._ports.erasures,
+            failpoints=self._ports.failpoints,
+            draw=self._ports.draw,
+            metrics=self.metrics,
+        )
+
+    def _build_deletions(self) -> ObjectDeletions:
+        return ObjectDeletions(
+            self._ports.log,
+            self._ports.gallery,
+            self._ports.drafts,
+            looks_s=self._tuning.erasure_looks_s,
+            now_ms=self.clock.now_ms,
+            failpoints=self._ports.failpoints,
+            draw=self._ports.draw,
+            metrics=self.metrics,
+        )
+
     def _build_replies(self, patience: Patience) -> Replies:
         tuning = self._tuning
         return Replies(
@@ -245,6 +294,7 @@ class Core:
             workers=self._workers,
             reports=self._reports,
             leftovers=self._lost_drafts,
+            look_again=self._deletions.again,
             new_token=self._ports.new_token,
             failpoints=self._ports.failpoints,
             heal=self._surroundings.heal,
@@ -269,6 +319,7 @@ class Core:
             self.writer.listen(listener.observe)
         self._reports.served = self._dispatcher.served
         self.writer.listen(self._publisher.observe)
+        self.writer.listen(self._deletions.observe)
         self.writer.listen(self.service.observe)
         counts = self.metrics.backlog
         counts.labels("pending").set_function(lambda: self._dispatcher.counts["pending"])

@@ -81,6 +81,73 @@ class Precedents(Protocol):
         """The unexpired rows of those (tenant, key) that exist."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deletion:
+    """The objects of an erased generation that have to be deleted, again or for the first time, from this running
+    time on; `looks` times they have been deleted, and the store has confirmed it.
+    """
+
+    generation_id: str
+    due_running_ms: int = 0
+    looks: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A generation that has ended and is not erased; the two times are those of its end."""
+
+    position: int
+    generation_id: str
+    tenant: str
+    finished_at_ms: int
+    finished_running_ms: int
+
+
+class Deletions(Protocol):
+    """What the log keeps beside its events about erasure. `append` puts each generation that it erases among the
+    deletions, due at once. Reads see every append that has returned; each raises Retryable.
+    """
+
+    async def deletions(self, running_ms: int, limit: int) -> Sequence[Deletion]:
+        """Up to `limit` that are due by this running time, the longest due first."""
+
+    async def write_deletions(self, put: Sequence[Deletion], done: Sequence[str] = ()) -> None:
+        """Durably: put these in place of those of the same generations, and forget those of `done`."""
+
+    async def story(self, generation_id: str) -> Sequence[Recorded]:
+        """All events of one generation, for others than the writer."""
+
+
+class Retained(Protocol):
+    """What the log still holds of ended generations. Raises Retryable."""
+
+    async def ended(self, *, after: int, until_running_ms: int, window: int) -> tuple[Sequence[Ended], int]:
+        """Those begun in the `window` log positions behind `after`, and requested by this running time; and the
+        position to go on from, 0 when no more were requested by then.
+        """
+
+    async def not_erased(self, generation_ids: Sequence[str]) -> Sequence[str]:
+        """Those that the log holds and has not erased."""
+
+    @property
+    def began_empty(self) -> bool:
+        """Whether the log held no event when it was opened."""
+
+
+class ErasureList(Protocol):
+    """Which generations were ever erased, kept outside the log: it survives the loss of the log's folder, and a log
+    that is put back does not bring back what it names. Holds ids alone.
+    """
+
+    async def note(self, generation_ids: Sequence[str]) -> None:
+        """Durable when it returns. Raises Retryable or Permanent; whether any was noted is unknown then."""
+
+    def noted(self, *, fresh: bool) -> AsyncIterator[Sequence[str]]:
+        """All ids, in pieces, those included that another place still has of the list. `fresh`: the log is empty, so
+        that nothing has to be looked up elsewhere. Raises Retryable or Permanent.
+        """
+
+
 class Upkeep(Protocol):
     """What the log keeps beside its events. May be called while an append is running."""
 
@@ -168,6 +235,7 @@ class Drafts(Protocol):
     async def head(self, key: str) -> Stored | None: ...
     async def get(self, key: str) -> bytes | None: ...
     async def delete(self, keys: Sequence[str]) -> None: ...
+    def keys(self, prefix: str) -> AsyncIterator[str]: ...
 
 
 class Gallery(Protocol):

@@ -26,12 +26,12 @@ from core.draft import Change, Order
 from core.events import ImageRendered
 from core.leftovers import Leftovers
 from core.metrics import Metrics
+from core.pictures import content_type, public_key
 from core.ports import Drafts, Failpoints, Gallery, Stored
 from core.schedule import Ref
 from core.state import Generation, Phase
 from core.writer import Writer
 from infra.retry import Missing, Permanent, Retryable, backoff_s
-from schema import pb
 
 _MISSING_WAITS_S: Final = (1.0, 2.0, 4.0, 8.0)
 _JITTER: Final = 0.25
@@ -40,11 +40,6 @@ _LONGEST_RETRY_S: Final = 5.0
 _log = structlog.get_logger()
 _tracer = trace.get_tracer(__name__)
 _GONE: Final = "gone"
-_FORMATS = {
-    int(pb.OutputFormat.PNG): ("png", "image/png"),
-    int(pb.OutputFormat.WEBP): ("webp", "image/webp"),
-    int(pb.OutputFormat.JPEG): ("jpg", "image/jpeg"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +50,7 @@ class _Picture:
 
     @property
     def public_key(self) -> str:
-        return f"{self.won.public_token}/{self.won.sha256.hex()}.{_FORMATS[self.won.format][0]}"
+        return public_key(self.won)
 
 
 @dataclass(slots=True)
@@ -199,7 +194,7 @@ class Publisher:
         wrong = await self._fault_of_draft(won, delay)
         if not wrong:
             await self._failpoints.reach("core.mid_copy")
-            copied = await self._gallery.copy_draft(won.temp_key, key, content_type=_FORMATS[won.format][1])
+            copied = await self._gallery.copy_draft(won.temp_key, key, content_type=content_type(won))
             wrong = "" if copied else _GONE
         copy = await self._look_for_copy(key, delay)
         if copy is None or not _same(copy, won):

@@ -47,7 +47,9 @@ class _NotRecorded(Retryable):
 
 
 class Replies:
-    """Any number of `run`s may work side by side. `new_token` gives the secret part of a public key."""
+    """Any number of `run`s may work side by side. `new_token` gives the secret part of a public key. `look_again` has
+    the objects of erased generations deleted once more, durably: a late reply means that a draft has come.
+    """
 
     def __init__(
         self,
@@ -62,6 +64,7 @@ class Replies:
         workers: Workers,
         reports: ModelReports,
         leftovers: Leftovers,
+        look_again: Callable[[Sequence[str]], Awaitable[None]],
         new_token: Callable[[], str],
         failpoints: Failpoints,
         heal: Callable[[], Awaitable[None]],
@@ -78,6 +81,7 @@ class Replies:
         self._workers = workers
         self._reports = reports
         self._leftovers = leftovers
+        self._look_again = look_again
         self._new_token = new_token
         self._failpoints = failpoints
         self._heal = heal
@@ -163,6 +167,10 @@ class Replies:
                 raise _NotRecorded(str(error)) from error
         for reply, result in zip(replies, results, strict=True):
             self._follow_up(reply, result)
+        try:
+            await self._look_again([each.state.id for each in results if each.state is not None and each.state.erased])
+        except Retryable as error:
+            raise _NotRecorded(str(error)) from error
 
     def _follow_up(self, reply: Reply, result: Result) -> None:
         outcome = "unknown" if result.state is None else "recorded" if result.changed else "late"

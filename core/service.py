@@ -1,10 +1,9 @@
-"""What gateways and workers may ask of core: submit, get, list, cancel, still wanted, models.
+"""What gateways and workers may ask of core: submit, get, list, cancel, erase, still wanted, models.
 
 Speaks the messages of the core API and knows nothing of the transport. Changes go through the writer; questions
 about open generations are answered from memory, about ended ones from the projection.
 """
 
-import base64
 import hmac
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,8 +12,11 @@ from typing import Final
 
 from core import commands as c
 from core.admission import Admission
+from core.cursor import BadCursor, cursor_of, position_of
 from core.dispatcher import Dispatcher
 from core.draft import Change, Order, Result
+from core.erasing import Eraser
+from core.events import Cause
 from core.events import Prompts as Words
 from core.metrics import Metrics
 from core.model_reports import ModelReports
@@ -71,6 +73,7 @@ class Service:
         progress: Progress,
         reports: ModelReports,
         dispatcher: Dispatcher,
+        eraser: Eraser,
         metrics: Metrics,
         max_waiters: int = 10_000,
     ) -> None:
@@ -81,6 +84,7 @@ class Service:
         self._progress = progress
         self._reports = reports
         self._dispatcher = dispatcher
+        self._eraser = eraser
         self._metrics = metrics
         self._waiters = Waiters(max_waiters)
         self._stopping = False
@@ -153,16 +157,29 @@ class Service:
         """
         if not 0 <= page_size <= limits.MAX_LIST_PAGE:
             raise BadRequest("page_size", f"may be at most {limits.MAX_LIST_PAGE}")
+        try:
+            before = position_of(cursor)
+        except BadCursor as error:
+            raise BadRequest("cursor", str(error)) from None
         rows, more = await self._projection.page(
             tenant,
-            before=_position(cursor),
+            before=before,
             limit=page_size or limits.MAX_LIST_PAGE,
             status=status,
             looks=LIST_LOOKS,
         )
         known = await self._prompts.of_any([each.generation.id for each in rows if not each.generation.erased])
         found = [_Found(each, self._writer.open.get(each.generation.id)) for each in rows]
-        return [self._show(each, known) for each in found], _cursor(more)
+        return [self._show(each, known) for each in found], cursor_of(more)
+
+    async def erase(self, tenant: str, generation_id: str, *, operator: bool) -> tuple[bool, pb.GenerationView]:
+        """Whether it is erased now, and its view. An operator may leave the tenant out. Raises NotFound, Retryable."""
+        found = await self._find(tenant, generation_id, anybodys=operator and not tenant)
+        if found.state is not None:
+            return False, await self._view(found)
+        if not found.rows.generation.erased:
+            await self._eraser.erase([generation_id], Cause.OPERATOR if operator else Cause.TENANT)
+        return True, await self._view(await self._find(found.rows.generation.tenant, generation_id))
 
     async def cancel(self, tenant: str, generation_id: str) -> tuple[bool, pb.GenerationView]:
         """Whether it is cancelled now, and its view. Raises NotFound, Retryable."""
@@ -198,7 +215,7 @@ class Service:
             silent_workers=self._reports.silent(),
         )
 
-    async def _find(self, tenant: str, generation_id: str) -> _Found:
+    async def _find(self, tenant: str, generation_id: str, *, anybodys: bool = False) -> _Found:
         state = self._writer.remembered(generation_id)
         if state is not None:
             found = _Found(project(state), state if state.open else None)
@@ -207,7 +224,7 @@ class Service:
             if rows is None:
                 raise NotFound
             found = _Found(rows, None)
-        if not hmac.compare_digest(found.rows.generation.tenant.encode(), tenant.encode()):
+        if not anybodys and not hmac.compare_digest(found.rows.generation.tenant.encode(), tenant.encode()):
             raise NotFound
         return found
 
@@ -259,20 +276,3 @@ def _queued_images(seed: int, n: int) -> "list[pb.ImageView]":
         fast.ImageView(index=index, status=_IMAGE_QUEUED, seed=(seed + index) % limits.SEED_MODULUS)
         for index in range(n)
     ]
-
-
-def _cursor(position: int) -> str:
-    return base64.urlsafe_b64encode(f"p{position}".encode()).decode("ascii").rstrip("=") if position else ""
-
-
-def _position(cursor: str) -> int:
-    if not cursor:
-        return 0
-    try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
-        position = int(text[1:]) if text.startswith("p") and text[1:].isdecimal() else 0
-    except ValueError:
-        position = 0
-    if not 0 < position < 2**62 or _cursor(position) != cursor:
-        raise BadRequest("cursor", "is not one of ours")
-    return position

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Final
 
 from core import sqlite_check
+from core.erased_file import ErasedFile
 from core.errors import LogUnusable
 from core.sqlite_base import READ_ERRORS, connect, connect_read_only, open_file
 from core.sqlite_begin import begin_epoch, note_root
 from core.sqlite_check import Report
+from core.sqlite_erase import erase_listed
 from core.sqlite_files import LogFiles, make_folder, sync_folder
 from core.sqlite_head import HeadNote
 from core.sqlite_open import check
@@ -30,10 +32,14 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
-    """What was put back, where the log that was there lies now, and what only that one holds (None: unreadable)."""
+    """What was put back, where the log that was there lies now, and what only that one holds (None: unreadable).
+
+    `erased`: generations that the backup still held as they were before their erasure.
+    """
 
     report: Report
     aside: Path | None
+    erased: int = 0
     events_left: int | None = 0
     generations_left: int | None = 0
 
@@ -62,8 +68,9 @@ def _assert_new(to: Path) -> None:
         raise LogUnusable(f"{to} exists: name a new file, backups are never overwritten")
 
 
-def restore(source: Path, files: LogFiles, *, replace: bool) -> Restored:
-    """Puts the backup `source` in the log's place. The caller holds the log's lock.
+def restore(source: Path, files: LogFiles, *, replace: bool, erased: ErasedFile | None = None) -> Restored:
+    """Puts the backup `source` in the log's place. The caller holds the log's lock. What `erased` names is erased in
+    it before it gets there; what else the public bucket knows to be erased, core asks for at its next start.
 
     With `replace` a log that is there already is moved into a folder beside it. Raises LogUnusable.
     """
@@ -75,7 +82,13 @@ def restore(source: Path, files: LogFiles, *, replace: bool) -> Restored:
     incoming = files.database.with_name(files.database.name + ".restoring")
     aside = _unused(files.database) if there else None
     try:
-        report = _copied(source, incoming, _nobody)
+        report, again = _copied(source, incoming, _nobody), 0
+        then = report
+        if erased is not None:
+            again = erase_listed(incoming, erased.pieces())
+            then = _verified(incoming, source) if again else report
+            _sync(incoming)
+            erased.doubt()
         begin_epoch(incoming, files)
         files.mark_begun()  # without its database core refuses to start beside it
         if aside is not None:
@@ -86,9 +99,9 @@ def restore(source: Path, files: LogFiles, *, replace: bool) -> Restored:
         raise LogUnusable(f"cannot put the backup in its place ({error.strerror}: {error.filename})") from None
     finally:
         incoming.unlink(missing_ok=True)
-    _look(files, report)
+    _look(files, then)
     events, generations = _left(aside / files.database.name, report) if aside is not None else (0, 0)
-    return Restored(report=report, aside=aside, events_left=events, generations_left=generations)
+    return Restored(report=then, aside=aside, erased=again, events_left=events, generations_left=generations)
 
 
 def _unused(database: Path) -> Path:
@@ -107,12 +120,16 @@ def _copied(source: Path, to: Path, progress: Progress) -> Report:
     os.close(os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))  # prompts are in it
     _copy(source, to, progress)
     report = _verified(to, source)
-    descriptor = os.open(to, os.O_RDWR | os.O_CLOEXEC)
+    _sync(to)
+    return report
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    return report
 
 
 def _copy(source: Path, to: Path, progress: Progress) -> None:

@@ -18,7 +18,7 @@ from typing import Final, Self, TypeVar
 from core import sqlite_identity, sqlite_open, sqlite_read, sqlite_write
 from core.errors import LogBroken, LogUnusable
 from core.events import Recorded
-from core.ports import KeyRow, PromptRow, Transaction
+from core.ports import Deletion, Ended, KeyRow, PromptRow, Transaction
 from core.provenance import LogNote, Provenance
 from core.root_note import RootNote
 from core.sqlite_base import assert_version, open_file, sqlite3, translated
@@ -126,6 +126,8 @@ class SqliteLog:
         self._provenance: Provenance
         self.running_ms = 0
         """Core's running time as it was known last, once the log is open: the clock goes on from there."""
+        self.began_empty = False
+        """As `ports.Retained.began_empty`."""
 
     async def __aenter__(self) -> Self:
         """Opens the log, or begins it. Raises LogUnusable when that cannot be done as things are."""
@@ -156,6 +158,7 @@ class SqliteLog:
             )
             self._provenance = await _run(self._writing, sqlite_open.provenance)
             self.running_ms = await _run(self._writing, sqlite_open.running_ms)
+            self.began_empty = not self._writer.head.position
             self._reading = await _connect(self._files.database, stack)
             await _run(self._reading, lambda connection: connection.execute("PRAGMA query_only = ON"))
             self._stack = stack.pop_all()
@@ -210,6 +213,29 @@ class SqliteLog:
     async def save_running_ms(self, running_ms: int) -> None:
         """As `ports.EventLog.save_running_ms`. Also sweeps expired keys and empties the WAL file when idle."""
         await _run(self._writing, lambda _: self._writer.save_running_ms(running_ms))
+
+    async def write_deletions(self, put: Sequence[Deletion], done: Sequence[str] = ()) -> None:
+        """As `ports.Deletions.write_deletions`."""
+        await _run(self._writing, lambda _: self._writer.write_deletions(put, done))
+
+    async def deletions(self, running_ms: int, limit: int) -> Sequence[Deletion]:
+        """As `ports.Deletions.deletions`."""
+        return await _run(self._reading, lambda c: sqlite_read.deletions(c, running_ms, limit))
+
+    async def story(self, generation_id: str) -> Sequence[Recorded]:
+        """As `ports.Deletions.story`."""
+        return await _run(self._reading, lambda c: sqlite_read.stream(c, generation_id))
+
+    async def ended(self, *, after: int, until_running_ms: int, window: int) -> tuple[Sequence[Ended], int]:
+        """As `ports.Retained.ended`."""
+        return await _run(
+            self._reading,
+            lambda c: sqlite_read.ended(c, after=after, until_running_ms=until_running_ms, window=window),
+        )
+
+    async def not_erased(self, generation_ids: Sequence[str]) -> Sequence[str]:
+        """As `ports.Retained.not_erased`."""
+        return await _run(self._reading, lambda c: sqlite_read.not_erased(c, generation_ids))
 
     async def stream(self, generation_id: str) -> Sequence[Recorded]:
         """As `ports.Precedents.stream`."""

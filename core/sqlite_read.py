@@ -13,7 +13,7 @@ from typing import Any, Final
 from core.codec import BadEvent, decode, type_of
 from core.errors import LogBroken
 from core.events import Prompts, Recorded
-from core.ports import KeyRow, PromptRow
+from core.ports import Deletion, Ended, KeyRow, PromptRow
 from core.sqlite_base import sqlite3
 from core.sqlite_write import GENERATION_COLUMNS, IMAGE_COLUMNS
 from core.views import GenerationRow, ImageRow, Rows
@@ -23,6 +23,7 @@ _GENERATIONS = ", ".join(GENERATION_COLUMNS)
 _IMAGES = ", ".join(f'"{column}"' for column in IMAGE_COLUMNS)
 EVENT_COLUMNS: Final = "position, stream, version, type, at_ms, running_ms, data"
 _GIVEN = "(SELECT value FROM json_each(?))"
+_LAST_MS = "SELECT running_ms FROM events WHERE stream = g.id ORDER BY version DESC LIMIT 1"
 
 # ruff: noqa: S608  (every inserted piece is a constant of this module)
 
@@ -130,6 +131,44 @@ def keys(
         )
         for tenant, key, generation_id, body, expires in found
     }
+
+
+def deletions(connection: "sqlite3.Connection", running_ms: int, limit: int) -> Sequence[Deletion]:
+    """As `ports.Deletions.deletions`."""
+    query = (
+        "SELECT generation_id, due_running_ms, looks FROM deletions WHERE due_running_ms <= ? "
+        "ORDER BY due_running_ms LIMIT ?"
+    )
+    return [
+        Deletion(generation_id=generation_id, due_running_ms=due, looks=looks)
+        for generation_id, due, looks in connection.execute(query, (running_ms, limit))
+    ]
+
+
+def ended(
+    connection: "sqlite3.Connection", *, after: int, until_running_ms: int, window: int
+) -> tuple[Sequence[Ended], int]:
+    """As `ports.Retained.ended`. Running time never goes back in the log, so that one look at the window's end tells
+    whether there may be more.
+    """
+    end = "SELECT running_ms FROM events WHERE position = "
+    query = (
+        f"SELECT g.position, g.id, g.tenant, g.finished_at_ms, ({_LAST_MS}) FROM generations AS g "
+        "WHERE g.position > ? AND g.position <= ? AND g.erased = 0 AND g.status > 2 "
+        f"AND ({end} g.position) <= ? ORDER BY g.position"
+    )
+    beyond = connection.execute(end + "?", (after + window,)).fetchone()
+    found = [
+        Ended(position=p, generation_id=g, tenant=t, finished_at_ms=at, finished_running_ms=running)
+        for p, g, t, at, running in connection.execute(query, (after, after + window, until_running_ms))
+    ]
+    return found, after + window if beyond is not None and beyond[0] <= until_running_ms else 0
+
+
+def not_erased(connection: "sqlite3.Connection", generation_ids: Sequence[str]) -> Sequence[str]:
+    """As `ports.Retained.not_erased`."""
+    query = f"SELECT id FROM generations WHERE erased = 0 AND id IN {_GIVEN}"
+    return [generation_id for (generation_id,) in connection.execute(query, (json.dumps(list(generation_ids)),))]
 
 
 def _with_images(connection: "sqlite3.Connection", generations: Iterable[GenerationRow]) -> Iterator[Rows]:

@@ -1,4 +1,4 @@
-"""Makes the projection anew from the log, in one transaction, and says how much of the old one was wrong.
+"""Makes the projection again from the log, in one transaction, and says how much of the old one was wrong.
 
 Only for a log that no core has open: `core.cli` holds the lock.
 """
@@ -22,12 +22,15 @@ INDEXES = ("generations_of_tenant", "generations_open")
 
 @dataclass(slots=True)
 class Rebuilt:
-    """What was made. `differing` counts rows that only the old or only the new tables have."""
+    """What was made. `differing` counts rows that only the old or only the new tables have, `prompts` those of erased
+    generations, which are deleted.
+    """
 
     events: int = 0
     generations: int = 0
     images: int = 0
     differing: int = 0
+    prompts: int = 0
 
 
 def rebuild(connection: "sqlite3.Connection") -> Rebuilt:
@@ -42,6 +45,8 @@ def rebuild(connection: "sqlite3.Connection") -> Rebuilt:
             connection.execute(statement)
         rebuilt = Rebuilt()
         _fill(connection, rebuilt)
+        erased = "(SELECT id FROM generations WHERE erased = 1)"
+        rebuilt.prompts = connection.execute(f"DELETE FROM prompts WHERE generation_id IN {erased}").rowcount
         for table in TABLES:
             rebuilt.differing += _differing(connection, table)
             connection.execute(f"DROP TABLE old_{table}")

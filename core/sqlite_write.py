@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from core import sqlite_identity
 from core.errors import LogBroken, LogHeld, LogUnusable, VersionConflict
-from core.ports import PromptRow, Transaction
+from core.ports import Deletion, PromptRow, Transaction
 from core.provenance import Claim, Provenance
 from core.sqlite_base import sqlite3, statements, translated
 from core.sqlite_chain import Row, read_head, rows_of
@@ -57,6 +57,7 @@ INSERT_KEY: Final = (
     "WHERE keys.expires_at_running_ms <= ?"
 )
 DELETE_PROMPT: Final = "DELETE FROM prompts WHERE generation_id = ?"
+PUT_DELETION: Final = "INSERT OR REPLACE INTO deletions VALUES (?, ?, ?)"
 
 generation_values = attrgetter(*GENERATION_COLUMNS)
 _changing_values = attrgetter(*_CHANGING, "id")
@@ -80,7 +81,7 @@ def create(connection: "sqlite3.Connection", claim: Claim = Claim.NEW) -> bool:
             connection.executemany("INSERT INTO meta VALUES (?, ?)", seeds)
         else:
             assert_ours(connection)
-        for statement in statements("twice"):
+        for statement in (*statements("twice"), *statements("deletions")):
             connection.execute(statement)
         if sqlite_identity.read(connection) is None:
             sqlite_identity.write(connection, Provenance(log_id=sqlite_identity.new_log_id(), epoch=1, claim=claim))
@@ -141,6 +142,8 @@ class LogWriter:
         self._broken = ""
         self._saves_since_append = 0
         self._emptied = False
+        self._erased = False
+        self._saves_since_erasure = 0
         self.head = read_head(connection)
 
     def append(self, transaction: Transaction) -> None:
@@ -150,21 +153,38 @@ class LogWriter:
         self._commit(lambda: self._write(transaction, rows, new))
         self.head = head
         self._saves_since_append, self._emptied = 0, False
+        if transaction.erased:
+            self._erased, self._saves_since_erasure = True, 0
         self._write_note()
         self._fold()
         self._reach("core.after_commit")
 
     def save_running_ms(self, running_ms: int) -> None:
-        """Keeps the time, forgets expired keys, and empties the WAL file once after a second without appends.
+        """Keeps the time, forgets expired keys, and empties the WAL file: once after a second without appends, and
+        under load, too, when it may hold an erased prompt.
 
         What hinders that, a reader or a full disk, makes it wait: it is tried again after twice the time each.
         """
         self._commit(lambda: self._save(running_ms))
         self._saves_since_append += 1
         doubled = self._saves_since_append.bit_count() == 1
-        whole = not self._emptied and doubled and self._saves_since_append >= SAVES_UNTIL_IDLE
+        idle = not self._emptied and doubled and self._saves_since_append >= SAVES_UNTIL_IDLE
+        self._saves_since_erasure += 1
+        whole = idle or (self._erased and self._saves_since_erasure.bit_count() == 1)
         self._fold(whole=whole)
-        self._emptied |= whole and not self._tail.size_bytes
+        emptied = whole and not self._tail.size_bytes
+        self._emptied |= emptied
+        self._erased &= not emptied
+
+    def write_deletions(self, put: Sequence[Deletion], done: Sequence[str]) -> None:
+        """As `ports.Deletions.write_deletions`."""
+        self._commit(lambda: self._put_deletions(put, done))
+        self._fold()
+
+    def _put_deletions(self, put: Sequence[Deletion], done: Sequence[str]) -> None:
+        many = self._connection.executemany
+        many(PUT_DELETION, [(each.generation_id, each.due_running_ms, each.looks) for each in put])
+        many("DELETE FROM deletions WHERE generation_id = ?", [(each,) for each in done])
 
     def set_provenance(self, of: Provenance) -> None:
         """Keeps it, durably. Raises as `append`."""
@@ -257,6 +277,7 @@ class LogWriter:
         many(INSERT_PROMPT, [_prompt_values(prompt) for prompt in transaction.prompts])
         self._write_keys(transaction)
         many(DELETE_PROMPT, [(generation_id,) for generation_id in transaction.erased])
+        many(PUT_DELETION, [(generation_id, 0, 0) for generation_id in transaction.erased])
 
     def _write_keys(self, transaction: Transaction) -> None:
         if not transaction.keys:

@@ -99,21 +99,22 @@ def project(state: Generation) -> Rows:
         requested_at_ms=state.requested_at_ms,
         started_at_ms=state.started_at_ms,
         finished_at_ms=state.finished_at_ms,
-        detail=state.detail,
+        detail="" if state.erased else state.detail,
         erased=int(state.erased),
     )
     return Rows(generation=generation, images=tuple(_image_row(state, image) for image in state.images))
 
 
 def _image_row(state: Generation, image: Image) -> ImageRow:
-    published = image.phase is Phase.PUBLISHED and image.rendered is not None
+    """Of an erased generation the row keeps what happened, and nothing that leads to a picture or describes it."""
+    published = image.phase is Phase.PUBLISHED and image.rendered is not None and not state.erased
     return ImageRow(
         generation_id=state.id,
         index=image.index,
         status=int(_image_status(state, image)),
         dispatches=image.dispatches,
-        attempt_id=image.attempt_id,
-        public_key=image.public_key,
+        attempt_id="" if state.erased else image.attempt_id,
+        public_key="" if state.erased else image.public_key,
         sha256=image.rendered.sha256 if published and image.rendered else b"",
         size_bytes=image.rendered.size_bytes if published and image.rendered else 0,
         failure=int(image.failure),
@@ -122,7 +123,7 @@ def _image_row(state: Generation, image: Image) -> ImageRow:
 
 def _image_status(state: Generation, image: Image) -> int:
     if image.phase is Phase.PUBLISHED:
-        return pb.ImageStatus.PUBLISHED
+        return pb.ImageStatus.ERASED if state.erased else pb.ImageStatus.PUBLISHED
     if image.phase is Phase.FAILED:
         return pb.ImageStatus.FAILED
     if not state.open:
@@ -185,7 +186,7 @@ def _spec(row: GenerationRow) -> pb.GenerationSpec:
         height=row.height,
         num_inference_steps=row.num_inference_steps,
         guidance_scale=row.guidance_scale,
-        seed=row.seed,
+        seed=0 if row.erased else row.seed,
         n=row.n,
         output_format=pb.OutputFormat(row.output_format),
         scheduler=row.scheduler,
@@ -196,7 +197,7 @@ def _image_view(row: GenerationRow, image: ImageRow, steps: Sequence[int]) -> pb
     return fast.ImageView(
         index=image.index,
         status=pb.ImageStatus(image.status),
-        seed=image_seed(row.seed, image.index),
+        seed=0 if row.erased else image_seed(row.seed, image.index),
         public_key=image.public_key,
         sha256=image.sha256,
         size_bytes=image.size_bytes,

@@ -119,6 +119,16 @@ class Writer:
         await self._queue.put(work)
         return await asyncio.shield(work.done)
 
+    async def settle(self, orders: Sequence[Order]) -> list[Result]:
+        """As `carry_out`, before `run` runs and anybody is told of the open generations: no listener hears of it."""
+        work = _Work(orders, asyncio.get_running_loop().create_future())
+        listeners, self._listeners = self._listeners, []
+        try:
+            await self._write([work])
+        finally:
+            self._listeners = listeners
+        return await work.done
+
     def saved(self, error: Retryable | None) -> None:
         """Hear how a writing went that the log has made by itself: it tells whether the log takes anything.
 

@@ -24,7 +24,7 @@ from gateway import tracing
 from gateway.coalescer import Coalescer
 from gateway.errors import Broken, InvalidFields, NotFound, Unavailable
 from gateway.lanes import Lanes
-from gateway.ports import CancelOutcome, Failpoints, Page
+from gateway.ports import CancelOutcome, EraseOutcome, Failpoints, Page
 from infra.fairness import Crowded, Turns
 from infra.retry import Permanent, Retryable, retry
 from schema import fast, limits, pb
@@ -89,6 +89,7 @@ class CoreClient:
         self._list = _method(channels.calls, "List", fast.ListRequest, fast.ListReply)
         self._cancel = _method(channels.calls, "Cancel", fast.CancelRequest, fast.CancelReply)
         self._models = _method(channels.calls, "Models", fast.ModelsRequest, fast.ModelsReply)
+        self._erase = _method(channels.calls, "Erase", fast.EraseRequest, fast.EraseReply)
         self._turns = Turns(_CALLS_AT_ONCE, waiting=max_waiting)
         waits = [_method(channel, "Get", fast.GetRequest, fast.GetReply) for channel in channels.waits]
         self._waits = Lanes(waits, per_lane=_WAITS_PER_CHANNEL)
@@ -149,6 +150,12 @@ class CoreClient:
         """See the port."""
         reply: pb.ModelsReply = await self._call("Models", self._models, fast.ModelsRequest(), self._deadlines.call_s)
         return reply
+
+    async def erase(self, tenant: str, generation_id: str) -> EraseOutcome:
+        """See the port."""
+        request = fast.EraseRequest(tenant=tenant, generation_id=generation_id)
+        reply: pb.EraseReply = await self._in_turn(tenant, "Erase", self._erase, request)
+        return EraseOutcome(erased=reply.erased, generation=reply.generation)
 
     async def _send(self, entries: Sequence[tuple[pb.SubmitItem, Span]], deadline: float) -> Sequence[pb.SubmitResult]:
         """One Submit call, repeated if the connection breaks: core knows each item by its id."""
@@ -212,7 +219,7 @@ def _method(channel: Channel, name: str, request: type[Any], reply: type[Any]) -
 
 
 def _translated(name: str, error: Permanent) -> Exception:
-    """What core's refusal of a read or a cancel means to a client."""
+    """What core's refusal of a read, a cancel or an erasure means to a client."""
     cause = error.__cause__
     status = cause.status if isinstance(cause, GRPCError) else None
     if status is Status.NOT_FOUND:

@@ -13,6 +13,7 @@
         │   ├── MethodNotAllowed     405
         │   ├── RequestTimedOut      408  the body did not arrive in time
         │   ├── TooLate              409  cancel: the generation is decided already
+        │   ├── NotEnded             409  erase: the generation has not ended yet
         │   ├── NotReady             409  the image is not published yet
         │   ├── Gone                 410  the image will never be there (again)
         │   ├── ConditionFailed      412  If-Match names another picture
@@ -146,6 +147,16 @@ class TooLate(UserFault):
 
     def __init__(self, state: str) -> None:
         super().__init__(f"The generation is {state}, and each of its images is decided.")
+        self.state = state
+
+
+class NotEnded(UserFault):
+    """`state` is the status that the generation has."""
+
+    status, slug, title = 409, "not-ended", "The generation has not ended yet"
+
+    def __init__(self, state: str) -> None:
+        super().__init__(f"The generation is {state}: cancel it, or wait for its end, and erase it then.")
         self.state = state
 
 

@@ -26,6 +26,14 @@ class CancelOutcome:
     generation: pb.GenerationView
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EraseOutcome:
+    """What became of an erasure: whether it is erased now, and the generation as it stands."""
+
+    erased: bool
+    generation: pb.GenerationView
+
+
 class Core(Protocol):
     """The truth about generations. Calls raise Unavailable or Broken, and NotFound for a foreign or unknown id."""
 
@@ -43,6 +51,9 @@ class Core(Protocol):
 
     async def models(self) -> pb.ModelsReply:
         """What the workers have said of their models lately."""
+
+    async def erase(self, tenant: str, generation_id: str) -> EraseOutcome:
+        """Erases what has ended; repeating it is harmless. Unavailable: it may have happened, or happen yet."""
 
 
 class Piece(Protocol):

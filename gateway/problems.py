@@ -32,7 +32,7 @@ def body(error: errors.GatewayError) -> dict[str, Any]:
     match error:
         case errors.InvalidFields():
             members["errors"] = [{"field": field, "message": message} for field, message in error.errors]
-        case errors.TooLate():
+        case errors.TooLate() | errors.NotEnded():
             members["state"] = error.state
         case errors.BacklogFull():
             members["bound"] = error.bound

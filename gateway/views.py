@@ -15,13 +15,14 @@ Json = dict[str, Any]
 STATUSES = ("unknown", "queued", "running", "succeeded", "failed", "cancelled", "expired")
 """The public names of pb.GenerationStatus, by number."""
 FORMATS = ("unknown", "png", "webp", "jpeg")
-_IMAGE_STATUSES = ("unknown", "queued", "running", "published", "failed", "dropped")
+_IMAGE_STATUSES = ("unknown", "queued", "running", "published", "failed", "dropped", "erased")
 _QUEUED = int(pb.GenerationStatus.QUEUED)
 _FAILED = int(pb.GenerationStatus.FAILED)
 _WITHOUT_IMAGES = (int(pb.GenerationStatus.CANCELLED), int(pb.GenerationStatus.EXPIRED))
 _IMAGE_RUNNING = int(pb.ImageStatus.RUNNING)
 _IMAGE_PUBLISHED = int(pb.ImageStatus.PUBLISHED)
 _IMAGE_FAILED = int(pb.ImageStatus.FAILED)
+_IMAGE_ERASED = int(pb.ImageStatus.ERASED)
 _FAILURES = (
     ("unknown", "The image could not be made."),
     ("model_error", "The model failed on this image."),
@@ -71,7 +72,10 @@ def without_images(view: pb.GenerationView) -> bool:
 
 
 def body(view: pb.GenerationView, base_url: str, signed: Urls) -> Json:
-    """The JSON body of a generation. `base_url` goes before its links, empty: links are paths; `signed` signs URLs."""
+    """The JSON body of a generation. `base_url` goes before its links, empty: links are paths; `signed` signs URLs.
+
+    Of an erased one it shows what core still tells: no prompts, seeds, keys, digests or sizes.
+    """
     spec, prompts, status = view.spec, view.prompts, view.status
     here = f"{base_url}/v1/generations/{view.generation_id}"
     link = None if without_images(view) else here
@@ -88,7 +92,7 @@ def body(view: pb.GenerationView, base_url: str, signed: Urls) -> Json:
         "num_inference_steps": spec.num_inference_steps,
         "guidance_scale": spec.guidance_scale,
         "scheduler": spec.scheduler or None,
-        "seed": spec.seed,
+        "seed": None if view.erased else spec.seed,
         "n": spec.n,
         "output_format": _name(FORMATS, spec.output_format),
         "priority": view.priority,
@@ -96,23 +100,25 @@ def body(view: pb.GenerationView, base_url: str, signed: Urls) -> Json:
         "created_at": _timestamp(view.requested_at_ms),
         "started_at": _timestamp(view.started_at_ms),
         "finished_at": _timestamp(view.finished_at_ms),
+        "erased": view.erased,
         "backlog_position": view.backlog_position or None,
-        "progress": None if status == _QUEUED else _progress(view),
-        "images": [_image(image, view.generation_id, link, signed) for image in view.images],
+        "progress": None if status == _QUEUED or view.erased else _progress(view),
+        "images": [_image(image, view, link, signed) for image in view.images],
         "error": _error(view) if status == _FAILED else None,
         "links": {"self": here, "cancel": here + "/cancel"},
     }
 
 
-def _image(image: pb.ImageView, generation_id: str, link: str | None, signed: Urls) -> Json:
-    published = image.status == _IMAGE_PUBLISHED
+def _image(image: pb.ImageView, view: pb.GenerationView, link: str | None, signed: Urls) -> Json:
+    status = _IMAGE_ERASED if view.erased and image.status == _IMAGE_PUBLISHED else image.status
+    published = status == _IMAGE_PUBLISHED
     fetchable = published and link is not None
     return {
         "index": image.index,
-        "status": _name(_IMAGE_STATUSES, image.status),
-        "seed": image.seed,
+        "status": _name(_IMAGE_STATUSES, status),
+        "seed": None if view.erased else image.seed,
         "url": f"{link}/images/{image.index}" if fetchable else None,
-        "signed_url": signed.url(generation_id, image.index) if fetchable else None,
+        "signed_url": signed.url(view.generation_id, image.index) if fetchable else None,
         "signed_url_expires_at": _timestamp(signed.expires_s * 1000) if fetchable else None,
         "sha256": image.sha256.hex() if published else None,
         "size_bytes": image.size_bytes if published else None,

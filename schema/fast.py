@@ -68,6 +68,8 @@ ROOTS = (
     pb.ListReply,
     pb.CancelRequest,
     pb.CancelReply,
+    pb.EraseRequest,
+    pb.EraseReply,
     pb.StillWantedRequest,
     pb.StillWantedReply,
     pb.ModelsRequest,

@@ -300,7 +300,8 @@ any_event: st.SearchStrategy[Event] = st.one_of(
     st.builds(dead_lettered, indices, dispatch=counts, detail=details),
     st.builds(e.ImageFailed, index=indices, failure=failures, detail=details),
     st.builds(e.GenerationFailed, detail=details),
+    st.builds(e.GenerationErased, cause=st.sampled_from(e.Cause)),
     st.sampled_from(
-        [e.GenerationSucceeded(), e.GenerationCancelled(), e.GenerationExpired(), e.GenerationErased()],
+        [e.GenerationSucceeded(), e.GenerationCancelled(), e.GenerationExpired()],
     ),
 )

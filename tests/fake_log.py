@@ -12,7 +12,7 @@ from hashlib import blake2b
 from core.codec import decode, encode, type_of
 from core.errors import LogBroken, LogFull, VersionConflict
 from core.events import TERMINAL_TYPES, Recorded
-from core.ports import KeyRow, PromptRow, Transaction
+from core.ports import Deletion, Ended, KeyRow, PromptRow, Transaction
 from core.provenance import Claim, LogNote, Provenance
 from core.views import Rows
 from infra.retry import Retryable
@@ -38,6 +38,7 @@ class FakeLog:
     gate: asyncio.Event | None = None
     saving_gate: asyncio.Event | None = None
     _chain: list[bytes] = field(default_factory=lambda: [bytes(32)])
+    to_delete: dict[str, Deletion] = field(default_factory=dict)
     _streams: dict[str, list[int]] = field(default_factory=dict)
     _ended: set[str] = field(default_factory=set)
     _rows: dict[str, Rows] = field(default_factory=dict)
@@ -70,6 +71,7 @@ class FakeLog:
         self._keys.update({(row.tenant, row.key): row for row in transaction.keys})
         for generation_id in transaction.erased:
             self._prompts.pop(generation_id, None)
+            self.to_delete[generation_id] = Deletion(generation_id=generation_id)
         self.appends += 1
 
     def _raise_faults(self) -> None:
@@ -133,6 +135,44 @@ class FakeLog:
     async def noted(self, of: Provenance) -> None:
         self._raise_faults()
         self.of = of
+
+    @property
+    def began_empty(self) -> bool:
+        return not self.events  # also while it is open: nobody asks then
+
+    async def deletions(self, running_ms: int, limit: int) -> Sequence[Deletion]:
+        due = [each for each in self.to_delete.values() if each.due_running_ms <= running_ms]
+        return sorted(due, key=lambda each: each.due_running_ms)[:limit]
+
+    async def write_deletions(self, put: Sequence[Deletion], done: Sequence[str] = ()) -> None:
+        self._raise_faults()
+        self.to_delete |= {each.generation_id: each for each in put}
+        for generation_id in done:
+            self.to_delete.pop(generation_id, None)
+
+    async def story(self, generation_id: str) -> Sequence[Recorded]:
+        return await self.stream(generation_id)
+
+    async def ended(self, *, after: int, until_running_ms: int, window: int) -> tuple[Sequence[Ended], int]:
+        found = []
+        for generation_id, places in self._streams.items():
+            row, first = self._rows[generation_id].generation, self.events[places[0] - 1][0]
+            here = after < places[0] <= after + window and first.running_ms <= until_running_ms
+            if here and generation_id in self._ended and not row.erased:
+                found.append(
+                    Ended(
+                        position=places[0],
+                        generation_id=generation_id,
+                        tenant=row.tenant,
+                        finished_at_ms=row.finished_at_ms,
+                        finished_running_ms=self.events[places[-1] - 1][0].running_ms,
+                    )
+                )
+        more = after + window <= len(self.events) and self.events[after + window - 1][0].running_ms <= until_running_ms
+        return found, after + window if more else 0
+
+    async def not_erased(self, generation_ids: Sequence[str]) -> Sequence[str]:
+        return [each for each in generation_ids if each in self._rows and not self._rows[each].generation.erased]
 
     async def known(self, generation_ids: Sequence[str]) -> Collection[str]:
         return [each for each in generation_ids if each in self._streams]

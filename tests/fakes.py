@@ -150,11 +150,14 @@ class FakeQueue:
 
 @dataclass(slots=True, kw_only=True)
 class FakeBucket:
-    """Objects in a dict. Faults: `unreachable` makes every call raise Retryable; a full bucket does the same."""
+    """Objects in a dict. Faults: `unreachable` makes every call raise Retryable; a full bucket does the same. To delete
+    a key of `stubborn` raises Permanent.
+    """
 
     name: str = "bucket"
     capacity: int = 10_000
     unreachable: bool = False
+    stubborn: set[str] = field(default_factory=set)
     objects: dict[str, tuple[bytes, StoredObject]] = field(default_factory=dict)
 
     async def put(self, key: str, data: bytes, *, content_type: str, sha256: bytes) -> None:
@@ -202,6 +205,8 @@ class FakeBucket:
 
     async def delete(self, keys: Sequence[str]) -> None:
         await self._arrive()
+        if self.stubborn.intersection(keys):
+            raise Permanent(f"delete {self.name}: AccessDenied")
         for key in keys:
             self.objects.pop(key, None)
 
@@ -221,6 +226,28 @@ class FakeBucket:
         await asyncio.sleep(0)
         if self.unreachable:
             raise Retryable(f"{self.name}: unreachable")
+
+
+@dataclass(slots=True)
+class FakeErasures:
+    """The list of erasures in memory. Faults: `unreachable` makes every call raise Retryable."""
+
+    ids: list[str] = field(default_factory=list)
+    unreachable: bool = False
+
+    async def note(self, generation_ids: Sequence[str]) -> None:
+        await self._arrive()
+        self.ids.extend(generation_ids)
+
+    async def noted(self, *, fresh: bool) -> AsyncIterator[Sequence[str]]:
+        await self._arrive()
+        if self.ids:
+            yield list(self.ids)
+
+    async def _arrive(self) -> None:
+        await asyncio.sleep(0)
+        if self.unreachable:
+            raise Retryable("list of erasures: unreachable")
 
 
 def _now() -> float:

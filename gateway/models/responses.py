@@ -33,10 +33,13 @@ class Image(Body):
     """One of the images of a generation."""
 
     index: int
-    status: Literal["queued", "running", "published", "failed", "dropped"]
-    seed: int
+    status: Literal["queued", "running", "published", "failed", "dropped", "erased"] = Field(
+        description="`dropped`: its generation was cancelled or expired; `erased`: it was published, and is deleted."
+    )
+    seed: int | None = Field(description="null once erased.")
     url: str | None = Field(
-        description="The stable link: never changes and needs the API key in `Authorization`. Null until published."
+        description="The stable link: never changes and needs the API key in `Authorization`. Null until published, and "
+        "once erased."
     )
     signed_url: str | None = Field(
         description="An absolute link that needs no key and no header, for pages, chats and other people: whoever has "
@@ -56,7 +59,7 @@ class Links(Body):
 
 
 class Generation(Body):
-    """What was asked for, and how far it is. The status never goes back."""
+    """What was asked for, and how far it is. The status never goes back, and erasing leaves it as it is."""
 
     id: str = Field(examples=["gen_01kan3x9v2f6q8r0t4w5y7zabc"])
     object: Literal["generation"]
@@ -64,13 +67,13 @@ class Generation(Body):
     version: int = Field(description="Grows with everything that happens to the generation.")
     model: str
     prompt: str = Field(description="Empty once erased.")
-    negative_prompt: str
+    negative_prompt: str = Field(description="Empty once erased.")
     width: int
     height: int
     num_inference_steps: int
     guidance_scale: float
     scheduler: str | None = Field(description="The one that was asked for; null: the model's own.")
-    seed: int
+    seed: int | None = Field(description="null once erased.")
     n: int
     output_format: Literal["png", "webp", "jpeg"]
     priority: int
@@ -78,6 +81,9 @@ class Generation(Body):
     created_at: Timestamp
     started_at: Timestamp | None
     finished_at: Timestamp | None
+    erased: bool = Field(
+        description="Prompts, seeds, links, digests and sizes are gone for good; what else stands here is kept."
+    )
     backlog_position: int | None = Field(description="1: next in line; null: nothing of it waits in the backlog.")
     progress: Progress | None
     images: list[Image]
@@ -181,7 +187,9 @@ class Problem(Body):
     bound: Literal["share", "everything"] | None = Field(
         None, description="For a full backlog: `share`, the tenant's own work is in the way, or `everything`."
     )
-    state: Status | None = Field(None, description="For a cancel that came too late: the generation's status.")
+    state: Status | None = Field(
+        None, description="For a cancel that came too late, or an erasure too early: the generation's status."
+    )
     error: OpenAIError
 
 

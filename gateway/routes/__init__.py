@@ -8,6 +8,7 @@ OPERATIONS: tuple[Operation, ...] = (
     generations.list_page,
     generations.get,
     generations.cancel,
+    generations.erase,
     images.get,
     catalogue.list_models,
     health.healthz,

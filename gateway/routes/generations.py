@@ -1,4 +1,4 @@
-"""Generations: ask for one, look at it, wait for it, list, cancel."""
+"""Generations: ask for one, look at it, wait for it, list, cancel, erase."""
 
 import asyncio
 import re
@@ -234,6 +234,32 @@ async def cancel(context: Context, request: web.Request, caller: Caller) -> web.
     if not outcome.cancelled and view.status != pb.GenerationStatus.CANCELLED:
         raise errors.TooLate(views.status_name(view))
     signed = signed_urls(context, request, caller)
+    return _answer(context, view, {"ETag": views.etag(view, signed)}, signed)
+
+
+@operation(
+    id="eraseGeneration",
+    method="DELETE",
+    path="/v1/generations/{generation_id}",
+    tag="generations",
+    summary="Erase a generation",
+    description="For good: its prompts are deleted before the answer, its images answer 410 from then on, and their "
+    "files are deleted right after it, which is repeated until the store has confirmed it. GET and the list go on "
+    "showing that the generation was there, how it ended and what it cost (`erased` is true), and an Idempotency-Key "
+    "that it was made with still leads to it. It has to have ended (409): cancel it first. Erasing it again changes "
+    "nothing and has the same answer. After 503 it may have happened, or happen yet: ask again.",
+    answers={
+        200: Answer(description="It is erased.", model=responses.Generation, headers=_GENERATION_HEADERS),
+    },
+    problems=(404, 409, 429, 503),
+    parameters=(ID_PARAMETER,),
+)
+async def erase(context: Context, request: web.Request, caller: Caller) -> web.Response:
+    """DELETE /v1/generations/{generation_id}."""
+    outcome = await context.core.erase(caller.tenant, paths.generation(request))
+    if not outcome.erased:
+        raise errors.NotEnded(views.status_name(outcome.generation))
+    view, signed = outcome.generation, signed_urls(context, request, caller)
     return _answer(context, view, {"ETag": views.etag(view, signed)}, signed)
 
 

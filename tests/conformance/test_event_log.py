@@ -11,7 +11,7 @@ import pytest_asyncio
 from core import events as e
 from core.errors import VersionConflict
 from core.events import Event
-from core.ports import EventLog, Lineage, Precedents, Projection, Transaction, Upkeep
+from core.ports import Deletion, Deletions, EventLog, Lineage, Precedents, Projection, Retained, Transaction, Upkeep
 from core.provenance import Claim, Provenance
 from core.sqlite_log import SqliteLog
 from core.views import project
@@ -20,6 +20,7 @@ from schema.validate import Invalid
 from tests.core_events import (
     attempt_failed,
     dispatched,
+    entries,
     key_row,
     prompt_row,
     published,
@@ -34,8 +35,8 @@ from tests.core_events import (
 from tests.fake_log import FakeLog
 
 
-class Log(EventLog, Precedents, Upkeep, Projection, Lineage, Protocol):
-    """All five ports, as one adapter has them."""
+class Log(EventLog, Precedents, Upkeep, Projection, Lineage, Deletions, Retained, Protocol):
+    """All seven ports, as one adapter has them."""
 
 
 @pytest_asyncio.fixture(params=["sqlite", "fake"])
@@ -252,3 +253,44 @@ async def test_expired_keys_are_swept_with_the_running_time(log: Log) -> None:
     assert await log.keys([("acme", "k")], 0) != {}
     await log.save_running_ms(90_000)
     assert await log.keys([("acme", "k")], 0) == {}
+
+
+@pytest.mark.asyncio
+async def test_deletions_come_with_the_erasure_and_go_when_they_are_done(log: Log) -> None:
+    events: list[Event] = [requested(), e.GenerationExpired(), e.GenerationErased(cause=e.Cause.OPERATOR)]
+    for name in ("gen_1", "gen_2"):
+        await log.append(submission(name))
+        assert await log.deletions(2**50, 10) == []
+    for name in ("gen_1", "gen_2"):
+        await log.append(transaction(name, events, after=1, erased=[name]))
+    both = [Deletion(generation_id="gen_1"), Deletion(generation_id="gen_2")]
+    assert sorted(await log.deletions(0, 10), key=lambda each: each.generation_id) == both
+    assert len(await log.deletions(0, 1)) == 1
+    later = Deletion(generation_id="gen_1", due_running_ms=5_000, looks=1)
+    await log.write_deletions([later], ["gen_2", "gen_3"])
+    assert await log.deletions(4_999, 10) == []
+    assert await log.deletions(5_000, 10) == [later]
+    await log.write_deletions([], ["gen_1"])
+    assert await log.deletions(2**50, 10) == []
+    assert [each.event for each in await log.story("gen_1")] == events
+
+
+@pytest.mark.asyncio
+async def test_ended_generations_are_walked_in_the_order_of_their_requests(log: Log) -> None:
+    ends: list[Event] = [requested(), e.GenerationCancelled()]
+    assert log.began_empty
+    for number, name in enumerate(("gen_1", "gen_2", "gen_open", "gen_3", "gen_gone")):
+        first, *_ = entries(name, ends, running_ms=1_000 * number)
+        await log.append(replace(submission(name), entries=[first]))
+    for name in ("gen_3", "gen_1", "gen_2", "gen_gone"):
+        _, last = entries(name, ends, running_ms=9_000)
+        await log.append(replace(transaction(name, ends, after=1), entries=[last]))
+    await log.append(transaction("gen_gone", [*ends, e.GenerationErased()], after=2, erased=["gen_gone"]))
+    found, more = await log.ended(after=0, until_running_ms=9_000, window=2)
+    assert ([each.generation_id for each in found], more) == (["gen_1", "gen_2"], 2)
+    assert (found[0].position, found[0].tenant, found[0].finished_running_ms) == (1, "acme", 9_000)
+    found, more = await log.ended(after=more, until_running_ms=9_000, window=100)
+    assert ([each.generation_id for each in found], more) == (["gen_3"], 0)
+    found, more = await log.ended(after=0, until_running_ms=500, window=2)
+    assert ([each.generation_id for each in found], more) == (["gen_1"], 0)
+    assert set(await log.not_erased(["gen_1", "gen_open", "gen_gone", "gen_9"])) == {"gen_1", "gen_open"}

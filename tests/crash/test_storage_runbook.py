@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import emulators
 from tests.eventually import until
 from tests.storage.core_alone import CoreAlone, Told, streams, verify
 
@@ -28,13 +29,14 @@ def blocks(section: str) -> list[str]:
 @pytest.fixture
 def core(tmp_path: Path) -> Iterator[CoreAlone]:
     (tmp_path / "backups").mkdir()
-    core = CoreAlone(tmp_path)
-    core.start()
-    try:
-        yield core
-        core.process.stop()
-    finally:
-        core.process.kill()
+    with emulators.ministack(tmp_path) as url:  # a log that was put back is held against the bucket's list of erasures
+        core = CoreAlone(tmp_path, **emulators.aws_environment(url))
+        core.start()
+        try:
+            yield core
+            core.process.stop()
+        finally:
+            core.process.kill()
 
 
 def as_written(core: CoreAlone, commands: str) -> str:

@@ -16,7 +16,7 @@ from pysqlite3 import dbapi2 as sqlite
 from core import codec
 from core import events as e
 from tests.api import ENDED, Body
-from tests.cloud import JOBS, LOG_NOTES, PUBLIC, REPLIES
+from tests.cloud import JOBS, PUBLIC, REPLIES, TEMP
 from tests.eventually import until
 from tests.stack import Stack
 from worker.engines.emulated import read_emulated
@@ -99,18 +99,45 @@ def check_log(stack: Stack, lines: list[Line]) -> None:
 
 
 def check_public_bucket(stack: Stack, lines: list[Line]) -> None:
-    """Every published key is there; what is there beside them, save the notes of logs, was never promised to anybody:
-    there is none.
-    """
-    published = {line.event.public_key for line in lines if isinstance(line.event, e.ImagePublished)}
-    found = {key for key in stack.cloud.objects(PUBLIC) if not key.startswith(LOG_NOTES)}
-    assert published <= found, f"published and not there: {sorted(published - found)[:3]}"
-    assert found <= published, f"there and not published: {sorted(found - published)[:3]}"
+    """Every published key is there; what is there beside them was never promised to anybody: there is none."""
+    erased = erased_ids(lines)
+    published = {
+        line.event.public_key
+        for line in lines
+        if isinstance(line.event, e.ImagePublished) and line.stream not in erased
+    }
+    lost = published - pictures(stack)
+    assert not lost, f"published and not there: {sorted(lost)[:3]}"
+    until(lambda: pictures(stack) == published, 20, what="nothing is there that was never published, or is erased")
+    until(lambda: not drafts_of(stack, erased), 20, what="no draft of what is erased is there")
+
+
+def erased_ids(lines: list[Line]) -> set[str]:
+    """The generations that are erased, by the log."""
+    return {line.stream for line in lines if line.type == "generation.erased"}
+
+
+def pictures(stack: Stack) -> set[str]:
+    """The keys of the public bucket, but for what core keeps there for itself."""
+    return {key for key in stack.cloud.objects(PUBLIC) if not key.startswith("_darkroom/")}
+
+
+def drafts_of(stack: Stack, ids: set[str]) -> set[str]:
+    """The keys of the temporary bucket that belong to these generations."""
+    return {key for key in stack.cloud.objects(TEMP) if key.split("/")[1] in ids}
 
 
 def check_generation(stack: Stack, tenant: str, body: Body) -> None:
     """Its images are as many as asked for, with their seeds; each published one is what it says it is."""
     images = body["images"]
+    if body["erased"]:
+        content = [
+            body["prompt"],
+            body["seed"],
+            *(image[name] for image in images for name in ("url", "sha256", "seed")),
+        ]
+        assert not any(content), body
+        return
     assert [image["index"] for image in images] == list(range(body["n"])), body
     assert [image["seed"] for image in images] == [(body["seed"] + k) % 2**32 for k in range(body["n"])], body
     if body["status"] == "succeeded":

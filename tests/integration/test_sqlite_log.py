@@ -216,6 +216,24 @@ async def test_an_erased_prompt_is_in_no_file_any_more(path: Path) -> None:
 
 
 @pytest.mark.asyncio
+async def test_an_erased_prompt_leaves_the_files_of_a_log_that_is_never_idle(path: Path) -> None:
+    words = "a secret wish of somebody"
+
+    def found() -> bool:
+        return any(words.encode() in each.read_bytes() for each in path.parent.iterdir())
+
+    events: list[Event] = [requested(), e.GenerationCancelled(), e.GenerationErased()]
+    async with SqliteLog(path) as log:
+        await log.append(transaction("gen_1", events[:2], prompts=[prompt_row("gen_1", words)]))
+        await log.append(transaction("gen_1", events, after=2, erased=["gen_1"]))
+        assert found()
+        for number in range(4):
+            await log.append(submission(f"gen_more_{number}"))
+            await log.save_running_ms(1_000 * number)
+        assert not found()
+
+
+@pytest.mark.asyncio
 async def test_running_time_goes_on_where_it_was_known_last(path: Path) -> None:
     async with SqliteLog(path) as log:
         assert log.running_ms == 0

@@ -140,7 +140,7 @@ class Rules(RuleBasedStateMachine):
             if isinstance(each, ImageStarted | ImageAttemptFailed) and each.solo and each.index == index
         }
 
-    @rule(command=st.sampled_from([c.Cancel(), c.Expire(), c.Erase()]))
+    @rule(command=st.sampled_from([c.Cancel(), c.Expire(), c.Erase(), c.EraseAgain()]))
     def whole(self, command: c.Command) -> None:
         with suppress(Refused):
             self.journey.do(command)

@@ -14,6 +14,7 @@ from core.state import Ending, Generation, Phase, apply, begin
 from core.views import Rows, image_seed, project
 from schema import pb
 from tests.simulation import poison
+from tests.simulation.erasure import ErasureRules
 from tests.simulation.gpu import DEAD
 from tests.simulation.protocol import Rules
 from tests.simulation.store import SimBucket
@@ -32,6 +33,7 @@ class _Seen:
     status: int = 0
     version: int = 0
     cancelled: bool = False
+    erased: bool = False
     refused_cancel: bool = False
 
 
@@ -59,10 +61,12 @@ class Checker:
     failed: int = 0
     asking: bool = False
     published: set[tuple[str, int]] = field(default_factory=set)
+    erasure: ErasureRules = field(init=False)
     protocol: Rules = field(init=False)
 
     def __post_init__(self) -> None:
         self.protocol = Rules(self.world, self.states)
+        self.erasure = ErasureRules(self.world, self.public)
 
     def uptime_ms(self) -> float:
         """How long core has run in all its lives."""
@@ -110,6 +114,7 @@ class Checker:
             self.world.violate(f"{stream} goes back in time by {before.latest_at_ms - recorded.at_ms} ms")
         self._rules(before, event)
         self.protocol.recorded(stream, event)
+        self.erasure.recorded(recorded, decided_up_ms=self.decided_up_ms, stalled_ms=self._stalled_ms())
         self.states[stream] = apply(before, event, recorded.at_ms)
         self._cover(before, self.states[stream], event)
 
@@ -197,6 +202,8 @@ class Checker:
         if index is not None:
             move = f"{before.images[index].phase.name}>{after.images[index].phase.name}".lower()
             self.world.transitions[f"{TYPES[type(event)]} {move}"] += 1
+        elif isinstance(event, e.GenerationErased):
+            self.world.transitions[f"generation.erased {event.cause.name.lower()}"] += 1
         elif isinstance(event, _ENDINGS):
             begun = "running" if before.started_at_ms else "queued"
             self.world.transitions[f"{TYPES[type(event)]} {begun}"] += 1
@@ -223,6 +230,7 @@ class Checker:
             self.world.violate(f"{view.generation_id} went from status {floor[0]} back to {status}")
         if _RANK.get(floor[0]) == 2 and status != floor[0]:
             self.world.violate(f"{view.generation_id} ended as {floor[0]}, then as {status}")
+        self.erasure.look(view, told=seen.erased)
         if version < floor[1]:
             self.world.violate(f"{view.generation_id} went from version {floor[1]} back to {version}")
         seen.status, seen.version = max((seen.status, seen.version), (status, version), key=lambda each: each[1])
@@ -231,6 +239,16 @@ class Checker:
         """A client was told what became of its wish."""
         seen = self.seen.setdefault(generation_id, _Seen())
         seen.cancelled, seen.refused_cancel = seen.cancelled or cancelled, seen.refused_cancel or not cancelled
+
+    def answer_erase(self, generation_id: str, floor: "tuple[int, int]", *, erased: bool) -> None:
+        """A client was told whether it is erased; it had seen `floor` when it asked."""
+        state = self.states[generation_id]
+        if erased and not state.erased:
+            self.world.violate(f"{generation_id}: told that it is erased, and the log does not say so")
+        if not erased and _RANK.get(floor[0]) == 2:
+            self.world.violate(f"{generation_id}: had ended, and an erasure was refused")
+        seen = self.seen.setdefault(generation_id, _Seen())
+        seen.erased |= erased
 
     def told(self, worker: str, generation_id: str, *, wanted: bool) -> bool:
         """Whether a worker has just been told of an end; an open generation's copies may be unwanted for a while."""
@@ -250,7 +268,11 @@ class Checker:
                 self.world.violate(f"one request has become {whose[owner]} and {generation_id}", "double")
             whose[owner] = generation_id
             for image in state.images:
-                if image.phase is Phase.PUBLISHED and not self._whole(state, image.index, image.public_key):
+                if (
+                    image.phase is Phase.PUBLISHED
+                    and not state.erased
+                    and not self._whole(state, image.index, image.public_key)
+                ):
                     self.world.violate(f"{state.id}/{image.index} is published, and its object has gone", "lost")
         for generation_id in self.accepted:
             if generation_id not in self.states:

@@ -47,6 +47,8 @@ class Client:
         self._priority = self._dice.choice((0, 0, 0, 5, -5))
         self._begins_s = self._dice.random() * 40
         self._cancels_s = self._dice.expovariate(1 / 8) if self._dice.random() < 0.25 else None
+        self._erases_s = self._dice.expovariate(1 / 10) if self._dice.random() < 0.4 else None
+        self._erases_early = self._dice.random() < 0.4
 
     async def run(self) -> None:
         """From the first try to the last look."""
@@ -56,6 +58,10 @@ class Client:
             group.create_task(self._watch(generation_id))
             if self._cancels_s is not None:
                 group.create_task(self._cancel(generation_id, self._cancels_s))
+            if self._erases_s is not None and self._erases_early:
+                group.create_task(self._erase(generation_id, self._erases_s))
+        if self._erases_s is not None:
+            await self._erase(generation_id, self._erases_s)
         self.done = True
 
     async def _submit(self) -> str:
@@ -125,6 +131,23 @@ class Client:
                 await self._breathe()
                 continue
             self._checker.answer_cancel(generation_id, cancelled=cancelled)
+            self._checker.look(view, floor)
+            return
+
+    async def _erase(self, generation_id: str, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+
+        async def method(core: Core) -> tuple[bool, pb.GenerationView]:
+            return await core.service.erase(self._tenant, generation_id, operator=False)
+
+        while True:
+            floor = self._checker.floor(generation_id)
+            try:
+                erased, view = await self._line.call("erase", method, _CALL_S)
+            except Retryable:
+                await self._breathe()
+                continue
+            self._checker.answer_erase(generation_id, floor, erased=erased)
             self._checker.look(view, floor)
             return
 

@@ -4,17 +4,21 @@ import asyncio
 
 from core.parts import Core, Ports, Tuning
 from core.public_note import BucketNotes
+from core.retention import Keep
 from infra.loops import Loops
 from tests.simulation.checker import Checker
 from tests.simulation.log import Disk, SimLog
 from tests.simulation.loop import Actor
 from tests.simulation.queues import SimQueue
 from tests.simulation.rpc import CoreLine
-from tests.simulation.store import SimBucket
+from tests.simulation.store import SimBucket, SimErasures
 from tests.simulation.world import World
 
 VISIBILITY_S = 8
 DRAIN_S = 3.0
+KEPT_S = 100
+LOOKS_S = (10.0, 60.0, 120.0)
+"""Beyond the longest that a fault keeps a worker from uploading what nobody wants any more."""
 
 
 class NoFailpoints:
@@ -39,6 +43,7 @@ class CoreProcess:
         checker: Checker,
         queues: dict[str, SimQueue],
         buckets: dict[str, SimBucket],
+        erasures: SimErasures,
     ) -> None:
         self._world = world
         self._disk = disk
@@ -46,6 +51,7 @@ class CoreProcess:
         self._checker = checker
         self.queues = queues
         self.buckets = buckets
+        self.erasures = erasures
         self._dice = world.dice("core")
         self._actor: Actor | None = None
         self._life = 0
@@ -60,6 +66,8 @@ class CoreProcess:
             reply_visibility_s=5,
             dead_letters_s=3.0,
             publishers=4,
+            keep=Keep(days=self._dice.choice((0, 0, 0, KEPT_S)) / 86_400),
+            erasure_looks_s=LOOKS_S,
         )
 
     @property
@@ -151,6 +159,7 @@ class CoreProcess:
             letters=self.queues["dead"],
             drafts=self.buckets["temp"],
             gallery=self.buckets["public"],
+            erasures=self.erasures,
             notes=BucketNotes(self.buckets["public"], "jobs", make=False),
             make=self._make,
             failpoints=NoFailpoints(),

@@ -35,6 +35,8 @@ TRANSITIONS = (
     "generation.cancelled running",
     "generation.expired queued",
     "generation.expired running",
+    "generation.erased tenant",
+    "generation.erased retention",
 )
 ENOUGH = 100
 """Times that each fault is to be met in a run of thousands; in shorter ones, fewer."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from core.errors import LogBroken
 from core.events import Recorded
-from core.ports import KeyRow, PromptRow, Transaction
+from core.ports import Deletion, Ended, KeyRow, PromptRow, Transaction
 from core.provenance import LogNote, Provenance
 from core.views import Rows
 from tests.fake_log import FakeLog
@@ -27,11 +27,14 @@ class _Commit:
 
 
 class Disk:
-    """Outlives every life of core. `broken_once`: the next commit fails, done or not done."""
+    """Outlives every life of core. `broken_once`: the next commit fails, done or not done. `watched`: the checker hears
+    of what is written.
+    """
 
     def __init__(self, world: World, net: Net, checker: Checker) -> None:
         self.content = FakeLog()
         self.broken_once = False
+        self.watched = True
         self.dice = world.dice("disk")
         self._world = world
         self._net = net
@@ -96,7 +99,8 @@ class Disk:
             self._world.note(f"append refused: {error!r}")
             raise
         events = [event for event, _ in self.content.events[before:]]
-        self._checker.appended(events, commit.transaction.rows, decided_up_ms=commit.decided_up_ms)
+        if self.watched:
+            self._checker.appended(events, commit.transaction.rows, decided_up_ms=commit.decided_up_ms)
 
 
 class SimLog:
@@ -105,6 +109,7 @@ class SimLog:
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
         self.running_ms = disk.content.running_ms
+        self.began_empty = disk.content.began_empty
 
     async def append(self, transaction: Transaction) -> None:
         await self._disk.append(transaction)
@@ -153,6 +158,25 @@ class SimLog:
     async def keys(self, wanted: Sequence[tuple[str, str]], running_ms: int) -> Mapping[tuple[str, str], KeyRow]:
         await self._read()
         return await self._disk.content.keys(wanted, running_ms)
+
+    async def write_deletions(self, put: Sequence[Deletion], done: Sequence[str] = ()) -> None:
+        await asyncio.sleep(self._disk.dice.expovariate(1 / _SYNC_S))
+        await self._disk.content.write_deletions(put, done)
+
+    async def deletions(self, running_ms: int, limit: int) -> Sequence[Deletion]:
+        await self._read()
+        return await self._disk.content.deletions(running_ms, limit)
+
+    async def story(self, generation_id: str) -> Sequence[Recorded]:
+        return await self.stream(generation_id)
+
+    async def ended(self, *, after: int, until_running_ms: int, window: int) -> tuple[Sequence[Ended], int]:
+        await self._read()
+        return await self._disk.content.ended(after=after, until_running_ms=until_running_ms, window=window)
+
+    async def not_erased(self, generation_ids: Sequence[str]) -> Sequence[str]:
+        await self._read()
+        return await self._disk.content.not_erased(generation_ids)
 
     async def _read(self) -> None:
         await asyncio.sleep(self._disk.dice.expovariate(1 / _READ_S))

@@ -1,7 +1,7 @@
 """Design bugs, planted one at a time into the production classes while a `with planted(name)` lasts.
 
 A checker that finds nothing proves nothing: the simulator must find every one of these. They stand in
-`planted_core`, `planted_dispatch`, `planted_models` and `planted_worker`.
+`planted_core`, `planted_dispatch`, `planted_erasure`, `planted_models` and `planted_worker`.
 """
 
 import asyncio

@@ -17,8 +17,9 @@ from tests.simulation.log import Disk
 from tests.simulation.loop import Deadlock, Livelock, VirtualLoop
 from tests.simulation.net import Net
 from tests.simulation.queues import SimQueue
+from tests.simulation.restore import Backup
 from tests.simulation.rpc import CoreLine
-from tests.simulation.store import SimBucket
+from tests.simulation.store import SimBucket, SimErasures
 from tests.simulation.storm import Storm
 from tests.simulation.worker_process import WorkerProcess
 from tests.simulation.world import World
@@ -57,6 +58,7 @@ class Stage:
         self.net = Net(world)
         temp = SimBucket("temp", self.net)
         self.buckets = {"temp": temp, "public": SimBucket("public", self.net, temp)}
+        self.erasures = SimErasures(self.net)
         self.checker = Checker(world, self.buckets["public"])
         self.protocol = self.checker.protocol
         dead = SimQueue("dead", world, self.net, protocol=self.protocol)
@@ -66,8 +68,16 @@ class Stage:
         self.disk = Disk(world, self.net, self.checker)
         self.line = CoreLine(world, self.net)
         self.core = CoreProcess(
-            world, disk=self.disk, line=self.line, checker=self.checker, queues=self.queues, buckets=self.buckets
+            world,
+            disk=self.disk,
+            line=self.line,
+            checker=self.checker,
+            queues=self.queues,
+            buckets=self.buckets,
+            erasures=self.erasures,
         )
+        self.checker.erasure.kept_ms = self.core.tuning.keep.shortest_ms
+        self.backup = Backup(self)
         made = [
             WorkerProcess(world, number, line=self.line, checker=self.checker, queues=self.queues, temp=temp)
             for number in (1, 2)
@@ -97,6 +107,7 @@ class Stage:
             and all(client.done for client in self.everybody)
             and all(worker.idle for worker in self.workers.values())
             and not queues
+            and not self.disk.content.to_delete
         )
 
     def left(self) -> list[str]:
@@ -108,6 +119,7 @@ class Stage:
         ]
         stuck += [f"{each.name}'s client still waits" for each in self.everybody if not each.done]
         stuck += [f"{worker.name} holds something" for worker in self.workers.values() if not worker.idle]
+        stuck += [f"the objects of {each} are not deleted" for each in self.disk.content.to_delete]
         return stuck + [
             f"{name} holds {len(q)} messages" for name, q in self.queues.items() if len(q) and name != "dead"
         ]
@@ -154,6 +166,7 @@ async def _play(stage: Stage, plan: Sequence[Fault]) -> list[str]:
     begun_s = loop.time()
     for fault in plan:
         loop.call_at(begun_s + fault.at_s, stage.storm.strike, fault)
+    loop.call_at(begun_s + stage.backup.at_s, stage.backup.take)
     clients = [loop.create_task(client.run(), name=client.name) for client in stage.everybody]
     over_s = max([STORM_S / 2, *(fault.at_s + fault.lasts_s for fault in plan)])
     deadline_s = begun_s + over_s + QUIET_WITHIN_S
@@ -165,9 +178,12 @@ async def _play(stage: Stage, plan: Sequence[Fault]) -> list[str]:
     stuck = [] if world.broken.is_set() or stage.quiet() else stage.left()
     if not world.violations and not stuck:
         stage.checker.at_the_end()
+        stage.checker.erasure.at_the_end(stage.disk.content, stage.buckets["temp"])
     for client in clients:
         if client.done() and not client.cancelled() and client.exception() is not None:
             world.violate(f"{client.get_name()}: {client.exception()!r}")
+    if not world.violations and not stuck:
+        stuck = await stage.backup.put_back()
     world.note("end" + "".join(f"; {each}" for each in stuck))
     return stuck
 

@@ -52,6 +52,12 @@ class SimBucket:
 
         await self._net.call(self.name, "delete", act)
 
+    async def keys(self, prefix: str) -> AsyncIterator[str]:
+        """Those that begin so."""
+        found = await self._net.call(self.name, "list", lambda: sorted(k for k in self.objects if k.startswith(prefix)))
+        for key in found:
+            yield key
+
     async def copy_draft(self, draft_key: str, key: str, *, content_type: str) -> bool:
         """False: no such draft."""
         drafts = self._drafts
@@ -67,12 +73,6 @@ class SimBucket:
             return True
 
         return await self._net.call(self.name, "copy", act)
-
-    async def keys(self, prefix: str) -> AsyncIterator[str]:
-        """In order."""
-        for key in await self._net.call(self.name, "list", lambda: sorted(self.objects)):
-            if key.startswith(prefix):
-                yield key
 
     async def ensure(self) -> None:
         """It is there."""
@@ -90,3 +90,20 @@ class SimBucket:
         data = self.objects[key].data[:-1] + b"?"
         stored = StoredObject(key=key, size_bytes=len(data), sha256=sha256_of(data).digest(), content_type="image/png")
         self.objects[key] = _Object(data, stored)
+
+
+class SimErasures:
+    """The list of erasures, in the public bucket's place and weather; outlives every log."""
+
+    def __init__(self, net: Net) -> None:
+        self.ids: dict[str, None] = {}
+        self._net = net
+
+    async def note(self, generation_ids: Sequence[str]) -> None:
+        """Durable when it returns."""
+        await self._net.call("public", "note", lambda: self.ids.update(dict.fromkeys(generation_ids)))
+
+    async def noted(self, *, fresh: bool) -> AsyncIterator[Sequence[str]]:
+        """From the disk: no network is in between."""
+        if not fresh and self.ids:
+            yield list(self.ids)

@@ -2,12 +2,12 @@
 
 import pytest
 
-from tests.simulation import planted_core, planted_dispatch, planted_models, planted_worker
+from tests.simulation import planted_core, planted_dispatch, planted_erasure, planted_models, planted_worker
 from tests.simulation.kept import KEPT
 from tests.simulation.planted import BUGS, planted
 from tests.simulation.schedule import silence, simulate
 
-HOMES = (planted_core, planted_dispatch, planted_models, planted_worker)
+HOMES = (planted_core, planted_dispatch, planted_erasure, planted_models, planted_worker)
 AT_MOST = 200
 KEPT_AT_MOST = 20
 

@@ -15,7 +15,7 @@ from infra.loops import Loops
 from infra.s3 import StoredObject
 from schema import fast, messages, pb
 from tests.fake_log import FakeLog
-from tests.fakes import FakeBucket, FakeQueue
+from tests.fakes import FakeBucket, FakeErasures, FakeQueue
 
 VISIBILITY_S = 5
 TUNING = Tuning(jobs_queue="jobs", replies_queue="replies", visibility_s=VISIBILITY_S)
@@ -66,6 +66,7 @@ class World:
     temp: FakeBucket = field(default_factory=lambda: FakeBucket(name="temp"))
     public: FakeBucket = field(default_factory=lambda: FakeBucket(name="public"))
     noted: FakeBucket = field(default_factory=lambda: FakeBucket(name="noted"))
+    erasures: FakeErasures = field(default_factory=FakeErasures)
     failpoints: Reached = field(default_factory=Reached)
     tuning: Tuning = TUNING
     made: int = 0
@@ -87,6 +88,7 @@ class World:
             drafts=self.temp,
             gallery=PublicFake(self.public, self.temp),
             notes=BucketNotes(self.noted, "jobs", make=True),
+            erasures=self.erasures,
             make=make,
             failpoints=self.failpoints,
             wall_ms=lambda: 1_700_000_000_000 + int(asyncio.get_running_loop().time() * 1000),

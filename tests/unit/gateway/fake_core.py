@@ -110,6 +110,21 @@ class FakeCore:
             await self.move(stored.view.generation_id, pb.GenerationStatus.CANCELLED, pb.ImageStatus.DROPPED)
         return pb.CancelReply(cancelled=cancelled, generation=stored.view)
 
+    async def erase(self, request: pb.EraseRequest) -> pb.EraseReply:
+        """Erases what has ended."""
+        self._maybe_refuse()
+        view = self._find(request.tenant, request.generation_id).view
+        if view.status <= pb.GenerationStatus.RUNNING:
+            return pb.EraseReply(erased=False, generation=view)
+        if not view.erased:
+            view.erased, view.version = True, view.version + 1
+            view.prompts, view.spec.seed = pb.Prompts(), 0
+            for image in view.images:
+                image.seed, image.public_key, image.sha256, image.size_bytes = 0, "", b"", 0
+                if image.status == pb.ImageStatus.PUBLISHED:
+                    image.status = pb.ImageStatus(pb.ImageStatus.ERASED)
+        return pb.EraseReply(erased=True, generation=view)
+
     async def still_wanted(self, request: pb.StillWantedRequest) -> pb.StillWantedReply:
         """Not the gateway's."""
         raise GRPCError(Status.UNIMPLEMENTED)
@@ -215,6 +230,9 @@ class _Service(pb.CoreBase):
 
     async def models(self, models_request: pb.ModelsRequest) -> pb.ModelsReply:
         return await self._core.models(models_request)
+
+    async def erase(self, erase_request: pb.EraseRequest) -> pb.EraseReply:
+        return await self._core.erase(erase_request)
 
 
 class _Health(HealthBase):

@@ -30,6 +30,7 @@ async def test_trouble_in_core_is_503_and_tells_nothing(gateway: Rig, status: St
         ("GET", "/v1/generations", None),
         ("GET", f"/v1/generations/{UNKNOWN}", None),
         ("POST", f"/v1/generations/{UNKNOWN}/cancel", None),
+        ("DELETE", f"/v1/generations/{UNKNOWN}", None),
     ]:
         answer = await gateway.call(method, path, body)
         answer.problem(503)

@@ -180,10 +180,51 @@ async def test_a_cancel_holds_is_repeatable_and_comes_too_late(gateway: Rig) -> 
 
 
 @pytest.mark.asyncio
+async def test_erasing_leaves_the_story_without_its_content_and_can_be_repeated(gateway: Rig) -> None:
+    first = await gateway.submit({"Idempotency-Key": "once"})
+    path = f"/v1/generations/{first.body['id']}"
+    assert first.body["erased"] is False
+    assert (await gateway.call("DELETE", path)).problem(409)["state"] == "queued"
+    done = await gateway.core.move(first.body["id"], 3, 3)
+    before = await gateway.call("GET", path)
+    answers = [await gateway.call("DELETE", path) for _ in range(2)]
+    seen = await gateway.call("GET", path)
+    again = await gateway.submit({"Idempotency-Key": "once"})
+    listed = (await gateway.call("GET", "/v1/generations")).body["data"]
+    assert [each.status for each in answers] == [200, 200]
+    assert answers[0].raw == answers[1].raw == seen.raw == again.raw
+    assert listed == [seen.body]
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert answers[0].headers["ETag"] == seen.headers["ETag"] != before.headers["ETag"]
+    assert seen.body == before.body | {
+        "erased": True,
+        "version": done.version,
+        "prompt": "",
+        "negative_prompt": "",
+        "seed": None,
+        "progress": None,
+        "images": [
+            {
+                "index": 0,
+                "status": "erased",
+                "seed": None,
+                "url": None,
+                "signed_url": None,
+                "signed_url_expires_at": None,
+                "sha256": None,
+                "size_bytes": None,
+                "error": None,
+            }
+        ],
+    }
+    (await gateway.call("GET", f"{path}/images/0")).problem(410)
+
+
+@pytest.mark.asyncio
 async def test_a_foreign_id_looks_exactly_like_an_unknown_one(gateway: Rig) -> None:
     mine = (await gateway.submit()).body["id"]
     bob = gateway.keys["bob"]
-    for method, tail in [("GET", ""), ("GET", "/images/0"), ("POST", "/cancel")]:
+    for method, tail in [("GET", ""), ("GET", "/images/0"), ("POST", "/cancel"), ("DELETE", "")]:
         answers = [
             await gateway.call(method, f"/v1/generations/{each}{tail}", key=bob)
             for each in (mine, UNKNOWN, "gen_1", "x", "..%2f..", "%00", "a" * 300)

@@ -61,6 +61,7 @@ class ImageStatus(betterproto.Enum):
     PUBLISHED = 3
     FAILED = 4
     DROPPED = 5
+    ERASED = 6
 
 
 class SubmitOutcome(betterproto.Enum):
@@ -119,6 +120,16 @@ class EngineErrorKind(betterproto.Enum):
     LOAD_FAILED = 5
     LOST = 6
     INCAPABLE = 7
+
+
+class ErasureCause(betterproto.Enum):
+    """Who or what erased a generation."""
+
+    UNSPECIFIED = 0
+    TENANT = 1
+    RETENTION = 2
+    OPERATOR = 3
+    LISTED = 4
 
 
 @dataclass(eq=False, repr=False)
@@ -373,6 +384,19 @@ class CancelRequest(betterproto.Message):
 @dataclass(eq=False, repr=False)
 class CancelReply(betterproto.Message):
     cancelled: bool = betterproto.bool_field(1)
+    generation: "GenerationView" = betterproto.message_field(2)
+
+
+@dataclass(eq=False, repr=False)
+class EraseRequest(betterproto.Message):
+    tenant: str = betterproto.string_field(1)
+    generation_id: str = betterproto.string_field(2)
+    operator: bool = betterproto.bool_field(3)
+
+
+@dataclass(eq=False, repr=False)
+class EraseReply(betterproto.Message):
+    erased: bool = betterproto.bool_field(1)
     generation: "GenerationView" = betterproto.message_field(2)
 
 
@@ -654,7 +678,7 @@ class GenerationExpired(betterproto.Message):
 
 @dataclass(eq=False, repr=False)
 class GenerationErased(betterproto.Message):
-    pass
+    cause: "ErasureCause" = betterproto.enum_field(1)
 
 
 class CoreStub(betterproto.ServiceStub):
@@ -726,6 +750,23 @@ class CoreStub(betterproto.ServiceStub):
             metadata=metadata,
         )
 
+    async def erase(
+        self,
+        erase_request: "EraseRequest",
+        *,
+        timeout: Optional[float] = None,
+        deadline: Optional["Deadline"] = None,
+        metadata: Optional["MetadataLike"] = None
+    ) -> "EraseReply":
+        return await self._unary_unary(
+            "/darkroom.v1.Core/Erase",
+            erase_request,
+            EraseReply,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
     async def still_wanted(
         self,
         still_wanted_request: "StillWantedRequest",
@@ -775,6 +816,9 @@ class CoreBase(ServiceBase):
     async def cancel(self, cancel_request: "CancelRequest") -> "CancelReply":
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
+    async def erase(self, erase_request: "EraseRequest") -> "EraseReply":
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
     async def still_wanted(
         self, still_wanted_request: "StillWantedRequest"
     ) -> "StillWantedReply":
@@ -809,6 +853,13 @@ class CoreBase(ServiceBase):
     ) -> None:
         request = await stream.recv_message()
         response = await self.cancel(request)
+        await stream.send_message(response)
+
+    async def __rpc_erase(
+        self, stream: "grpclib.server.Stream[EraseRequest, EraseReply]"
+    ) -> None:
+        request = await stream.recv_message()
+        response = await self.erase(request)
         await stream.send_message(response)
 
     async def __rpc_still_wanted(
@@ -850,6 +901,12 @@ class CoreBase(ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 CancelRequest,
                 CancelReply,
+            ),
+            "/darkroom.v1.Core/Erase": grpclib.const.Handler(
+                self.__rpc_erase,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                EraseRequest,
+                EraseReply,
             ),
             "/darkroom.v1.Core/StillWanted": grpclib.const.Handler(
                 self.__rpc_still_wanted,

@@ -1,0 +1,55 @@
+"""What an operator's command asks of a running core. `app` opens the channel; knows gRPC's messages, and no command."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Final, Protocol
+
+from infra.retry import Permanent
+from schema import limits, pb
+
+_SERVICE: Final = "darkroom.v1.Core"
+_DEADLINE_S: Final = 30.0
+
+
+class Calling(Protocol):
+    """Around one call: its deadline, and its errors as Retryable or Permanent."""
+
+    def __call__(self, method: str, *, deadline_s: float) -> AbstractAsyncContextManager[object]: ...
+
+
+class OperatorClient:
+    """Each call raises Retryable when core cannot be reached, and Permanent when it refuses the caller."""
+
+    def __init__(self, stub: pb.CoreStub, calling: Calling) -> None:
+        self._stub = stub
+        self._calling = calling
+
+    async def erase(self, generation_id: str, tenant: str = "") -> pb.EraseReply | None:
+        """None: there is no such generation, or not of this tenant (empty: of any)."""
+        request = pb.EraseRequest(tenant=tenant, generation_id=generation_id, operator=True)
+        try:
+            async with self._calling(f"{_SERVICE}/Erase", deadline_s=_DEADLINE_S):
+                return await self._stub.erase(request)
+        except Permanent as error:
+            if getattr(getattr(error.__cause__, "status", None), "name", "") != "NOT_FOUND":
+                raise
+            return None
+
+    async def cancel(self, generation_id: str, tenant: str) -> bool:
+        """Whether it is cancelled now."""
+        async with self._calling(f"{_SERVICE}/Cancel", deadline_s=_DEADLINE_S):
+            return (await self._stub.cancel(pb.CancelRequest(tenant=tenant, generation_id=generation_id))).cancelled
+
+    async def not_erased(self, tenant: str) -> AsyncIterator[str]:
+        """The ids of all the tenant's generations that are not erased, newest first."""
+        cursor = ""
+        while True:
+            request = pb.ListRequest(tenant=tenant, page_size=limits.MAX_LIST_PAGE, cursor=cursor)
+            async with self._calling(f"{_SERVICE}/List", deadline_s=_DEADLINE_S):
+                page = await self._stub.list(request)
+            for each in page.generations:
+                if not each.erased:
+                    yield each.generation_id
+            cursor = page.next_cursor
+            if not cursor:
+                return
