@@ -38,8 +38,8 @@ class Image(Body):
     )
     seed: int | None = Field(description="null once erased.")
     url: str | None = Field(
-        description="The stable link: never changes and needs the API key in `Authorization`. Null until published, and "
-        "once erased."
+        description="The stable link: never changes and needs the API key in `Authorization`. Null until published, "
+        "and once erased."
     )
     signed_url: str | None = Field(
         description="An absolute link that needs no key and no header, for pages, chats and other people: whoever has "
