@@ -251,6 +251,7 @@ def test_a_slow_answer_holds_up_no_mates(server: tuple[str, Seen], engine: HttpE
     server[1].release.set()
     (slow,) = engine.step(lambda _: None).finished
     assert (slow.job_id, outcome(engine, slow)) == ("gen_1/0", "picture")
+    assert len(server[1].bodies) == 3, "the one request for it went on"
 
 
 def test_a_slow_answer_is_given_up_at_its_limit(server: tuple[str, Seen], clock: Clock) -> None:

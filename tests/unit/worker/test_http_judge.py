@@ -150,6 +150,16 @@ def test_a_busy_server_never_fails_an_image() -> None:
         server.now_s += MOST_S + 1
 
 
+def test_an_account_that_is_over_its_rate_fails_no_image() -> None:
+    """The server has given a picture a moment ago; a long Retry-After since says nothing about who is asked for."""
+    server = Server()
+    server.round("good")
+    server.everybody = LONG
+    for _ in range(2):
+        assert not server.round("a").to_check
+        server.now_s += MOST_S + 1
+
+
 def test_those_a_server_broke_on_are_asked_alone_until_the_culprits_are_known() -> None:
     """Two that break it together must not stop each worker in turn."""
     server = Server(bad=BROKE, worse=BROKE)
