@@ -1,16 +1,17 @@
 """The admin port of a service: metrics, liveness and readiness, on loopback unless told otherwise.
 
 `/metrics` in Prometheus's text format; `/healthz` answers while the event loop turns; `/readyz` answers 503 with the
-reasons while there are any, and tells notes, which are no hindrance.
+reasons while there are any, and tells notes, which are no hindrance. Web pages are not answered.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Self
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from infra import pages
 from infra.lifecycle import ConfigError
 from infra.skew import Skew
 
@@ -47,7 +48,7 @@ class AdminServer:
         return int(self._runner.addresses[0][1])
 
     async def __aenter__(self) -> Self:
-        app = web.Application(client_max_size=1024)
+        app = web.Application(client_max_size=1024, middlewares=[self._guard])
         app.add_routes(
             [
                 web.get("/metrics", self._metrics),
@@ -71,6 +72,13 @@ class AdminServer:
     ) -> None:
         if self._runner is not None:
             await self._runner.cleanup()
+
+    @web.middleware
+    async def _guard(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        why = pages.complaint(request.headers, bound=self._host)
+        return web.json_response({"error": why}, status=403) if why else await handler(request)
 
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})

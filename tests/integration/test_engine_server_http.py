@@ -215,6 +215,12 @@ def test_a_token_is_wanted_where_one_is_set(folder: Path) -> None:
     assert "a-token-that-must-not-show" not in (folder.parent / "engine-server.log").read_text()
 
 
+@pytest.mark.parametrize("headers", [{"Origin": "http://evil.example"}, {"Host": "evil.example"}])
+def test_without_a_token_web_pages_are_refused(quick: str, headers: dict[str, str]) -> None:
+    assert error(ask(quick, "GET", "/v1/models", **headers)) == (403, "forbidden")
+    assert error(ask(quick, "POST", "/v1/render", RENDER, **headers)) == (403, "forbidden")
+
+
 def test_a_full_line_and_a_long_wait_are_told_apart(folder: Path) -> None:
     limits = {"DARKROOM_ENGINE_WAITING": "1", "DARKROOM_ENGINE_RENDER_S": "0.5"}
     with http_engine_server("slow", folder, **limits) as base:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import structlog
+from aiohttp import web
 
-from infra import lifecycle, models, settings, telemetry
+from infra import lifecycle, models, pages, settings, telemetry
 from infra.clock import wall_ms
 from infra.lifecycle import ConfigError
 from worker.engine_server import over_http, over_uds
@@ -56,10 +57,16 @@ def main(arguments: argparse.Namespace) -> int:
             num_inference_steps=entry.num_inference_steps,
             guidance_scale=entry.guidance_scale,
         )
-        server = over_http.Server(engine, defaults, limits, now_s=lambda: wall_ms() / 1000, token=token)
+        server = over_http.Server(
+            engine, defaults, limits, now_s=lambda: wall_ms() / 1000, token=token, complaint=_page_at(host)
+        )
         return serve_http(server, host, port, flush)
     finally:
         flush()
+
+
+def _page_at(host: str) -> Callable[[web.Request], str]:
+    return lambda request: pages.complaint(request.headers, bound=host)
 
 
 def serve_http(server: over_http.Server, host: str, port: int, flush: Callable[[], None]) -> int:

@@ -56,16 +56,24 @@ class Limits:
 
 
 class Server:
-    """`serve` is the process's whole work."""
+    """`serve` is the process's whole work. Without a token `complaint` says which requests are refused."""
 
     def __init__(
-        self, engine: Engine, defaults: Defaults, limits: Limits, *, now_s: Callable[[], float], token: str = ""
+        self,
+        engine: Engine,
+        defaults: Defaults,
+        limits: Limits,
+        *,
+        now_s: Callable[[], float],
+        token: str = "",
+        complaint: Callable[[web.Request], str] = lambda _: "",
     ) -> None:
         self._engine = engine
         self._defaults = defaults
         self._limits = limits
         self._now_s = now_s
         self._token = token
+        self._complaint = complaint
         self._pulse = Pulse(Measured(), floor_s=limits.hang_s, reset_s=_RESET_S)
         self._driver = Driver(engine, waiting=limits.waiting, pulse=self._pulse, on_end=self._driver_ended)
         self._ended: asyncio.Future[BaseException | None] | None = None
@@ -133,6 +141,8 @@ class Server:
     @web.middleware
     async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         try:
+            if not self._token and (why := self._complaint(request)):
+                return _error(403, "forbidden", why)
             if self._token and request.path != "/health" and not self._authorized(request):
                 return _error(401, "unauthorized", "wrong or missing bearer token")
             return await handler(request)

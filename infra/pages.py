@@ -1,0 +1,36 @@
+"""Requests that a web page makes a browser send to a port of this machine. Ports without a secret refuse them: a page's
+requests carry Origin or Sec-Fetch-Site, and one whose name was rebound to loopback (DNS rebinding) a foreign Host.
+"""
+
+from typing import Protocol
+
+from infra.settings import is_loopback
+
+_OWN_SITE = frozenset({"same-origin", "none"})
+
+
+class Headers(Protocol):
+    """Of a request, names in any case; aiohttp's fit."""
+
+    def getall(self, key: str, default: tuple[()], /) -> "list[str] | tuple[()]": ...
+
+
+def complaint(headers: Headers, *, bound: str) -> str:
+    """Why a request is a web page's; empty: it is not. Beyond loopback (`bound`) any Host may be ours."""
+    if headers.getall("Origin", ()):
+        return "requests of web pages are not answered here"
+    sites = {each.strip().lower() for each in headers.getall("Sec-Fetch-Site", ())}
+    if not sites <= _OWN_SITE:
+        return "requests of web pages are not answered here"
+    hosts = headers.getall("Host", ())
+    if is_loopback(bound) and not all(is_loopback(_name(each)) or _name(each) == bound for each in hosts):
+        return "the Host header does not name this machine"
+    return ""
+
+
+def _name(authority: str) -> str:
+    """The host of `host:port`, without brackets and final dot."""
+    host = authority.strip().lower()
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.rpartition(":")[0].removesuffix(".") if ":" in host else host.removesuffix(".")
