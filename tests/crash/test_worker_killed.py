@@ -118,7 +118,7 @@ def test_what_is_sent_again_is_taken_by_whoever_receives_it(tmp_path: Path) -> N
 
     It was told no and deleted the job, which then waited for the next recheck: a third dispatch.
     """
-    with Stack(tmp_path, workers=2, visibility_s=2, env={"DARKROOM_FAILPOINTS": "core.after_send=sleep:0.5"}) as stack:
+    with Stack(tmp_path, workers=2, visibility_s=2, env={"DARKROOM_FAILPOINTS": "core.after_send=sleep:2.5"}) as stack:
         client = stack.client()
         ids = client.submit_many([{"model": "slow", "num_inference_steps": 60, "seed": seed} for seed in range(12)])
         until(lambda: len(running_on(stack, "worker-0")) >= 2, 30, what="the first worker runs some")
