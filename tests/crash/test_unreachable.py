@@ -10,9 +10,17 @@ from tests.stack import Stack
 
 
 def test_everything_starts_and_accepts_without_queue_and_store(tmp_path: Path) -> None:
+    """With a log: the very first start asks the store whether there has been one before."""
     stack = Stack(tmp_path, env={"DARKROOM_CORE_BACKLOG_CAP": "30"})
     stack.make_keys()
     try:
+        stack.emulator.start()
+        stack.emulator_ready()
+        stack.core.start()
+        stack.service_ready(stack.core, stack.core_admin)
+        stack.core.stop()
+        stack.emulator.stop()
+
         for process in [stack.core, *stack.gateways, *stack.workers]:
             process.start()
         until(lambda: unready(stack), 40, what="core and worker say why they wait")
