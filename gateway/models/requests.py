@@ -16,10 +16,13 @@ TEXT_PATTERN = rf"^[^{_CONTROL}]*$"
 PROMPT_PATTERN = rf"^[^{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*$"
 """The same, and at least one character that is no white space."""
 
-Whole = Annotated[int, BeforeValidator(whole)]
-"""An integer, however JSON writes it; no text, no boolean."""
+_WHOLE = BeforeValidator(whole)
+"""An integer, however JSON writes it; no text, no boolean. Stands after the bounds: pydantic does not translate bounds
+that follow it into JSON Schema's words, and the specification would then have none."""
 Side = Annotated[
-    Whole, Field(ge=limits.MIN_SIDE_PX, le=limits.MAX_SIDE_PX, multiple_of=limits.SIDE_MULTIPLE_PX, examples=[256])
+    int,
+    Field(ge=limits.MIN_SIDE_PX, le=limits.MAX_SIDE_PX, multiple_of=limits.SIDE_MULTIPLE_PX, examples=[256]),
+    _WHOLE,
 ]
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled", "expired"]
 
@@ -42,7 +45,7 @@ class GenerationRequest(BaseModel):
     )
     width: Side | None = Field(None, description="Pixels, a multiple of 8; the model may set a lower maximum.")
     height: Side | None = Field(None, description="Pixels, a multiple of 8; the model may set a lower maximum.")
-    num_inference_steps: Annotated[Whole, Field(ge=1, le=limits.MAX_STEPS)] | None = Field(
+    num_inference_steps: Annotated[int, Field(ge=1, le=limits.MAX_STEPS), _WHOLE] | None = Field(
         None, description="Denoising steps; the model may have narrower bounds."
     )
     guidance_scale: Annotated[float, Field(ge=0, le=limits.MAX_GUIDANCE, allow_inf_nan=False)] | None = Field(
@@ -53,15 +56,15 @@ class GenerationRequest(BaseModel):
         description="One of the model's `schedulers`, as GET /v1/models lists them; left out: the model's own.",
         examples=list(schedulers.NAMES),
     )
-    seed: Annotated[Whole, Field(ge=0, lt=limits.SEED_MODULUS)] | None = Field(
+    seed: Annotated[int, Field(ge=0, lt=limits.SEED_MODULUS), _WHOLE] | None = Field(
         None, description="Of image 0; image i uses (seed + i) mod 2^32. Left out: drawn at random, and reported."
     )
-    n: Annotated[Whole, Field(ge=1, le=limits.MAX_IMAGES)] = Field(1, description="How many images.")
+    n: Annotated[int, Field(ge=1, le=limits.MAX_IMAGES), _WHOLE] = Field(1, description="How many images.")
     output_format: Literal["png", "webp", "jpeg"] = Field("png", description="The file format of the images.")
-    priority: Annotated[Whole, Field(ge=limits.MIN_PRIORITY, le=limits.MAX_PRIORITY)] = Field(
+    priority: Annotated[int, Field(ge=limits.MIN_PRIORITY, le=limits.MAX_PRIORITY), _WHOLE] = Field(
         0, description="Higher is sooner, within what fairness between users allows."
     )
-    ttl_s: Annotated[Whole, Field(ge=0, le=limits.MAX_TTL_S)] = Field(
+    ttl_s: Annotated[int, Field(ge=0, le=limits.MAX_TTL_S), _WHOLE] = Field(
         0, description="Seconds after which an unfinished generation expires; 0: never. Outages do not count."
     )
 

@@ -56,6 +56,21 @@ def test_it_describes_every_operation_and_the_model_that_validates() -> None:
     assert request["properties"]["model"]["examples"] == ["small", "other"]
 
 
+def test_every_number_of_a_request_has_its_bounds_in_words_of_json_schema() -> None:
+    document: Any = description(["small"])
+    properties: dict[str, Any] = document["components"]["schemas"]["GenerationRequest"]["properties"]
+    numbers = {}
+    for name, described in properties.items():
+        for each in described.get("anyOf", [described]):
+            assert not {"ge", "gt", "le", "lt", "multiple_of"} & set(each), f"{name}: pydantic's words"
+            if each["type"] in {"integer", "number"}:
+                numbers[name] = each
+    assert set(numbers) >= {"n", "width", "height", "seed", "priority", "ttl_s", "num_inference_steps"}
+    for name, each in numbers.items():
+        assert "minimum" in each, name
+        assert {"maximum", "exclusiveMaximum"} & set(each), name
+
+
 @pytest.mark.asyncio
 async def test_the_page_and_all_it_needs_come_from_here(gateway: Rig) -> None:
     page = await gateway.call("GET", "/docs", key="")
