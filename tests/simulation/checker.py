@@ -22,6 +22,9 @@ from tests.simulation.world import World
 from worker.engines.emulated import NotEmulated, read_emulated
 
 _CLOCK_SLACK_MS = 500  # between core's look at its clock and what it decides then lie reads of the log
+_NEVER_BEGUN = frozenset({Failure.UNSUPPORTED, Failure.MODEL_BROKEN, Failure.MODEL_AWAY, Failure.DEAD_LETTERED})
+"""Refusals, which are no starts."""
+
 _RANK = {1: 0, 2: 1, 3: 2, 4: 2, 5: 2, 6: 2}
 _ENDINGS = (e.GenerationSucceeded, e.GenerationFailed, e.GenerationCancelled, e.GenerationExpired)
 
@@ -148,6 +151,8 @@ class Checker:
                 self.drained.add(event.attempt_id)
             if event.failure is Failure.OBJECT_LOST and not self.objects_hit.get(ref):
                 self.world.violate(f"{before.id}/{event.index} has lost an object that no fault touched", "lost")
+            if event.failure in _NEVER_BEGUN:
+                return
         # The start of an attempt that failed may have been lost, or may still be on its way.
         known = self.solo.setdefault(ref, [])
         if event.solo and event.attempt_id not in known:
