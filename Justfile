@@ -86,6 +86,11 @@ rebuild *ARGS: (venv "gateway,core,worker,local")
 init: (venv "gateway,core,worker,local")
     @{{ local }} run core init
 
+# Erase ended generations for good, while the stack is up: just erase ID… | --tenant T --yes [--cancel]
+[no-exit-message]
+erase *ARGS: (venv "gateway,core,worker,local")
+    @{{ local }} run core erase "$@"
+
 # The dead-letter queue: just dead-letters [list | send-back | discard]
 [no-exit-message]
 dead-letters *ARGS: (venv "gateway,core,worker,local")

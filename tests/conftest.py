@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ORDER = ("crash", "e2e", "simulation", "conformance", "integration", "fuzz", "property", "storage", "unit")
 """Folders, the slowest first."""
+# An example that takes long on a busy machine is no failure: what may take how long is for benchmarks to say.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,8 +1,8 @@
 """A secret in a file that its owner alone can read, made when it is first asked for and kept from then on."""
 
+import fcntl
 import os
 import secrets
-from contextlib import suppress
 from pathlib import Path
 
 from infra.lifecycle import ConfigError
@@ -25,13 +25,23 @@ def read_or_make(path: Path) -> str:
 
 
 def _make(path: Path) -> None:
+    """Under a lock, which ends with its process, and by a rename: not every filesystem has hard links."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(path.with_name(f".{path.name}.lock"), os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            _write(path)
+    finally:
+        os.close(lock)
+
+
+def _write(path: Path) -> None:
     new = path.with_name(f".{path.name}.{secrets.token_hex(8)}")  # whole before it has its name
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_urlsafe(_BYTES) + "\n")
-        with suppress(FileExistsError):
-            os.link(new, path)
+        new.replace(path)
     finally:
         new.unlink(missing_ok=True)

@@ -13,8 +13,11 @@ import pytest
 from infra.local import folder, marks, processes
 from tests.eventually import until
 from tests.local_stack import MODELS, Local
+from tests.storage.disk import NotMounted, SmallDisk, mounted
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.xdist_group("local-stack")]
+
+SMALL_BYTES = 600 * 1024
 
 
 @pytest.fixture
@@ -72,6 +75,44 @@ def test_services_without_supervisor_and_without_files_are_replaced_by_up(local:
     after = local.marked()
     assert after.keys() == before.keys()
     assert {each.pid for each in after.values()}.isdisjoint(each.pid for each in before.values())
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    try:
+        with mounted(tmp_path, SMALL_BYTES) as disk:
+            yield disk
+    except NotMounted as error:
+        pytest.skip(f"a small disk needs the right to mount one: {error}")
+
+
+def test_a_full_disk_hides_no_service_from_status_down_and_up(small_disk: SmallDisk, local: Local) -> None:
+    local.data_dir = small_disk.folder / "data"
+    local.environment["DARKROOM_DATA_DIR"] = str(local.data_dir)
+    code, output, errors = local.run("up")
+    assert (code, errors) == (0, ""), output
+    before = local.marked()
+    small_disk.fill()
+    os.kill(before["worker"].pid, signal.SIGKILL)  # supervisord logs the death and the new start
+    until(lambda: local.marked().get("worker", before["worker"]) != before["worker"], what="another worker is started")
+    assert local.supervisor() == before[marks.SUPERVISOR].pid, "a full disk does not end supervisord"
+    code, output, _ = local.run("status")
+    assert code == 0
+    assert re.findall(r"^(\w+) .*pid \d+$", output, re.MULTILINE) == ["emulator", "core", "worker", "gateway"]
+    assert local.run("up")[:2] == (0, f"already up: {local.url}\n")
+
+    os.kill(local.supervisor(), signal.SIGKILL)
+    until(lambda: marks.SUPERVISOR not in local.marked(), what="the supervisor is gone")
+    assert "supervisord has died" in local.run("status")[1]
+    assert local.run("down")[:2] == (0, "stopped\n")
+    assert local.marked() == {}
+    assert local.ports_in_use() == []
+
+    code, _, errors = local.run("up")
+    assert code == 2
+    assert errors.count("\n") == 1
+    assert re.search(r"No space left|free the disk", errors)
+    assert local.marked() == {}, "what a failing start has started is stopped again"
 
 
 def test_a_process_that_only_names_the_mark_is_not_ours(local: Local) -> None:

@@ -43,14 +43,17 @@ class NotMounted(Exception):
 
 
 @contextmanager
-def mounted(folder: Path) -> Iterator[SmallDisk]:
-    """A disk mounted in `folder` as long as the block lasts."""
+def mounted(folder: Path, size: int = SIZE) -> Iterator[SmallDisk]:
+    """A disk of `size` bytes, mounted in `folder` as long as the block lasts. Raises NotMounted."""
     place = folder / "disk"
     place.mkdir(exist_ok=True)
-    command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "darkroom-test", str(place)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise NotMounted(done.stderr.strip())
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "darkroom-test", str(place)]
+    try:
+        subprocess.run(command, capture_output=True, text=True, check=True)
+    except subprocess.CalledProcessError as error:
+        raise NotMounted(error.stderr.strip()) from None
+    except OSError as error:
+        raise NotMounted(f"mount: {error.strerror}") from None
     try:
         yield SmallDisk(place)
     finally:
