@@ -26,7 +26,6 @@ from gateway.keys import KeyFile, KeyRing, KeysFileError
 from gateway.limits import Limits, Rule, RulesFileError, load_rules
 from gateway.listener import Listener, PortUnavailable
 from gateway.metrics import Metrics
-from gateway.model_states import ModelStates
 from gateway.pictures.link_secrets import FixedLinkSecrets, LinkSecretFile, LinkSecrets, LinkSecretsError
 from gateway.pictures.service import PictureService
 from gateway.pictures.signing import Signer
@@ -170,8 +169,7 @@ def _context(
         metrics=metrics,
         tracer=HttpTracer(enabled=_tracing_is_on()),
         models=served,
-        model_states=ModelStates(core, now=loop.time),
-        served=Served(core.models),
+        served=Served(core.models, now=loop.time),
         documents=documents.load(description(list(served))),
         readiness=readiness,
         draining=shutdown.draining,

@@ -13,7 +13,6 @@ from gateway.edge.origins import KeylessGuard
 from gateway.keys import KeyRing
 from gateway.limits import Limits
 from gateway.metrics import Metrics
-from gateway.model_states import ModelStates
 from gateway.pictures.service import PictureService
 from gateway.ports import Core, Model
 from gateway.served import Served
@@ -44,7 +43,6 @@ class Context:
     metrics: Metrics
     tracer: HttpTracer
     models: Mapping[str, Model]
-    model_states: ModelStates
     served: Served
     documents: Mapping[str, Document]
     readiness: Callable[[], Sequence[str]]

@@ -1,16 +1,10 @@
-"""What core knows of the models just now, asked for when somebody wants to know, and kept for two seconds."""
+"""How a model is, in a client's words, by what core says of it. Pure."""
 
-import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway.errors import Broken, Unavailable
-from gateway.ports import Core
 from schema import pb
 
-KEPT_S: Final = 2.0
-_DEADLINE_S: Final = 1.0
 _SHOWN_WORKERS: Final = 8
 STATES: Final = ("available", "loading", "away", "broken", "no_worker", "unknown")
 
@@ -28,40 +22,13 @@ class ModelState:
 UNKNOWN: Final = ModelState(state="unknown", reason=None, workers=0, capabilities=None)
 
 
-class ModelStates:
-    """One question at a time, however many want to know; `now` in seconds. While core is away, nothing is known."""
-
-    def __init__(self, core: Core, *, now: Callable[[], float]) -> None:
-        self._core = core
-        self._now = now
-        self._reply: pb.ModelsReply | None = None
-        self._until_s = float("-inf")
-        self._asking = asyncio.Lock()
-
-    async def of(self, model: str) -> ModelState:
-        """How it is with the model of this name."""
-        reply = await self._latest()
-        if reply is None:
-            return UNKNOWN
-        status = next((each for each in reply.models if each.name == model), None)
-        if status is not None:
-            return _shown(status)
-        sure = reply.complete and not reply.silent_workers
-        return ModelState(state="no_worker", reason=None, workers=0, capabilities=None) if sure else UNKNOWN
-
-    async def _latest(self) -> pb.ModelsReply | None:
-        async with self._asking:
-            if self._now() >= self._until_s:
-                self._reply = await self._asked()
-                self._until_s = self._now() + KEPT_S
-            return self._reply
-
-    async def _asked(self) -> pb.ModelsReply | None:
-        try:
-            async with asyncio.timeout(_DEADLINE_S):
-                return await self._core.models()
-        except (Unavailable, Broken, TimeoutError):  # Broken: a core that does not know the question
-            return None
+def state_of(reply: pb.ModelsReply, model: str) -> ModelState:
+    """How it is with the model of this name."""
+    status = next((each for each in reply.models if each.name == model), None)
+    if status is not None:
+        return _shown(status)
+    sure = reply.complete and not reply.silent_workers
+    return ModelState(state="no_worker", reason=None, workers=0, capabilities=None) if sure else UNKNOWN
 
 
 def _shown(status: pb.ModelStatus) -> ModelState:

@@ -36,7 +36,7 @@ _FAILURES = (
     ("dead_lettered", "The queue gave the image up before a worker began it; it is sent again."),
     ("model_broken", "The model cannot be loaded."),
     ("unknown", "The image could not be made."),
-    ("refused", "The model server refuses this image."),
+    ("refused", "The model, or the server that runs it, refuses this image."),
     ("model_away", "The model cannot be used for now; the image is sent again."),
 )
 """Code and message of each pb.AttemptFailure, by number."""

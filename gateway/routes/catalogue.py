@@ -26,11 +26,9 @@ from schema import pb
 )
 async def list_models(context: Context, _: web.Request, __: Caller) -> web.Response:
     """GET /v1/models."""
-    created_s, told = context.started_ms // 1000, context.served.capabilities
-    data = [
-        _shown(model, told(name), created_s, await context.model_states.of(name))
-        for name, model in context.models.items()
-    ]
+    created_s, served = context.started_ms // 1000, context.served
+    states = {name: await served.state(name) for name in context.models}
+    data = [_shown(model, served.capabilities(name), created_s, states[name]) for name, model in context.models.items()]
     return web.Response(body=to_json({"object": "list", "data": data}), content_type="application/json")
 
 

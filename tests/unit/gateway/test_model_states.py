@@ -3,14 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 from grpclib import Status
 
 from gateway.errors import Unavailable
-from gateway.model_states import KEPT_S, ModelStates
 from gateway.models import responses
+from gateway.served import KEPT_S, Served
 from schema import fast, pb
 from tests.eventually import eventually
 from tests.unit.gateway.harness import Rig, rig
@@ -70,7 +71,7 @@ def status(**counts: int) -> pb.ModelStatus:
 )
 @pytest.mark.asyncio
 async def test_what_can_be_done_with_a_model(counts: dict[str, int], state: str, reason: str | None) -> None:
-    shown = await ModelStates(Asked(status(**counts)), now=Clock()).of("m")  # type: ignore[arg-type]
+    shown = await Served(Asked(status(**counts)).models, now=Clock()).state("m")
     assert (shown.state, shown.reason, shown.workers) == (state, reason, counts["workers"])
 
 
@@ -80,26 +81,50 @@ async def test_what_can_be_done_with_a_model(counts: dict[str, int], state: str,
 @pytest.mark.asyncio
 async def test_what_nobody_lists(complete: bool, silent: int, state: str) -> None:
     core = Asked(complete=complete, silent=silent)
-    assert (await ModelStates(core, now=Clock()).of("m")).state == state  # type: ignore[arg-type]
+    assert (await Served(core.models, now=Clock()).state("m")).state == state
 
 
 @pytest.mark.asyncio
 async def test_core_is_asked_once_in_two_seconds_however_many_want_to_know() -> None:
     core, clock = Asked(status(workers=1)), Clock()
     core.held = asyncio.Event()
-    states = ModelStates(core, now=clock)  # type: ignore[arg-type]
+    served = Served(core.models, now=clock)
     async with asyncio.TaskGroup() as group:
-        asking = [group.create_task(states.of("m")) for _ in range(50)]
+        asking = [group.create_task(served.state("m")) for _ in range(50)]
         await eventually(lambda: core.times == 1)
         core.held.set()
     assert {each.result().state for each in asking} == {"available"}
     assert core.times == 1
     clock.now_s += KEPT_S / 2
     core.away = True
-    assert (await states.of("m")).state == "available"
+    assert (await served.state("m")).state == "available"
     clock.now_s += KEPT_S
-    assert (await states.of("m")).state == "unknown", "an old word is no word"
-    assert (core.times, (await states.of("m")).state, core.times) == (2, "unknown", 2), "and not asked again at once"
+    assert (await served.state("m")).state == "unknown", "an old word is no word"
+    assert (core.times, (await served.state("m")).state, core.times) == (2, "unknown", 2), "and not asked again at once"
+
+
+@pytest.mark.asyncio
+async def test_what_a_client_asked_for_bounds_submissions_and_outlives_core() -> None:
+    """One answer for both: without the background's own question."""
+    can = fast.ModelCapabilities(guidance="none")
+    core, clock = Asked(fast.ModelStatus(name="m", workers=1, capabilities=can)), Clock()
+    served = Served(core.models, now=clock)
+    assert served.capabilities("m") is None
+    await served.state("m")
+    clock.now_s += KEPT_S
+    core.away = True
+    assert (await served.state("m")).state == "unknown"
+    assert served.capabilities("m") == can
+
+
+@pytest.mark.asyncio
+async def test_the_background_and_clients_ask_core_once(gateway: Rig) -> None:
+    """A list right after the background has asked costs core no question of its own."""
+    await eventually(lambda: gateway.core.models_asked > 0, 10)
+    before = gateway.core.models_asked
+    for _ in range(20):
+        await gateway.call("GET", "/v1/models")
+    assert gateway.core.models_asked <= before + 1
 
 
 @pytest.mark.asyncio
@@ -109,7 +134,13 @@ async def test_the_list_of_models_says_how_they_are(gateway: Rig) -> None:
         complete=True,
         models=[pb.ModelStatus(name="small", workers=1, loaded=1, capabilities=can)],
     )
-    models = responses.ModelList.model_validate((await gateway.call("GET", "/v1/models")).body).data
+    models: list[responses.Model] = []
+
+    async def heard() -> Any:
+        models[:] = responses.ModelList.model_validate((await gateway.call("GET", "/v1/models")).body).data
+        return models[0].state != "unknown"
+
+    await eventually(heard, 10)
     assert [(model.id, model.state, model.workers) for model in models] == [
         ("small", "available", 1),
         ("other", "no_worker", 0),
