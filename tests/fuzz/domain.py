@@ -12,7 +12,8 @@ from typing import Any
 _ID_LETTERS = frozenset(string.ascii_letters + string.digits + "_.:-")
 _MODEL_LETTERS = frozenset(string.ascii_letters + string.digits + "_.@/-")
 _FORMATS = {1, 2, 3}
-_NOT_FROM_WORKERS = {0, 6, 8}  # unspecified, object lost, worker lost
+_FAILURES_OF_WORKERS = {1, 2, 3, 4, 5, 7, 10, 12, 13}
+"""Not 6, 8 and 9 (object lost, worker lost, dead-lettered), which are core's own findings, nor 11 (reserved)."""
 
 
 def outside(kind: str, message: Any) -> list[str]:
@@ -104,5 +105,5 @@ def _rendered(reply: Any) -> Iterator[tuple[str, bool]]:
 
 def _failed(reply: Any) -> Iterator[tuple[str, bool]]:
     yield from _attempt(reply)
-    yield "failure", reply.failure in set(range(9)) - _NOT_FROM_WORKERS
+    yield "failure", reply.failure in _FAILURES_OF_WORKERS
     yield "detail", _words(reply.detail, 200)

@@ -63,6 +63,9 @@ _FULL: tuple[Any, ...] = (
             seed=2**32 - 1,
         ),
     ),
-    fast.ImageAttemptFailed(**_ATTEMPT, failure=pb.AttemptFailure(7), solo=True, detail="stopped"),
+    *(
+        fast.ImageAttemptFailed(**_ATTEMPT, failure=pb.AttemptFailure(number), solo=True, detail="stopped")
+        for number in (7, 10, 12, 13)
+    ),
 )
 ORIGINALS: tuple[Any, ...] = (*(make() for make in GOOD), *_FULL)
