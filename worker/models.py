@@ -180,7 +180,8 @@ class Models:
         fault = self._faults.get(self._name(self.default))
         due = self._preloads and fault is not None and self._clock() >= fault.until_s
         # Others that are loaded would have to make room, with no image that asks for it.
-        return self.default if due and not any(each.loaded for each in self._engines.values()) else None
+        free = self.default.capabilities.remote or not any(_is_here(each) for each in self._engines.values())
+        return self.default if due and free else None
 
     async def watch(self) -> None:
         """For ever: a model whose files have changed, and have stopped changing, is tried again."""
@@ -250,7 +251,10 @@ class Models:
             self._health.clear("model")
 
     async def _make_room(self, engine: Engine) -> None:
-        others = [each for each in self._used if each.loaded and each is not engine]
+        """A model on a server elsewhere takes no memory here: it needs no room, and leaving would give none."""
+        if engine.capabilities.remote:
+            return
+        others = [each for each in self._used if _is_here(each) and each is not engine]
         for victim in others[: max(0, len(others) + 1 - self._keep_loaded)]:
             await self._watched(partial(_unloaded, victim))
             _log.info("model.unloaded", model=victim.facts.model)
@@ -292,6 +296,11 @@ class Models:
         if trouble is not None:  # outside of the except blocks: a traceback holds tensors
             _unloaded(engine)
         return trouble
+
+
+def _is_here(engine: Engine) -> bool:
+    """Whether it takes memory of this machine."""
+    return engine.loaded and not engine.capabilities.remote
 
 
 def _unloaded(engine: Engine) -> None:

@@ -323,3 +323,17 @@ async def test_what_is_plainly_wrong_with_its_files_costs_no_other_model_its_pla
         assert made.of(fast.ImageAttemptFailed)[-1].detail == files.wrong
         assert (made.engine.loaded, other.loads) == (True, 0)
         sending.cancel()
+
+
+async def test_a_model_on_a_server_elsewhere_takes_no_model_s_place() -> None:
+    """It holds no memory of this machine, whose own model would be loaded again for each change."""
+    other = Breakable(remote=True)
+    made = rig(other, models_loaded=1)
+    own = Breakable(MODEL)
+    made.rebuild(engines={MODEL: own, OTHER: other})
+    async with running(made):
+        for number in range(3):
+            await made.send(job(f"x{number}", model=OTHER), job(number))
+            await made.idle()
+    assert len(made.rendered()) == 6
+    assert (own.loads, other.loads, own.unloads, other.unloads) == (1, 1, 0, 0)
