@@ -39,7 +39,9 @@ class CoreSettings(Settings):
     )
     core_runway: int = Field(0, ge=0, description="Images kept on the jobs queue; 0: by workers and pace")
     core_recheck_cap_s: float = Field(900, gt=0, description="Longest silence before an image is sent again")
-    core_overtaking_s: float = Field(30.0, ge=0, description="GPU seconds that may overtake the longest waiting image")
+    core_overtaking_s: float = Field(
+        30.0, ge=0, description="GPU seconds of a tenant that may overtake its longest waiting image"
+    )
     core_reply_consumers: int = Field(2, ge=1, le=64, description="Long polls of the replies queue side by side")
     core_reply_wait_s: int = Field(20, ge=0, le=20, description="Seconds of one long poll")
     core_reply_visibility_s: int = Field(10, ge=1, le=43_200, description="Seconds a reply is hidden while recorded")

@@ -22,7 +22,7 @@ from core.metrics import Metrics
 from core.ports import Failpoints, JobQueue
 from core.progress import Workers
 from core.prompts import Prompts
-from core.runway import Pace, Policy, Runway
+from core.runway import Pace, Policy, Reach, Runway, reach
 from core.schedule import Backlog, Pending, Ref
 from core.state import Generation, Image, Phase
 from core.writer import Writer
@@ -228,20 +228,24 @@ class Dispatcher:
         return jobs, convicts
 
     def _chosen(self, limit: int) -> list[Job]:
-        target = self._target()
-        room = min(limit, target - self._runway.on_queue - len(self._sending))
-        self._metrics.runway.set(target)
-        if room <= 0 or room < min(BATCH, len(self._backlog), target):
-            return []  # a full batch of one key is worth a moment
-        chosen = [(self._writer.open[each.ref[0]], each.ref[1]) for each in self._backlog.choose(room, BATCH)]
+        bound = self._reach()
+        self._metrics.runway.set(bound.most)
+        sending_s = sum(self._work_s(self._writer.open.get(ref[0])) for ref in self._sending)
+        images = self._runway.on_queue + len(self._sending)
+        most, least, work_s = bound.room(images, self._runway.work_s + sending_s, len(self._backlog), BATCH)
+        pending = self._backlog.choose(min(limit, most), BATCH, least=least, work_s=work_s)
+        chosen = [(self._writer.open[each.ref[0]], each.ref[1]) for each in pending]
         return [
             Job(state, state.images[index], runs_alone(state.images[index], self._now_ms())) for state, index in chosen
         ]
 
-    def _target(self) -> int:
+    def _work_s(self, state: Generation | None) -> float:
+        return self._estimates.work_s(state.spec) if state else 0.0
+
+    def _reach(self) -> Reach:
         if self._policy.runway:
-            return self._policy.runway
-        return max(64, 2 * sum(self._workers.batches()), self._pace.reach())
+            return Reach(least=self._policy.runway, most=self._policy.runway)
+        return reach(self._workers.batches(), self._pace.reach())
 
     async def _send(self, batch: Sequence[Job]) -> Retryable | None:
         """Send and record one batch of ten; what was not taken goes back. The error, when nothing can be said."""
@@ -297,7 +301,8 @@ class Dispatcher:
         elif image.phase is not Phase.PENDING:
             self._backlog.remove(ref)
             due_ms = max(image.recheck_at_running_ms, self._no_recheck_before_ms)
-            self._runway.put(ref, due_ms, on_queue=image.phase is Phase.DISPATCHED)
+            on_queue = image.phase is Phase.DISPATCHED
+            self._runway.put(ref, due_ms, on_queue=on_queue, work_s=self._work_s(state))
         elif convicted(image):
             self._runway.put(ref, 0, on_queue=False)
         elif ref in self._sending:

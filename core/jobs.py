@@ -64,7 +64,11 @@ def batch_key(spec: Spec) -> tuple[object, ...]:
 
 
 def job_message(state: Generation, image: Image, prompts: Prompts, *, solo: bool) -> fast.ImageJob:
-    """The message that asks a worker for this image."""
+    """The message that asks a worker for this image.
+
+    Without its priority: that orders the images of one tenant, which is done here, and a worker, which knows no
+    tenants, would let it pass those of another.
+    """
     spec = state.spec
     return fast.ImageJob(
         image=fast.ImageRef(generation_id=state.id, index=image.index),
@@ -82,7 +86,6 @@ def job_message(state: Generation, image: Image, prompts: Prompts, *, solo: bool
         ),
         prompts=fast.Prompts(prompt=prompts.prompt, negative_prompt=prompts.negative_prompt),
         image_seed=image_seed(spec.seed, image.index),
-        priority=state.priority,
         solo=solo,
         requested_at_ms=state.requested_at_ms,
         trace=fast.TraceContext(traceparent=state.trace.traceparent, tracestate=state.trace.tracestate),

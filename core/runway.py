@@ -4,7 +4,9 @@ Pure book-keeping for the dispatcher. A recheck time here may be later than the 
 workers move it in memory; never earlier, or `decide` would refuse the dispatch.
 """
 
+import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from typing import Final
@@ -12,6 +14,10 @@ from typing import Final
 from core.schedule import Ref
 
 _SLACK: Final = 64
+_LEAST: Final = 16
+_MOST: Final = 64
+_WORK_S: Final = 30.0
+"""Of GPU time on the queue per worker, beyond which only the least is kept there."""
 _MOST_DOUBLINGS: Final = 20
 _LONGEST_PASS_S: Final = 8.0
 _FIRST_REPORTS_S: Final = 15.0
@@ -58,18 +64,50 @@ class Patience:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """How to send. `runway` 0: as many images as workers, dispatch rate and loop time ask for, 64 at least."""
+    """How to send. `runway` 0: as many images as workers, dispatch rate and loop time ask for."""
 
     queue: str
     patience: Patience
     runway: int = 0
 
 
-class _Out:
-    __slots__ = ("on_queue", "recheck_ms")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """How much may be on the queue: `least` images whatever they cost, and `most` while they cost less than `work_s`.
 
-    def __init__(self, recheck_ms: int, *, on_queue: bool) -> None:
+    What is on the queue goes before everything that waits, so it is bounded in time too: a few dozen of the largest
+    images would keep a newcomer waiting for an hour. The least keeps every GPU busy.
+    """
+
+    least: int
+    most: int
+    work_s: float = math.inf
+
+    def room(self, images: int, work_s: float, pending: int, batch: int) -> tuple[int, int, float]:
+        """How many more at most, at least, and of how much work, where `images` of `work_s` are out and `pending` wait.
+
+        (0, 0, 0.0) unless there is room for a full batch, which is worth a moment.
+        """
+        most, least, spare_s = self.most - images, self.least - images, self.work_s - work_s
+        if most <= 0 or most < min(batch, pending, self.most):
+            return 0, 0, 0.0
+        if least < min(batch, pending, self.least) and spare_s < self.work_s / 4:
+            return 0, 0, 0.0
+        return most, least, spare_s
+
+
+def reach(batches: Sequence[int], paced: int) -> Reach:
+    """For workers of these batch sizes, when `paced` images go out during a slow round."""
+    least = max(_LEAST, 2 * sum(batches), paced)
+    return Reach(least=least, most=max(_MOST, least), work_s=_WORK_S * max(1, len(batches)))
+
+
+class _Out:
+    __slots__ = ("on_queue", "recheck_ms", "work_s")
+
+    def __init__(self, recheck_ms: int, work_s: float, *, on_queue: bool) -> None:
         self.recheck_ms = recheck_ms
+        self.work_s = work_s
         self.on_queue = on_queue
 
 
@@ -80,22 +118,31 @@ class Runway:
         self._out: dict[Ref, _Out] = {}
         self._heap: list[tuple[int, Ref]] = []
         self.on_queue = 0
+        self._work_s = 0.0
 
     def __len__(self) -> int:
         return len(self._out)
 
-    def put(self, ref: Ref, recheck_ms: int, *, on_queue: bool) -> None:
-        """The image is out until `recheck_ms` at least; `on_queue`: not started yet."""
+    @property
+    def work_s(self) -> float:
+        """GPU seconds of what is on the queue."""
+        return self._work_s if self.on_queue else 0.0
+
+    def put(self, ref: Ref, recheck_ms: int, *, on_queue: bool, work_s: float = 0.0) -> None:
+        """The image is out until `recheck_ms` at least; `on_queue`: not started yet, and takes `work_s`."""
         self.drop(ref)
-        self._out[ref] = _Out(recheck_ms, on_queue=on_queue)
-        self.on_queue += on_queue
+        self._out[ref] = _Out(recheck_ms, work_s, on_queue=on_queue)
+        if on_queue:
+            self._work_s = self.work_s + work_s  # from 0 when none was: rounding does not add up
+            self.on_queue += 1
         self._push(recheck_ms, ref)
 
     def drop(self, ref: Ref) -> None:
         """The image is not out any more."""
         out = self._out.pop(ref, None)
-        if out is not None:
-            self.on_queue -= out.on_queue
+        if out is not None and out.on_queue:
+            self.on_queue -= 1
+            self._work_s -= out.work_s
 
     def postpone(self, ref: Ref, recheck_ms: int) -> None:
         """Somebody has it in hand: look again at `recheck_ms`, or later if that was planned."""

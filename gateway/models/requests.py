@@ -62,7 +62,7 @@ class GenerationRequest(BaseModel):
     n: Annotated[int, Field(ge=1, le=limits.MAX_IMAGES), _WHOLE] = Field(1, description="How many images.")
     output_format: Literal["png", "webp", "jpeg"] = Field("png", description="The file format of the images.")
     priority: Annotated[int, Field(ge=limits.MIN_PRIORITY, le=limits.MAX_PRIORITY), _WHOLE] = Field(
-        0, description="Higher is sooner, within what fairness between users allows."
+        0, description="Higher is sooner among your own images; it changes nothing for those of other users."
     )
     ttl_s: Annotated[int, Field(ge=0, le=limits.MAX_TTL_S), _WHOLE] = Field(
         0, description="Seconds after which an unfinished generation expires; 0: never. Outages do not count."

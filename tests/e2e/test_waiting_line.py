@@ -47,7 +47,7 @@ def test_an_unwanted_generation_expires_with_the_worker_stopped(stack: Stack) ->
 
 
 def test_the_backlog_position_counts_what_stands_before(stack: Stack) -> None:
-    """The first 64 images are on the queue (the runway); the rest wait in core, in order."""
+    """The first 64 images at most are on the queue (the runway); the rest wait in core, in order."""
     client = stack.client("bob")
     ids = [client.submit(n=10)["id"] for _ in range(9)]
     positions = [client.get(each)["backlog_position"] for each in ids]

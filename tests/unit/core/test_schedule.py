@@ -2,6 +2,8 @@
 
 import time
 
+import pytest
+
 from core.schedule import Backlog, Pending
 
 
@@ -23,7 +25,7 @@ def order(of: Backlog, *, batch: int = 1) -> list[str]:
     return chosen
 
 
-def test_priority_comes_first_then_age() -> None:
+def test_within_a_tenant_priority_comes_first_then_age() -> None:
     made = backlog(image(1), image(2, priority=5), image(3), image(4, priority=-5))
     assert order(made) == ["g2", "g1", "g3", "g4"]
 
@@ -31,6 +33,19 @@ def test_priority_comes_first_then_age() -> None:
 def test_tenants_take_turns_however_much_one_has() -> None:
     made = backlog(*(image(number) for number in range(1, 6)), image(6, tenant="b"), image(7, tenant="b"))
     assert order(made) == ["g1", "g6", "g2", "g7", "g3", "g4", "g5"]
+
+
+def test_a_priority_moves_no_image_past_those_of_another_tenant() -> None:
+    flood = [image(number, tenant="flood", priority=10) for number in range(20)]
+    quiet = [image(number, tenant="quiet", priority=-10) for number in range(20, 25)]
+    assert [each.tenant for each in backlog(*flood, *quiet).choose(10, 1)] == ["flood", "quiet"] * 5
+
+
+def test_images_dearer_than_the_bound_give_their_tenant_no_more_than_its_share() -> None:
+    """Its longest waiting is older than all of the other's, and each image of either is beyond the bound."""
+    flood = [image(number, tenant="flood", work_s=40.0) for number in range(50)]
+    quiet = [image(number, tenant="quiet", work_s=40.0) for number in range(50, 60)]
+    assert [each.tenant for each in backlog(*flood, *quiet).choose(10, 1)].count("quiet") == 5
 
 
 def test_a_tenant_with_heavier_images_gets_fewer() -> None:
@@ -76,29 +91,36 @@ def test_removed_images_are_not_chosen() -> None:
 
 def test_position_counts_who_goes_first() -> None:
     made = backlog(image(1), image(2), image(3), image(4, priority=2), image(5, tenant="b"))
-    assert made.position(("g4", 0)) == 1
-    assert made.position(("g1", 0)) == 3  # the other tenant may take the first turn
+    assert made.position(("g4", 0)) == 2  # the other tenant may take the first turn
+    assert made.position(("g1", 0)) == 3
     assert made.position(("g3", 0)) == 5
+    assert made.position(("g5", 0)) == 2
     assert made.position(("none", 0)) == 0
     made.choose(2, 1)
+    assert made.position(("g1", 0)) == 1
     assert made.position(("g3", 0)) == 3
 
 
 def test_cancelling_for_ever_leaks_nothing() -> None:
     made = backlog(image(0, priority=-1), image(1, priority=-1, tenant="b"))
     for number in range(2, 5_000):
-        made.add(image(number, priority=-1, tenant=f"t{number % 3}", key=number))
+        made.add(image(number, priority=number % 9, tenant="ab"[number % 2], key=number))
+        made.add(image(-number, priority=-1, tenant=f"t{number % 3}", key=number))
+        made.remove((f"g{-number}", 0))
         made.remove((f"g{number}", 0))
-    pool = made._by_priority[-1]
+    pool = made._all
     assert len(pool.turns) < 200
     assert sum(len(lane.heap) for lane in pool.lanes.values()) < 400
-    assert len(made._arrivals) < 200
+    assert len(made._own) == 2
+    assert sum(len(own.arrivals) for own in made._own.values()) < 200
     assert len(made._by_key) == 1
+    assert all(len(own.lines) == 1 for own in made._own.values())
     assert len(made._charges) < 200
 
 
-def test_choosing_from_many_costs_no_scan() -> None:
-    made = backlog(*(image(n, tenant=f"t{n % 100}", priority=n % 5, key=n % 30) for n in range(20_000)))
+@pytest.mark.parametrize("tenants", [100, 5_000])
+def test_choosing_from_many_costs_no_scan(tenants: int) -> None:
+    made = backlog(*(image(n, tenant=f"t{n % tenants}", priority=n % 5, key=n % 30) for n in range(20_000)))
     begun = time.process_time()
     for _ in range(200):
         made.choose(10, 10)
