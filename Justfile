@@ -106,12 +106,16 @@ test *ARGS: (venv "dev")
 
 # Linting, types, generated code, import arrows; under 90 s
 check: (venv "dev")
+    #!/usr/bin/env bash
+    set -euo pipefail
+    {{ python }} -m mypy gateway core worker schema infra loadtests tests & types=$!  # the longest, beside the others
+    trap 'kill $types 2>/dev/null || true' EXIT
     {{ python }} -m ruff check .
     {{ python }} -m ruff format --check .
-    {{ python }} -m mypy gateway core worker schema infra loadtests tests
     {{ just_executable() }} --quiet _proto-into var/proto-check
     diff -r -x __pycache__ schema/gen var/proto-check
     {{ python }} -m pytest -q tests/test_architecture.py
+    wait $types
 
 # Regenerate schema/gen from the .proto files
 proto: (venv "dev") (_proto-into "schema/gen")

@@ -115,7 +115,9 @@ class Starting:
         self.tell: Callable[[], Sequence[str]] = lambda: ["core: starting"]
         host, port = settings.core_admin_host, settings.core_admin_port
         self.skew = Skew(settings.max_clock_skew_s)
-        self.admin = AdminServer(host, port, self.metrics.registry, self._reasons, skew=self.skew)
+        self.admin = AdminServer(
+            host, port, self.metrics.registry, self._reasons, skew=self.skew, setting="DARKROOM_CORE_ADMIN_PORT"
+        )
         self._stack = stack
         self._shown = False
 
@@ -131,7 +133,8 @@ class Starting:
 
 async def _start(settings: CoreSettings, stack: AsyncExitStack, starting: Starting, ports: Ports | None) -> Core:
     """Core with its log, before it accepts anything. May wait for the store; raises LogUnusable or ConfigError."""
-    core = Core(ports or await open_ports(settings, stack, starting), tuning(settings), starting.metrics)
+    tuned = tuning(settings)  # first: what is wrong with the settings needs no store to be told
+    core = Core(ports or await open_ports(settings, stack, starting), tuned, starting.metrics)
     starting.tell = core.reasons
     await starting.show()  # to load may wait for the list of erasures
     await core.introduce()  # first: what is erased again must not be written into a log that may not go on

@@ -178,6 +178,7 @@ class SqliteLog:
         except OSError as error:
             raise LogUnusable(sqlite_open.cannot_open(self._files.database, error)) from None
         if absent or not await _beside(sqlite_open.has_tables, self._files):
+            sqlite_open.require_place(self._files.database)
             await self._may_begin()
 
     @property

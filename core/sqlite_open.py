@@ -1,5 +1,6 @@
 """What is looked at before an existing log is trusted, on the log's thread. Raises LogUnusable, with what to do."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -239,6 +240,17 @@ def cannot_open(path: Path, error: Exception) -> str:
         f"cannot open the event log {path} ({error}): make the folder and the file writable, free the disk, "
         "or name another data folder in DARKROOM_DATA_DIR"
     )
+
+
+def require_place(path: Path) -> None:
+    """Raises LogUnusable where there can be no log: its folder is not there, and cannot be made."""
+    for there in path.parents:
+        if there.is_dir():
+            if not os.access(there, os.W_OK | os.X_OK):
+                raise LogUnusable(cannot_open(path, PermissionError(f"{there} is not writable")))
+            return
+        if there.exists():
+            raise LogUnusable(cannot_open(path, NotADirectoryError(f"{there} is no folder")))
 
 
 def damaged(path: Path, detail: str) -> str:

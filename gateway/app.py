@@ -108,9 +108,8 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown, overrides: Overri
         loops.run("gateway.watch_link_secrets", lambda: _watch_link_secrets(link_secrets, use.now_ms))
         if isinstance(store, S3Bucket):  # redirects are signed here, and judged by the store's clock
             loops.run("gateway.watch_clock", lambda: skew.watch(lambda: store.head(_NOBODYS_KEY)))
-        admin = AdminServer(
-            settings.gateway_admin_host, settings.gateway_admin_port, metrics.registry, readiness, skew=skew
-        )
+        host, port, setting = settings.gateway_admin_host, settings.gateway_admin_port, variable("gateway_admin_port")
+        admin = AdminServer(host, port, metrics.registry, readiness, skew=skew, setting=setting)
         try:
             async with admin, _listener(settings, context) as listener:
                 _log.info("gateway.listening", host=settings.gateway_host, port=listener.port, admin_port=admin.port)

@@ -7,7 +7,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from gateway.edge import cors
 from gateway.pictures.link_secrets import MAX_VALID_S, MIN_SECRET_CHARS
-from infra.settings import Settings
+from infra.settings import Settings, is_http_address
 
 
 class GatewaySettings(Settings):
@@ -24,9 +24,7 @@ class GatewaySettings(Settings):
         default=False, description="Beyond loopback and without an API key: wait for one, not ready, instead of ending"
     )
     gateway_rules_file: Path | None = Field(None, description="Rate limits (TOML); left out: none")
-    gateway_public_url: str = Field(
-        "", pattern=r"^(https?://[^/]+(/.*[^/])?)?$", description="What goes before links in answers; empty: paths"
-    )
+    gateway_public_url: str = Field("", description="What goes before links in answers; empty: paths")
     gateway_images: Literal["stream", "redirect"] = Field(
         "stream", description="Pictures come from the gateway, or by a redirect from a store that clients reach"
     )
@@ -69,6 +67,20 @@ class GatewaySettings(Settings):
         ge=1,
         description="Submissions held while core is busy, and as many other calls; beyond: 503, for whoever has most",
     )
+
+    @field_validator("gateway_public_url")
+    @classmethod
+    def _public_url(cls, url: str) -> str:
+        if url and (not is_http_address(url) or url.endswith("/")):
+            raise ValueError("must be an address such as https://pictures.example.org, without a slash at its end")
+        return url
+
+    @field_validator("gateway_link_endpoint_url")
+    @classmethod
+    def _link_endpoint(cls, url: str) -> str:
+        if url and not is_http_address(url):
+            raise ValueError("must be an address such as https://store.example.org")
+        return url
 
     @field_validator("gateway_cors_origins")
     @classmethod

@@ -31,12 +31,14 @@ class AdminServer:
         *,
         notes: Callable[[], Sequence[str]] = tuple,
         skew: Skew | None = None,
+        setting: str = "DARKROOM_*_ADMIN_PORT",
     ) -> None:
         self._host, self._port = host, port
         self._registry = registry
         self._readiness = readiness
         self._notes = notes
         self._skew = skew
+        self._setting = setting
         if skew is not None:
             skew.register(registry)
         self._runner: web.AppRunner | None = None
@@ -64,7 +66,8 @@ class AdminServer:
             await self._runner.cleanup()
             if not isinstance(error, OSError):
                 raise
-            raise ConfigError(f"admin port {self._port} on {self._host}: {error.strerror or error}") from None
+            problem = f"admin port {self._port} on {self._host}: {error.strerror or error}"
+            raise ConfigError(f"{problem}; set {self._setting}") from None
         return self
 
     async def __aexit__(

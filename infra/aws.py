@@ -31,6 +31,7 @@ from botocore.parsers import ResponseParserError
 from infra.lifecycle import ConfigError
 from infra.pace import Pace
 from infra.retry import Missing, Permanent, Retryable
+from infra.settings import is_http_address
 from infra.skew import Skew
 
 if TYPE_CHECKING:
@@ -78,9 +79,15 @@ async def clients(
         try:
             opened = await _open(stack, max_connections, link_endpoint_url, skew)
         except _MISCONFIGURED as error:
-            raise ConfigError(f"{error} Set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_DEFAULT_REGION") from None
+            raise ConfigError(
+                f"{str(error).rstrip('.')}: set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_DEFAULT_REGION; for "
+                "the local stack use `just up` and other recipes, such as `just dead-letters`, which need none"
+            ) from None
         except (BotoCoreError, ValueError) as error:  # a profile, region or endpoint that is none
-            raise ConfigError(f"the AWS_* variables, or the endpoint for links, are wrong: {error}") from None
+            raise ConfigError(
+                "AWS_ENDPOINT_URL, AWS_DEFAULT_REGION or AWS_PROFILE, or DARKROOM_GATEWAY_LINK_ENDPOINT_URL, is wrong: "
+                f"{error}"
+            ) from None
         yield opened
 
 
@@ -91,6 +98,8 @@ async def _open(stack: AsyncExitStack, max_connections: int, link_endpoint_url: 
     sqs = await stack.enter_async_context(session.create_client("sqs", config=_config(max_connections)))
     s3 = await stack.enter_async_context(session.create_client("s3", config=_config(max_connections)))
     for watched in (sqs, s3):
+        if not is_http_address(watched.meta.endpoint_url):  # botocore takes any scheme and port, and fails at each call
+            raise ValueError(f"Invalid endpoint: {watched.meta.endpoint_url}")
         _watch(watched, Pace(random.random), skew)
     links = s3
     if link_endpoint_url:

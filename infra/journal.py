@@ -1,4 +1,6 @@
-"""Lines that are logged so often that structlog's way to render one (38 µs here) would show in throughput: 3 µs.
+"""Lines that are logged so often that structlog's way to make one (43 µs) would show in throughput: 5.5 µs.
+
+Both are processor time of one line with six values, as JSON to a file: the median of seven times 5,000 lines.
 
 A line has the same names each time. Values are ids, numbers and words of our own: nothing is redacted here, so nothing
 that a client wrote may be given.

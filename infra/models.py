@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import ErrorDetails
 
 from infra.lifecycle import ConfigError
+from infra.settings import in_our_words, is_http_address
 
 _ROOT = Path(__file__).resolve().parent.parent
 _IN_WORDS = {
@@ -75,8 +76,8 @@ class ModelEntry(BaseModel):
     def _consistent(self) -> "ModelEntry":
         if self.in_process in {"pipeline", "latent"} and not self.source:
             raise ValueError(f"engine {self.in_process} needs a source")
-        if self.engine == "http" and not self.source.startswith(("http://", "https://")):
-            raise ValueError("engine http needs a source that begins with http:// or https://")
+        if self.engine == "http" and not is_http_address(self.source):
+            raise ValueError("engine http needs a source such as http://host:port or https://host/path")
         for name in ("width", "height", "num_inference_steps", "guidance_scale"):
             low, default, high = (getattr(self, part + name) for part in ("min_", "", "max_"))
             if not low <= default <= high:
@@ -156,13 +157,13 @@ def _problem(error: ErrorDetails) -> str:
     """What is wrong with which key, what it is, and what it may be."""
     key = ".".join(str(part) for part in error["loc"])
     if not key:
-        return error["msg"].removeprefix("Value error, ")
+        return in_our_words(error["msg"])
     if error["type"] == "extra_forbidden":
         return _unknown(key, ModelEntry.model_fields)
     if error["type"] == "missing":
         return f"needs a {key}"
     allowed = _IN_WORDS.get(key) if error["type"] == "string_pattern_mismatch" else None
-    expected = f"must be {allowed}" if allowed else error["msg"].replace("Input should", "must")
+    expected = f"must be {allowed}" if allowed else in_our_words(error["msg"])
     return f"{key} = {error['input']!r}: {expected}"
 
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -86,7 +87,10 @@ def load(cls: type[S]) -> S:
     try:
         settings = cls(**empty)
     except ValidationError as error:
-        wrong = [f"{variable(str(each['loc'][0]))}: {each['msg']}" for each in error.errors(include_input=False)]
+        wrong = [
+            f"{variable(str(each['loc'][0]))}: {in_our_words(each['msg'])}"
+            for each in error.errors(include_input=False)
+        ]
         raise ConfigError("; ".join([*unknown, *wrong])) from None
     if unknown:
         raise ConfigError("; ".join(unknown))
@@ -117,6 +121,23 @@ def _nearest(name: str, names: Iterable[str]) -> list[str]:
 def variable(field: str) -> str:
     """The environment variable of a settings field."""
     return PREFIX + field.upper()
+
+
+def in_our_words(message: str) -> str:
+    """What pydantic says of a value, as the end of a sentence that begins with the value's name."""
+    return message.removeprefix("Value error, ").replace("Input should", "must")
+
+
+def is_http_address(text: str) -> bool:
+    """Whether it is `http://host`, or https, perhaps with a port and a path, and nothing else: no key, no query."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return False
+    bare = not (parts.username or parts.password or parts.query or parts.fragment or text.endswith(("?", "#")))
+    one_word = text.isprintable() and " " not in text and "\\" not in text
+    return parts.scheme in {"http", "https"} and bool(parts.hostname) and port != 0 and bare and one_word
 
 
 def is_loopback(host: str) -> bool:

@@ -63,6 +63,7 @@ async def serve(settings: WorkerSettings, shutdown: Shutdown) -> None:
             worker.health.reasons,
             notes=worker.health.notes,
             skew=skew,
+            setting="DARKROOM_WORKER_ADMIN_PORT",
         )
         await stack.enter_async_context(admin)
         _log.info("worker.serving", worker=settings.worker_id, admin_port=admin.port, models=list(ports.engines))

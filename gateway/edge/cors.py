@@ -7,7 +7,8 @@ gives a page nothing that its visitor has not put into it.
 import re
 from collections.abc import Mapping, Sequence
 
-_ORIGIN = re.compile(r"https?://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+_ORIGIN = re.compile(r"https?://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
+_LAST_PORT = 65_535
 _MAX_AGE_S = 600
 _HEADERS = frozenset(
     {
@@ -67,11 +68,16 @@ def parsed(text: str) -> tuple[str, ...]:
     """The origins of a setting, separated by commas. Raises ValueError that says what is wrong with it."""
     origins = tuple(dict.fromkeys(each.strip().lower() for each in text.split(",") if each.strip()))
     for each in origins:
-        if each != "*" and not _ORIGIN.fullmatch(each):
+        if each != "*" and not _is_origin(each):
             raise ValueError("origins look like https://app.example.org, without a path, separated by commas; or *")
     if "*" in origins and len(origins) > 1:
         raise ValueError("* allows every origin: leave the others out")
     return origins
+
+
+def _is_origin(text: str) -> bool:
+    found = _ORIGIN.fullmatch(text)
+    return found is not None and (not found["port"] or 0 < int(found["port"]) <= _LAST_PORT)
 
 
 def _may_send(name: str) -> bool:

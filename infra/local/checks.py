@@ -17,22 +17,34 @@ _SERVICES = ("gateway/config.py", "core/config.py", "worker/config.py", "worker/
 
 
 def settings(environ: Mapping[str, str]) -> tuple[ModelEntry, ...]:
-    """The models that would be served. Raises ConfigError for what no service could start with."""
+    """The models of the models file. Raises ConfigError for what no service could start with, and where none of the
+    models has a source.
+    """
     known = [*VARIABLES, *map(variable, Settings.model_fields), *_variables_of_services()]
     unknown = unknown_variables(environ, known, ["LOAD"])
     if unknown:
         raise ConfigError("; ".join(unknown))
     load(Settings)
-    path = folder.expanded(environ.get("DARKROOM_MODELS_FILE") or str(SHIPPED_MODELS_FILE))
-    entries = models.load(path)
-    models.require_sources(entries)
+    entries = _models(environ)
+    models.require_a_source(entries)
     return entries
+
+
+def left_out(environ: Mapping[str, str]) -> Iterator[str]:
+    """A line for each model whose source is missing: the others are served."""
+    for entry in _models(environ):
+        if problem := models.problem_of_source(entry):
+            yield f"model {entry.name!r} is left out: {problem}"
 
 
 def placed(stack: Stack, environ: Mapping[str, str]) -> Stack:
     """The stack with a device for each worker, its settings checked. Raises ConfigError as `settings` does."""
     entries = settings(environ)
     return replace(stack, worker_environments=tuple(devices.of_workers(environ, stack.workers, entries)))
+
+
+def _models(environ: Mapping[str, str]) -> tuple[ModelEntry, ...]:
+    return models.load(folder.expanded(environ.get("DARKROOM_MODELS_FILE") or str(SHIPPED_MODELS_FILE)))
 
 
 def _variables_of_services() -> Iterator[str]:

@@ -11,7 +11,7 @@ from infra.local import checks, folder, http, processes, settings_seen
 from infra.local.layout import Program, Stack
 from infra.local.processes import Seen, StackError
 from infra.local.progress import Progress
-from infra.local.readiness import is_hopeless, wait_ready
+from infra.local.readiness import is_hopeless, wait_ready, why_not_ready
 
 _POLL_S = 0.1
 _RELOAD_S = 1_800.0  # a drain, and a large model from a slow disk
@@ -72,6 +72,8 @@ def reload() -> int:
         if differing := settings_seen.differences(before, now):
             raise StackError("settings differ from those it was started with: `just restart`; " + "; ".join(differing))
         progress = Progress()
+        for line in checks.left_out(os.environ):
+            progress.note(line)
         programs = [each for each in seen.stack.programs() if each.ready_url and each.name != "core"]
         for program in programs:
             _again(seen.stack, program, progress)
@@ -92,8 +94,10 @@ def status() -> int:
     else:
         print(f"up: {seen.stack.url}")
     for program in seen.stack.programs():
-        pid = f"pid {alive[program.name]}" if program.name in alive else "not running"
-        print(f"{program.name:12} {_condition(program) if program.name in alive else '':8} {pid}".rstrip())
+        if program.name in alive:
+            print(f"{program.name:12} pid {alive[program.name]:<8} {_condition(seen.stack, program)}")
+        else:
+            print(f"{program.name:12} not running")
     return 0 if seen.supervisor is not None else EXIT_CRASHED
 
 
@@ -111,6 +115,8 @@ def run(module: str, arguments: Sequence[str]) -> int:
 
 
 def _start(stack: Stack, progress: Progress) -> None:
+    for line in checks.left_out(os.environ):
+        progress.note(line)
     started = processes.start(stack)
     try:
         processes.make_api_key(stack, processes.environment_of(stack))  # meanwhile the services start
@@ -119,7 +125,8 @@ def _start(stack: Stack, progress: Progress) -> None:
         progress.close()
         processes.stop(stack, started)
         raise
-    progress.say(f"darkroom is up: {stack.url} (API described at {stack.url}/docs)")
+    progress.say(f"darkroom is up: {stack.url}")
+    progress.say(f"API:            {stack.url}/docs describes it")
     progress.say(f"API key:        {folder.shown(stack.api_key_file)}")
     progress.say(f"logs:           {folder.shown(stack.logs)} (`just logs` follows them)")
 
@@ -163,7 +170,7 @@ def _again(stack: Stack, program: Program, progress: Progress) -> None:
     while pid() in {None, before} or not http.is_ready(program.ready_url):
         if time.monotonic() > end:
             raise StackError(f"{program.name} is not ready again: {http.unready_reasons(program.ready_url)}")
-        reason = "ending its work" if pid() == before else _condition(program)
+        reason = "ending its work" if pid() == before else _condition(stack, program)
         if is_hopeless(program, reason):
             raise StackError(f"{program.name}: {reason} (see {folder.shown(processes.log_file(stack, program.name))})")
         progress.waiting({program.name: reason})
@@ -171,7 +178,5 @@ def _again(stack: Stack, program: Program, progress: Progress) -> None:
     progress.done(program.name, "reloaded")
 
 
-def _condition(program: Program) -> str:
-    if not program.ready_url:
-        return ""
-    return "ready" if http.is_ready(program.ready_url) else http.unready_reasons(program.ready_url)
+def _condition(stack: Stack, program: Program) -> str:
+    return why_not_ready(stack, program) or "ready"

@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 
 from infra.lifecycle import ConfigError
 from infra.local import folder
@@ -15,6 +17,7 @@ _COLORS = ("\033[36m", "\033[35m", "\033[32m", "\033[34m", "\033[33m", "\033[96m
 _LEVELS = {"warning": "\033[33m", "error": "\033[31m", "critical": "\033[31m"}
 _OFF = "\033[0m"
 _BESIDE = frozenset({"event", "level", "timestamp", "service", "logger", "exception", "trace_id", "span_id"})
+_SUPERVISORD = re.compile(r"(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(?P<ms>\d{3}) (?P<level>[A-Z]+) (?P<text>.*)")
 _POLL_S = 0.2
 _LATEST_BYTES = 200_000
 
@@ -44,11 +47,8 @@ def run(service: str, *, follow: bool, lines: int) -> int:
 def rendered(name: str, line: str, *, colors: bool) -> str:
     """One line of a log: as it is, or from JSON `time level event key=value …`, with the traceback below."""
     label = f"{_color(name)}{name:<12}{_OFF}" if colors else f"{name:<12}"
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        entry = None
-    if not isinstance(entry, dict):
+    entry = _entry(line)
+    if entry is None:
         return f"{label} {line}"
     level = str(entry.get("level", ""))
     shown = f"{_LEVELS[level]}{level:<8}{_OFF}" if colors and level in _LEVELS else f"{level:<8}"
@@ -56,6 +56,28 @@ def rendered(name: str, line: str, *, colors: bool) -> str:
     text = f"{label} {str(entry.get('timestamp', ''))[11:23]} {shown} {entry.get('event', '')}  {rest}".rstrip()
     exception = str(entry.get("exception") or "")
     return "\n".join([text, *(f"{label}   {each}" for each in exception.splitlines())])
+
+
+def _entry(line: str) -> dict[str, object] | None:
+    """The keys and values of a line of JSON, or of one that supervisord wrote; None for any other."""
+    if found := _SUPERVISORD.fullmatch(line):
+        level = found["level"].lower()
+        return {
+            "timestamp": _utc(found),
+            "level": {"warn": "warning", "crit": "critical"}.get(level, level),
+            "event": found["text"],
+        }
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) else None
+
+
+def _utc(found: re.Match[str]) -> str:
+    """Supervisord writes the time of this machine's zone."""
+    at = datetime.fromisoformat(f"{found['time']}.{found['ms']}").astimezone(UTC)
+    return at.strftime("%Y-%m-%dT%H:%M:%S.") + f"{found['ms']}000Z"
 
 
 def _choose(stack: Stack, service: str) -> list[str]:
@@ -89,6 +111,8 @@ def _new(tails: Mapping[str, Tail]) -> Iterator[tuple[str, str]]:
 
 def _at(line: str) -> str:
     """When the line was written; lines that do not say so come first."""
+    if found := _SUPERVISORD.fullmatch(line):
+        return _utc(found)
     start = line.find('"timestamp"')
     return line[start + 12 : start + 42].strip(' :"') if start >= 0 else ""
 

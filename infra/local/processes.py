@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from infra.lifecycle import ConfigError
+from infra.lifecycle import EXIT_MISCONFIGURED, ConfigError
 from infra.local import addresses, folder, marks, secret_file, settings_seen
 from infra.local.layout import HOST, Hosts, Ports, Stack, service_environment
 from infra.local.marks import SUPERVISOR, Marked
@@ -162,6 +162,8 @@ def make_api_key(stack: Stack, environment: dict[str, str]) -> None:
     command = [sys.executable, "-P", "-m", "gateway", "keys", "create", "local"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     lines = done.stdout.strip().splitlines()
+    if done.returncode == EXIT_MISCONFIGURED:
+        raise ConfigError(done.stderr.strip().removeprefix("darkroom: "))
     if done.returncode != 0 or not lines:
         raise StackError(f"no API key could be made: {done.stderr.strip()[-500:]}")
     with folder.telling(stack):

@@ -89,7 +89,7 @@ def wait_ready(started: Started, programs: Sequence[Program], progress: Progress
     while pending:
         watch.look()
         for name in list(pending):
-            pending[name] = _state(started.stack, by_name[name])
+            pending[name] = why_not_ready(started.stack, by_name[name])
             if not pending[name]:
                 del pending[name]
                 if notice:
@@ -125,7 +125,7 @@ def _check_deadline(started: Started, pending: dict[str, str], waited_s: float) 
         raise StackError(f"not ready after {waited_s:.0f} s: {reasons}; see {started.stack.logs}")
 
 
-def _state(stack: Stack, program: Program) -> str:
+def why_not_ready(stack: Stack, program: Program) -> str:
     """Why the program is not ready; empty when it is."""
     if not program.ready_url:
         return "" if http.is_ready(f"{stack.emulator_url}{ALIVE_PATH}") else "does not answer"

@@ -38,7 +38,7 @@ BODY = json.dumps(
         "n": 1,
     }
 ).replace('"##########"', "##########")
-SETTINGS = {"DARKROOM_LOG_LEVEL": "warning", "DARKROOM_CORE_BACKLOG_CAP": "10000000"}
+SETTINGS = {"DARKROOM_CORE_BACKLOG_CAP": "10000000"}
 ACCEPTED = re.compile(rb'"id" ?: ?"(gen_[0-9a-z]{26})"')
 ECHOED = re.compile(rb'"seed": ([0-9]{10})')
 
@@ -107,6 +107,9 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--warm-up", type=float, default=1.0, help="unmeasured seconds before each round")
     parser.add_argument("--core", type=int, help="the one CPU core to use (default: the last one allowed)")
     parser.add_argument("--with-dispatch", action="store_true", help="with an SQS emulator: core dispatches too")
+    parser.add_argument(
+        "--log-level", choices=("info", "warning"), default="warning", help="info: with a line for each request"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the log and the services' output")
     parser.add_argument("--folder", help="where the temporary data folder is made (default: the system's)")
     parser.add_argument("--spy", metavar="PY_SPY", help="path of py-spy: record gateway and core during a round")
@@ -114,7 +117,9 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _measure(folder: Path, options: argparse.Namespace) -> dict[str, object]:
-    stack = stacks.prepare(folder, stacks.Emulated(), SETTINGS, own_sessions=False)
+    stack = stacks.prepare(
+        folder, stacks.Emulated(), SETTINGS | {"DARKROOM_LOG_LEVEL": options.log_level}, own_sessions=False
+    )
     try:
         targets = _start(stack, with_dispatch=options.with_dispatch)
         figures, accepted = asyncio.run(_alternate(stack, targets, options))

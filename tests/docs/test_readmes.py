@@ -120,9 +120,10 @@ def test_the_readme_from_the_first_picture_to_the_end(reader: Reader) -> None:
     assert json.loads("".join(rest).partition("}{")[0] + "}")["status"] == "succeeded"
     assert (reader.local.folder / "picture.png").read_bytes().startswith(b"\x89PNG")
 
-    for each in ("history", "verify"):  # while it runs, also those that the text only names
-        done = run(f"just {each} {first if each == 'history' else ''}", cwd=reader.local.folder, env=reader.env)
-        assert done.returncode == 0, done.stderr
+    # While it runs, also those that the text only names. The block above has erased the generation.
+    for each, told in ((f"history {first}", "generation.erased"), ("verify", "ok: "), (f"erase {first}", "1 erased")):
+        done = run(f"just {each}", cwd=reader.local.folder, env=reader.env)
+        assert (done.returncode, told in done.stdout) == (0, True), done.stdout + done.stderr
     said = reader.paste(block("README.md", "just logs --no-follow"))
     assert "request.answered" in said
     [backup] = reader.local.folder.glob("darkroom-*.sqlite3")
@@ -131,6 +132,14 @@ def test_the_readme_from_the_first_picture_to_the_end(reader: Reader) -> None:
     restored = run(f"just restore {shlex.quote(str(backup))} --replace", cwd=reader.local.folder, env=reader.env)
     assert restored.returncode == 0, restored.stderr
     assert re.search(r"restored from .*: \d+ events of 1 generations", restored.stdout)
+
+    refused = run("just init", cwd=reader.local.folder, env=reader.env)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "there is an event log already" in refused.stderr
+    (reader.local.data_dir / "core").rename(reader.local.data_dir / "core-aside")
+    begun = run("just init", cwd=reader.local.folder, env=reader.env)
+    assert (begun.returncode, "an empty event log" in begun.stdout) == (0, True), begun.stdout + begun.stderr
+    assert run("just verify", cwd=reader.local.folder, env=reader.env).stdout.startswith("ok: 0 events")
 
 
 def test_no_recipe_asks_a_cloud_account(reader: Reader) -> None:

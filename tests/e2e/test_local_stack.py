@@ -46,7 +46,7 @@ def test_a_stack_comes_up_restarts_what_dies_and_goes_down(local: Local) -> None
     assert local.run("up")[:2] == (0, f"already up: {local.url}\n")
     code, output, _ = local.run("status")
     assert code == 0
-    assert output.count("ready") == 3
+    assert output.count("ready") == 4
 
     stack = processes.running(local.data_dir)
     assert stack is not None
@@ -72,7 +72,7 @@ def test_a_stack_comes_up_on_any_address_of_the_machine(local: Local, host: str)
     assert f"{url}:{local.environment['DARKROOM_GATEWAY_PORT']}" in output
     code, output, _ = local.run("status")
     assert code == 0
-    assert output.count("ready") == 3
+    assert output.count("ready") == 4
     assert _answers(f"{url}:{local.environment['DARKROOM_GATEWAY_PORT']}")
 
 

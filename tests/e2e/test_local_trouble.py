@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.local import folder, marks, processes
+from infra.local import folder, http, marks, processes
 from tests.eventually import until
 from tests.local_stack import MODELS, Local
 from tests.storage.disk import NotMounted, SmallDisk, mounted
@@ -58,7 +58,7 @@ def test_services_are_found_and_stopped_when_their_supervisor_was_killed(local: 
     code, output, _ = local.run("status")
     assert code == 1
     assert "supervisord has died" in output
-    assert output.count("ready") == 3
+    assert output.count("ready") == 4
     assert local.run("down")[:2] == (0, "stopped\n")
     assert local.marked() == {}
 
@@ -98,7 +98,7 @@ def test_a_full_disk_hides_no_service_from_status_down_and_up(small_disk: SmallD
     assert local.supervisor() == before[marks.SUPERVISOR].pid, "a full disk does not end supervisord"
     code, output, _ = local.run("status")
     assert code == 0
-    assert re.findall(r"^(\w+) .*pid \d+$", output, re.MULTILINE) == ["emulator", "core", "worker", "gateway"]
+    assert re.findall(r"^(\w+) +pid \d+", output, re.MULTILINE) == ["emulator", "core", "worker", "gateway"]
     assert local.run("up")[:2] == (0, f"already up: {local.url}\n")
 
     os.kill(local.supervisor(), signal.SIGKILL)
@@ -184,6 +184,21 @@ def test_a_model_that_cannot_be_loaded_is_told_with_its_cause(local: Local) -> N
     assert errors.count("\n") == 1
     assert "model none" in errors
     assert "model_index.json" in output + errors, "the cause"
+
+
+def test_a_model_without_weights_leaves_the_others_served(local: Local) -> None:
+    missing = '[[models]]\nname = "none"\nsource = "nowhere"\n'
+    (local.folder / "models.toml").write_text(missing + MODELS)
+    code, output, errors = local.run("up")
+    assert (code, errors) == (0, ""), output
+    assert re.search(r"^! model 'none' is left out: nowhere is no folder", output, re.MULTILINE)
+    assert local.run("status")[0] == 0
+    headers = {"Authorization": f"Bearer {(local.data_dir / 'api-key').read_text().strip()}"}
+    body = {"prompt": "a ring", "model": "emulated"}
+    answer = http.call("POST", f"{local.url}/v1/generations", headers=headers, body=body)
+    assert answer.status == 202, answer.body
+    link = f"{local.url}/v1/generations/{answer.json()['id']}"
+    until(lambda: http.call("GET", link, headers=headers).json()["status"] == "succeeded", 60, what="it is rendered")
 
 
 def test_a_read_only_folder_is_told_in_one_line(local: Local) -> None:

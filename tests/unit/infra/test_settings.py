@@ -9,7 +9,7 @@ from gateway.config import GatewaySettings
 from infra.lifecycle import ConfigError
 from infra.local import checks
 from infra.local.layout import Stack
-from infra.settings import OWNERS, SHIPPED_MODELS_FILE, Settings, is_loopback, load, variable
+from infra.settings import OWNERS, SHIPPED_MODELS_FILE, Settings, is_http_address, is_loopback, load, variable
 from worker.config import WorkerSettings
 from worker.engine_server.config import EngineServerSettings
 
@@ -116,6 +116,41 @@ def test_the_local_stack_knows_every_setting_of_every_service(monkeypatch: pytes
         checks.settings({"DARKROOM_GATWAY_PORT": "1"})
     with pytest.raises(ConfigError, match=r"DARKROOM_LOCAL_WORKER: .* did you mean DARKROOM_LOCAL_WORKERS\?"):
         checks.settings({"DARKROOM_LOCAL_WORKER": "1"})
+
+
+NO_ADDRESSES = (
+    *("darkroom.example", "127.0.0.1:4566", "//x", "ftp://x", "file:///x", "http://", "http:///x", "https://:80"),
+    *(
+        "http://a b",
+        "http://x\n",
+        "http://x\t",
+        "http://x\\y",
+        "http://x:0",
+        "http://x:99999",
+        "http://x:y",
+        "http://[::1",
+    ),
+    *("http://x?y", "http://x?", "http://x/#a", "http://x#", "http://u:p@x", "http://u@x"),
+)
+
+
+@pytest.mark.parametrize("text", NO_ADDRESSES)
+def test_what_is_no_address_is_told_by_its_setting(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    assert not is_http_address(text)
+    for name in ("DARKROOM_GATEWAY_PUBLIC_URL", "DARKROOM_GATEWAY_LINK_ENDPOINT_URL", "DARKROOM_GATEWAY_CORS_ORIGINS"):
+        with monkeypatch.context() as patched:
+            patched.setenv(name, text.strip() + "\\" * (text != text.strip()))  # origins are stripped
+            with pytest.raises(ConfigError, match=rf"^{name}: (must|origins)"):
+                load(GatewaySettings)
+
+
+@pytest.mark.parametrize(
+    "text", ["http://x", "https://x:443/a/b", "http://[::1]:8080", "http://127.0.0.1:1", "https://ü.de"]
+)
+def test_addresses(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    assert is_http_address(text)
+    monkeypatch.setenv("DARKROOM_GATEWAY_PUBLIC_URL", text)
+    assert load(GatewaySettings).gateway_public_url == text
 
 
 @pytest.mark.parametrize(
