@@ -120,6 +120,11 @@ class Dispatcher:
         """A worker has the image in hand."""
         self._runway.postpone(ref, self._now_ms() + self._policy.patience.after_report_ms())
 
+    def dropped(self, ref: Ref) -> None:
+        """A worker drops a job of the image: if it was unwanted, there is room for another."""
+        if self._runway.dropped(ref):
+            self._wake.set()
+
     def served(self, model: str) -> None:
         """A worker can serve the model from now on: its images need not be held back any more."""
         waiting = [ref for ref, held_for in self._held_back.items() if held_for == model]
@@ -141,6 +146,8 @@ class Dispatcher:
             else:
                 self._ages.pop(after.id, None)
                 for image in after.images:
+                    if self._runway.is_on_queue((after.id, image.index)):
+                        self._lingers((after.id, image.index))
                     self._forget((after.id, image.index))
         self._wake.set()
 
@@ -231,7 +238,7 @@ class Dispatcher:
         bound = self._reach()
         self._metrics.runway.set(bound.most)
         sending_s = sum(self._work_s(self._writer.open.get(ref[0])) for ref in self._sending)
-        images = self._runway.on_queue + len(self._sending)
+        images = self._runway.taken(self._now_ms()) + len(self._sending)
         most, least, work_s = bound.room(images, self._runway.work_s + sending_s, len(self._backlog), BATCH)
         pending = self._backlog.choose(min(limit, most), BATCH, least=least, work_s=work_s)
         chosen = [(self._writer.open[each.ref[0]], each.ref[1]) for each in pending]
@@ -268,6 +275,8 @@ class Dispatcher:
         self._sending.difference_update(job.ref for job in sent)
         for job in sent:
             self._settle(job.ref)
+            if job.state.id not in self._writer.open:
+                self._lingers(job.ref)
         refused = [job for job, taken in zip(batch, accepted, strict=True) if not taken]
         self._put_back(refused)
         return Retryable("some messages were refused") if refused else None
@@ -333,6 +342,10 @@ class Dispatcher:
         if image.phase is Phase.PENDING and ref not in self._sending:
             self._runway.drop(ref)
             self._backlog.add(self._pending(state, image))
+
+    def _lingers(self, ref: Ref) -> None:
+        """Else who asks and cancels without pause would fill the queue with jobs that others' have to wait for."""
+        self._runway.lingers(ref, self._now_ms() + self._policy.patience.after_load_ms())
 
     def _forget(self, ref: Ref) -> None:
         self._held_back.pop(ref, None)

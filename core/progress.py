@@ -36,6 +36,9 @@ class Shipping(Protocol):
     def postpone(self, ref: Ref) -> None:
         """A worker has the image in hand."""
 
+    def dropped(self, ref: Ref) -> None:
+        """A worker holds a job of the image, and drops it."""
+
     def is_sending(self, ref: Ref) -> bool:
         """Whether the image is between being chosen and being recorded as sent."""
 
@@ -115,6 +118,8 @@ class Progress:
             if keep:
                 self._note_step(each)
                 shipping.postpone(each.ref)
+            else:
+                shipping.dropped(each.ref)
         return wanted
 
     def live(self, state: Generation, position: int) -> Live:

@@ -119,6 +119,7 @@ class Runway:
         self._heap: list[tuple[int, Ref]] = []
         self.on_queue = 0
         self._work_s = 0.0
+        self._unwanted: dict[Ref, int] = {}
 
     def __len__(self) -> int:
         return len(self._out)
@@ -143,6 +144,25 @@ class Runway:
         if out is not None and out.on_queue:
             self.on_queue -= 1
             self._work_s -= out.work_s
+
+    def is_on_queue(self, ref: Ref) -> bool:
+        """Whether it is out, and not started."""
+        out = self._out.get(ref)
+        return out is not None and out.on_queue
+
+    def lingers(self, ref: Ref, until_ms: int) -> None:
+        """Its job is on the queue and unwanted: it takes up room there until a worker drops it, or until then."""
+        self._unwanted[ref] = until_ms
+
+    def dropped(self, ref: Ref) -> bool:
+        """A worker drops the unwanted job; whether that makes room."""
+        return self._unwanted.pop(ref, None) is not None
+
+    def taken(self, now_ms: int) -> int:
+        """Jobs on the queue, the unwanted included."""
+        while self._unwanted and (first := next(iter(self._unwanted))) and self._unwanted[first] <= now_ms:
+            del self._unwanted[first]
+        return self.on_queue + len(self._unwanted)
 
     def postpone(self, ref: Ref, recheck_ms: int) -> None:
         """Somebody has it in hand: look again at `recheck_ms`, or later if that was planned."""

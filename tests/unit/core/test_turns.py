@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from core.parts import Core
+from schema import fast, messages, pb
 from tests import virtual_time
 from tests.eventually import eventually
 from tests.unit.core.rig import Worker, World, item, working
@@ -58,5 +59,29 @@ def test_a_flood_of_the_largest_images_is_no_hour_of_work_before_a_newcomer() ->
             async with working(worker):
                 await eventually(lambda: "quiet" in tenants(worker), 3600)
             assert tenants(worker).index("quiet") <= 16 + 10
+
+    virtual_time.run(main())
+
+
+def test_jobs_that_were_cancelled_take_up_room_on_the_queue_until_a_worker_drops_them() -> None:
+    """Else asking and cancelling without pause would put them on the queue without end, and others' jobs behind."""
+
+    async def main() -> None:
+        world = World()
+        async with world.core() as core:
+            for number in range(20):
+                tenant = f"storm{number}"
+                await submit(core, tenant, 10)
+                await asyncio.sleep(0.01)
+                for generation in range(10):
+                    await core.service.cancel(tenant, f"{tenant}_{generation}")
+            unwanted = (await world.jobs.depth()).visible
+            assert 0 < unwanted <= 64
+            await submit(core, "quiet", 1)
+            received = await world.jobs.receive(limit=unwanted, wait_s=0, visibility_s=30)
+            jobs = [messages.decode(each.body) for each in received]
+            held = [pb.HeldImage(image=job.image) for job in jobs if isinstance(job, fast.ImageJob)]
+            assert not any(core.service.still_wanted("w1", held))
+            await eventually(lambda: core._dispatcher.counts["queued"] == 10, 1)
 
     virtual_time.run(main())
