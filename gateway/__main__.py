@@ -57,6 +57,7 @@ def _keys(file: KeyFile, asked: argparse.Namespace) -> int:
         case "revoke":
             if not file.revoke(asked.id, now_ms=wall_ms()):
                 raise lifecycle.ConfigError("there is no valid key with this id; `keys list` shows all")
+            print("Signed URLs of its images work until they expire; `links revoke` ends all of them.", file=sys.stderr)
         case _:
             for record in file.read():
                 created = datetime.fromtimestamp(record.created_at_ms / 1000, UTC).isoformat(timespec="seconds")

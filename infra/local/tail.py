@@ -1,10 +1,12 @@
 """The lines that a service adds to its log, while it adds them, and what they say of a start that fails."""
 
 import json
+import re
 from pathlib import Path
 
 _COMPLAINT = "darkroom: "  # how lifecycle.print_config_error begins
 _MOST_BYTES = 1_000_000
+_OPERATION = re.compile(r"`python -m core (?=(?:init|backup|restore|verify|rebuild|history)\b)")
 
 
 class Tail:
@@ -40,8 +42,11 @@ class Tail:
 
 
 def complaint(line: str) -> str:
-    """What a service says when it cannot start with these settings; empty for any other line."""
-    return line.removeprefix(_COMPLAINT) if line.startswith(_COMPLAINT) else ""
+    """What a service says when it cannot start with these settings; empty for any other line.
+
+    Commands of core that it advises become recipes, which run on this stack's data folder with its settings.
+    """
+    return _OPERATION.sub("`just ", line.removeprefix(_COMPLAINT)) if line.startswith(_COMPLAINT) else ""
 
 
 def trouble(line: str) -> str:
