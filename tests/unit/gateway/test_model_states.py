@@ -118,13 +118,14 @@ async def test_what_a_client_asked_for_bounds_submissions_and_outlives_core() ->
 
 
 @pytest.mark.asyncio
-async def test_the_background_and_clients_ask_core_once(gateway: Rig) -> None:
-    """A list right after the background has asked costs core no question of its own."""
-    await eventually(lambda: gateway.core.models_asked > 0, 10)
-    before = gateway.core.models_asked
-    for _ in range(20):
-        await gateway.call("GET", "/v1/models")
-    assert gateway.core.models_asked <= before + 1
+async def test_what_the_background_has_asked_is_not_asked_for_a_client() -> None:
+    core = Asked(status(workers=1))
+    served = Served(core.models, now=Clock())
+    watching = asyncio.create_task(served.watch())
+    await eventually(lambda: core.times == 1)
+    assert {(await served.state("m")).state for _ in range(10)} == {"available"}
+    assert core.times == 1
+    watching.cancel()
 
 
 @pytest.mark.asyncio
