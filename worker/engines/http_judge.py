@@ -167,7 +167,9 @@ class Judge:
         unheard = not alone and len(ruling.later) == len(outcomes)
         if gone or unheard or len(self._strangers) >= STRANGERS:
             why = "; ".join(sorted({each.why for each in outcomes.values()}))
-            pause_s = min(MOST_S, max(each.retry_after_s for each in outcomes.values()))
+            # Beside a witness, what was said to one that was asked for alone holds up that one alone, by `_wait`.
+            asked_s = 0.0 if alone and self._witnessed else max(each.retry_after_s for each in outcomes.values())
+            pause_s = min(MOST_S, asked_s)
             ruling.away = EngineAway(f"the model server: {why}", pause_s=pause_s)
             self._strangers.clear()
             for job_id, outcome in outcomes.items():

@@ -105,6 +105,25 @@ def test_without_a_picture_a_few_in_a_row_make_an_outage_and_others_come_first_a
     assert server.asked[-1] == ["good"]
 
 
+def test_beside_a_witness_the_retry_after_of_one_prompt_is_no_pause_of_the_model() -> None:
+    """It is the last of a few strangers in a row: the model is tried again soon, for others."""
+    bad = [f"bad{number}" for number in range(STRANGERS)]
+    server = Server(**dict.fromkeys(bad, FORBIDDEN) | {bad[-1]: LONG})
+    server.round("good")
+    away = [server.round(each).away for each in bad][-1]
+    assert away is not None
+    assert away.pause_s == 0.0
+    assert server.judge.to_ask([bad[-1], "good"]) == (["good"], {bad[-1]: LONG.why})
+
+
+def test_without_a_witness_it_is_one() -> None:
+    server = Server()
+    server.everybody = LONG
+    away = [server.round(f"a{number}").away for number in range(STRANGERS)][-1]
+    assert away is not None
+    assert away.pause_s == MOST_S
+
+
 def test_a_key_that_expires_costs_a_few_images_and_then_it_is_an_outage() -> None:
     server = Server()
     server.round("good")
