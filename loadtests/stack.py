@@ -115,6 +115,12 @@ class Stack:
         )
         return f"core verify: {done.stdout.strip()} {done.stderr.strip()}" if done.returncode else ""
 
+    def end(self, name: str) -> None:
+        """End one process that the rest goes on without."""
+        process = self.processes.pop(name)
+        process.terminate()
+        process.wait(STOP_S)
+
     def stop(self) -> list[str]:
         """End everything in reverse order and wait for it. Returns what did not end well, in words."""
         troubles: list[str] = []

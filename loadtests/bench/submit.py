@@ -139,9 +139,8 @@ def _start(stack: stacks.Stack, *, with_dispatch: bool) -> tuple[Target, Target]
     echo_port = stacks.free_ports(1)[0]
     stack.start("echo", [sys.executable, "-m", "loadtests.bench.echo", "--port", str(echo_port)])
     programs = {each.name: each for each in stack.plan.programs()}
-    if with_dispatch:
-        stacks.start_program(stack, programs["emulator"])
-        stacks.until_ready(stack, programs["emulator"])
+    stacks.start_program(stack, programs["emulator"])  # a new log is begun with the store, and asks for it no more
+    stacks.until_ready(stack, programs["emulator"])
     keys = [stack.create_key(f"tenant-{number}") for number in range(TENANTS)]
     for name, admin in (("core", stack.plan.ports.core_admin), ("gateway", stack.plan.ports.gateway_admin)):
         stacks.start_program(stack, programs[name])
@@ -150,6 +149,8 @@ def _start(stack: stacks.Stack, *, with_dispatch: bool) -> tuple[Target, Target]
     probe = json.loads(BODY.replace("#" * 10, str(FIRST_NUMBER)))
     port = stack.plan.ports.gateway
     stack.until("gateway", lambda: stacks.post(port, "/v1/generations", probe, keys[0])[0] == 202, "accepting")
+    if not with_dispatch:
+        stack.end("emulator")
     stack.until("echo", lambda: stacks.post(echo_port, "/echo", probe, "")[0] == 200, "answering")
     body = BODY.encode()
     return (
