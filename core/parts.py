@@ -5,6 +5,7 @@ Life: `await load()` once, then `start(loops)`; `drain()` before the loops are s
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -56,6 +57,10 @@ from infra.loops import Loops
 
 _log = structlog.get_logger()
 _DRAIN_LOOK_S = 0.02
+_SENDING_S = 5.0
+"""For the queue to take what is being sent. While it fails its calls are held back for longer than any drain; what it
+has taken and core has not recorded is sent again, which is harmless.
+"""
 
 
 class Log(EventLog, Precedents, Projection, Upkeep, Lineage, Deletions, Retained, Protocol):
@@ -231,7 +236,11 @@ class Core:
         self._dispatcher.stop()
         try:
             async with asyncio.timeout(deadline_s):
-                while not (self.writer.idle and self._dispatcher.idle):  # noqa: ASYNC110  (two parts, each busy at times)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_SENDING_S):
+                        while not self._dispatcher.idle:  # noqa: ASYNC110
+                            await asyncio.sleep(_DRAIN_LOOK_S)
+                while not self.writer.idle:  # noqa: ASYNC110
                     await asyncio.sleep(_DRAIN_LOOK_S)
                 await self._note.finish()
         except TimeoutError:
