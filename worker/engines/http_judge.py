@@ -167,8 +167,8 @@ class Judge:
         unheard = not alone and len(ruling.later) == len(outcomes)
         if gone or unheard or len(self._strangers) >= STRANGERS:
             why = "; ".join(sorted({each.why for each in outcomes.values()}))
-            # Beside a witness, what was said to one that was asked for alone holds up that one alone, by `_wait`.
-            asked_s = 0.0 if alone and self._witnessed else max(each.retry_after_s for each in outcomes.values())
+            # Where there are pictures, what was said to one that was asked for alone holds up that one, by `_wait`.
+            asked_s = 0.0 if alone and self._pictured_lately else max(each.retry_after_s for each in outcomes.values())
             pause_s = min(MOST_S, asked_s)
             ruling.away = EngineAway(f"the model server: {why}", pause_s=pause_s)
             self._strangers.clear()
@@ -181,5 +181,8 @@ class Judge:
 
     @property
     def _witnessed(self) -> bool:
-        recent = self._pictured_s is not None and self._clock() - self._pictured_s <= WITNESS_S
-        return recent and len(self._convicted) < WITNESSES_OF_ONE_PICTURE
+        return self._pictured_lately and len(self._convicted) < WITNESSES_OF_ONE_PICTURE
+
+    @property
+    def _pictured_lately(self) -> bool:
+        return self._pictured_s is not None and self._clock() - self._pictured_s <= WITNESS_S

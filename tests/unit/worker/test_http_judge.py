@@ -116,6 +116,18 @@ def test_beside_a_witness_the_retry_after_of_one_prompt_is_no_pause_of_the_model
     assert server.judge.to_ask([bad[-1], "good"]) == (["good"], {bad[-1]: LONG.why})
 
 
+def test_nor_is_it_where_convictions_have_used_the_witness_up() -> None:
+    server = Server()
+    server.round("good")
+    server.everybody = FORBIDDEN
+    for number in range(WITNESSES_OF_ONE_PICTURE):
+        while not server.round(f"a{number}").to_check:
+            server.now_s += MOST_S
+    server.everybody = LONG
+    away = next(away for number in range(9) if (away := server.round(f"b{number}").away) is not None)
+    assert away.pause_s == 0.0
+
+
 def test_without_a_witness_it_is_one() -> None:
     server = Server()
     server.everybody = LONG
