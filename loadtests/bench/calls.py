@@ -62,6 +62,8 @@ class Counting:
             if request.transport is not None:
                 request.transport.abort()
             return web.Response(status=502)
+        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")  # a bare web.Server leaves that to its handler
         body = await request.read()
         if self.mode == "throttled":
             return _throttled(request, operation)
