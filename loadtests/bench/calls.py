@@ -79,6 +79,8 @@ class Counting:
             request.method, url, headers=headers, data=body or None, skip_auto_headers=("User-Agent", "Content-Type")
         ) as answer:
             passed = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP}
+            if request.method == "HEAD":  # of an object that is not sent
+                passed["Content-Length"] = answer.headers.get("Content-Length", "0")
             return web.Response(status=answer.status, headers=passed, body=await answer.read())
 
 
