@@ -67,6 +67,14 @@ class Memory:
             self._seen[body["id"]] = now
 
 
+def story(body: Body) -> Body:
+    """A generation's body without its signed URLs, which name the gateway that was asked and change every minute."""
+    images = [
+        {name: value for name, value in image.items() if not name.startswith("signed_url")} for image in body["images"]
+    ]
+    return {**body, "images": images}
+
+
 class Client:
     """One tenant at one gateway. Not kept alive: each call is a connection of its own."""
 
