@@ -121,16 +121,21 @@ def test_what_is_sent_again_is_taken_by_whoever_receives_it(tmp_path: Path) -> N
     with Stack(tmp_path, workers=2, visibility_s=2, env={"DARKROOM_FAILPOINTS": "core.after_send=sleep:2.5"}) as stack:
         client = stack.client()
         ids = client.submit_many([{"model": "slow", "num_inference_steps": 60, "seed": seed} for seed in range(12)])
-        until(lambda: len(running_on(stack, "worker-0")) >= 2, 30, what="the first worker runs some")
-        stack.workers[0].signal(signal.SIGSTOP)
-        stopped = running_on(stack, "worker-0")
+        number = until(lambda: busy(stack), 30, what="a worker runs some") - 1
+        stack.workers[number].signal(signal.SIGSTOP)
+        stopped = running_on(stack, f"worker-{number}")
         client.succeeded(ids, 90)
         sent: dict[str, int] = {}
         for line in invariants.read_log(stack):
             if isinstance(line.event, ImageDispatched):
                 sent[line.stream] = line.event.dispatch
         assert {sent[stream] for stream in stopped} == {2}
-        stack.workers[0].signal(signal.SIGCONT)
+        stack.workers[number].signal(signal.SIGCONT)
+
+
+def busy(stack: Stack) -> int:
+    """Which worker, counted from 1, runs two images or more; 0: none does."""
+    return next((number + 1 for number in range(2) if len(running_on(stack, f"worker-{number}")) >= 2), 0)
 
 
 def running_on(stack: Stack, worker_id: str) -> set[str]:
