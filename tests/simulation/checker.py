@@ -28,6 +28,8 @@ _NEVER_BEGUN = frozenset({Failure.UNSUPPORTED, Failure.MODEL_BROKEN, Failure.MOD
 _RANK = {1: 0, 2: 1, 3: 2, 4: 2, 5: 2, 6: 2}
 _ENDINGS = (e.GenerationSucceeded, e.GenerationFailed, e.GenerationCancelled, e.GenerationExpired)
 
+Floor = tuple[int, int, bool]
+
 
 @dataclass(slots=True)
 class _Seen:
@@ -220,12 +222,14 @@ class Checker:
             self.world.violate(f"{generation_id} is accepted and not in the log", "lost")
         self.accepted[generation_id] = whose
 
-    def floor(self, generation_id: str) -> "tuple[int, int]":
-        """Status and version that an answer to a question asked now must not go behind."""
+    def floor(self, generation_id: str) -> "Floor":
+        """Status and version that an answer to a question asked now must not go behind, and whether the client has been
+        told that it is erased.
+        """
         seen = self.seen.setdefault(generation_id, _Seen())
-        return seen.status, seen.version
+        return seen.status, seen.version, seen.erased
 
-    def look(self, view: pb.GenerationView, floor: "tuple[int, int]" = (0, 0)) -> None:
+    def look(self, view: pb.GenerationView, floor: "Floor" = (0, 0, False)) -> None:
         """A client sees its generation. `floor`: as it was when the client asked."""
         seen = self.seen.setdefault(view.generation_id, _Seen())
         status, version = int(view.status), int(view.version)
@@ -235,7 +239,7 @@ class Checker:
             self.world.violate(f"{view.generation_id} went from status {floor[0]} back to {status}")
         if _RANK.get(floor[0]) == 2 and status != floor[0]:
             self.world.violate(f"{view.generation_id} ended as {floor[0]}, then as {status}")
-        self.erasure.look(view, told=seen.erased)
+        self.erasure.look(view, told=floor[2])
         if version < floor[1]:
             self.world.violate(f"{view.generation_id} went from version {floor[1]} back to {version}")
         seen.status, seen.version = max((seen.status, seen.version), (status, version), key=lambda each: each[1])
@@ -245,7 +249,7 @@ class Checker:
         seen = self.seen.setdefault(generation_id, _Seen())
         seen.cancelled, seen.refused_cancel = seen.cancelled or cancelled, seen.refused_cancel or not cancelled
 
-    def answer_erase(self, generation_id: str, floor: "tuple[int, int]", *, erased: bool) -> None:
+    def answer_erase(self, generation_id: str, floor: "Floor", *, erased: bool) -> None:
         """A client was told whether it is erased; it had seen `floor` when it asked."""
         state = self.states[generation_id]
         if erased and not state.erased:

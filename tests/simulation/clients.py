@@ -148,7 +148,7 @@ class Client:
                 await self._breathe()
                 continue
             self._checker.answer_erase(generation_id, floor, erased=erased)
-            self._checker.look(view, floor)
+            self._checker.look(view, (*floor[:2], erased))
             return
 
     async def _breathe(self) -> None:
