@@ -13,6 +13,7 @@ import structlog
 
 from core import commands as c
 from core.draft import Order, Result
+from core.errors import FATAL
 from core.events import Cause
 from core.metrics import Metrics
 from core.ports import ErasureList, Failpoints, Retained
@@ -57,6 +58,8 @@ class Eraser:
         self._owed |= wanted
         try:
             return await self._erase(wanted)
+        except FATAL:
+            raise
         except Permanent as error:
             raise Retryable(str(error)) from error
         finally:
@@ -85,6 +88,8 @@ class Eraser:
             try:
                 if owed:
                     await self._erase(owed)
+            except FATAL:
+                raise
             except (Retryable, Permanent) as error:
                 _log.warning("erasure.delayed", count=len(owed), reason=str(error))
                 failures += 1
@@ -100,6 +105,8 @@ class Eraser:
         while True:
             try:
                 erased = await self._take_over()
+            except FATAL:  # not known whether they are erased: the next life reads it
+                raise
             except (Retryable, Permanent) as error:
                 self.trouble = f"list of erasures: {error}"
                 _log.warning("erasures.not_looked_up", reason=str(error))

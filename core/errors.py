@@ -30,5 +30,9 @@ class VersionConflict(Permanent):
     """The stream has grown by another hand: two cores share one log."""
 
 
+FATAL = (LogBroken, VersionConflict)
+"""What core cannot go on after: whoever handles Permanent of a queue or a store lets these through."""
+
+
 class LogUnusable(Permanent):
     """The log cannot be opened as things are. The text is one line that says what to do."""

@@ -15,6 +15,7 @@ import structlog
 from core import commands as c
 from core import tracing
 from core.draft import Order, Result
+from core.errors import FATAL
 from core.estimates import Estimates
 from core.events import Failure
 from core.inbox import Processing, Reply, attempt_failed, kind, misfit, rendered, started
@@ -103,6 +104,8 @@ class Replies:
                 if received:
                     await self._handle(received)
                 failures, self.trouble = 0, ""
+            except FATAL:
+                raise
             except (Retryable, Permanent) as error:
                 recorded = not isinstance(error, _NotRecorded)
                 self.trouble = f"replies queue: {error}" if recorded else ""
