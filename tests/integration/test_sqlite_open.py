@@ -113,7 +113,7 @@ async def test_a_foreign_database_and_a_later_log_are_refused(path: Path) -> Non
 @pytest.mark.asyncio
 async def test_an_impossible_data_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(LogUnusable, match=r"cannot write to the data folder .* DARKROOM_DATA_DIR") as caught:
+    with pytest.raises(LogUnusable, match=r"file is no folder.* DARKROOM_DATA_DIR") as caught:
         await append_one(tmp_path / "file" / "core" / "log.sqlite3")
     assert "\n" not in str(caught.value)
 
