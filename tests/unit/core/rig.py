@@ -170,7 +170,7 @@ class Worker:
                 await self.answer(job)
                 if not self.start_only:
                     await self.world.jobs.delete([received.receipt])
-            if self.fail_with in UNSTARTED:
+            if self.fail_with in UNSTARTED or self.fail_with == int(pb.AttemptFailure.UNSUPPORTED):
                 await asyncio.sleep(1)  # so that those who can get a chance
 
     async def answer(self, job: fast.ImageJob) -> None:
