@@ -48,7 +48,7 @@ _SALT_BYTES = 16
 _DRAFTS_KEPT_DAYS = 14  # beyond any recheck; what is lost so is rendered again
 BROKEN_ADVICE = (
     "core stops, and has told nobody what it does not know; started again it reads what is on disk. "
-    "If it stops again: core/README.md, When the log is damaged"
+    "If it stops again: docs/runbook.md, When the log is damaged"
 )
 
 

@@ -20,7 +20,7 @@ MAX_NOTE_BYTES: Final = 4_096
 
 GO_ON: Final = (
     "Put the right one back; or, to go on from this one on purpose, `python -m core backup FILE` and "
-    "`python -m core restore FILE --replace`. core/README.md, When the log's folder is gone, older, or another one"
+    "`python -m core restore FILE --replace`. docs/runbook.md, When the log's folder is gone, older, or another one"
 )
 
 _CHAIN: Final = re.compile(r"[0-9a-f]{64}")

@@ -16,7 +16,7 @@ from core.errors import LogBroken, LogUnusable
 PUT_BACK: Final = (
     "put its folder back or mount its volume; or put it back from a backup with `python -m core restore FILE`; "
     "or, to begin an empty history on purpose, run `python -m core init`. "
-    "core/README.md, When the log's folder is gone, older, or another one"
+    "docs/runbook.md, When the log's folder is gone, older, or another one"
 )
 
 

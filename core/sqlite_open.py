@@ -33,12 +33,12 @@ found wherever it is in the log (1.6 s per 100 MiB on one core, of which the cha
 
 BEGUN_ADVICE: Final = (
     "neither the data folder nor the public bucket tells of an earlier log. If this stack has served before, both are "
-    "missing: stop core, put them back, and remove this log's folder. core/README.md, When the log's folder is gone"
+    "missing: stop core, put them back, and remove this log's folder. docs/runbook.md, When the log's folder is gone"
 )
 
 RUNBOOK: Final = (
     "Keep the folder as it is, run `python -m core verify`, and put back a backup with "
-    "`python -m core restore`: core/README.md, When the log is damaged"
+    "`python -m core restore`: docs/runbook.md, When the log is damaged"
 )
 
 CHECKED_EVENTS: Final = 256

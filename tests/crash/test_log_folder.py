@@ -23,7 +23,7 @@ from tests.storage import disk
 from tests.storage.core_alone import CoreAlone, streams
 
 pytestmark = pytest.mark.timeout(120)
-RUNBOOK = "core/README.md, When the log's folder is gone, older, or another one"
+RUNBOOK = "docs/runbook.md, When the log's folder is gone, older, or another one"
 ONE_LINE = "darkroom: "
 _numbers = count()
 

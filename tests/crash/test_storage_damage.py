@@ -9,7 +9,7 @@ from tests.storage import damage
 from tests.storage.damage import FRAME, NAME, WAL_HEADER, Left, altered, look
 
 pytestmark = pytest.mark.timeout(400)
-RUNBOOK = "core/README.md, When the log is damaged"
+RUNBOOK = "docs/runbook.md, When the log is damaged"
 WAL = f"{NAME}-wal"
 
 

@@ -1,4 +1,4 @@
-"""The operator's words of core/README.md, run as they stand there, on the log of a real core under load."""
+"""The procedures of docs/runbook.md, run as they stand there, on the log of a real core under load."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 def blocks(section: str) -> list[str]:
     """The shell commands of one section, in order."""
-    text = (ROOT / "core" / "README.md").read_text("utf-8")
+    text = (ROOT / "docs" / "runbook.md").read_text("utf-8")
     [found] = [each for each in re.split(r"^## ", text, flags=re.MULTILINE) if each.startswith(section + "\n")]
     return re.findall(r"^```sh\n(.*?)^```$", found, flags=re.MULTILINE | re.DOTALL)
 
@@ -80,8 +80,8 @@ def test_row_24_the_runbook_of_a_damaged_log_works_as_written(core: CoreAlone) -
     assert asyncio.run(core.load(3))
     core.process.stop()
     damage(core.log_file)
-    assert "core/README.md, When the log is damaged" in refused(core)
-    assert "When the log is damaged\n" in (ROOT / "core/README.md").read_text("utf-8")
+    assert "docs/runbook.md, When the log is damaged" in refused(core)
+    assert "When the log is damaged\n" in (ROOT / "docs/runbook.md").read_text("utf-8")
 
     look, _, restore = blocks("When the log is damaged")
     assert "the chain does not fit" in as_written(core, look)

@@ -1,4 +1,4 @@
-"""The code blocks of the README files, and `just` for those that call it."""
+"""The code blocks of the README files and of docs/, and `just` for those that call it."""
 
 import os
 import re
@@ -28,16 +28,18 @@ class Block:
         return re.split(r"\s+(?:#|\\$)", self.text.splitlines()[0])[0].strip()
 
 
-def readmes() -> list[Path]:
-    """Every README of the repository."""
-    listed = subprocess.run(["git", "ls-files", "*README.md"], cwd=ROOT, capture_output=True, text=True, check=False)
-    names = listed.stdout.split() or [str(path.relative_to(ROOT)) for path in ROOT.glob("*/README.md")]
-    return [ROOT / name for name in sorted({*names, "README.md"})]
+def texts() -> list[Path]:
+    """Every Markdown file of the repository. Without git (an unpacked archive): those up to two folders deep."""
+    listed = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=False)
+    found = [ROOT / name for name in listed.stdout.split()]
+    return sorted(found or {path for pattern in ("*.md", "*/*.md", "*/*/*.md") for path in ROOT.glob(pattern)})
 
 
 def blocks() -> Iterator[Block]:
-    """All blocks of all files, in order."""
-    for path in readmes():
+    """All blocks of the READMEs and of docs/, in order."""
+    for path in texts():
+        if path.name != "README.md" and path.relative_to(ROOT).parts[0] != "docs":
+            continue
         for language, text in _FENCED.findall(path.read_text("utf-8")):
             yield Block(file=str(path.relative_to(ROOT)), language=language, text=text)
 

@@ -1,4 +1,4 @@
-"""Every code block of every README is run from the text, or read with a reason for not running it."""
+"""Every code block of the READMEs and of docs/ is run from the text, or read with a reason for not running it."""
 
 import json
 import os
@@ -41,7 +41,12 @@ RUN = {
     ("worker/demo_model/README.md", "from diffusers import DiffusionPipeline"),
 }
 """Blocks that the tests below run, by file and first line."""
-ELSEWHERE = {"core/README.md": "tests/crash/test_storage_runbook.py runs them on the log of a core under load"}
+ELSEWHERE = {
+    "docs/runbook.md": (
+        "tests/crash/test_storage_runbook.py runs them on the log of a core under load, "
+        "tests/unit/core/test_retention.py reads the example of a retention file"
+    )
+}
 READ = {
     ("README.md", "pip install rust-just && just test"): "it would run this test",
     (

@@ -1,4 +1,4 @@
-"""The worker driven by a stranger: nothing but the protos, a queue and a bucket. What worker/README.md promises.
+"""The worker driven by a stranger: nothing but the protos, a queue and a bucket. What docs/queue-contract.md promises.
 
 A real worker process with the emulated engine, a real emulator of SQS and S3, and no core.
 """

@@ -139,8 +139,8 @@ def test_a_file_that_is_not_there_is_told_too_and_a_good_one_is_taken(tmp_path: 
     assert retention_file.read(path) == {}
 
 
-def test_the_example_of_the_readme_is_a_good_file(tmp_path: Path) -> None:
-    readme = (Path(__file__).parents[3] / "core" / "README.md").read_text("utf-8")
+def test_the_example_of_the_runbook_is_a_good_file(tmp_path: Path) -> None:
+    runbook = (Path(__file__).parents[3] / "docs" / "runbook.md").read_text("utf-8")
     path = tmp_path / "retention.toml"
-    path.write_text(readme.split("```toml\n[tenants]")[1].join(("[tenants]", "")).split("```")[0], "utf-8")
+    path.write_text(runbook.split("```toml\n[tenants]")[1].join(("[tenants]", "")).split("```")[0], "utf-8")
     assert retention_file.read(path) == {"acme": 30, "studio-7": 0}
