@@ -34,7 +34,7 @@ class StackError(RuntimeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Emulated:
-    """The GPU that the workers pretend to have: see `emulated` in ARCHITECTURE.md for the batch curve."""
+    """The GPU that the workers pretend to have: see `emulated` in worker/engines/README.md for the batch curve."""
 
     step_ms: float = 4.0
     alpha: float = 0.3
