@@ -14,6 +14,7 @@ _LINK = re.compile(r"\[[^\]]*\]\(\s*([^)\s]+)[^)]*\)|^\[[^\]]+\]:\s*(\S+)|(?:src
 _HEADING = re.compile(r"^#{1,6} +(.+?) *#*$", re.MULTILINE)
 _ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*:|//")
 _MODULE = re.compile(r"`((?:gateway|core|worker|schema|infra|loadtests|tests)/[\w/]+\.py)(?:::[^`]*)?`")
+_POINTER = re.compile(r"((?:[\w-]+/)*[\w-]+\.md), ([A-Z][^\"\n]+)\"")
 HISTORY = ("CHANGELOG.md", "loadtests/RESULTS.md")
 """Texts about past states, which name modules that have since moved."""
 
@@ -91,3 +92,16 @@ def test_a_link_that_leads_nowhere_is_found(
 def test_every_module_that_a_text_names_exists(path: Path) -> None:
     named = set(_MODULE.findall(path.read_text("utf-8"))) if str(path.relative_to(ROOT)) not in HISTORY else set()
     assert not {name for name in named if not (ROOT / name).is_file()}
+
+
+def test_the_section_that_a_message_names_exists() -> None:
+    """Refusals of the services end in "docs/runbook.md, When …": the beginning of a heading there."""
+    named = {
+        (path, file, title)
+        for top in ("gateway", "core", "worker", "infra")
+        for path in (ROOT / top).rglob("*.py")
+        for file, title in _POINTER.findall(path.read_text("utf-8"))
+    }
+    assert len({title for _, _, title in named}) > 2
+    headings = {file: _HEADING.findall((ROOT / file).read_text("utf-8")) for file in {file for _, file, _ in named}}
+    assert not {each for each in named if not any(title.startswith(each[2]) for title in headings[each[1]])}
