@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from grpclib.client import Channel
+from grpclib.client import Channel, UnaryUnaryMethod
 
-from schema import limits, pb
+from schema import fast, limits
 from worker.engines.contract import EngineFacts
 from worker.ports import Holding, ListedModel
 
@@ -27,16 +27,18 @@ class CoreClient:
     """One channel to core, opened by `app.py`; connects at the first call."""
 
     def __init__(self, channel: Channel, calling: Calling) -> None:
-        self._stub = pb.CoreStub(channel)
+        self._still_wanted = UnaryUnaryMethod(
+            channel, f"/{_METHOD}", fast.StillWantedRequest, fast.StillWantedReply
+        )
         self._calling = calling
 
     async def ask(self, worker_id: str, held: Sequence[Holding], models: Sequence[ListedModel]) -> Sequence[bool]:
         """Raises Retryable or Permanent."""
-        request = pb.StillWantedRequest(
+        request = fast.StillWantedRequest(
             worker_id=worker_id,
             held=[
-                pb.HeldImage(
-                    image=pb.ImageRef(generation_id=each.generation_id, index=each.index),
+                fast.HeldImage(
+                    image=fast.ImageRef(generation_id=each.generation_id, index=each.index),
                     running=each.running,
                     step=each.step,
                     dispatch=each.dispatch,
@@ -46,17 +48,17 @@ class CoreClient:
             models=[model_report(each) for each in models[: limits.MAX_MODELS]],
         )
         async with self._calling(_METHOD, deadline_s=_DEADLINE_S):
-            reply = await self._stub.still_wanted(request)
-        return reply.wanted
+            reply = await self._still_wanted(request)
+        return list(reply.wanted)
 
 
-def model_report(listed: ListedModel) -> pb.ModelReport:
+def model_report(listed: ListedModel) -> fast.ModelReport:
     """What the worker says of one model, as a message."""
     facts = listed.facts
-    return pb.ModelReport(
+    return fast.ModelReport(
         name=facts.model,
         revision=facts.model_revision[: limits.MAX_DETAIL_CHARS],
-        state=pb.ModelState(listed.state),
+        state=int(listed.state),
         reason=listed.reason[: limits.MAX_DETAIL_CHARS],
         max_batch=listed.max_batch,
         capabilities=_capabilities(facts),
@@ -64,14 +66,14 @@ def model_report(listed: ListedModel) -> pb.ModelReport:
     )
 
 
-def _capabilities(facts: EngineFacts) -> pb.ModelCapabilities:
+def _capabilities(facts: EngineFacts) -> fast.ModelCapabilities:
     can = facts.abilities
-    return pb.ModelCapabilities(
+    return fast.ModelCapabilities(
         negative_prompt=can.negative_prompt,
         guidance=can.guidance,
         guidance_off=can.guidance_off,
         size_factor=can.size_factor,
-        schedulers=list(can.schedulers),
+        schedulers=can.schedulers,
         min_width=can.min_width,
         max_width=can.max_width,
         min_height=can.min_height,

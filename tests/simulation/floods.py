@@ -9,6 +9,7 @@ from core.shares import ONE, Usage
 from core.state import Phase
 from infra.retry import Retryable
 from schema import fast, pb
+from tests.simulation import poison
 from tests.simulation.checker import Checker
 from tests.simulation.gpu import MODEL
 from tests.simulation.rpc import CoreLine
@@ -51,7 +52,7 @@ class _Tenant:
                 width=64,
                 height=64,
                 num_inference_steps=self._dice.randint(2, 4),
-                guidance_scale=3.5,
+                guidance_scale=poison.NONE,
                 seed=number,
                 n=n,
                 output_format=pb.OutputFormat(pb.OutputFormat.PNG),

@@ -15,17 +15,18 @@ _DEATHS: Final = 20
 """More than those of all poison of one schedule where workers are told what has ended."""
 
 _SHARE: Final = 0.06
-_NONE: Final = 1.0
+NONE: Final = 1.0
+"""The guidance scale of a good image."""
 
 
 def draw(dice: Random) -> float:
     """The guidance scale of a request: it says whether the first image is poison, and of which kind."""
-    return _NONE if dice.random() > _SHARE else 2.0 + dice.randrange(len(KINDS))
+    return NONE if dice.random() > _SHARE else 2.0 + dice.randrange(len(KINDS))
 
 
 def kind(guidance_scale: float, index: int) -> str:
     """Of one image; empty for a good one."""
-    return "" if guidance_scale == _NONE or index else KINDS[int(guidance_scale) - 2]
+    return "" if guidance_scale == NONE or index else KINDS[int(guidance_scale) - 2]
 
 
 def reigns(met: Mapping[str, int]) -> bool:

@@ -99,7 +99,7 @@ class Asking:
             for each in held
         ]
 
-        reports = [fast.ModelReport.FromString(bytes(model_report(each))) for each in models]
+        reports = [fast.ModelReport.FromString(model_report(each).SerializeToString()) for each in models]
 
         async def method(core: Core) -> Sequence[bool]:
             return core.service.still_wanted(worker_id, images, reports)
