@@ -25,10 +25,10 @@ KEPT: dict[str, tuple[Fault, ...]] = {
     # Workers stop, and go on when what they hold, copies too, was rendered by the other and erased. They are told
     # nothing, and most of their replies are lost.
     "objects_are_deleted_once_and_not_looked_for_again": (
-        Fault(0.0, "duplicate", "jobs", 40.0, 0.9),
-        *(Fault(at_s, "zombie_worker", worker, 48.0, 0.5) for at_s, worker in ((8.0, "worker1"), (64.0, "worker1"))),
-        *(Fault(at_s, "zombie_worker", worker, 48.0, 0.5) for at_s, worker in ((36.0, "worker2"), (92.0, "worker2"))),
-        *(Fault(at_s, "unreachable", "rpc", 8.0, 0.5) for at_s in (55.0, 83.0, 111.0, 139.0)),
-        *(Fault(at_s, "loss", "replies", 12.0, 0.95) for at_s in (55.0, 83.0, 111.0, 139.0)),
+        Fault(0.0, "duplicate", "jobs", 60.0, 0.9),
+        Fault(10.0, "zombie_worker", "worker1", 60.0, 0.5, "jobs.receive"),
+        Fault(40.0, "zombie_worker", "worker2", 60.0, 0.5),
+        *(Fault(at_s, "unreachable", "rpc", 20.0, 0.5) for at_s in (68.0, 98.0)),
+        *(Fault(at_s, "loss", "replies", 20.0, 0.95) for at_s in (68.0, 98.0)),
     ),
 }
