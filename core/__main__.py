@@ -18,7 +18,7 @@ def main(arguments: Sequence[str]) -> int:
     if arguments and arguments[0] == "erase":
         return _erase(arguments[1:])
     if arguments and arguments[0] != "serve":
-        from core.cli import run  # noqa: PLC0415  (nothing that serving needs)
+        from core.log.cli import run  # noqa: PLC0415  (nothing that serving needs)
 
         return run(list(arguments))
     try:
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _dead_letters(arguments: Sequence[str]) -> int:
-    from core import dead_letters_cli  # noqa: PLC0415  (nothing that serving needs)
+    from core.dispatch import dead_letters_cli  # noqa: PLC0415  (nothing that serving needs)
 
     try:
         config = settings.load(CoreSettings)
@@ -48,7 +48,7 @@ def _dead_letters(arguments: Sequence[str]) -> int:
 
 
 def _erase(arguments: Sequence[str]) -> int:
-    from core import erase_cli  # noqa: PLC0415  (nothing that serving needs)
+    from core.api import erase_cli  # noqa: PLC0415  (nothing that serving needs)
 
     try:
         config = settings.load(CoreSettings)

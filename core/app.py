@@ -15,22 +15,25 @@ import structlog
 from grpclib.health.service import Health
 from grpclib.server import Server
 
-from core import erasure_list, events, log_lines, retention_file, root_note
+from core import log_lines
+from core.api.grpc_api import CoreApi
+from core.api.operator_client import OperatorClient
+from core.assembly import Core, Tuning
 from core.config import CoreSettings
-from core.dead_letters import DeadLetters, Home
-from core.erased_file import ErasedFile
-from core.erasure_list import Erasures
+from core.dispatch.dead_letters import DeadLetters, Home
+from core.domain import events
+from core.erasure import erasure_list, retention_file
+from core.erasure.erasure_list import Erasures
+from core.erasure.retention import Keep
 from core.errors import LogBroken, LogUnusable, VersionConflict
-from core.first_start import FirstStart
-from core.grpc_api import CoreApi
+from core.log import root_note
+from core.log.erased_file import ErasedFile
+from core.log.first_start import FirstStart
+from core.log.sqlite_log import SqliteLog
 from core.log_lines import EventLines
 from core.metrics import Metrics
-from core.operator_client import OperatorClient
-from core.parts import Core, Ports, Tuning
-from core.ports import JobQueue, Outgoing
-from core.public_note import BucketNotes
-from core.retention import Keep
-from core.sqlite_log import SqliteLog
+from core.ports import JobQueue, Outgoing, Ports
+from core.runtime.public_note import BucketNotes
 from infra import aws, rpc, sqs
 from infra.admin import AdminServer
 from infra.clock import wall_ms

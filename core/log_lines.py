@@ -5,9 +5,9 @@ No prompt, no picture's address: ids, numbers and reasons of our own.
 
 from collections.abc import Callable, Iterable, Mapping
 
-from core import events as e
-from core.ports import Entry
-from core.state import Generation
+from core.domain import events as e
+from core.domain.records import Entry
+from core.domain.state import Generation
 
 NAMES = ("generation", "index", "tenant", "images", "worker", "attempt", "dispatch", "reason", "ms_since_request")
 """What `Line` is called with."""

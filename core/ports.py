@@ -1,54 +1,14 @@
 """What core needs from the world, in core's words. Adapters fit structurally; `app.py` joins them."""
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from core.events import Event, Prompts, Recorded
-from core.provenance import LogNote, Provenance
-from core.views import Rows
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """An event about to be appended: `version` is the one it will have in its stream."""
-
-    generation_id: str
-    version: int
-    at_ms: int
-    running_ms: int
-    event: Event
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PromptRow:
-    """The personal part of a generation, kept apart from its events; `salt` is the HMAC's key."""
-
-    generation_id: str
-    salt: bytes
-    prompts: Prompts
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyRow:
-    """One idempotency key of one tenant, and what was first submitted under it."""
-
-    tenant: str
-    key: str
-    generation_id: str
-    body_sha256: bytes
-    expires_at_running_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transaction:
-    """What is written together or not at all. `rows` replace those of the same generation."""
-
-    entries: Sequence[Entry]
-    rows: Sequence[Rows]
-    prompts: Sequence[PromptRow] = ()
-    keys: Sequence[KeyRow] = ()
-    erased: Sequence[str] = ()
+from core.domain.events import Recorded
+from core.domain.projection import Rows
+from core.domain.provenance import LogNote, Provenance
+from core.domain.records import KeyRow, PromptRow, Transaction
+from core.domain.transaction import Durable
 
 
 class EventLog(Protocol):
@@ -281,3 +241,56 @@ class Failpoints(Protocol):
     """Named places where a test may kill or delay the process."""
 
     async def reach(self, name: str) -> None: ...
+
+
+class ReceivedDeadLetter(Received, Protocol):
+    """A message as the queue keeps it."""
+
+    @property
+    def message_id(self) -> str: ...
+    @property
+    def sent_at_ms(self) -> int: ...
+
+
+class LetterQueue(Protocol):
+    """The dead-letter queue. Each call raises Retryable or Permanent."""
+
+    async def receive(self, *, limit: int, wait_s: int, visibility_s: int) -> Sequence[ReceivedDeadLetter]:
+        """Up to `limit` (at most 10) messages, hidden from others for `visibility_s`."""
+
+    async def delete(self, receipts: Sequence[str]) -> Sequence[bool]:
+        """For each, whether it is gone."""
+
+    async def extend(self, receipts: Sequence[str], visibility_s: int) -> Sequence[bool]:
+        """Hide each for so long from now; 0: not at all."""
+
+
+class Log(EventLog, Precedents, Projection, Upkeep, Lineage, Deletions, Retained, Protocol):
+    """One log, seen from every side."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """The world. `dead` and `letters` are two sides of one queue. `make` creates queues and buckets that are missing;
+    `new_token` gives 128 random bits or more, `new_salt` 16 random bytes, `draw` numbers from 0 to 1.
+    """
+
+    log: Log
+    jobs: JobQueue
+    replies: ReplyQueue
+    dead: JobQueue
+    letters: LetterQueue
+    drafts: Drafts
+    gallery: Gallery
+    notes: PublicNotes
+    erasures: ErasureList
+    make: Callable[[], Awaitable[None]]
+    failpoints: Failpoints
+    wall_ms: Callable[[], int]
+    new_token: Callable[[], str]
+    new_salt: Callable[[], bytes]
+    draw: Callable[[], float]
+    durable: Durable = lambda *_: None
+    """Hears of each event once it is durable, to log it."""
+    log_tail_bytes: Callable[[], int] = int
+    """How much of the log is not yet folded up; for the figures."""

@@ -11,7 +11,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import NoOpTracerProvider, ProxyTracerProvider, Span, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from core.events import Trace
+from core.domain.events import Trace
 
 _w3c = TraceContextTextMapPropagator()
 

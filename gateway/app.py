@@ -11,20 +11,17 @@ import structlog
 from aiohttp import web
 from opentelemetry import trace
 
-from gateway import boundary, documents, openapi, submissions
+from gateway import documents, openapi, submissions
 from gateway.body import MAX_BODY_BYTES
 from gateway.config import GatewaySettings
-from gateway.connections import Room, most
 from gateway.context import Context
-from gateway.core_client import SENDERS, Channels, CoreClient, Deadlines
-from gateway.crowd import Crowd
+from gateway.core_client.client import SENDERS, Channels, CoreClient, Deadlines
 from gateway.edge import cors
 from gateway.edge.cors import Cors
 from gateway.edge.endpoints import Endpoints
 from gateway.edge.origins import KeylessGuard
 from gateway.keys import KeyFile, KeyRing, KeysFileError
 from gateway.limits import Limits, Rule, RulesFileError, load_rules
-from gateway.listener import Listener, PortUnavailable
 from gateway.metrics import Metrics
 from gateway.pictures.link_secrets import FixedLinkSecrets, LinkSecretFile, LinkSecrets, LinkSecretsError
 from gateway.pictures.service import PictureService
@@ -34,6 +31,10 @@ from gateway.ports import Model, PictureStore
 from gateway.private_file import own_folder
 from gateway.routes import OPERATIONS
 from gateway.served import Served
+from gateway.server import middleware as boundary
+from gateway.server.connections import Room, most
+from gateway.server.listener import Listener, PortUnavailable
+from gateway.server.overload import Crowd
 from gateway.tracing import HttpTracer
 from infra import aws, models, rpc
 from infra.admin import AdminServer

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from gateway.crowd import Crowd, Place
 from gateway.edge.cors import Cors
 from gateway.edge.endpoints import Endpoints
 from gateway.edge.origins import KeylessGuard
@@ -16,6 +15,7 @@ from gateway.metrics import Metrics
 from gateway.pictures.service import PictureService
 from gateway.ports import Core, Model
 from gateway.served import Served
+from gateway.server.overload import Crowd, Place
 from gateway.tracing import HttpTracer
 
 PLACE = web.RequestKey("place", Place)

@@ -6,7 +6,7 @@ owners nobody below limit/n is ever refused or displaced, and nothing lies idle 
 item of each owner. Everything here costs O(1), however many owners there are.
 
 For what can be given up without loss: submissions that nobody has decided, calls that wait, questions that nobody has
-read. Accepted work cannot, and core has a rule of its own for it (core/shares.py).
+read. Accepted work cannot, and core has a rule of its own for it (core/domain/shares.py).
 """
 
 import asyncio

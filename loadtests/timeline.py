@@ -14,7 +14,7 @@ from loadtests.bench.engine import TimedEngine
 from loadtests.bench.rig import Request, serving
 from loadtests.timeline_draw import Run, Span, draw
 from worker.engines.emulated import EmulatedEngine
-from worker.types import Mode
+from worker.tuning import Mode
 
 MODES = tuple(mode.value for mode in Mode)
 ALPHA = 0.3

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from core import root_note
-from core.provenance import Claim
-from core.sqlite_log import SqliteLog
+from core.domain.provenance import Claim
+from core.log import root_note
+from core.log.sqlite_log import SqliteLog
 
 
 async def begin_log(data_dir: Path) -> None:

@@ -6,12 +6,12 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from core import events as e
-from core.events import Event, Failure
-from core.ports import Entry, KeyRow, PromptRow, Transaction
-from core.shares import MOST
-from core.state import Generation, fold
-from core.views import project
+from core.domain import events as e
+from core.domain.events import Event, Failure
+from core.domain.projection import project
+from core.domain.records import Entry, KeyRow, PromptRow, Transaction
+from core.domain.shares import MOST
+from core.domain.state import Generation, fold
 from schema import limits
 
 NOON_MS = 1_795_348_800_000

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from tests.eventually import Hopeless, until
 from tests.process import Process, free_port, module
+from worker.engines.child_process.engine import UdsEngine
 from worker.engines.contract import Capabilities, RenderJob
 from worker.engines.emulated import EmulatedEngine
-from worker.engines.uds import UdsEngine
 
 ROOT = Path(__file__).parent.parent
 

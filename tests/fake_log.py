@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from core.codec import decode, encode, type_of
+from core.domain.events import TERMINAL_TYPES, Recorded
+from core.domain.projection import Rows
+from core.domain.provenance import Claim, LogNote, Provenance
+from core.domain.records import KeyRow, PromptRow, Transaction
 from core.errors import LogBroken, LogFull, VersionConflict
-from core.events import TERMINAL_TYPES, Recorded
-from core.ports import Deletion, Ended, KeyRow, PromptRow, Transaction
-from core.provenance import Claim, LogNote, Provenance
-from core.views import Rows
+from core.log.codec import decode, encode, type_of
+from core.ports import Deletion, Ended
 from infra.retry import Retryable
 
 

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,16 @@ HOMES: dict[str, tuple[str, ...]] = {
     "torch": ("worker/engines/", "worker/demo_model/"),
     "diffusers": ("worker/engines/", "worker/demo_model/"),
     "transformers": ("worker/engines/", "worker/demo_model/"),
-    "aiosqlite": ("core/sqlite_log.py",),
+    "aiosqlite": ("core/log/sqlite_log.py",),
     "aiobotocore": ("infra/",),
     "botocore": ("infra/",),
-    "grpclib": ("infra/rpc.py", "core/grpc_api.py", "core/app.py", "gateway/core_client.py", "worker/core_client.py"),
+    "grpclib": (
+        "infra/rpc.py",
+        "core/api/grpc_api.py",
+        "core/app.py",
+        "gateway/core_client/client.py",
+        "worker/core_client.py",
+    ),
     "h2": ("infra/rpc.py",),
     "aiohttp": (
         "gateway/",
@@ -29,7 +36,7 @@ HOMES: dict[str, tuple[str, ...]] = {
         "worker/engines/",
         "worker/engine_server/",
     ),
-    "sqlite3": ("core/sqlite_base.py",),
+    "sqlite3": ("core/log/connection.py",),
     "pysqlite3": ("core/",),
 }
 
@@ -91,14 +98,14 @@ def test_each_library_stays_in_its_place() -> None:
 @pytest.mark.parametrize(
     ("path", "name", "verdict"),
     [
-        ("core/decide.py", "gateway.app", False),
-        ("core/decide.py", "infra.sqs", False),
+        ("core/domain/decide.py", "gateway.app", False),
+        ("core/domain/decide.py", "infra.sqs", False),
         ("core/errors.py", "infra.retry.Retryable", True),
-        ("worker/gpu.py", "infra.loops.Loops", True),
+        ("worker/gpu/loop.py", "infra.loops.Loops", True),
         ("core/app.py", "infra.sqs", True),
         ("infra/sqs.py", "schema.limits", False),
-        ("schema/messages.py", "core.events", False),
-        ("worker/gpu.py", "schema.pb", True),
+        ("schema/messages.py", "core.domain.events", False),
+        ("worker/gpu/loop.py", "schema.pb", True),
         ("worker/engines/app_like.py", "infra.s3", False),
     ],
 )
@@ -109,12 +116,12 @@ def test_the_arrow_rule_itself(path: str, name: str, verdict: bool) -> None:
 @pytest.mark.parametrize(
     ("path", "library", "verdict"),
     [
-        ("core/decide.py", "aiosqlite", False),
-        ("worker/gpu.py", "torch", False),
-        ("worker/engines/pipeline.py", "torch", True),
+        ("core/domain/decide.py", "aiosqlite", False),
+        ("worker/gpu/loop.py", "torch", False),
+        ("worker/engines/pipeline/engine.py", "torch", True),
         ("gateway/app.py", "grpclib", False),
         ("gateway/routes/images.py", "aiohttp", True),
-        ("core/publisher.py", "botocore", False),
+        ("core/results/publisher.py", "botocore", False),
     ],
 )
 def test_the_home_rule_itself(path: str, library: str, verdict: bool) -> None:
@@ -164,12 +171,82 @@ def test_services_take_time_from_the_loop_or_the_injected_clock() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_pure_modules_import_nothing_that_acts() -> None:
-    acting = {"asyncio", "structlog", "opentelemetry", "random", "time", "os", "secrets", "threading"}
-    pure = [Path("core") / f"{name}.py" for name in ("events", "commands", "state", "decide", "views", "schedule")]
+ROOMS = {
+    "core": ("domain", "log", "runtime", "dispatch", "results", "erasure", "api"),
+    "worker": ("engines", "batching", "holding", "output", "gpu", "intake"),
+}
+"""The packages of a service in order: each may import those before it."""
+LATER = {"app", "assembly", "__main__"}
+"""Modules beside the rooms that join them; no room may import one."""
+
+
+def room(name: str) -> str:
+    """The second part of a dotted name, `core.log` of `core.log.codec`."""
+    return name.split(".")[1] if "." in name else ""
+
+
+def enters(path: Path, name: str) -> bool:
+    """Whether an import goes from a room to one before it, or to a module that any room may use."""
+    rooms = ROOMS.get(path.parts[0], ())
+    here, there = room(".".join(path.with_suffix("").parts)), room(name)
+    if name.split(".", maxsplit=1)[0] != path.parts[0] or here not in rooms:
+        return True
+    return there not in LATER and (there not in rooms or rooms.index(there) <= rooms.index(here))
+
+
+def test_rooms_import_only_the_rooms_before_them() -> None:
     wrong = [
         f"{path}:{line} imports {name}"
-        for path in [*pure, Path("worker/batcher.py")]
+        for path in modules(*ROOMS)
+        for name, line in imports(path)
+        if not enters(path, name)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "verdict"),
+    [
+        ("core/domain/state.py", "core.log.codec", False),
+        ("core/log/codec.py", "core.domain.state.Image", True),
+        ("core/results/publisher.py", "core.assembly.Core", False),
+        ("core/results/publisher.py", "core.ports.Ports", True),
+        ("core/assembly.py", "core.api.service", True),
+        ("worker/gpu/session.py", "worker.intake.receiver", False),
+        ("worker/engines/latent/engine.py", "worker.engines.errors", True),
+    ],
+)
+def test_the_room_rule_itself(path: str, name: str, verdict: bool) -> None:
+    assert enters(Path(path), name) is verdict
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    names = {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path for path in modules(*OURS)}
+
+    def target(name: str) -> str:
+        return name if name in names else name.rpartition(".")[0]
+
+    arrows = {name: {target(each) for each, _ in imports(path)} & names.keys() for name, path in names.items()}
+    try:
+        TopologicalSorter(arrows).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+def test_each_package_says_what_lives_in_it() -> None:
+    silent = [
+        path
+        for path in modules(*OURS)
+        if path.name == "__init__.py" and not ast.get_docstring(ast.parse((ROOT / path).read_text()))
+    ]
+    assert not silent
+
+
+def test_pure_rooms_import_nothing_that_acts() -> None:
+    acting = {"asyncio", "structlog", "opentelemetry", "random", "time", "os", "secrets", "threading"}
+    wrong = [
+        f"{path}:{line} imports {name}"
+        for path in modules("core/domain", "worker/batching")
         for name, line in imports(path)
         if name.split(".")[0] in acting
     ]

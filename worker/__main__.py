@@ -14,7 +14,7 @@ from worker.app import serve
 from worker.config import WorkerSettings
 from worker.engine_server import app as engine_server
 from worker.model_check import app as model_check
-from worker.types import Mode
+from worker.tuning import Mode
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

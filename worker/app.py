@@ -19,18 +19,18 @@ from infra.rpc import calling, open_channel
 from infra.s3 import S3Bucket
 from infra.skew import Skew
 from infra.sqs import Outgoing, SqsQueue
+from worker.assembly import LANES, Ports, Tuning, Worker
 from worker.config import WorkerSettings
 from worker.core_client import CoreClient
-from worker.engines.build import build
 from worker.engines.contract import Engine
+from worker.engines.errors import LoadFailed
+from worker.engines.factory import build
 from worker.engines.model_folder import examine
-from worker.errors import LoadFailed
-from worker.load_marks import LoadMarks
-from worker.model_files import ModelFiles
+from worker.gpu.load_marks import LoadMarks
+from worker.gpu.model_files import ModelFiles
 from worker.ports import JobQueue, ObjectStore, Reply, ReplyQueue, StillWanted, Threads
-from worker.service import LANES, Ports, Tuning, Worker
 from worker.threads import WorkerThreads
-from worker.types import Mode
+from worker.tuning import Mode
 
 _log = structlog.get_logger()
 UNLOAD_S = 3.0

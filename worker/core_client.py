@@ -9,7 +9,7 @@ from typing import Protocol
 
 from grpclib.client import Channel, UnaryUnaryMethod
 
-from schema import fast, limits
+from schema import fast, limits, pb
 from worker.engines.contract import EngineFacts
 from worker.ports import Holding, ListedModel
 
@@ -27,9 +27,7 @@ class CoreClient:
     """One channel to core, opened by `app.py`; connects at the first call."""
 
     def __init__(self, channel: Channel, calling: Calling) -> None:
-        self._still_wanted = UnaryUnaryMethod(
-            channel, f"/{_METHOD}", fast.StillWantedRequest, fast.StillWantedReply
-        )
+        self._still_wanted = UnaryUnaryMethod(channel, f"/{_METHOD}", fast.StillWantedRequest, fast.StillWantedReply)
         self._calling = calling
 
     async def ask(self, worker_id: str, held: Sequence[Holding], models: Sequence[ListedModel]) -> Sequence[bool]:
@@ -58,7 +56,7 @@ def model_report(listed: ListedModel) -> fast.ModelReport:
     return fast.ModelReport(
         name=facts.model,
         revision=facts.model_revision[: limits.MAX_DETAIL_CHARS],
-        state=int(listed.state),
+        state=pb.ModelState(listed.state),
         reason=listed.reason[: limits.MAX_DETAIL_CHARS],
         max_batch=listed.max_batch,
         capabilities=_capabilities(facts),
@@ -73,7 +71,7 @@ def _capabilities(facts: EngineFacts) -> fast.ModelCapabilities:
         guidance=can.guidance,
         guidance_off=can.guidance_off,
         size_factor=can.size_factor,
-        schedulers=can.schedulers,
+        schedulers=list(can.schedulers),
         min_width=can.min_width,
         max_width=can.max_width,
         min_height=can.min_height,

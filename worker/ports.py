@@ -4,10 +4,10 @@ Every call may raise infra.retry.Retryable or infra.retry.Permanent, and nothing
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from worker.engines.contract import EngineFacts
+from worker.engines.contract import Engine, EngineFacts
 
 T = TypeVar("T")
 NewId = Callable[[str], str]
@@ -169,3 +169,27 @@ class Failpoints(Protocol):
 
     async def reach(self, name: str) -> None: ...
     def reach_now(self, name: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """Everything outside the worker. `clock` is the loop's time and may be read from threads; `wall_ms` is Unix time
+    and only tells how long ago a job was requested.
+    """
+
+    jobs: JobQueue
+    replies: ReplyQueue
+    dead: ReplyQueue
+    store: ObjectStore
+    wanted: StillWanted | None
+    engines: Mapping[str, Engine]
+    gpu_thread: Threads
+    encode_threads: Threads
+    failpoints: Failpoints
+    clock: Callable[[], float]
+    wall_ms: Callable[[], int]
+    new_id: NewId
+    rng: Rng
+    recorder: Recorder = record_nothing
+    model_files: ModelFiles = field(default_factory=NoModelFiles)
+    load_marks: LoadMarks = field(default_factory=NoLoadMarks)

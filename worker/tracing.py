@@ -12,7 +12,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import INVALID_SPAN, Link, Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from worker.types import Batch, Held, Job
+from worker.holding.types import Batch, Held, Job
 
 _tracer = trace.get_tracer(__name__)
 _propagator = TraceContextTextMapPropagator()

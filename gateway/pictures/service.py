@@ -11,7 +11,6 @@ import structlog
 from aiohttp import web
 from aiohttp.http import StreamWriter
 
-from gateway.connections import Connection
 from gateway.errors import Broken
 from gateway.metrics import Metrics
 from gateway.pictures.ranges import Part
@@ -19,6 +18,7 @@ from gateway.pictures.sending import SLICE_BYTES, Held, Picture, Source, pour
 from gateway.pictures.signing import Signer
 from gateway.pictures.streams import PIECE_BYTES, Pieces, Stream, Streams
 from gateway.ports import PictureStore
+from gateway.server.connections import Connection
 from infra.retry import Permanent
 
 _log = structlog.get_logger()

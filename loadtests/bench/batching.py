@@ -1,11 +1,11 @@
 """`just bench batching`: step-level admission against the best static batches, in virtual time.
 
-The policy is the worker's own (`worker.admission.next_step`, asked before every step); the GPU is t(b) = t(1)·(1−α+αb)
-with t(1) = 50 ms and at most eight images at a time. **Baseline**: greedy static batches (first come, first served; as
-soon as the GPU is free all who wait go, up to a cap; whatever their step counts; everybody leaves with the longest),
-with the best cap of 1, 2, 4 and 8 *for each cell*: the one of lowest p50. p99 and mean are against the same cap.
-**Load** is a share of what the best static cap can carry when the line never empties, so that the baseline is stable
-in every cell; `load_stepwise` is the same load as a share of what batches of eight can carry step by step
+The policy is the worker's own (`worker.batching.policy.next_step`, asked before every step); the GPU is t(b) =
+t(1)·(1−α+αb) with t(1) = 50 ms and at most eight images at a time. **Baseline**: greedy static batches (first come,
+first served; as soon as the GPU is free all who wait go, up to a cap; whatever their step counts; everybody leaves with
+the longest), with the best cap of 1, 2, 4 and 8 *for each cell*: the one of lowest p50. p99 and mean are against the
+same cap. **Load** is a share of what the best static cap can carry when the line never empties, so that the baseline is
+stable in every cell; `load_stepwise` is the same load as a share of what batches of eight can carry step by step
 (`--capacity stepwise` takes the loads from that, where many baselines drown). Both sides get the same arrivals.
 
 Beside the floors, each cell says what becomes of the same images when the curve is learned from steps with 5 % noise

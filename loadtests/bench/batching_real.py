@@ -24,9 +24,9 @@ from loadtests.bench.batching_sim import LIMIT, Crowd, Outcome, figures, poisson
 from loadtests.bench.batching_sim import times_s as curve_s
 from loadtests.bench.rig import Check, Request, emulated_check, serving
 from loadtests.bench.worker_demo import MODELS
-from worker.engines.build import build
 from worker.engines.contract import Engine
 from worker.engines.emulated import EmulatedEngine
+from worker.engines.factory import build
 
 SCALE = 0.4
 """Of the virtual cells' 50 ms per step: shorter cells, and steps that are still far above a worker's own work."""

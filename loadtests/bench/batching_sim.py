@@ -1,6 +1,7 @@
 """One GPU in virtual time: the same arrivals under greedy static batches and under the worker's admission policy.
 
-A plain discrete-event loop. Of the policy nothing is written again here: every step asks `worker.admission.next_step`.
+A plain discrete-event loop. Of the policy nothing is written again here: every step asks
+`worker.batching.policy.next_step`.
 """
 
 import random
@@ -11,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from worker.admission import Seat, next_step
-from worker.curve import Curves
+from worker.batching.policy import Seat, next_step
+from worker.batching.step_times import Curves
 
 LIMIT = 8
 STEP_S = 0.05
@@ -114,7 +115,7 @@ def stepwise(
     crowd: Crowd, times: Sequence[float], *, window: int = 0, noisy: Noisy | None = None, decode_s: float = 0.0
 ) -> Outcome:
     """The worker's policy, asked before every step. It sees `window` waiting images (0: all), and the true curve or,
-    with `noisy`, what `worker.curve` makes of measured steps.
+    with `noisy`, what `worker.batching.step_times` makes of measured steps.
     """
     run = _Run(crowd, window, decode_s)
     true_s = times.__getitem__

@@ -18,11 +18,11 @@ from PIL import Image
 from infra.models import ModelEntry
 from loadtests.bench.engine import TimedEngine
 from loadtests.bench.rig import Request, serving
-from worker.engines.build import build
 from worker.engines.contract import Done, Engine
 from worker.engines.devices import Device
-from worker.engines.opening import open_pipeline
-from worker.errors import OutOfMemory
+from worker.engines.errors import OutOfMemory
+from worker.engines.factory import build
+from worker.engines.loading import open_pipeline
 
 STORE_S = 0.2
 MIB = 1 << 20

@@ -20,12 +20,11 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from core.events import GenerationRequested, Prompts, Spec, Trace
-from core.ports import Entry, KeyRow, PromptRow, Transaction
-from core.sqlite_base import connect, connect_read_only, sqlite3
-from core.sqlite_chain import CHAIN_START, Head, rows_of
-from core.sqlite_log import SqliteLog
-from core.sqlite_write import (
+from core.domain.events import GenerationRequested, Prompts, Spec, Trace
+from core.domain.projection import project
+from core.domain.records import Entry, KeyRow, PromptRow, Transaction
+from core.domain.state import begin
+from core.log.append import (
     INSERT_EVENT,
     INSERT_GENERATION,
     INSERT_IMAGE,
@@ -35,8 +34,9 @@ from core.sqlite_write import (
     generation_values,
     image_values,
 )
-from core.state import begin
-from core.views import project
+from core.log.connection import connect, connect_read_only, sqlite3
+from core.log.hash_chain import CHAIN_START, Head, rows_of
+from core.log.sqlite_log import SqliteLog
 
 COMMITS = {1: 400, 10: 200, 100: 100}
 """Generations per commit, and the commits of one round."""

@@ -18,16 +18,15 @@ from infra.failpoints import Failpoints
 from loadtests.bench.engine import TimedEngine
 from loadtests.bench.memory import MemoryJobs, MemoryReplies, MemoryStore
 from schema import fast, messages, pb
+from worker.assembly import Worker
 from worker.demo_model.captions import plain_caption
 from worker.demo_model.world import scenes
 from worker.engines.contract import Engine, RenderJob
 from worker.engines.emulated import NotEmulated, read_emulated
 from worker.metrics import Metrics
-from worker.parts import Ports, Tuning
-from worker.ports import Recorder, record_nothing
-from worker.service import Worker
+from worker.ports import Ports, Recorder, record_nothing
 from worker.threads import WorkerThreads
-from worker.types import Mode
+from worker.tuning import Mode, Tuning
 
 PNG = pb.OutputFormat(1)
 TUNING = Tuning(worker_id="bench", receive_wait_s=1, drain_s=5.0, hang_s=60.0)

@@ -29,9 +29,9 @@ from PIL import Image, ImageChops
 from loadtests.bench import floors
 from loadtests.bench.still import StillEngine
 from loadtests.stack import ROOT, free_ports
+from worker.engines.child_process.engine import UdsEngine
 from worker.engines.contract import EncodedPicture, Engine, Picture, Progress, RenderJob
-from worker.engines.http import HttpEngine
-from worker.engines.uds import UdsEngine
+from worker.engines.http.engine import HttpEngine
 
 SIDES = (256, 512, 1024)
 NOISE_SIGMA = 12.0

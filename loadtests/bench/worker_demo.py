@@ -24,8 +24,8 @@ from PIL import Image
 
 from infra import models
 from loadtests.bench.rig import Request, serving
-from worker.engines.build import build
 from worker.engines.contract import Engine
+from worker.engines.factory import build
 
 MODELS = Path(__file__).parents[2] / "infra" / "models.toml"
 BATCH = 4

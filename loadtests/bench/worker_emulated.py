@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from loadtests.bench.engine import TimedEngine
 from loadtests.bench.rig import Request, bare, serving
 from worker.engines.emulated import EmulatedEngine
-from worker.types import Mode
+from worker.tuning import Mode
 
 MODEL = "emulated"
 ALPHA = 0.3

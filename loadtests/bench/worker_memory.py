@@ -19,10 +19,11 @@ from itertools import pairwise
 from pathlib import Path
 
 from loadtests.bench.rig import TUNING, Request, Rig, gpu_seconds, serving
-from worker.admission import PARKED_PER_SEAT
+from worker.batching.policy import PARKED_PER_SEAT
 from worker.engines.emulated import EmulatedEngine
-from worker.pipeline import SETTLE_BOUND, Sizes
-from worker.window import REMEMBERED
+from worker.holding.window import REMEMBERED
+from worker.output.delivery import SETTLE_BOUND
+from worker.output.stages import Sizes
 
 MODEL = "emulated"
 IMAGES = 10_000

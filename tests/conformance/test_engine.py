@@ -13,13 +13,13 @@ from PIL import Image
 
 from infra import models
 from tests.engine_processes import http_engine_server
-from worker.engines.build import build
 from worker.engines.contract import Done, Engine, Picture, Progress, RenderJob
 from worker.engines.emulated import EmulatedEngine
-from worker.engines.http import HttpEngine
-from worker.engines.latent import LatentEngine
-from worker.engines.pipeline import PipelineEngine
-from worker.errors import Unsupported
+from worker.engines.errors import Unsupported
+from worker.engines.factory import build
+from worker.engines.http.engine import HttpEngine
+from worker.engines.latent.engine import LatentEngine
+from worker.engines.pipeline.engine import PipelineEngine
 
 STEPS = 3
 DEMO = Path(__file__).parents[2] / "worker" / "demo_model" / "weights"

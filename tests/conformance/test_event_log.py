@@ -8,13 +8,14 @@ from typing import Protocol
 import pytest
 import pytest_asyncio
 
-from core import events as e
+from core.domain import events as e
+from core.domain.events import Event
+from core.domain.projection import project
+from core.domain.provenance import Claim, Provenance
+from core.domain.records import Transaction
 from core.errors import VersionConflict
-from core.events import Event
-from core.ports import Deletion, Deletions, EventLog, Lineage, Precedents, Projection, Retained, Transaction, Upkeep
-from core.provenance import Claim, Provenance
-from core.sqlite_log import SqliteLog
-from core.views import project
+from core.log.sqlite_log import SqliteLog
+from core.ports import Deletion, Deletions, EventLog, Lineage, Precedents, Projection, Retained, Upkeep
 from schema import limits
 from schema.validate import Invalid
 from tests.core_events import (

@@ -4,7 +4,7 @@ from hashlib import sha256
 
 import pytest
 
-from core.public_note import BucketNotes
+from core.runtime.public_note import BucketNotes
 from infra.retry import Retryable
 from infra.s3 import S3Bucket
 from tests.conformance.conftest import Backend

@@ -18,7 +18,7 @@ from worker.engine_server.app import serve_http
 from worker.engine_server.images_api import Defaults
 from worker.engines.contract import Capabilities, Done, Picture, Report, Stepped, StepTime
 from worker.engines.emulated import EmulatedEngine
-from worker.errors import BadOutput, EngineLost, LoadFailed, OutOfMemory
+from worker.engines.errors import BadOutput, EngineLost, LoadFailed, OutOfMemory
 
 
 class FaultyEngine(EmulatedEngine):

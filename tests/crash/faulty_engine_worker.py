@@ -12,10 +12,10 @@ from infra import settings, telemetry
 from infra.admin import AdminServer
 from infra.lifecycle import Shutdown, run
 from worker.app import open_ports, tuning
+from worker.assembly import Worker
 from worker.config import WorkerSettings
+from worker.engines.child_process.engine import UdsEngine
 from worker.engines.emulated import EmulatedEngine
-from worker.engines.uds import UdsEngine
-from worker.service import Worker
 
 
 async def serve(config: WorkerSettings, shutdown: Shutdown) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from worker.engine_server import over_uds
 from worker.engines.contract import Done, Picture, Report, Stepped
 from worker.engines.emulated import EmulatedEngine
-from worker.errors import BadOutput, OutOfMemory
+from worker.engines.errors import BadOutput, OutOfMemory
 
 IN_A_STEP = ("segfault", "hang", "raise", "memory", "crowded")
 WAIT_S = 0.2

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from core import events as e
+from core.domain import events as e
 from tests.api import ENDED, Body
 from tests.cloud import JOBS
 from tests.crash.poison_engine_server import IN_A_STEP

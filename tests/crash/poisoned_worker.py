@@ -14,10 +14,10 @@ from infra.admin import AdminServer
 from infra.lifecycle import Shutdown, run
 from tests.crash import POISONED_SEED
 from worker.app import open_ports, tuning
+from worker.assembly import Worker
 from worker.config import WorkerSettings
 from worker.engines.contract import Report, Stepped
 from worker.engines.emulated import EmulatedEngine
-from worker.service import Worker
 
 
 class PoisonedEngine(EmulatedEngine):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from core.events import Failure, ImageAttemptFailed, ImageDispatched
+from core.domain.events import Failure, ImageAttemptFailed, ImageDispatched
 from tests.cloud import DEAD, JOBS
 from tests.e2e import invariants
 from tests.eventually import until

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from core import events as e
+from core.domain import events as e
 from tests.cloud import JOBS
 from tests.e2e import invariants
 from tests.eventually import until

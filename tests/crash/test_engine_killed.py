@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from core import events as e
+from core.domain import events as e
 from tests.api import ENDED
 from tests.crash.test_engine_process import gone
 from tests.e2e import invariants

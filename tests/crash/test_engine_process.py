@@ -13,11 +13,11 @@ import pytest
 from tests.engine_processes import ROOT, faulty, job
 from tests.eventually import until
 from tests.process import Process
+from worker.engines.child_process.engine import UdsEngine
+from worker.engines.child_process.messages import RemoteModelError
 from worker.engines.contract import Progress, RenderJob
 from worker.engines.emulated import draw
-from worker.engines.uds import UdsEngine
-from worker.engines.wire import RemoteModelError
-from worker.errors import BadOutput, EngineDied, LoadFailed, OutOfMemory
+from worker.engines.errors import BadOutput, EngineDied, LoadFailed, OutOfMemory
 
 
 @pytest.fixture

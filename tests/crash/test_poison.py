@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from core import events as e
+from core.domain import events as e
 from tests.api import ENDED
 from tests.crash import POISONED_SEED
 from tests.e2e import invariants

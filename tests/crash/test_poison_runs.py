@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from core import events as e
+from core.domain import events as e
 from tests.api import Body
 from tests.crash import poison_runs
 from tests.crash.poison_runs import PoisonStack

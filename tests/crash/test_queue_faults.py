@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from core import events as e
+from core.domain import events as e
 from tests import fault_actions as a
 from tests.api import CANARY, story
 from tests.cloud import DEAD, JOBS, REPLIES

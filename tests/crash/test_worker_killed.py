@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.events import ImageDispatched
+from core.domain.events import ImageDispatched
 from tests.api import Body
 from tests.e2e import invariants
 from tests.eventually import until

@@ -13,8 +13,8 @@ from typing import Any
 from PIL import Image
 from pysqlite3 import dbapi2 as sqlite
 
-from core import codec
-from core import events as e
+from core.domain import events as e
+from core.log import codec
 from tests.api import ENDED, Body
 from tests.cloud import JOBS, PUBLIC, REPLIES, TEMP
 from tests.eventually import until

@@ -9,19 +9,19 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from core import inbox
-from core.codec import decode, encode
-from core.decide import Now
-from core.draft import Draft, Order
-from core.shares import Books, caps
-from core.state import Generation, apply, begin
+from core.domain.decide import Now
+from core.domain.shares import Books, caps
+from core.domain.state import Generation, apply, begin
+from core.domain.transaction import Draft, Order
+from core.log.codec import decode, encode
+from core.results import reply_commands as inbox
 from schema import fast, messages
 from tests.core_events import NOON_MS, dispatched, requested, spec
 from tests.fuzz.domain import outside
 from tests.fuzz.mutate import spoil
 from tests.fuzz.originals import ORIGINALS
 from tests.fuzz.wire import sound
-from worker import jobs
+from worker.messages import parse
 
 _KINDS: dict[Any, str] = {
     fast.ImageJob: "job.image",
@@ -88,7 +88,7 @@ def _consume(state: Generation, body: bytes) -> Any:
     """As a worker's receiver takes a job, and core's consumer a reply. Raises BadMessage for what is quarantined."""
     message = messages.decode(body)
     if isinstance(message, fast.ImageJob):
-        jobs.parse(body, {}, suspect=False)
+        parse(body, {}, suspect=False)
         return message
     match message:
         case fast.ImageStarted():

@@ -10,8 +10,8 @@ import signal
 import sys
 from pathlib import Path
 
-from core.events import Event
-from core.sqlite_log import SqliteLog
+from core.domain.events import Event
+from core.log.sqlite_log import SqliteLog
 from tests.core_events import dispatched, prompt_row, requested, started, transaction
 
 EVENTS: list[Event] = [requested(), dispatched(), started()]

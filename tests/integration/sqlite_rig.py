@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from core.sqlite_base import connect_read_only
-from core.sqlite_check import check
-from core.sqlite_log import SqliteLog
+from core.log.connection import connect_read_only
+from core.log.sqlite_log import SqliteLog
+from core.log.verify import check
 from tests.core_events import submission
 
 ROOT = Path(__file__).parents[2]

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from core import cli, sqlite_backup
 from core.errors import LogUnusable
-from core.sqlite_backup import backup, restore
-from core.sqlite_base import connect, connect_read_only
-from core.sqlite_check import check
-from core.sqlite_files import LogFiles
-from core.sqlite_log import SqliteLog
+from core.log import backup as sqlite_backup
+from core.log import cli
+from core.log.backup import backup, restore
+from core.log.connection import connect, connect_read_only
+from core.log.files import LogFiles
+from core.log.sqlite_log import SqliteLog
+from core.log.verify import check
 from tests.integration.test_core_offline import BEGUN, WHOLE, story, tamper, write
 
 Run = Callable[..., tuple[int, str]]

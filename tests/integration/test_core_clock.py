@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from core import cli
-from core.parts import Core
-from core.sqlite_base import connect_read_only
-from core.sqlite_log import SqliteLog
+from core.assembly import Core
+from core.log import cli
+from core.log.connection import connect_read_only
+from core.log.sqlite_log import SqliteLog
 from gateway.pictures.link_secrets import drawn_from
 from gateway.pictures.signing import Urls
 from gateway.views import body as body_of

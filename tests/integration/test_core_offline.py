@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from core import cli
-from core import events as e
-from core.events import Event
-from core.ports import Transaction
-from core.sqlite_base import connect, sqlite3
-from core.sqlite_log import SqliteLog
+from core.domain import events as e
+from core.domain.events import Event
+from core.domain.records import Transaction
+from core.log import cli
+from core.log.connection import connect, sqlite3
+from core.log.sqlite_log import SqliteLog
 from tests.core_events import (
     attempt_failed,
     dispatched,

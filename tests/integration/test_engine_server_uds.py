@@ -14,9 +14,9 @@ import pytest
 from tests.engine_processes import ROOT, job
 from tests.eventually import until
 from tests.process import Process, module
-from worker.engines.frames import Closed, Connection
-from worker.engines.proto import Kind
-from worker.engines.wire import frame, job_message
+from worker.engines.child_process.frames import Closed, Connection
+from worker.engines.child_process.messages import frame, job_message
+from worker.engines.child_process.proto import Kind
 
 MODELS = """
 [[models]]

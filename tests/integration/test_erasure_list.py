@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from core.erased_file import ErasedFile
-from core.erasure_list import Erasures, prefix
+from core.erasure.erasure_list import Erasures, prefix
+from core.log.erased_file import ErasedFile
 from infra.retry import Retryable
 from tests.fakes import FakeBucket
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from core import cli
-from core import events as e
-from core.erased_file import ErasedFile
-from core.sqlite_base import connect_read_only
-from core.sqlite_log import SqliteLog
-from core.sqlite_read import not_erased, prompts
+from core.domain import events as e
+from core.log import cli
+from core.log.connection import connect_read_only
+from core.log.erased_file import ErasedFile
+from core.log.queries import not_erased, prompts
+from core.log.sqlite_log import SqliteLog
 from tests.core_events import dispatched, rendered, started, transaction
 from tests.integration.test_core_offline import BEGUN, PROMPT, WHOLE, Run, story, tamper, write
 

@@ -11,11 +11,11 @@ from PIL import Image
 from tests.engine_processes import job
 from tests.eventually import until
 from tests.images_standin import KEY, Seen, colour, standin
-from worker.encode import encode
 from worker.engines.contract import Done, EncodedPicture, RenderJob
-from worker.engines.http import HttpEngine
-from worker.engines.http_calls import Patience
-from worker.errors import BadOutput, EngineAway, EngineError, ModelAway, Unsupported
+from worker.engines.errors import BadOutput, EngineAway, EngineError, ModelAway, Unsupported
+from worker.engines.http.calls import Patience
+from worker.engines.http.engine import HttpEngine
+from worker.output.encode import encode
 
 QUICK = Patience(timeout_s=30.0, attempts=3, first_wait_s=0.01)
 

@@ -12,8 +12,8 @@ from tests.eventually import eventually
 from tests.images_standin import Seen, standin
 from tests.unit.worker.rig import MODEL, Rig, job, running, send_again, some
 from worker.engines.emulated import EmulatedEngine
-from worker.engines.http import HttpEngine
-from worker.engines.http_calls import Patience
+from worker.engines.http.calls import Patience
+from worker.engines.http.engine import HttpEngine
 
 F = pb.AttemptFailure
 LOCAL = "local"

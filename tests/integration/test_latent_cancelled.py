@@ -10,7 +10,7 @@ from tests.eventually import eventually
 from tests.unit.worker.rig import Rig, generation, job, running
 from worker.engines import tiny
 from worker.engines.contract import RenderJob, Report, Stepped
-from worker.engines.latent import LatentEngine
+from worker.engines.latent.engine import LatentEngine
 
 pytestmark = [
     pytest.mark.asyncio,

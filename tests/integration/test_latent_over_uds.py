@@ -7,8 +7,8 @@ import pytest
 
 from infra import models
 from worker.engines import tiny
-from worker.engines.build import build
 from worker.engines.contract import Engine, Picture, RenderJob
+from worker.engines.factory import build
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers, numpy 2
 ENTRY = """

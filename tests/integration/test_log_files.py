@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from core.codec import VERSION
 from core.errors import LogBroken, LogUnusable
-from core.sqlite_base import connect, connect_read_only, sqlite3
-from core.sqlite_chain import link
-from core.sqlite_check import check
-from core.sqlite_files import LogFiles
-from core.sqlite_log import SqliteLog
-from core.sqlite_write import LogWriter
+from core.log.append import LogWriter
+from core.log.codec import VERSION
+from core.log.connection import connect, connect_read_only, sqlite3
+from core.log.files import LogFiles
+from core.log.hash_chain import link
+from core.log.sqlite_log import SqliteLog
+from core.log.verify import check
 from schema.envelope import Envelope, seal
 from tests.core_events import submission
 from tests.integration.test_core_offline import BEGUN, WHOLE, story

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from core import events as e
+from core.domain import events as e
+from core.domain.events import Event
 from core.errors import LogBroken, LogFull, VersionConflict
-from core.events import Event
-from core.sqlite_base import connect, sqlite3, translated
-from core.sqlite_log import SqliteLog, _run
+from core.log.connection import connect, sqlite3, translated
+from core.log.sqlite_log import SqliteLog, _run
 from infra.retry import Retryable
 from tests.core_events import dispatched, prompt_row, requested, submission, transaction
 from tests.eventually import eventually
@@ -355,7 +355,7 @@ async def test_one_tenants_crowd_of_questions_is_neither_in_front_of_anothers_no
 
 
 def test_the_pinned_place_where_a_whole_transaction_runs_on_aiosqlites_thread() -> None:
-    assert importlib.metadata.version("aiosqlite") == "0.22.1", "read _run in core/sqlite_log.py again"
+    assert importlib.metadata.version("aiosqlite") == "0.22.1", "read _run in core/log/sqlite_log.py again"
     assert vars(sys.modules["aiosqlite.core"])["sqlite3"] is sqlite3
     assert sys.modules["sqlite3"] is interpreters_sqlite3
     assert interpreters_sqlite3 is not sqlite3

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from core import sqlite_open
 from core.errors import LogUnusable
-from core.sqlite_base import assert_version, connect
-from core.sqlite_log import SqliteLog
+from core.log import startup_checks as sqlite_open
+from core.log.connection import assert_version, connect
+from core.log.sqlite_log import SqliteLog
 from tests.core_events import submission
 from tests.eventually import eventually
 from tests.integration.sqlite_rig import acked, append_one, appender, positions

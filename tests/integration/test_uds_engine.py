@@ -11,11 +11,11 @@ import pytest
 
 from infra import models
 from tests.engine_processes import faulty, job
-from worker.engines.build import build
+from worker.engines.child_process.engine import UdsEngine
 from worker.engines.contract import Picture, Progress, StepTime
 from worker.engines.emulated import draw
-from worker.engines.uds import UdsEngine
-from worker.errors import EngineDied, LoadFailed, Unsupported
+from worker.engines.errors import EngineDied, LoadFailed, Unsupported
+from worker.engines.factory import build
 
 
 def test_a_server_that_another_process_answers_for_is_not_taken() -> None:
@@ -204,7 +204,7 @@ def test_a_server_that_cannot_reset_its_engine_is_replaced() -> None:
 
 
 def test_a_stopped_server_is_killed_when_it_is_unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.engines.supervisor._FAREWELL_S", 0.2)
+    monkeypatch.setattr("worker.engines.child_process.process._FAREWELL_S", 0.2)
     with faulty() as engine:
         pid = engine.pid
         os.kill(pid, signal.SIGSTOP)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tests.simulation.gpu import sleep
 from worker.engines.contract import Capabilities, Done, Picture, RenderJob, Report, Stepped
 from worker.engines.emulated import EmulatedEngine
-from worker.errors import BadOutput, EngineDied, OutOfMemory
+from worker.engines.errors import BadOutput, EngineDied, OutOfMemory
 
 if TYPE_CHECKING:
     from tests.property.session_rig import Arrival, Day

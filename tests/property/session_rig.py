@@ -18,10 +18,9 @@ from tests.property.session_engine import HostileEngine
 from tests.simulation.gpu import GpuThread, Inline
 from tests.simulation.loop import Actor, VirtualLoop
 from tests.unit.worker.rig import Rig, job, quiet
+from worker.assembly import Worker
 from worker.engines.emulated import NotEmulated, read_emulated
-from worker.parts import Tuning
-from worker.service import Worker
-from worker.types import Mode
+from worker.tuning import Mode, Tuning
 
 F = pb.AttemptFailure
 REASONS = {

@@ -7,7 +7,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.admission import PARKED_PER_SEAT, Seat, next_step
+from worker.batching.policy import PARKED_PER_SEAT, Seat, next_step
 
 STATES = ((False, False), (True, False), (False, True))
 

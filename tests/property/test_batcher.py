@@ -6,8 +6,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.admission import AGEING_S
-from worker.batcher import Candidate, head, next_batch
+from worker.batching.batcher import Candidate, head, next_batch
+from worker.batching.policy import AGEING_S
 from worker.engines.contract import BatchKey
 
 candidates: st.SearchStrategy[Candidate[int]] = st.builds(

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from worker.engines.contract import RenderJob
-from worker.types import MAX_RECEIPTS, Held, ImageId, Job, State
-from worker.window import Offer, Window
+from worker.holding.types import MAX_RECEIPTS, Held, ImageId, Job, State
+from worker.holding.window import Offer, Window
 
 images = st.integers(0, 4)
 

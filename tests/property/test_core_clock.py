@@ -6,14 +6,15 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import commands as c
-from core.decide import Now
-from core.draft import Draft, Order
-from core.events import Failure, GenerationRequested, Recorded, RenderFacts, Timings, Trace
-from core.history import lines
-from core.shares import Books, caps
-from core.state import Generation, fold
-from core.views import project, view
+from core.api.views import view
+from core.domain import commands as c
+from core.domain.decide import Now
+from core.domain.events import Failure, GenerationRequested, Recorded, RenderFacts, Timings, Trace
+from core.domain.projection import project
+from core.domain.shares import Books, caps
+from core.domain.state import Generation, fold
+from core.domain.transaction import Draft, Order
+from core.log.history import lines
 from tests.core_events import NOON_MS, prompt_row, spec
 
 HOUR_MS = 3_600_000

@@ -7,9 +7,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.codec import _MESSAGES, BadEvent, decode, encode
-from core.event_check import check
-from core.events import Event
+from core.domain.events import Event
+from core.log.codec import _MESSAGES, BadEvent, decode, encode
+from core.log.event_validation import check
 from schema import pb
 from schema.envelope import Envelope, seal, unseal
 from tests.core_events import EXAMPLES, any_event

@@ -1,8 +1,8 @@
 """Random commands in random order, as from a world that repeats, reorders and invents: the promises hold after each.
 
-`Journey.do` checks each step: `core.story` over the whole stream (one end, nothing after it, published once and only
-after rendered, versions without gaps), statuses that never go back, decided images that stay, mates untouched, and
-that a command repeated at once changes nothing.
+`Journey.do` checks each step: `core.domain.stream_check` over the whole stream (one end, nothing after it, published
+once and only after rendered, versions without gaps), statuses that never go back, decided images that stay, mates
+untouched, and that a command repeated at once changes nothing.
 """
 
 from contextlib import suppress
@@ -12,10 +12,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from core import commands as c
-from core.decide import MAX_SOLO_STARTS, Refused, convicted, may_dispatch
-from core.events import Failure, ImageAttemptFailed, ImageDispatched, ImageStarted
-from core.state import Phase
+from core.domain import commands as c
+from core.domain.decide import MAX_SOLO_STARTS, Refused, convicted, may_dispatch
+from core.domain.events import Failure, ImageAttemptFailed, ImageDispatched, ImageStarted
+from core.domain.state import Phase
 from tests.unit.core.journey import Journey
 
 indices = st.integers(0, 2)

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from worker.engines.contract import Picture, Progress, RenderJob
-from worker.engines.latent import LatentEngine
+from worker.engines.latent.engine import LatentEngine
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers, numpy 2
 NOBODY = "nobody"

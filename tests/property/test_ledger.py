@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.ledger import GAPS, SETTLE_S, Cause, Ledger
+from worker.time_ledger import GAPS, SETTLE_S, Cause, Ledger
 
 BEGAN_S = 1_000.0
 TIMES = st.integers(min_value=-200, max_value=4_000).map(lambda quarters: BEGAN_S + quarters / 4)

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.property.session_rig import Arrival, Day, Outage, seconds
-from worker.ledger import SETTLE_S
+from worker.time_ledger import SETTLE_S
 
 PLANTED_S = 10.0
 NEAR = 0.02

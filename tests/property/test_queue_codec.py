@@ -22,7 +22,7 @@ from tests.unit.schema.test_messages import failed as a_failed
 from tests.unit.schema.test_messages import job as a_job
 from tests.unit.schema.test_messages import rendered as a_rendered
 from tests.unit.schema.test_messages import started as a_started
-from worker.types import Failure
+from worker.holding.types import Failure
 
 unhurried = settings(deadline=None)
 Values = Mapping[str, Any]

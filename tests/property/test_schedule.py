@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.schedule import Backlog, Pending, Ref
+from core.domain.fair_queue import Backlog, Pending
+from core.domain.state import Ref
 
 BOUND_S = 10.0
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.property.session_rig import REASONS, Arrival, Day, Outage, play
-from worker.types import Mode
+from worker.tuning import Mode
 
 TIMES = st.floats(0.0, 8.0).map(lambda seconds: round(seconds, 2))
 ARRIVALS = st.builds(

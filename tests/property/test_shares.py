@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from core.shares import IMAGE_SHARE, ONE, Books, Bound, Caps, Ground, Sheet, TooMuch, Usage, caps, judge
+from core.domain.shares import IMAGE_SHARE, ONE, Books, Bound, Caps, Ground, Sheet, TooMuch, Usage, caps, judge
 
 HARMONIC = [0.0, *accumulate(1 / n for n in range(1, 5_001))]
 GUARANTEED_TENANTS = 1_673

@@ -6,12 +6,12 @@ Believes nobody: it folds the log itself, and looks into the buckets from above.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from core import events as e
-from core.decide import MAX_SOLO_STARTS
-from core.events import TYPES, Failure, Recorded
-from core.public_note import PREFIX
-from core.state import Ending, Generation, Phase, apply, begin
-from core.views import Rows, image_seed, project
+from core.domain import events as e
+from core.domain.decide import MAX_SOLO_STARTS
+from core.domain.events import TYPES, Failure, Recorded
+from core.domain.projection import Rows, project
+from core.domain.state import Ending, Generation, Phase, apply, begin, image_seed
+from core.runtime.public_note import PREFIX
 from schema import pb
 from tests.simulation import poison
 from tests.simulation.erasure import ErasureRules

@@ -3,7 +3,7 @@
 import asyncio
 from random import Random
 
-from core.parts import Core
+from core.assembly import Core
 from infra.retry import Retryable
 from schema import fast, pb
 from tests.simulation import poison

@@ -2,9 +2,10 @@
 
 import asyncio
 
-from core.parts import Core, Ports, Tuning
-from core.public_note import BucketNotes
-from core.retention import Keep
+from core.assembly import Core, Tuning
+from core.erasure.retention import Keep
+from core.ports import Ports
+from core.runtime.public_note import BucketNotes
 from infra.loops import Loops
 from tests.simulation.checker import Checker
 from tests.simulation.log import Disk, SimLog

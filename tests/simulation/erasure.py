@@ -6,9 +6,9 @@ Believes nobody: keys follow from the events, and it looks into buckets and log 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from core import events as e
-from core.events import TERMINAL_TYPES, TYPES, Recorded
-from core.pictures import draft_prefix, public_key
+from core.domain import events as e
+from core.domain.events import TERMINAL_TYPES, TYPES, Recorded
+from core.domain.object_keys import draft_prefix, public_key
 from schema import pb
 from tests.fake_log import FakeLog
 from tests.simulation.store import SimBucket

@@ -4,9 +4,9 @@ import asyncio
 from collections import Counter
 from typing import Protocol
 
-from core.parts import Core
-from core.shares import ONE, Usage
-from core.state import Phase
+from core.assembly import Core
+from core.domain.shares import ONE, Usage
+from core.domain.state import Phase
 from infra.retry import Retryable
 from schema import fast, pb
 from tests.simulation import poison

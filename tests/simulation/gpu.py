@@ -15,7 +15,7 @@ from tests.simulation.loop import Actor
 from tests.simulation.world import World
 from worker.engines.contract import Done, Picture, RenderJob, Report, Stepped
 from worker.engines.emulated import EmulatedEngine
-from worker.errors import BadOutput, EngineLost, LoadFailed, OutOfMemory
+from worker.engines.errors import BadOutput, EngineLost, LoadFailed, OutOfMemory
 
 T = TypeVar("T")
 MODEL = "demo"

@@ -5,11 +5,12 @@ from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Seque
 from dataclasses import dataclass
 from typing import Any
 
+from core.domain.events import Recorded
+from core.domain.projection import Rows
+from core.domain.provenance import LogNote, Provenance
+from core.domain.records import KeyRow, PromptRow, Transaction
 from core.errors import LogBroken
-from core.events import Recorded
-from core.ports import Deletion, Ended, KeyRow, PromptRow, Transaction
-from core.provenance import LogNote, Provenance
-from core.views import Rows
+from core.ports import Deletion, Ended
 from tests.fake_log import FakeLog
 from tests.simulation.checker import Checker
 from tests.simulation.net import Net

@@ -6,24 +6,24 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import core.decide
-import core.draft
-import core.publisher
-import core.replies
-import core.shares
-import core.views
-from core import commands as c
-from core import events as e
-from core.expiry import Expiry
-from core.note_updater import NoteUpdater
-from core.parts import Core
-from core.publisher import Publisher
-from core.replies import Replies
-from core.running_clock import RunningClock
-from core.shares import Books, Bound, Ground, TooMuch, Usage
-from core.state import Generation, Phase
-from core.surroundings import Surroundings
-from core.writer import Writer
+import core.domain.decide
+import core.domain.projection
+import core.domain.shares
+import core.domain.transaction
+import core.results.publisher
+import core.results.reply_consumer
+from core.assembly import Core
+from core.domain import commands as c
+from core.domain import events as e
+from core.domain.shares import Books, Bound, Ground, TooMuch, Usage
+from core.domain.state import Generation, Phase
+from core.results.publisher import Publisher
+from core.results.reply_consumer import Replies
+from core.runtime.expiry import Expiry
+from core.runtime.note_updater import NoteUpdater
+from core.runtime.provisioning import Surroundings
+from core.runtime.running_clock import RunningClock
+from core.runtime.writer import Writer
 from infra.retry import Retryable
 from tests.simulation.log import SimLog
 from tests.simulation.planted import Plant, background, bug
@@ -47,12 +47,12 @@ def the_last_picture_wins(plant: Plant) -> None:
     def make(good: Any) -> Any:
         def decide_image(image: Any, command: Any, now: Any) -> Any:
             if isinstance(command, c.RecordRendered):
-                return (core.decide._rendered(command),)
+                return (core.domain.decide._rendered(command),)
             return good(image, command, now)
 
         return decide_image
 
-    plant(core.decide, "_decide_image", make)
+    plant(core.domain.decide, "_decide_image", make)
 
 
 @bug
@@ -72,7 +72,7 @@ def the_publisher_trusts_the_draft(plant: Plant) -> None:
         return ""
 
     plant(Publisher, "_fault_of_draft", lambda _: none_wrong)
-    plant(core.publisher, "_same", lambda _: lambda *_: True)
+    plant(core.results.publisher, "_same", lambda _: lambda *_: True)
 
 
 @bug
@@ -123,7 +123,7 @@ def _decide(plant: Plant, kind: type, event: type) -> None:
 
         return decide
 
-    plant(core.draft, "decide", make)
+    plant(core.domain.transaction, "decide", make)
 
 
 @bug
@@ -149,7 +149,7 @@ def the_backlog_is_for_whoever_comes_first(plant: Plant) -> None:
 
         return judge
 
-    plant(core.shares, "judge", make)
+    plant(core.domain.shares, "judge", make)
 
 
 @bug
@@ -171,7 +171,7 @@ def idempotency_keys_are_ignored(plant: Plant) -> None:
     def make(good: Any) -> Any:
         return lambda self, order, request, state: good(self, replace(order, claim=None), request, state)
 
-    plant(core.draft.Draft, "_repeated", make)
+    plant(core.domain.transaction.Draft, "_repeated", make)
 
 
 @bug
@@ -183,12 +183,12 @@ def the_status_follows_the_last_attempt(plant: Plant) -> None:
 
         return status_of
 
-    plant(core.views, "status_of", make)
+    plant(core.domain.projection, "status_of", make)
 
 
 @bug
 def lost_objects_are_nobodys_business(plant: Plant) -> None:
-    plant(core.decide, "_object_lost", lambda _: lambda *_: ())
+    plant(core.domain.decide, "_object_lost", lambda _: lambda *_: ())
 
 
 @bug
@@ -225,12 +225,12 @@ def published_copies_are_tidied_away(plant: Plant) -> None:
 
 @bug
 def one_start_alone_convicts(plant: Plant) -> None:
-    plant(core.decide, "MAX_SOLO_STARTS", lambda _: 1)
+    plant(core.domain.decide, "MAX_SOLO_STARTS", lambda _: 1)
 
 
 @bug
 def core_hears_no_replies_after_an_error(plant: Plant) -> None:
-    plant(core.replies, "backoff_s", lambda _: lambda *_, **__: 1e9)
+    plant(core.results.reply_consumer, "backoff_s", lambda _: lambda *_, **__: 1e9)
 
 
 @bug
@@ -258,7 +258,7 @@ def deadlines_follow_the_clock_on_the_wall(plant: Plant) -> None:
 
 @bug
 def times_follow_the_clock_on_the_wall(plant: Plant) -> None:
-    plant(core.draft, "not_before", lambda _: lambda _, now: now)
+    plant(core.domain.transaction, "not_before", lambda _: lambda _, now: now)
 
 
 @bug

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import core.decide
-import core.dispatcher
-from core.dispatcher import Dispatcher
-from core.progress import Progress
-from core.runway import Runway
-from core.state import Phase
-from core.undelivered import Undelivered
+import core.dispatch.dispatcher
+import core.domain.decide
+from core.dispatch.dead_letter_consumer import Undelivered
+from core.dispatch.dispatcher import Dispatcher
+from core.dispatch.in_flight import Runway
+from core.domain.state import Phase
+from core.runtime.worker_reports import Progress
 from tests.simulation.planted import Plant, bug
 
 
@@ -43,7 +43,7 @@ def nothing_is_sent_again(plant: Plant) -> None:
 
 @bug
 def core_sends_no_jobs_after_an_error(plant: Plant) -> None:
-    plant(core.dispatcher, "backoff_s", lambda _: lambda *_, **__: 1e9)
+    plant(core.dispatch.dispatcher, "backoff_s", lambda _: lambda *_, **__: 1e9)
 
 
 @bug
@@ -85,7 +85,7 @@ def a_dispatch_counts_though_its_attempt_is_over(plant: Plant) -> None:
 
         return dispatch
 
-    plant(core.decide, "_dispatch", make)
+    plant(core.domain.decide, "_dispatch", make)
 
 
 @bug
@@ -122,4 +122,4 @@ def a_dead_letter_is_believed_about_what_was_begun(plant: Plant) -> None:
 
         return dead_letter
 
-    plant(core.decide, "_dead_letter", make)
+    plant(core.domain.decide, "_dead_letter", make)

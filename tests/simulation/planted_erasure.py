@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import core.retention
-from core.deletions import ObjectDeletions
-from core.erasing import Eraser
+import core.erasure.retention
+from core.erasure.eraser import Eraser
+from core.erasure.object_deletions import ObjectDeletions
+from core.erasure.retention import Keep
 from core.ports import Deletion
-from core.retention import Keep
 from tests.simulation.log import SimLog
 from tests.simulation.planted import Plant, bug
 from tests.simulation.store import SimErasures
@@ -81,7 +81,7 @@ def retention_goes_by_the_wall_alone(plant: Plant) -> None:
 
         return ended
 
-    plant(core.retention, "due", make)
+    plant(core.erasure.retention, "due", make)
     plant(SimLog, "ended", walk)
 
 
@@ -93,4 +93,4 @@ def retention_goes_by_running_time_alone(plant: Plant) -> None:
 
         return due
 
-    plant(core.retention, "due", make)
+    plant(core.erasure.retention, "due", make)

@@ -3,10 +3,10 @@
 import asyncio
 from typing import Any
 
-from core.commands import Verdict
-from core.model_reports import ModelReports
+from core.domain.commands import Verdict
+from core.runtime.model_reports import ModelReports
 from tests.simulation.planted import Plant, bug
-from worker.models import Models
+from worker.gpu.model_pool import Models
 
 
 @bug

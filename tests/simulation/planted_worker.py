@@ -5,16 +5,16 @@ from dataclasses import replace
 from typing import Any
 
 import worker.engines.emulated
-import worker.upload
+import worker.output.uploader
 from tests.simulation.planted import Plant, background, bug
-from worker import replies as words
-from worker.coalesce import Coalescer
+from worker import messages as words
 from worker.engines.emulated import EmulatedEngine
-from worker.finish import Finisher
-from worker.pipeline import Line
-from worker.types import Uploaded
-from worker.wanted import Inquiry
-from worker.window import Window
+from worker.gpu.still_wanted import Inquiry
+from worker.holding.types import Uploaded
+from worker.holding.window import Window
+from worker.output.call_batching import Coalescer
+from worker.output.delivery import Line
+from worker.output.settling import Finisher
 
 
 @bug
@@ -127,4 +127,4 @@ def the_worker_tries_an_upload_once(plant: Plant) -> None:
 
         return once
 
-    plant(worker.upload, "retry", make)
+    plant(worker.output.uploader, "retry", make)

@@ -5,9 +5,9 @@ Told by queues and workers of what has really happened, at the moment it did.
 
 from dataclasses import dataclass, field
 
-from core import events as e
-from core.decide import convicted
-from core.state import Generation, Image, Phase
+from core.domain import events as e
+from core.domain.decide import convicted
+from core.domain.state import Generation, Image, Phase
 from schema import fast, messages
 from tests.simulation.world import World
 

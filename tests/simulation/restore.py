@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from core.provenance import Claim
+from core.domain.provenance import Claim
 from tests.eventually import eventually
 from tests.fake_log import FakeLog
 

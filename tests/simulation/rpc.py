@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from core.parts import Core
-from core.service import BadRequest, NotFound
+from core.api.service import BadRequest, NotFound
+from core.assembly import Core
 from infra.retry import Retryable
 from schema import fast
 from tests.simulation.loop import Actor

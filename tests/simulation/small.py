@@ -1,17 +1,17 @@
 """One generation in the small: its images, core, workers and queues as a value, and every step that may come next.
 
-The rules are production's: `core.draft` decides each command, `core.codec` keeps each event, `core.decide` says what
-may be sent. Around them is the least that can go wrong: messages that come late, in any order and again, attempts
-that fail, a publisher in two steps, a core that dies between any two of its own. What a worker does core sees by its
-replies alone, which may be as late as they like: so a job is answered when it is sent, and heard of when it is heard
-of. Images are interchangeable: states that differ only in which image is which are one.
+The rules are production's: `core.domain.transaction` decides each command, `core.log.codec` keeps each event,
+`core.domain.decide` says what may be sent. Around them is the least that can go wrong: messages that come late, in any
+order and again, attempts that fail, a publisher in two steps, a core that dies between any two of its own. What a
+worker does core sees by its replies alone, which may be as late as they like: so a job is answered when it is sent, and
+heard of when it is heard of. Images are interchangeable: states that differ only in which image is which are one.
 """
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from core.decide import may_dispatch
-from core.state import Ending, Phase
+from core.domain.decide import may_dispatch
+from core.domain.state import Ending, Phase
 from tests.simulation.small_core import RUNNING_MS, Answer, SmallCore
 
 Reply = tuple[str, int, int]  # what, attempt, dispatch

@@ -1,18 +1,18 @@
-"""Core's rules for one small generation, remembered: each command in each state is decided once, by `core.draft`.
+"""Core's rules for one small generation, remembered: `core.domain.transaction` decides each command in each state once.
 
 What follows from it is checked there and then: the promises of the log, the public status, what a crash would find.
 """
 
 from dataclasses import dataclass, replace
 
-from core import commands as c
-from core.codec import decode, encode
-from core.decide import Now
-from core.draft import Draft, Order
-from core.events import TERMINAL_TYPES, TYPES, Failure, ImagePublished, RenderFacts, Timings, Trace
-from core.shares import Books, caps
-from core.state import Ending, Generation, Image, Phase, apply
-from core.views import project
+from core.domain import commands as c
+from core.domain.decide import Now
+from core.domain.events import TERMINAL_TYPES, TYPES, Failure, ImagePublished, RenderFacts, Timings, Trace
+from core.domain.projection import project
+from core.domain.shares import Books, caps
+from core.domain.state import Ending, Generation, Image, Phase, apply
+from core.domain.transaction import Draft, Order
+from core.log.codec import decode, encode
 from tests.core_events import NOON_MS, spec
 from tests.unit.core.journey import check_step
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from core.state import Generation
+from core.domain.state import Generation
 from tests.simulation.checker import Checker
 from tests.simulation.core_process import CoreProcess
 from tests.simulation.faults import LONGEST_S, Fault

@@ -8,11 +8,11 @@ from itertools import permutations
 
 import pytest
 
-from core import commands as c
-from core.decide import Now
-from core.draft import Draft, Order
-from core.shares import Books, caps
-from core.state import Ending, Generation
+from core.domain import commands as c
+from core.domain.decide import Now
+from core.domain.shares import Books, caps
+from core.domain.state import Ending, Generation
+from core.domain.transaction import Draft, Order
 from tests.core_events import NOON_MS
 from tests.simulation import planted_core
 from tests.simulation.exhaustive import explore

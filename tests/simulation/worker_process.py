@@ -11,11 +11,12 @@ from tests.simulation.queues import SimQueue
 from tests.simulation.rpc import Asking, CoreLine
 from tests.simulation.store import SimBucket
 from tests.simulation.world import World
+from worker.assembly import Ports, Tuning, Worker
 from worker.engines.contract import RenderJob
-from worker.errors import EngineLost, Hung
+from worker.engines.errors import EngineLost
+from worker.gpu.watchdog import Hung
+from worker.holding.types import Held
 from worker.ports import Holding
-from worker.service import Ports, Tuning, Worker
-from worker.types import Held
 
 
 class _Life:

@@ -19,8 +19,8 @@ from grpclib import GRPCError, Status
 from grpclib.client import Channel, UnaryUnaryMethod
 from grpclib.exceptions import ProtocolError, StreamTerminatedError
 
-from core.sqlite_base import connect_read_only
-from core.sqlite_check import check
+from core.log.connection import connect_read_only
+from core.log.verify import check
 from infra import rpc
 from infra.ids import new_id
 from schema import fast, pb

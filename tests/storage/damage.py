@@ -11,10 +11,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from core.errors import LogBroken, LogUnusable
-from core.sqlite_base import connect_read_only, sqlite3
-from core.sqlite_chain import Head, read_head
-from core.sqlite_check import check
-from core.sqlite_log import SqliteLog
+from core.log.connection import connect_read_only, sqlite3
+from core.log.hash_chain import Head, read_head
+from core.log.sqlite_log import SqliteLog
+from core.log.verify import check
 from infra.retry import Retryable
 from tests.storage import strace
 from tests.storage.core_alone import CoreAlone, Told

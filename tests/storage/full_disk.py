@@ -12,11 +12,11 @@ from contextlib import closing
 from pathlib import Path
 
 from core.errors import LogFull
-from core.sqlite_base import connect, connect_read_only, sqlite3
-from core.sqlite_check import check
-from core.sqlite_log import SqliteLog
-from core.sqlite_wal import FOLD_PAGES
-from core.sqlite_write import LogWriter
+from core.log.append import LogWriter
+from core.log.checkpoint import FOLD_PAGES
+from core.log.connection import connect, connect_read_only, sqlite3
+from core.log.sqlite_log import SqliteLog
+from core.log.verify import check
 from tests.eventually import until
 from tests.integration.test_core_offline import BEGUN, story
 from tests.storage.core_alone import CoreAlone

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from core.errors import LogBroken, LogUnusable
-from core.sqlite_log import SqliteLog
+from core.log.sqlite_log import SqliteLog
 from tests.eventually import until
 from tests.process import module
 from tests.storage import recorded, strace

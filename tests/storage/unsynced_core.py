@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from core import sqlite_base
 from core.__main__ import main
+from core.log import connection as sqlite_base
 
 
 def weakened(set_up: Callable[[Any], None]) -> Callable[[Any], None]:

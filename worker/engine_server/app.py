@@ -14,8 +14,8 @@ from infra.lifecycle import ConfigError
 from worker.engine_server import over_http, over_uds
 from worker.engine_server.config import EngineServerSettings
 from worker.engine_server.images_api import Defaults
-from worker.engines.build import build
 from worker.engines.contract import Engine
+from worker.engines.factory import build
 
 _log = structlog.get_logger()
 

@@ -17,10 +17,10 @@ from typing import TypeVar
 
 import structlog
 
+from worker.batching.batch_limits import Caps
 from worker.engines.contract import Done, EncodedPicture, Engine, Picture, Progress, RenderJob
-from worker.errors import EngineError, EngineLost, OutOfMemory
-from worker.timing import Caps
-from worker.watchdog import Pulse
+from worker.engines.errors import EngineError, EngineLost, OutOfMemory
+from worker.gpu.watchdog import Pulse
 
 _log = structlog.get_logger()
 T = TypeVar("T")

@@ -14,9 +14,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from schema import limits
 from schema.numbers import whole
 from schema.validate import Invalid
+from worker.engines.child_process.messages import job_id
 from worker.engines.contract import RenderJob
-from worker.engines.wire import job_id
-from worker.errors import BadOutput, EngineLost, OutOfMemory, Unsupported
+from worker.engines.errors import BadOutput, EngineLost, OutOfMemory, Unsupported
 
 FileFormat = Literal["png", "webp", "jpeg"]
 _SIZE = re.compile(r"([0-9]{2,4})x([0-9]{2,4})")

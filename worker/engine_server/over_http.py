@@ -23,13 +23,12 @@ from pydantic import ValidationError
 
 from infra.loops import Loops
 from schema import pb
-from worker import encode
+from worker.batching.measurements import Measured
 from worker.engine_server.driver import Busy, Driver
 from worker.engine_server.images_api import BadRequest, Defaults, Generation, Render, problems, refusal
 from worker.engines.contract import EncodedPicture, Engine, Picture, RenderJob
-from worker.errors import Hung
-from worker.timing import Measured
-from worker.watchdog import Pulse, Watchdog
+from worker.gpu.watchdog import Hung, Pulse, Watchdog
+from worker.output import encode
 
 _log = structlog.get_logger()
 MAX_BODY_BYTES: Final = 64 * 1024

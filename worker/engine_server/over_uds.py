@@ -15,11 +15,11 @@ from typing import Final
 import structlog
 
 from schema.validate import Invalid
+from worker.engines.child_process.frames import Closed, Connection, Garbage, listen, peer_pid
+from worker.engines.child_process.messages import error_message, frame, hello, job_id, job_of, picture_message
+from worker.engines.child_process.proto import EngineFinished, EngineFrame, EngineStep, ErrorKind, Kind
 from worker.engines.contract import Done, Engine, Progress
-from worker.engines.frames import Closed, Connection, Garbage, listen, peer_pid
-from worker.engines.proto import EngineFinished, EngineFrame, EngineStep, ErrorKind, Kind
-from worker.engines.wire import error_message, frame, hello, job_id, job_of, picture_message
-from worker.errors import EngineLost, LoadFailed, Unsupported
+from worker.engines.errors import EngineLost, LoadFailed, Unsupported
 
 _log = structlog.get_logger()
 _PR_SET_PDEATHSIG: Final = 1

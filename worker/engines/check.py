@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from worker.engines.build import ModelEntry
-from worker.engines.capabilities import ModelFacts, inspect
 from worker.engines.contract import Engine
+from worker.engines.errors import EngineError, LoadFailed
+from worker.engines.factory import ModelEntry
+from worker.engines.loading import STEP_LEVEL_CLASSES, require_classes
 from worker.engines.model_folder import examine
-from worker.engines.opening import STEP_LEVEL_CLASSES, require_classes
+from worker.engines.pipeline.capabilities import ModelFacts, inspect
 from worker.engines.quiet import one_line, quiet_libraries
 from worker.engines.weight_files import Weights, weights_in
-from worker.errors import EngineError, LoadFailed
 
 _BYTES_EACH: Final = {"float32": 4, "float16": 2, "bfloat16": 2}
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")

@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from worker.errors import EngineLost
+from worker.engines.errors import EngineLost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from io import BytesIO
 from zlib import crc32
 
 from schema import schedulers
+from worker.engines.base import Bounds, NoProcess
 from worker.engines.contract import (
     BatchKey,
     Capabilities,
@@ -24,7 +25,6 @@ from worker.engines.contract import (
     Report,
     Stepped,
 )
-from worker.engines.unable import Bounds, NoProcess
 
 _MAX_ID_BYTES = 64
 _NUMBERS = struct.Struct(">BII")  # index, seed, checksum

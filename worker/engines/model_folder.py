@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from worker.engines.errors import LoadFailed
 from worker.engines.weight_files import Weights, read_json, weights_in
-from worker.errors import LoadFailed
 
 INDEX: Final = "model_index.json"
 _WEIGHTS = re.compile(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from schema.schedulers import NAMES
-from worker.engines.pipeline_classes import PipelineClass
+from worker.engines.pipeline.classes import PipelineClass
 
 DISCRETE: Final[Mapping[str, tuple[str, dict[str, Any]]]] = {
     "ddim": ("DDIMScheduler", {"clip_sample": False}),

@@ -8,7 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, Final
 
-from worker.errors import LoadFailed
+from worker.engines.errors import LoadFailed
 
 _LFS: Final = b"version https://git-lfs.github.com/spec/"
 _MAX_HEADER_BYTES: Final = 100_000_000

@@ -6,8 +6,8 @@ import sys
 from infra import models
 from infra.lifecycle import EXIT_CRASHED, ConfigError
 from worker.config import WorkerSettings
-from worker.engines.build import build
 from worker.engines.check import Checked, check
+from worker.engines.factory import build
 
 _GREEN, _RED, _PLAIN = "\x1b[32m", "\x1b[31m", "\x1b[0m"
 

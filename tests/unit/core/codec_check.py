@@ -17,7 +17,7 @@ def golden() -> dict[str, bytes]:
 
 def check() -> None:
     """Every golden event is read as the example it was made from, written as the same bytes, and by betterproto too."""
-    from core.codec import _MESSAGES, decode, encode, type_of
+    from core.log.codec import _MESSAGES, decode, encode, type_of
     from schema.envelope import unseal
     from tests.core_events import EXAMPLES
 
@@ -32,7 +32,7 @@ def check() -> None:
 
 def cut_short() -> None:
     """Every prefix of every golden payload, sealed anew, is an event or a BadEvent; nothing else is raised."""
-    from core.codec import BadEvent, decode
+    from core.log.codec import BadEvent, decode
     from schema.envelope import Envelope, seal, unseal
 
     for data in golden().values():

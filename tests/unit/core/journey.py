@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass, field
 
-from core import commands as c
-from core import events as e
-from core import story
-from core.decide import Now, decide
-from core.events import TYPES, Event, Failure, Recorded, RenderFacts, Timings, Trace
-from core.state import Ending, Generation, Image, Phase, apply, begin, fold
-from core.views import project, status_of
+from core.domain import commands as c
+from core.domain import events as e
+from core.domain import stream_check as story
+from core.domain.decide import Now, decide
+from core.domain.events import TYPES, Event, Failure, Recorded, RenderFacts, Timings, Trace
+from core.domain.projection import project, status_of
+from core.domain.state import Ending, Generation, Image, Phase, apply, begin, fold
 from schema import pb
 from tests.core_events import NOON_MS, spec
 

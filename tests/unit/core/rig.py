@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 
-from core.parts import Core, Ports, Tuning
-from core.ports import Outgoing
-from core.public_note import BucketNotes
+from core.assembly import Core, Tuning
+from core.ports import Outgoing, Ports
+from core.runtime.public_note import BucketNotes
 from infra import sqs
 from infra.loops import Loops
 from infra.s3 import StoredObject
@@ -109,7 +109,7 @@ class World:
 
     def types(self, generation_id: str) -> list[str]:
         """The names of the generation's events, in order."""
-        from core.events import TYPES
+        from core.domain.events import TYPES
 
         return [TYPES[type(each.event)] for each, _ in self.log.events if each.generation_id == generation_id]
 

@@ -9,9 +9,9 @@ from typing import cast
 import betterproto
 import pytest
 
-from core import history
-from core.codec import BadEvent, LaterEvent, Upcaster, decode, encode
-from core.events import TYPES, Event, Failure, Recorded
+from core.domain.events import TYPES, Event, Failure, Recorded
+from core.log import history
+from core.log.codec import BadEvent, LaterEvent, Upcaster, decode, encode
 from schema import pb
 from schema.envelope import Envelope, seal, unseal
 from schema.validate import Invalid

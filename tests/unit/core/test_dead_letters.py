@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.dead_letters import DeadLetters
+from core.dispatch.dead_letters import DeadLetters
 from infra.sqs import Outgoing
 from schema import messages
 from tests.fakes import FakeQueue

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
-from core import commands as c
-from core.decide import NotEnded, TooLate, UnknownGeneration
-from core.events import TERMINAL_TYPES, Failure
-from core.state import Ending, Phase
+from core.domain import commands as c
+from core.domain.decide import NotEnded, TooLate, UnknownGeneration
+from core.domain.events import TERMINAL_TYPES, Failure
+from core.domain.state import Ending, Phase
 from tests.unit.core.journey import Journey, begun, running
 
 

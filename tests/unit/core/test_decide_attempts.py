@@ -1,9 +1,9 @@
 """Which attempts convict an image and which do not; no report counts twice, and none is dispatched again too soon."""
 
-from core import commands as c
-from core.decide import convicted, may_dispatch, runs_alone
-from core.events import Failure
-from core.state import Ending, Phase
+from core.domain import commands as c
+from core.domain.decide import convicted, may_dispatch, runs_alone
+from core.domain.events import Failure
+from core.domain.state import Ending, Phase
 from tests.unit.core.journey import begun, running
 
 

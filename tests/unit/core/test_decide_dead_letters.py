@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from core import commands as c
-from core.decide import convicted, may_dispatch
-from core.events import Failure, ImageAttemptFailed
-from core.state import Phase
+from core.domain import commands as c
+from core.domain.decide import convicted, may_dispatch
+from core.domain.events import Failure, ImageAttemptFailed
+from core.domain.state import Phase
 from tests.core_events import dead_lettered
 from tests.unit.core.journey import Journey, begun
 

@@ -2,9 +2,9 @@
 
 import asyncio
 
-from core.parts import Core
-from core.shares import Books
-from core.state import Ending
+from core.assembly import Core
+from core.domain.shares import Books
+from core.domain.state import Ending
 from schema import pb
 from tests import virtual_time
 from tests.eventually import eventually

@@ -5,14 +5,14 @@ from hashlib import sha256
 
 import pytest
 
-from core import commands as c
-from core import events as e
-from core.decide import NotEnded
-from core.deletions import LOOKS_S
-from core.draft import Order
-from core.parts import Core
-from core.service import NotFound
-from core.state import Ending
+from core.api.service import NotFound
+from core.assembly import Core
+from core.domain import commands as c
+from core.domain import events as e
+from core.domain.decide import NotEnded
+from core.domain.state import Ending
+from core.domain.transaction import Order
+from core.erasure.object_deletions import LOOKS_S
 from infra.retry import Retryable
 from infra.s3 import StoredObject
 from schema import fast, messages, pb

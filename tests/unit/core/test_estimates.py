@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from core.estimates import Estimates
+from core.runtime.estimates import Estimates
 from tests import virtual_time
 from tests.core_events import spec
 

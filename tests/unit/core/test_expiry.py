@@ -2,7 +2,7 @@
 
 import asyncio
 
-from core.state import Ending
+from core.domain.state import Ending
 from tests import virtual_time
 from tests.eventually import eventually
 from tests.unit.core.rig import Worker, World, item, working

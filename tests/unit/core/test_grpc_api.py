@@ -13,8 +13,8 @@ from grpclib.health.v1.health_grpc import HealthStub
 from grpclib.health.v1.health_pb2 import HealthCheckRequest
 from grpclib.server import Server
 
-from core.grpc_api import CoreApi
-from core.parts import Core
+from core.api.grpc_api import CoreApi
+from core.assembly import Core
 from infra import rpc
 from schema import fast, limits, pb
 from tests.eventually import eventually

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from core.commands import Verdict
-from core.events import Failure
-from core.model_reports import KEPT_S, SETTLE_S, ModelReports
+from core.domain.commands import Verdict
+from core.domain.events import Failure
+from core.runtime.model_reports import KEPT_S, SETTLE_S, ModelReports
 from schema import fast, pb
-from worker.types import ModelState
+from worker.holding.types import ModelState
 
 OUT = (ModelState.BROKEN, ModelState.AWAY)
 

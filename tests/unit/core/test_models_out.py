@@ -4,17 +4,17 @@ import asyncio
 
 import pytest
 
-from core import commands as c
-from core.decide import MAX_PASSES
-from core.events import Failure
-from core.model_reports import SETTLE_S
-from core.state import Ending, Phase
+from core.domain import commands as c
+from core.domain.decide import MAX_PASSES
+from core.domain.events import Failure
+from core.domain.state import Ending, Phase
+from core.runtime.model_reports import SETTLE_S
 from schema import pb
 from tests import virtual_time
 from tests.unit.core.journey import begun, running
 from tests.unit.core.rig import VISIBILITY_S, Worker, World, working
 from tests.unit.core.test_dispatcher import ended, submit
-from worker.types import ModelState
+from worker.holding.types import ModelState
 
 BROKEN = pb.AttemptFailure.MODEL_BROKEN
 AWAY = pb.AttemptFailure.MODEL_AWAY

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from core.domain.provenance import Claim, LogNote, Provenance, decode, encode
 from core.errors import LogBroken, LogUnusable
-from core.first_start import FirstStart
-from core.note_updater import EVERY_S, FINISH_S, START_LOOK_S, NoteUpdater
-from core.provenance import Claim, LogNote, Provenance, decode, encode
+from core.log.first_start import FirstStart
+from core.runtime.note_updater import EVERY_S, FINISH_S, START_LOOK_S, NoteUpdater
 from infra.retry import Permanent
 from tests.core_events import submission
 from tests.fake_log import FakeLog

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from core.provenance import Claim, LogNote, Provenance, UnreadableNote, decode, encode, refusal
+from core.domain.provenance import Claim, LogNote, Provenance, UnreadableNote, decode, encode, refusal
 
 OURS, OTHER = "log_" + "a" * 16, "log_" + "b" * 16
 CHAINS = {position: bytes([position]) * 32 for position in range(6)}

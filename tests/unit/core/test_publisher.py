@@ -9,9 +9,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from core import publisher
-from core.parts import Core
-from core.state import Ending
+from core.assembly import Core
+from core.domain.state import Ending
+from core.results import publisher
 from infra.retry import Missing, Permanent, Retryable
 from schema import fast, pb
 from tests import virtual_time

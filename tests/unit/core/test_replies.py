@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from core.parts import Core
-from core.state import Ending
+from core.assembly import Core
+from core.domain.state import Ending
 from infra import sqs
 from schema import fast, messages
 from schema.envelope import Envelope, seal

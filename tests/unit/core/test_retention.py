@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core import events as e
-from core import retention_file
+from core.domain import events as e
+from core.erasure import retention_file
+from core.erasure.retention import DAY_MS, Keep, due
+from core.erasure.retention_file import BadFile
 from core.ports import Ended
-from core.retention import DAY_MS, Keep, due
-from core.retention_file import BadFile
 from tests import virtual_time
 from tests.eventually import eventually
 from tests.unit.core.rig import World, item

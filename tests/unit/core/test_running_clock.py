@@ -2,7 +2,7 @@
 
 import asyncio
 
-from core.running_clock import PAUSE_S, RunningClock
+from core.runtime.running_clock import PAUSE_S, RunningClock
 from tests import virtual_time
 
 

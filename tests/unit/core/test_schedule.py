@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from core.schedule import Backlog, Pending
+from core.domain.fair_queue import Backlog, Pending
 
 
 def image(number: int, *, tenant: str = "a", priority: int = 0, key: object = "k", work_s: float = 1.0) -> Pending:

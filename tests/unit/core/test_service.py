@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from core.service import BadRequest, NotFound
-from core.stopwatch import SLOW_S
+from core.api.service import BadRequest, NotFound
+from core.runtime.stall_detector import SLOW_S
 from infra.retry import Retryable
 from schema import limits, pb
 from tests import virtual_time

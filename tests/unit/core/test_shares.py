@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import commands as c
-from core.codec import decode, encode
-from core.commands import Request
+from core.assembly import Core
 from core.config import CoreSettings
-from core.decide import Now
-from core.draft import Draft, Order
-from core.estimates import Estimates
-from core.events import Failure, RenderFacts, Timings, Trace
-from core.parts import Core
-from core.shares import ONE, Books, caps
-from core.state import Generation, Phase, apply, begin
+from core.domain import commands as c
+from core.domain.commands import Request
+from core.domain.decide import Now
+from core.domain.events import Failure, RenderFacts, Timings, Trace
+from core.domain.shares import ONE, Books, caps
+from core.domain.state import Generation, Phase, apply, begin
+from core.domain.transaction import Draft, Order
+from core.log.codec import decode, encode
+from core.runtime.estimates import Estimates
 from infra.lifecycle import ConfigError
 from infra.settings import load
 from schema import fast, pb

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from core import events as e
-from core.events import TERMINAL_TYPES, TYPES, Failure
-from core.state import REMEMBERED_ATTEMPTS, Phase, apply, begin, fold
+from core.domain import events as e
+from core.domain.events import TERMINAL_TYPES, TYPES, Failure
+from core.domain.state import REMEMBERED_ATTEMPTS, Phase, apply, begin, fold
 from schema import pb
 from tests.core_events import NOON_MS, attempt_failed, dispatched, requested, started
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from core.parts import Core
+from core.assembly import Core
 from schema import fast, messages, pb
 from tests import virtual_time
 from tests.eventually import eventually

@@ -4,9 +4,9 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 
-from core.events import Failure, ImageAttemptFailed
-from core.parts import Core
-from core.state import Ending
+from core.assembly import Core
+from core.domain.events import Failure, ImageAttemptFailed
+from core.domain.state import Ending
 from infra.sqs import Outgoing
 from schema import messages
 from tests import virtual_time

@@ -2,9 +2,12 @@
 
 import pytest
 
-from core import commands as c
-from core.events import Failure, Prompts
-from core.views import Live, image_seed, project, status_of, view
+from core.api.views import view
+from core.domain import commands as c
+from core.domain.events import Failure, Prompts
+from core.domain.projection import project, status_of
+from core.domain.state import image_seed
+from core.runtime.worker_reports import Live
 from schema import pb
 from tests.unit.core.journey import Journey
 

@@ -6,16 +6,16 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from core import commands as c
-from core.decide import Now, TooLate, UnknownGeneration
-from core.draft import BacklogFull, Change, IdTaken, KeyClaim, KeyConflict, Order
+from core.domain import commands as c
+from core.domain.decide import Now, TooLate, UnknownGeneration
+from core.domain.events import Prompts, Spec, Trace
+from core.domain.records import PromptRow
+from core.domain.shares import caps
+from core.domain.state import Ending
+from core.domain.transaction import BacklogFull, Change, IdTaken, KeyClaim, KeyConflict, Order
 from core.errors import LogBroken, LogFull
-from core.events import Prompts, Spec, Trace
 from core.metrics import Metrics
-from core.ports import PromptRow
-from core.shares import caps
-from core.state import Ending
-from core.writer import Writer
+from core.runtime.writer import Writer
 from infra.retry import Retryable
 from tests import virtual_time
 from tests.eventually import eventually

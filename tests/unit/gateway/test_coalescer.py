@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gateway.coalescer import Coalescer
+from gateway.core_client.coalescer import Coalescer
 from gateway.errors import Broken, Unavailable
 from tests.eventually import eventually
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from gateway.connections import BACKLOG, Connection, Room, most
+from gateway.server.connections import BACKLOG, Connection, Room, most
 from schema import pb
 from tests.eventually import eventually
 from tests.unit.gateway.harness import Rig, rig

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from gateway.lanes import Lanes
+from gateway.core_client.lanes import Lanes
 from tests.eventually import eventually
 
 

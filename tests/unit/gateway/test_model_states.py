@@ -15,7 +15,7 @@ from gateway.served import KEPT_S, Served
 from schema import fast, pb
 from tests.eventually import eventually
 from tests.unit.gateway.harness import Rig, rig
-from worker.types import ModelState as State
+from worker.holding.types import ModelState as State
 
 
 @pytest_asyncio.fixture

@@ -2,7 +2,8 @@
 
 import pytest
 
-from core import provenance, sqlite_files
+from core.domain import provenance
+from core.log import files as sqlite_files
 from infra.local import tail
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from loadtests.bench import batching, batching_sim
 from loadtests.bench.batching_sim import Crowd, poisson, static, stepwise, times_s
-from worker.admission import next_step
+from worker.batching.policy import next_step
 
 
 def test_static_batches_keep_everybody_until_the_longest_is_done() -> None:

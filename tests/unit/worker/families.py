@@ -12,7 +12,7 @@ import pytest
 
 from tests import tiny_families
 from worker.engines.contract import Picture, RenderJob
-from worker.engines.pipeline import PipelineEngine
+from worker.engines.pipeline.engine import PipelineEngine
 
 Pixels = npt.NDArray[np.int16]
 STEPS = 2

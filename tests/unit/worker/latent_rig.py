@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.engines.contract import Picture, RenderJob
-from worker.engines.latent import LatentEngine
+from worker.engines.latent.engine import LatentEngine
 from worker.engines.schedulers import fresh_scheduler
 
 

@@ -13,11 +13,11 @@ from infra.sqs import Outgoing
 from schema import fast, messages, pb
 from tests.eventually import eventually
 from tests.fakes import FakeBucket, FakeQueue
+from worker.assembly import Ports, Tuning, Worker
 from worker.engines.contract import Done, Picture, RenderJob, Report, Stepped
 from worker.engines.emulated import EmulatedEngine
-from worker.errors import BadOutput, EngineLost, LoadFailed, OutOfMemory
+from worker.engines.errors import BadOutput, EngineLost, LoadFailed, OutOfMemory
 from worker.ports import Holding, ListedModel, Reply
-from worker.service import Ports, Tuning, Worker
 from worker.threads import WorkerThreads
 
 T = TypeVar("T")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from worker.admission import AGEING_S, PARKED_PER_SEAT, Seat, next_step
+from worker.batching.policy import AGEING_S, PARKED_PER_SEAT, Seat, next_step
 
 
 def seat(

@@ -11,8 +11,8 @@ from infra.sqs import Received
 from tests.eventually import eventually
 from tests.fakes import FakeBucket, FakeQueue
 from tests.unit.worker.rig import Rig, job, running
+from worker.assembly import Tuning, Worker
 from worker.ports import Reply
-from worker.service import Tuning, Worker
 
 pytestmark = pytest.mark.asyncio
 NAMES = ["ExpiredToken", "AccessDenied", "InvalidSignatureException", "SignatureDoesNotMatch", "RequestTimeTooSkewed"]

@@ -9,8 +9,8 @@ from schema import fast, pb
 from tests.eventually import eventually
 from tests.fakes import FakeQueue
 from tests.unit.worker.rig import FaultyEngine, Rig, job, running, some
+from worker.assembly import Tuning, Worker
 from worker.ports import Holding, ListedModel
-from worker.service import Tuning, Worker
 
 pytestmark = pytest.mark.asyncio
 

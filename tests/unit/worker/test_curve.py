@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from worker.curve import SETTLING, UNKNOWN_ALPHA, UNKNOWN_STEP_S, Curves, _Size
+from worker.batching.step_times import SETTLING, UNKNOWN_ALPHA, UNKNOWN_STEP_S, Curves, _Size
 
 KIND = ("model", 512, 512)
 

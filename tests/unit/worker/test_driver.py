@@ -10,12 +10,12 @@ import pytest
 
 from tests.engine_processes import job
 from tests.eventually import eventually
+from worker.batching.measurements import Measured
 from worker.engine_server.driver import Busy, Driver
 from worker.engines.contract import Capabilities, Done, Picture, RenderJob, Report, Stepped
 from worker.engines.emulated import EmulatedEngine, draw
-from worker.errors import BadOutput, EngineLost, LoadFailed, OutOfMemory, Unsupported
-from worker.timing import Measured
-from worker.watchdog import Pulse
+from worker.engines.errors import BadOutput, EngineLost, LoadFailed, OutOfMemory, Unsupported
+from worker.gpu.watchdog import Pulse
 
 
 class Scripted(EmulatedEngine):

@@ -9,9 +9,9 @@ from zlib import crc32
 import pytest
 from PIL import Image, PngImagePlugin
 
-from worker.encode import encode
 from worker.engines.contract import EncodedPicture
-from worker.errors import BadOutput
+from worker.engines.errors import BadOutput
+from worker.output.encode import encode
 
 FORMS = {"PNG": 1, "WEBP": 2, "JPEG": 3}
 MEDIA = {"PNG": "image/png", "WEBP": "image/webp", "JPEG": "image/jpeg"}

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from tests.engine_processes import ROOT
-from worker import encode
 from worker.engines.contract import EncodedPicture
-from worker.errors import BadOutput
+from worker.engines.errors import BadOutput
+from worker.output import encode
 
 WITHOUT_MEMORY = """
 import os, resource

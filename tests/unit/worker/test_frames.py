@@ -13,11 +13,19 @@ from hypothesis import strategies as st
 
 from schema import limits
 from schema.validate import Invalid
-from worker.engines import wire
+from worker.engines.child_process import messages as wire
+from worker.engines.child_process.frames import (
+    MAX_HEADER_BYTES,
+    MAX_PIXEL_BYTES,
+    Closed,
+    Connection,
+    Garbage,
+    listen,
+    peer_pid,
+)
+from worker.engines.child_process.proto import EngineFrame, Kind
 from worker.engines.contract import Capabilities, EngineFacts, RenderJob
-from worker.engines.frames import MAX_HEADER_BYTES, MAX_PIXEL_BYTES, Closed, Connection, Garbage, listen, peer_pid
-from worker.engines.proto import EngineFrame, Kind
-from worker.errors import BadOutput, EngineDied, EngineLost, LoadFailed, OutOfMemory, Unsupported
+from worker.engines.errors import BadOutput, EngineDied, EngineLost, LoadFailed, OutOfMemory, Unsupported
 
 Pair = tuple[Connection, socket.socket]
 

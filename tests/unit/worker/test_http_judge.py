@@ -2,8 +2,8 @@
 
 import pytest
 
-from worker.engines.http_calls import Denied, Unreachable, _retry_after_s
-from worker.engines.http_judge import MOST_S, OUTAGE_S, STRANGERS, WITNESS_S, WITNESSES_OF_ONE_PICTURE, Judge, Ruling
+from worker.engines.http.calls import Denied, Unreachable, _retry_after_s
+from worker.engines.http.judge import MOST_S, OUTAGE_S, STRANGERS, WITNESS_S, WITNESSES_OF_ONE_PICTURE, Judge, Ruling
 
 FORBIDDEN = Denied("the model server answered 403")
 BUSY = Unreachable("the model server answered 503")

@@ -10,8 +10,9 @@ from schema import fast, pb
 from tests.eventually import eventually
 from tests.unit.worker.rig import FaultyEngine, Rig, generation, job, running, some
 from worker.engines.contract import Capabilities, RenderJob, Report, Stepped
-from worker.errors import EngineDied
-from worker.types import Mode, State
+from worker.engines.errors import EngineDied
+from worker.holding.types import State
+from worker.tuning import Mode
 
 pytestmark = pytest.mark.asyncio
 

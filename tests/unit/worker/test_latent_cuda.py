@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from tests.unit.worker.latent_rig import job, opened, rendered
-from worker.engines.latent import LatentEngine
-from worker.engines.pipeline import PipelineEngine
-from worker.errors import EngineLost
-from worker.ledger import Cause
-from worker.member import Decoded, Event, Spent, Surroundings, members_of
-from worker.pipeline import Places
-from worker.session import Session
-from worker.types import Batch, Held, ImageId, Job
+from worker.engines.errors import EngineLost
+from worker.engines.latent.engine import LatentEngine
+from worker.engines.pipeline.engine import PipelineEngine
+from worker.gpu.session import Session
+from worker.gpu.slots import Decoded, Event, Spent, Surroundings, members_of
+from worker.holding.types import Batch, Held, ImageId, Job
+from worker.output.stages import Places
+from worker.time_ledger import Cause
 
 STEP_S, DECODE_S, LAUNCH_S = 0.030, 0.020, 0.001
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers, numpy 2
@@ -97,8 +97,8 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
 @pytest.fixture
 def engine(folder: Path, device: Device, monkeypatch: pytest.MonkeyPatch) -> LatentEngine:
     """As it is on a GPU, but that its tensors are the CPU's."""
-    from worker.engines.latent_cuda import Pace, StreamDecoder
-    from worker.engines.latent_decoder import Decoder
+    from worker.engines.latent.cuda import Pace, StreamDecoder
+    from worker.engines.latent.decoder import Decoder
 
     made = opened(folder)
     model = made._model

@@ -10,8 +10,8 @@ import pytest
 
 from tests.unit.worker.latent_rig import apart, by_diffusers, changed, job, opened, rendered
 from worker.engines.contract import Done
-from worker.engines.latent import LatentEngine
-from worker.errors import BadOutput, EngineError, EngineLost, OutOfMemory, Unsupported
+from worker.engines.errors import BadOutput, EngineError, EngineLost, OutOfMemory, Unsupported
+from worker.engines.latent.engine import LatentEngine
 
 DEMO = Path(__file__).parents[3] / "worker" / "demo_model" / "weights"
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers, numpy 2
@@ -190,7 +190,7 @@ def test_each_step_says_how_many_images_measured_memory_allows(
     engine: LatentEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tests.unit.worker.test_latent_memory import GIB, Device
-    from worker.engines.latent_memory import MemoryCurve
+    from worker.engines.latent.memory import MemoryCurve
 
     model = engine._model
     assert model is not None
@@ -219,7 +219,7 @@ def test_a_device_that_cannot_say_how_much_room_it_has_is_lost(
     engine: LatentEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tests.unit.worker.test_latent_memory import Device
-    from worker.engines.latent_memory import MemoryCurve
+    from worker.engines.latent.memory import MemoryCurve
 
     class Broken(Device):
         def room_bytes(self) -> int:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.unit.worker.latent_rig import changed, job, opened
-from worker.engines.latent import LatentEngine
-from worker.errors import EngineError, LoadFailed, Unsupported
+from worker.engines.errors import EngineError, LoadFailed, Unsupported
+from worker.engines.latent.engine import LatentEngine
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers, numpy 2
 
@@ -49,7 +49,7 @@ def test_what_it_cannot_run_is_refused_with_the_way_out(
 
 
 def test_a_unet_that_wants_more_is_refused(engine: LatentEngine) -> None:
-    from worker.engines.latent_model import _problem
+    from worker.engines.latent.model import _problem
 
     assert engine._model is not None
     pipeline = engine._model._conditioning._pipeline
@@ -80,7 +80,7 @@ def test_a_scheduler_that_the_model_rules_out_is_unsupported(folder: Path, tmp_p
 
 def test_the_models_file_may_name_it(folder: Path) -> None:
     from infra.models import ModelEntry
-    from worker.engines.build import build
+    from worker.engines.factory import build
 
     entry = ModelEntry(name="m", engine="latent", source=str(folder), device="cpu", max_batch=3)
     made = build(entry, torch_threads=1)

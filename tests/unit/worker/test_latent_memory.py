@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import pytest
 
-from worker.engines.latent_memory import MemoryCurve
+from worker.engines.latent.memory import MemoryCurve
 
 GIB = 2**30
 

@@ -7,9 +7,9 @@ import diffusers
 import pytest
 import torch
 
-from worker.engines.latent_schedule import HEAD, Schedule, Schedules
+from worker.engines.errors import LoadFailed, Unsupported
+from worker.engines.latent.solver_table import HEAD, Schedule, Schedules
 from worker.engines.schedulers import DISCRETE, fresh_scheduler
-from worker.errors import LoadFailed, Unsupported
 
 WIDTH = 64
 MIX = torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(0)) / 8

@@ -2,8 +2,8 @@
 
 import pytest
 
-from worker.ledger import GAPS, SETTLE_S, Cause, Ledger
 from worker.metrics import Metrics
+from worker.time_ledger import GAPS, SETTLE_S, Cause, Ledger
 
 
 def spent(ledger: Ledger) -> dict[str, float]:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from tests.eventually import until
-from worker.load_marks import LoadMarks
+from worker.gpu.load_marks import LoadMarks
 
 DYING = """
 import sys, time

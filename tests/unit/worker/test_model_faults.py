@@ -2,8 +2,8 @@
 
 import pytest
 
-from worker.errors import EngineAway, LoadFailed, ModelAway
-from worker.model_faults import (
+from worker.engines.errors import EngineAway, LoadFailed, ModelAway
+from worker.gpu.model_faults import (
     BROKEN_AFTER_S,
     BROKEN_AFTER_TRIES,
     MAX_LOADS,
@@ -12,7 +12,7 @@ from worker.model_faults import (
     one_line,
     trouble_of,
 )
-from worker.types import ModelState
+from worker.holding.types import ModelState
 
 BROKEN, AWAY = ModelState.BROKEN, ModelState.AWAY
 

@@ -14,9 +14,9 @@ import pytest
 
 from tests import single_file, tiny_families
 from worker.engines.devices import Device
+from worker.engines.errors import LoadFailed
+from worker.engines.loading import open_pipeline, revision_of
 from worker.engines.model_folder import examine
-from worker.engines.opening import open_pipeline, revision_of
-from worker.errors import LoadFailed
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers, numpy 2
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 335000000\n"

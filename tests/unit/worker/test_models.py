@@ -8,7 +8,8 @@ import pytest
 from schema import pb
 from tests.unit.worker.rig import FaultyEngine, Rig, job, running, some
 from worker.engines.contract import BatchKey, RenderJob
-from worker.errors import Hung, Unsupported
+from worker.engines.errors import Unsupported
+from worker.gpu.watchdog import Hung
 
 pytestmark = pytest.mark.asyncio
 

@@ -12,9 +12,9 @@ from schema import fast, pb
 from tests.eventually import eventually
 from tests.unit.worker.rig import MODEL, FaultyEngine, Rig, job, running, send_again, some
 from worker.engines.contract import EngineFacts, Report, Stepped
-from worker.errors import EngineAway, EngineLost, LoadFailed, ModelAway, OutOfMemory
+from worker.engines.errors import EngineAway, EngineLost, LoadFailed, ModelAway, OutOfMemory
+from worker.holding.types import ModelState
 from worker.ports import Holding, ListedModel
-from worker.types import ModelState
 
 pytestmark = pytest.mark.asyncio
 F = pb.AttemptFailure

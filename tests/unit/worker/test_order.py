@@ -51,7 +51,7 @@ async def test_started_is_accepted_before_admission_and_everything_before_deleti
 
 
 def _rebuilt(rig: Rig) -> Rig:
-    from worker.service import Tuning, Worker
+    from worker.assembly import Tuning, Worker
 
     rig.worker = Worker(rig.ports, Tuning(worker_id="w", receive_wait_s=1, drain_s=5.0))
     return rig

@@ -17,18 +17,23 @@ from schema import fast, messages, pb
 from tests.eventually import eventually
 from tests.fakes import FakeQueue
 from tests.unit.worker.rig import job as job_message
-from worker import encode, jobs, tracing
-from worker.coalesce import Coalescer
+from worker import tracing
+from worker.batching.batch_limits import Caps
+from worker.batching.measurements import Measured
 from worker.engines.contract import Picture
 from worker.engines.emulated import NotEmulated, draw, read_emulated
-from worker.errors import BadOutput, Hung
+from worker.engines.errors import BadOutput
+from worker.gpu.render_record import Waits
+from worker.gpu.watchdog import Hung, Pulse, Watchdog, hang_deadline_s
 from worker.health import Health
-from worker.heartbeat import Heartbeat
+from worker.holding.heartbeat import Heartbeat
+from worker.holding.types import Failure, Held
+from worker.holding.window import Window
+from worker.intake.prefetch import ahead
+from worker.messages import parse
 from worker.metrics import Metrics
-from worker.timing import Caps, Measured, Waits, ahead, hang_deadline_s
-from worker.types import Failure, Held
-from worker.watchdog import Pulse, Watchdog
-from worker.window import Window
+from worker.output import encode
+from worker.output.call_batching import Coalescer
 
 
 def test_failures_are_numbered_as_in_the_schema() -> None:
@@ -72,28 +77,28 @@ def test_files_are_of_the_asked_format_and_carry_their_digest(form: int, name: s
 
 def test_a_job_is_read_whole_and_its_prompt_stays_out_of_its_repr() -> None:
     message = job_message(7, dispatch=3, priority=-2, image_seed=99, index=2)
-    job = jobs.parse(messages.encode(message), {}, suspect=False)
+    job = parse(messages.encode(message), {}, suspect=False)
     assert (job.render.id, job.dispatch, job.priority, job.render.seed, job.solo) == ("g7/2", 3, -2, 99, False)
     assert job.render.prompt == "a secret prompt"
     held = Held(job=job, key=(), receipts={}, received_s=0.0, existed_s=0.0, order=1)
     assert "secret" not in repr(held)
-    assert jobs.parse(messages.encode(message), {}, suspect=True).solo
+    assert parse(messages.encode(message), {}, suspect=True).solo
 
 
 def test_the_queues_context_goes_before_the_stored_one() -> None:
     stored = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     own = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01"
     message = messages.encode(job_message(1, trace=fast.TraceContext(traceparent=stored)))
-    assert jobs.parse(message, {}, suspect=False).trace["traceparent"] == stored
-    assert jobs.parse(message, {"traceparent": own}, suspect=False).trace["traceparent"] == own
-    with_own = jobs.parse(message, {"traceparent": own}, suspect=False)
+    assert parse(message, {}, suspect=False).trace["traceparent"] == stored
+    assert parse(message, {"traceparent": own}, suspect=False).trace["traceparent"] == own
+    with_own = parse(message, {"traceparent": own}, suspect=False)
     assert tracing.context_of(with_own)
 
 
 @pytest.mark.parametrize("message", [b"", b"x" * 100, messages.encode(job_message(1))[:-1]])
 def test_what_is_no_job_is_a_bad_message(message: bytes) -> None:
     with pytest.raises(messages.BadMessage):
-        jobs.parse(message, {}, suspect=False)
+        parse(message, {}, suspect=False)
 
 
 def test_the_window_holds_two_batches_and_more_for_a_fast_gpu() -> None:
@@ -104,7 +109,7 @@ def test_the_window_holds_two_batches_and_more_for_a_fast_gpu() -> None:
     assert ahead(batch=1, batch_s=None, receive_s=0.0, limit=1) == 1
 
 
-RENDER = jobs.parse(messages.encode(job_message(1)), {}, suspect=False).render
+RENDER = parse(messages.encode(job_message(1)), {}, suspect=False).render
 
 
 def test_caps_are_learned_per_model_and_size_and_only_go_down() -> None:
@@ -253,7 +258,7 @@ async def test_heartbeats_keep_messages_hidden_and_notice_what_was_lost() -> Non
     queue, window, metrics = FakeQueue(), Window(), Metrics()
     await queue.send([Outgoing(body=messages.encode(job_message(number))) for number in range(3)])
     for message in await queue.receive(limit=10, wait_s=0, visibility_s=1):
-        parsed = jobs.parse(message.body, {}, suspect=False)
+        parsed = parse(message.body, {}, suspect=False)
         window.offer(parsed, (), message_id=message.message_id, receipt=message.receipt, now_s=0.0)
     heartbeat = Heartbeat(window, queue, visibility_s=1, metrics=metrics, failpoints=Failpoints())
     async with asyncio.TaskGroup() as group:

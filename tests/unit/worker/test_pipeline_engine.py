@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from worker.engines.contract import Done, Made, RenderJob
-from worker.engines.pipeline import PipelineEngine, Rendered
-from worker.errors import BadOutput, LoadFailed, Unsupported
+from worker.engines.errors import BadOutput, LoadFailed, Unsupported
+from worker.engines.pipeline.engine import PipelineEngine, Rendered
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from tests.unit.worker.families import (
     pixels,
     render,
 )
-from worker.errors import Incapable
+from worker.engines.errors import Incapable
 
 pytestmark = QUIET
 SIZES = ((1080, 72), (72, 136))

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.worker.families import QUIET, STEPS, Family, job, render
-from worker.engines import capabilities
 from worker.engines.contract import Progress
-from worker.engines.pipeline import PipelineEngine
-from worker.errors import Incapable
+from worker.engines.errors import Incapable
+from worker.engines.pipeline import capabilities
+from worker.engines.pipeline.engine import PipelineEngine
 
 pytestmark = QUIET
 

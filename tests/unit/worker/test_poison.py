@@ -12,7 +12,7 @@ from schema import fast, pb
 from tests.eventually import eventually
 from tests.unit.worker.rig import FaultyEngine, Rig, generation, job, running, some
 from worker.engines.contract import Done, Picture, RenderJob, Report, Stepped
-from worker.errors import EngineLost, OutOfMemory
+from worker.engines.errors import EngineLost, OutOfMemory
 
 pytestmark = pytest.mark.asyncio
 F = pb.AttemptFailure

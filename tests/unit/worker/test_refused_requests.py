@@ -8,7 +8,7 @@ from schema import fast, pb
 from tests.eventually import eventually
 from tests.unit.worker.rig import FaultyEngine, Rig, job, running, some
 from worker.engines.contract import BatchKey, RenderJob, Report, Stepped
-from worker.errors import Incapable, Unsupported
+from worker.engines.errors import Incapable, Unsupported
 
 pytestmark = pytest.mark.asyncio
 F = pb.AttemptFailure

@@ -10,11 +10,11 @@ import pytest
 
 from worker.engines.contract import Done, Picture, RenderJob, Report, Stepped
 from worker.engines.emulated import EmulatedEngine
-from worker.errors import EngineDied
-from worker.member import Admitted, Decoded, Event, Member, Surroundings, members_of
-from worker.pipeline import Places
-from worker.session import Session
-from worker.types import Batch, Held, ImageId, Job
+from worker.engines.errors import EngineDied
+from worker.gpu.session import Session
+from worker.gpu.slots import Admitted, Decoded, Event, Member, Surroundings, members_of
+from worker.holding.types import Batch, Held, ImageId, Job
+from worker.output.stages import Places
 
 BATCH = 4
 

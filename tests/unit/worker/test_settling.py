@@ -14,10 +14,10 @@ from schema import fast
 from tests.eventually import eventually
 from tests.fakes import FakeQueue
 from tests.unit.worker.rig import FaultyEngine, Rig, decoded, job, running, some
+from worker.assembly import Tuning, Worker
 from worker.engines.contract import Picture
+from worker.holding.types import Encoded
 from worker.ports import Reply
-from worker.service import Tuning, Worker
-from worker.types import Encoded
 
 pytestmark = pytest.mark.asyncio
 TUNING = Tuning(worker_id="w", receive_wait_s=0, drain_s=3.0)

@@ -4,7 +4,7 @@ import pytest
 
 from tests.eventually import eventually
 from tests.unit.worker.rig import Rig, job, running
-from worker.types import State
+from worker.holding.types import State
 
 pytestmark = pytest.mark.asyncio
 

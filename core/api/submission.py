@@ -1,0 +1,139 @@
+"""From a valid submitted item to the order that requests it (salt, HMAC of the prompts, spec, charge, trace), and from
+a refusal to its answer.
+
+The span `generation.requested` lasts until the writer has answered; its context is what the log keeps, so that
+everything done for the generation later, even after a restart, hangs below it.
+"""
+
+import hmac
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from opentelemetry import trace
+from opentelemetry.trace import Span
+
+from core import tracing
+from core.domain import commands as c
+from core.domain.decide import Refused
+from core.domain.events import Prompts, Spec, Trace
+from core.domain.records import PromptRow
+from core.domain.transaction import BacklogFull, IdTaken, KeyClaim, KeyConflict, Order
+from core.runtime.estimates import Estimates
+from schema import fast, pb, validate
+
+_KEY_CONFLICT = pb.SubmitOutcome(pb.SubmitOutcome.KEY_CONFLICT)
+_BACKLOG_FULL = pb.SubmitOutcome(pb.SubmitOutcome.BACKLOG_FULL)
+_INVALID = pb.SubmitOutcome(pb.SubmitOutcome.INVALID)
+_LONGEST_RETRY_S = 120
+_JITTER = 0.25
+_tracer = trace.get_tracer(__name__)
+
+
+class Admission:
+    """`new_salt` gives 16 random bytes, `draw` numbers from 0 to 1."""
+
+    def __init__(self, estimates: Estimates, *, new_salt: Callable[[], bytes], draw: Callable[[], float]) -> None:
+        self._estimates = estimates
+        self._new_salt = new_salt
+        self._draw = draw
+
+    def compare_with(self, default: pb.GenerationSpec | None) -> None:
+        """Charge in images of this, the default request of the gateway that submits. None, or one that is no request,
+        changes nothing.
+        """
+        if default is None:
+            return
+        try:
+            validate.spec(default)
+        except validate.Invalid:
+            return
+        self._estimates.compare_with(spec_of(default))
+
+    def invalid(self, invalid: validate.Invalid) -> pb.SubmitResult:
+        """The answer to an item that is none."""
+        return fast.SubmitResult(outcome=_INVALID, field=invalid.field, detail=invalid.reason)
+
+    def refused(self, refusal: Refused) -> pb.SubmitResult:
+        """The answer to a request that was refused."""
+        match refusal:
+            case KeyConflict():
+                return fast.SubmitResult(outcome=_KEY_CONFLICT)
+            case BacklogFull(too_much=too_much):
+                wait_s = self.retry_after_s(too_much.ahead)
+                bound = pb.BacklogBound(int(too_much.bound))
+                return fast.SubmitResult(outcome=_BACKLOG_FULL, retry_after_s=wait_s, bound=bound)
+            case IdTaken():
+                return fast.SubmitResult(outcome=_INVALID, field="generation_id", detail="is taken")
+            case _:
+                raise AssertionError("a request is refused for no other reason") from refusal
+
+    def retry_after_s(self, ahead: int) -> int:
+        """When to try again what is refused until work of that charge has ended: 1 to 120 s, later for some than for
+        others, so that those who were refused together do not come back together.
+        """
+        wait_s = min(max(self._estimates.ends_in_s(ahead), 1.0), _LONGEST_RETRY_S / (1 + _JITTER))
+        return min(_LONGEST_RETRY_S, math.ceil(wait_s * (1 + _JITTER * self._draw())))
+
+    @contextmanager
+    def spans(self) -> Iterator[list[Span] | None]:
+        """Ends the spans of one batch; None while nobody records any."""
+        if not tracing.enabled():
+            yield None
+            return
+        spans: list[Span] = []
+        try:
+            yield spans
+        finally:
+            for span in spans:
+                span.end()
+
+    def order(self, item: pb.SubmitItem, spans: list[Span] | None) -> Order:
+        """The order for one item."""
+        salt = self._new_salt()
+        spec = spec_of(item.spec)
+        request = c.Request(
+            tenant=item.tenant,
+            spec=spec,
+            priority=item.priority,
+            ttl_s=item.ttl_s,
+            prompt_hmac=prompt_hmac(salt, item.prompts),
+            trace=self._trace(item, spans),
+            charge=self._estimates.charge(spec),
+        )
+        prompts = Prompts(prompt=item.prompts.prompt, negative_prompt=item.prompts.negative_prompt)
+        row = PromptRow(generation_id=item.generation_id, salt=salt, prompts=prompts)
+        claim = KeyClaim(item.idempotency_key, item.body_sha256) if item.idempotency_key else None
+        return Order(item.generation_id, request, row, claim)
+
+    def _trace(self, item: pb.SubmitItem, spans: list[Span] | None) -> Trace:
+        given = Trace(traceparent=item.trace.traceparent, tracestate=item.trace.tracestate)
+        if spans is None:
+            return given
+        span = _tracer.start_span(
+            "generation.requested",
+            context=tracing.context_of(given),
+            attributes={"darkroom.generation.id": item.generation_id, "gen_ai.request.model": item.spec.model},
+        )
+        spans.append(span)
+        return tracing.trace_of(span)
+
+
+def prompt_hmac(salt: bytes, prompts: pb.Prompts) -> bytes:
+    """HMAC-SHA256(salt, prompt NUL negative_prompt): proves what was asked without holding it."""
+    return hmac.digest(salt, f"{prompts.prompt}\0{prompts.negative_prompt}".encode(), "sha256")
+
+
+def spec_of(spec: pb.GenerationSpec) -> Spec:
+    """The spec as the log keeps it."""
+    return Spec(
+        model=spec.model,
+        width=spec.width,
+        height=spec.height,
+        num_inference_steps=spec.num_inference_steps,
+        guidance_scale=spec.guidance_scale,
+        seed=spec.seed,
+        n=spec.n,
+        output_format=int(spec.output_format),
+        scheduler=spec.scheduler,
+    )

@@ -1,0 +1,126 @@
+"""Turns jobs that the queue itself has given up into events. Looks at the dead-letter queue, at times.
+
+An image whose job nobody has begun is pending again with its event, and the dispatcher sends it at once, where its
+recheck may be far away. About any other job there is nothing to record: the log is the queue of record. Either way
+the letter is deleted, once what it brought about is durable; a crash in between shows it again, which changes
+nothing. Whatever else lies there stays, for people (`dead_letters`). Whoever looks hides letters from others for a
+second or so. While that queue cannot be reached, rechecks find the same images, later: core stays ready.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Final
+
+import structlog
+
+from core.dispatch.dead_letters import DeadLetters, Letter
+from core.domain import commands as c
+from core.domain.transaction import Order, Result
+from core.metrics import Metrics
+from core.ports import Failpoints, LetterQueue
+from core.runtime.writer import Writer
+from infra.retry import Missing, Permanent, Retryable, backoff_s
+from schema import fast
+
+_log = structlog.get_logger()
+MOST: Final = 500
+"""Letters in one look, and orders in one transaction. More letters than these that nobody takes away hide later jobs,
+which wait for their rechecks then.
+"""
+
+_SHORTEST_HIDDEN_S: Final = 5
+_LONGEST_REST_S: Final = 60.0
+
+
+class Undelivered:
+    """Looks every `every_s`. `heal` makes missing queues again, or raises; `draw` gives numbers from 0 to 1."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        queue: LetterQueue,
+        *,
+        every_s: float,
+        failpoints: Failpoints,
+        heal: Callable[[], Awaitable[None]],
+        draw: Callable[[], float],
+        metrics: Metrics,
+    ) -> None:
+        self._writer = writer
+        self._queue = queue
+        self._every_s = every_s
+        self._hidden_s = max(_SHORTEST_HIDDEN_S, int(2 * every_s))
+        self._failpoints = failpoints
+        self._heal = heal
+        self._draw = draw
+        self._metrics = metrics
+        self._kept = 0
+
+    async def run(self) -> None:
+        """Look, for ever."""
+        failures = 0
+        await self._try_heal()
+        while True:
+            try:
+                more = await self._look()
+            except (Retryable, Permanent) as error:
+                self._metrics.dead_letter_looks.labels("failed").inc()
+                _log.warning("dead_letters.delayed", reason=str(error))
+                if isinstance(error, Missing):
+                    await self._try_heal()
+                await asyncio.sleep(backoff_s(failures, first_s=1.0, cap_s=_LONGEST_REST_S, draw=self._draw()))
+                failures += 1
+                continue
+            self._metrics.dead_letter_looks.labels("done").inc()
+            failures = 0
+            if not more:
+                await asyncio.sleep(self._every_s)
+
+    async def _try_heal(self) -> None:
+        try:
+            await self._heal()
+        except (Retryable, Permanent) as error:
+            _log.warning("dead_letters.queues_not_made", reason=str(error))
+
+    async def _look(self) -> bool:
+        """One look; whether there may be more jobs there. Raises Retryable or Permanent."""
+        letters = DeadLetters(self._queue, {}, hidden_s=self._hidden_s)
+        try:
+            found = await letters.look(MOST)
+            jobs = [each for each in found if isinstance(each.message, fast.ImageJob)]
+            taken = await self._take(letters, jobs)
+        except (Retryable, Permanent):
+            with suppress(Retryable, Permanent):  # they show themselves again soon
+                await letters.release()
+            raise
+        await letters.release()
+        self._note_kept(len(found) - len(jobs))
+        return len(found) >= MOST and taken > 0
+
+    async def _take(self, letters: DeadLetters, jobs: Sequence[Letter]) -> int:
+        """How many letters are gone."""
+        if not jobs:
+            return 0
+        results = await self._writer.carry_out([_order(each) for each in jobs])
+        for letter, result in zip(jobs, results, strict=True):
+            self._tell(letter, result)
+        await self._failpoints.reach("core.before_dead_letter_delete")
+        return await letters.discard(jobs)
+
+    def _tell(self, letter: Letter, result: Result) -> None:
+        self._metrics.dead_letters.labels("recorded" if result.changed else "moot").inc()
+        if result.changed:
+            _log.warning("image.dead_lettered", about=letter.about)
+
+    def _note_kept(self, kept: int) -> None:
+        self._metrics.dead_letters_kept.set(kept)
+        if kept > self._kept:
+            _log.warning("dead_letters.kept", count=kept, advice="python -m core dead-letters")
+        self._kept = kept
+
+
+def _order(letter: Letter) -> Order:
+    job = letter.message
+    assert isinstance(job, fast.ImageJob)  # noqa: S101
+    return Order(job.image.generation_id, c.RecordDeadLetter(index=job.image.index, dispatch=job.dispatch))

@@ -1,0 +1,128 @@
+"""Erases generations: what is to be erased goes on the list of erasures first, then into the log.
+
+The list lies outside the log, so that an old log that is put back brings nothing back: `take_over` holds the log
+against it before anything is served. Whoever asks is answered when both are durable: then the prompt is gone, and
+`deletions` deletes the objects. An erasure that got stuck half-way is carried on: the list may hold it already.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import structlog
+
+from core.domain import commands as c
+from core.domain.events import Cause
+from core.domain.transaction import Order, Result
+from core.errors import FATAL
+from core.metrics import Metrics
+from core.ports import ErasureList, Failpoints, Retained
+from core.runtime.writer import Writer
+from infra.retry import Permanent, Retryable, backoff_s
+
+_log = structlog.get_logger()
+MAX_OWED: Final = 1_000
+"""Erasures under way at once, those included that got stuck; any more are refused."""
+
+_LONGEST_REST_S: Final = 30.0
+
+
+class Eraser:
+    """One per core. `run` and `take_over` are its tasks."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        log: Retained,
+        listed: ErasureList,
+        *,
+        failpoints: Failpoints,
+        draw: Callable[[], float],
+        metrics: Metrics,
+    ) -> None:
+        self._writer = writer
+        self._log = log
+        self._list = listed
+        self._failpoints = failpoints
+        self._draw = draw
+        self._metrics = metrics
+        self._owed: dict[str, Cause] = {}
+        self._stuck = asyncio.Event()
+        self.trouble = "list of erasures: not looked up yet"
+
+    async def erase(self, generation_ids: Sequence[str], cause: Cause) -> Sequence[Result]:
+        """Erases ended generations. Raises Retryable when it is not certain yet that they are; `run` carries on."""
+        if len(self._owed) + len(generation_ids) > MAX_OWED:
+            raise Retryable("too many erasures are under way")
+        wanted = dict.fromkeys(generation_ids, cause)
+        self._owed |= wanted
+        try:
+            return await self._erase(wanted)
+        except FATAL:
+            raise
+        except Permanent as error:
+            raise Retryable(str(error)) from error
+        finally:
+            if wanted.keys() & self._owed.keys():
+                self._stuck.set()
+
+    async def _erase(self, wanted: Mapping[str, Cause]) -> Sequence[Result]:
+        await self._list.note(list(wanted))
+        await self._failpoints.reach("core.after_erasure_listed")
+        orders = [Order(each, c.Erase(cause=cause)) for each, cause in wanted.items()]
+        results = await self._writer.carry_out(orders)
+        for each, result in zip(wanted, results, strict=True):
+            self._owed.pop(each, None)
+            if result.changed:
+                self._metrics.erased.labels(wanted[each].name.lower()).inc()
+        return results
+
+    async def run(self) -> None:
+        """Carry on what got stuck, for ever."""
+        failures = 0
+        while True:
+            await self._stuck.wait()
+            self._stuck.clear()
+            await asyncio.sleep(backoff_s(failures, first_s=1.0, cap_s=_LONGEST_REST_S, draw=self._draw()))
+            owed = dict(self._owed)
+            try:
+                if owed:
+                    await self._erase(owed)
+            except FATAL:
+                raise
+            except (Retryable, Permanent) as error:
+                _log.warning("erasure.delayed", count=len(owed), reason=str(error))
+                failures += 1
+                self._stuck.set()
+            else:
+                failures = 0
+
+    async def take_over(self) -> None:
+        """Erase again what this log should not hold any more. To be called before the loops run, and before anybody
+        hears of the open generations. Waits as long as the list, or the log, cannot be used.
+        """
+        failures = 0
+        while True:
+            try:
+                erased = await self._take_over()
+            except FATAL:  # not known whether they are erased: the next life reads it
+                raise
+            except (Retryable, Permanent) as error:
+                self.trouble = f"list of erasures: {error}"
+                _log.warning("erasures.not_looked_up", reason=str(error))
+                await asyncio.sleep(backoff_s(failures, first_s=0.2, cap_s=5.0, draw=self._draw()))
+                failures += 1
+            else:
+                self.trouble = ""
+                if erased:
+                    _log.warning("erasures.repeated", count=erased)
+                return
+
+    async def _take_over(self) -> int:
+        erased = 0
+        async for ids in self._list.noted(fresh=self._log.began_empty):
+            wanted = await self._log.not_erased(ids)
+            if wanted:
+                results = await self._writer.settle([Order(each, c.EraseAgain()) for each in wanted])
+                erased += sum(result.changed for result in results)
+        return erased

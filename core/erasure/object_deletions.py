@@ -1,0 +1,149 @@
+"""Deletes the objects of erased generations in both buckets, until the store has confirmed it, and looks again later.
+
+What is to be deleted stands in the log's table of deletions, written with the erasure, so a restart goes on where
+the last life stopped. One look deletes every key that the events name or a copy may have got, and whatever lies
+under the generation's prefix in the temporary bucket. A copy or an upload that was under way may land behind it:
+hence more looks, until a day after the erasure, and one more whenever a late result is heard of. A generation that
+the store refuses is put off and holds up no other.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import structlog
+
+from core.domain.object_keys import draft_keys, draft_prefix, public_keys
+from core.domain.transaction import Change
+from core.metrics import Metrics
+from core.ports import Deletion, Deletions, Drafts, Failpoints, Gallery
+from infra.retry import Permanent, Retryable, backoff_s
+
+_log = structlog.get_logger()
+LOOKS_S: Final = (60.0, 600.0, 3_600.0, 21_600.0, 86_400.0)
+"""Running time from one look to the next. The first is beyond the deadline of any call to the store; the rest are for
+workers that were stopped in mid-upload and said nothing."""
+
+_AT_ONCE: Final = 50
+_PAUSE_S: Final = 0.05
+"""Between two generations, so that what publishes and answers finds room: 20 a second at most."""
+_IDLE_S: Final = 5.0
+_REFUSALS: Final = 3
+_FIRST_REST_S: Final = 1.0
+_LONGEST_REST_S: Final = 60.0
+_PUT_OFF_S: Final = 10.0
+_LONGEST_PUT_OFF_S: Final = 3_600.0
+_REMEMBERED: Final = 10_000
+
+
+class ObjectDeletions:
+    """Follows the writer for its wake-up only. `now_ms` is core's running time."""
+
+    def __init__(
+        self,
+        log: Deletions,
+        gallery: Gallery,
+        drafts: Drafts,
+        *,
+        looks_s: Sequence[float],
+        now_ms: Callable[[], int],
+        failpoints: Failpoints,
+        draw: Callable[[], float],
+        metrics: Metrics,
+    ) -> None:
+        self._log = log
+        self._gallery = gallery
+        self._drafts = drafts
+        self._looks_s = looks_s
+        self._now_ms = now_ms
+        self._failpoints = failpoints
+        self._draw = draw
+        self._metrics = metrics
+        self._failures: dict[str, int] = {}
+        self._wake = asyncio.Event()
+
+    def observe(self, changes: Sequence[Change]) -> None:
+        """Begin at once when something is erased."""
+        if any(after.erased for _, after in changes):
+            self._wake.set()
+
+    async def again(self, generation_ids: Sequence[str]) -> None:
+        """Look again: a late result of an erased generation has come. Durable when it returns. Raises Retryable."""
+        if generation_ids:
+            await self._log.write_deletions([Deletion(generation_id=each) for each in dict.fromkeys(generation_ids)])
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Delete, for ever."""
+        failures = 0
+        while True:
+            self._wake.clear()
+            try:
+                due = await self._log.deletions(self._now_ms(), _AT_ONCE)
+                went = await self._round(due)
+            except Retryable as error:  # the log's
+                _log.warning("deletions.not_recorded", reason=str(error))
+                went = False
+            if went:
+                failures = 0
+                if not due:
+                    await self._rest()
+                continue
+            await asyncio.sleep(backoff_s(failures, first_s=_FIRST_REST_S, cap_s=_LONGEST_REST_S, draw=self._draw()))
+            failures += 1
+
+    async def _round(self, due: Sequence[Deletion]) -> bool:
+        """Each once. False, and no more of them, when several in a row were refused: the store itself is away."""
+        refused = 0
+        for each in due:
+            refused = 0 if await self._delete(each) else refused + 1
+            if refused >= _REFUSALS:
+                return False
+        return True
+
+    async def _rest(self) -> None:
+        try:
+            async with asyncio.timeout(_IDLE_S):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    async def _delete(self, deletion: Deletion) -> bool:
+        """One look. Whether the store has confirmed it. Raises Retryable, of the log."""
+        generation_id = deletion.generation_id
+        events = [each.event for each in await self._log.story(generation_id)]
+        try:
+            await self._failpoints.reach("core.before_erased_objects_go")
+            await self._gallery.delete(public_keys(events))
+            found = [key async for key in self._drafts.keys(draft_prefix(generation_id))]
+            await self._drafts.delete(list(dict.fromkeys([*draft_keys(events), *found])))
+            await self._failpoints.reach("core.after_erased_objects_went")
+        except (Retryable, Permanent) as error:
+            await self._put_off(deletion, error)
+            return False
+        self._failures.pop(generation_id, None)
+        self._metrics.deletions.labels("done").inc()
+        await self._plan(deletion)
+        await asyncio.sleep(_PAUSE_S)
+        return True
+
+    async def _plan(self, deletion: Deletion) -> None:
+        """The next look, if there is one."""
+        if deletion.looks >= len(self._looks_s):
+            await self._log.write_deletions([], [deletion.generation_id])
+            return
+        due = self._now_ms() + int(1_000 * self._looks_s[deletion.looks])
+        after = Deletion(generation_id=deletion.generation_id, due_running_ms=due, looks=deletion.looks + 1)
+        await self._log.write_deletions([after])
+
+    async def _put_off(self, deletion: Deletion, error: Exception) -> None:
+        """Behind the others, and the longer the more often it failed."""
+        if len(self._failures) >= _REMEMBERED:
+            self._failures.clear()
+        failures = self._failures[deletion.generation_id] = self._failures.get(deletion.generation_id, 0) + 1
+        rest_s = min(_PUT_OFF_S * 2.0 ** min(failures - 1, 20), _LONGEST_PUT_OFF_S)
+        _log.warning("deletion.delayed", generation_id=deletion.generation_id, reason=str(error), failures=failures)
+        self._metrics.deletions.labels("failed").inc()
+        due = self._now_ms() + int(1_000 * rest_s)
+        after = Deletion(generation_id=deletion.generation_id, due_running_ms=due, looks=deletion.looks)
+        await self._log.write_deletions([after])

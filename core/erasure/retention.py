@@ -1,0 +1,111 @@
+"""Erases finished generations after their tenant's time, by the clock on the wall and by core's running time.
+
+Both must have passed: a step of the clock erases nobody's work, and neither does a pause of core, whose running time
+stands still meanwhile. The log is walked in its own order, a window at a time, and nothing is remembered that a
+restart would lose. Erasing goes in small batches with rests between them.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from core.domain.events import Cause
+from core.erasure.eraser import Eraser
+from core.ports import Ended, Retained
+from infra.retry import Retryable, backoff_s
+
+_log = structlog.get_logger()
+DAY_MS: Final = 86_400_000
+_WINDOW: Final = 5_000
+_AT_ONCE: Final = 20
+_REST_S: Final = 1.0
+"""Between two batches: 20 generations a second at most, which is 1.7 million a day."""
+_WINDOW_REST_S: Final = 0.02
+_OFTEN_S: Final = 1.0
+_SELDOM_S: Final = 3_600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keep:
+    """How long finished generations are kept, in days; 0: until somebody erases them. `tenants` have their own."""
+
+    days: float = 0.0
+    tenants: Mapping[str, float] = field(default_factory=dict)
+
+    def ms(self, tenant: str) -> int:
+        """Milliseconds for this tenant; 0: for good."""
+        return int(self.tenants.get(tenant, self.days) * DAY_MS)
+
+    @property
+    def shortest_ms(self) -> int:
+        """The least of all that end; 0: nothing is ever erased."""
+        ends = [int(days * DAY_MS) for days in (self.days, *self.tenants.values()) if days]
+        return max(1, min(ends)) if ends else 0
+
+
+def due(found: Sequence[Ended], keep: Keep, *, at_ms: int, running_ms: int) -> list[str]:
+    """Those whose time is over on both clocks. Pure."""
+    return [
+        each.generation_id
+        for each in found
+        if (kept := keep.ms(each.tenant))
+        and each.finished_at_ms + kept <= at_ms
+        and each.finished_running_ms + kept <= running_ms
+    ]
+
+
+class Retention:
+    """`now_ms` is core's running time, `wall_ms` Unix time."""
+
+    def __init__(
+        self,
+        log: Retained,
+        eraser: Eraser,
+        *,
+        keep: Keep,
+        now_ms: Callable[[], int],
+        wall_ms: Callable[[], int],
+        draw: Callable[[], float],
+    ) -> None:
+        self._log = log
+        self._eraser = eraser
+        self._keep = keep
+        self._now_ms = now_ms
+        self._wall_ms = wall_ms
+        self._draw = draw
+
+    async def run(self) -> None:
+        """Walk the log from time to time, for ever."""
+        shortest_s = self._keep.shortest_ms / 1_000
+        rest_s = min(max(shortest_s / 24, _OFTEN_S), _SELDOM_S)
+        failures = 0
+        while True:
+            if not shortest_s:
+                await asyncio.sleep(_SELDOM_S)
+                continue
+            try:
+                await self._walk()
+            except Retryable as error:
+                _log.warning("retention.delayed", reason=str(error))
+                await asyncio.sleep(backoff_s(failures, first_s=_OFTEN_S, cap_s=60.0, draw=self._draw()))
+                failures += 1
+            else:
+                failures = 0
+                await asyncio.sleep(rest_s)
+
+    async def _walk(self) -> None:
+        """Once over all that is old enough on the running clock."""
+        after, more = 0, True
+        while more:
+            found, after = await self._log.ended(
+                after=after, until_running_ms=self._now_ms() - self._keep.shortest_ms, window=_WINDOW
+            )
+            more = bool(after)
+            ids = due(found, self._keep, at_ms=self._wall_ms(), running_ms=self._now_ms())
+            for start in range(0, len(ids), _AT_ONCE):
+                await self._eraser.erase(ids[start : start + _AT_ONCE], Cause.RETENTION)
+                await asyncio.sleep(_REST_S)
+            await asyncio.sleep(_WINDOW_REST_S)

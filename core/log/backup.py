@@ -1,0 +1,203 @@
+"""A copy of the log made beside a running core, and the way back from it.
+
+`core.log.cli` calls this. A copy is one file that is whole, verified and synced, or it is not there. Putting one back
+keeps the log that was there, and leaves at every moment either the old log, or the new one, or a place that core
+refuses to start on.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+from core.errors import LogUnusable
+from core.log import verify as sqlite_check
+from core.log.begin import begin_epoch, note_root
+from core.log.connection import READ_ERRORS, connect, connect_read_only, open_file
+from core.log.erase import erase_listed
+from core.log.erased_file import ErasedFile
+from core.log.files import LogFiles, make_folder, sync_folder
+from core.log.head_note import HeadNote
+from core.log.startup_checks import check
+from core.log.verify import Report
+
+PAGES_PER_STEP: Final = 1_024
+"""4 MiB: a step of the copy takes some ms. Writers are never blocked; the write-ahead log grows meanwhile."""
+
+Progress = Callable[[int, int], None]
+"""Told how many of how many pages are done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """What was put back, where the log that was there lies now, and what only that one holds (None: unreadable).
+
+    `erased`: generations that the backup still held as they were before their erasure.
+    """
+
+    report: Report
+    aside: Path | None
+    erased: int = 0
+    events_left: int | None = 0
+    generations_left: int | None = 0
+
+
+def backup(source: Path, to: Path, progress: Progress) -> Report:
+    """Copies the log as it is at this moment to the new file `to`, and verifies the copy before it gets that name.
+
+    Raises LogUnusable when `to` exists, cannot be written, or when the log does not verify.
+    """
+    _assert_new(to)
+    partial = to.with_name(f"{to.name}.{os.getpid()}.partial")  # two at a time must not write one file
+    try:
+        report = _copied(source, partial, progress)
+        _assert_new(to)
+        partial.rename(to)
+        sync_folder(to.parent)
+    except OSError as error:
+        raise LogUnusable(f"cannot write the backup {to} ({error.strerror})") from None
+    finally:
+        partial.unlink(missing_ok=True)
+    return report
+
+
+def _assert_new(to: Path) -> None:
+    if to.exists():
+        raise LogUnusable(f"{to} exists: name a new file, backups are never overwritten")
+
+
+def restore(source: Path, files: LogFiles, *, replace: bool, erased: ErasedFile | None = None) -> Restored:
+    """Puts the backup `source` in the log's place. The caller holds the log's lock. What `erased` names is erased in
+    it before it gets there; what else the public bucket knows to be erased, core asks for at its next start.
+
+    With `replace` a log that is there already is moved into a folder beside it. Raises LogUnusable.
+    """
+    if not source.is_file():
+        raise LogUnusable(f"there is no backup {source}: name a file that `python -m core backup` has made")
+    there = [each for each in (files.database, files.wal, files.note, files.marker) if each.exists()]
+    if there and not replace:
+        raise LogUnusable(f"there is an event log already ({there[0]}): --replace puts it aside and keeps it")
+    incoming = files.database.with_name(files.database.name + ".restoring")
+    aside = _unused(files.database) if there else None
+    try:
+        report, again = _copied(source, incoming, _nobody), 0
+        then = report
+        if erased is not None:
+            again = erase_listed(incoming, erased.pieces())
+            then = _verified(incoming, source) if again else report
+            _sync(incoming)
+            erased.doubt()
+        begin_epoch(incoming, files)
+        files.mark_begun()  # without its database core refuses to start beside it
+        if aside is not None:
+            _put_aside(files, aside)
+        incoming.rename(files.database)
+        sync_folder(files.database.parent)
+    except OSError as error:
+        raise LogUnusable(f"cannot put the backup in its place ({error.strerror}: {error.filename})") from None
+    finally:
+        incoming.unlink(missing_ok=True)
+    _look(files, then)
+    events, generations = _left(aside / files.database.name, report) if aside is not None else (0, 0)
+    return Restored(report=then, aside=aside, erased=again, events_left=events, generations_left=generations)
+
+
+def _unused(database: Path) -> Path:
+    """The first `NAME.replaced-K` that is not there."""
+    names = (database.with_name(f"{database.name}.replaced-{number}") for number in count(1))
+    return next(each for each in names if not each.exists())
+
+
+def _nobody(_done: int, _total: int) -> None:
+    pass
+
+
+def _copied(source: Path, to: Path, progress: Progress) -> Report:
+    """A copy that is verified and synced."""
+    to.unlink(missing_ok=True)
+    os.close(os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))  # prompts are in it
+    _copy(source, to, progress)
+    report = _verified(to, source)
+    _sync(to)
+    return report
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _copy(source: Path, to: Path, progress: Progress) -> None:
+    reading, writing = connect_read_only(source), open_file(to)
+    try:
+        reading.execute("BEGIN")  # one moment's content; without it each commit of core would begin the copy anew
+        reading.execute("SELECT 1 FROM events LIMIT 1").fetchall()
+        reading.backup(writing, pages=PAGES_PER_STEP, progress=lambda _, left, total: progress(total - left, total))
+        reading.execute("ROLLBACK")
+        writing.execute("PRAGMA journal_mode = DELETE").fetchall()  # one file, complete in itself
+    except READ_ERRORS as error:
+        raise LogUnusable(f"cannot copy the event log {source} ({error})") from None
+    finally:
+        reading.close()
+        writing.close()
+
+
+def _verified(path: Path, source: Path) -> Report:
+    """The whole check that `core verify` makes, of a copy of `source`. Raises LogUnusable with the first problem."""
+    try:
+        connection = connect_read_only(path)
+        try:
+            report = sqlite_check.check(connection)
+        finally:
+            connection.close()
+    except READ_ERRORS as error:
+        raise LogUnusable(f"{source} cannot be read as an event log ({error})") from None
+    if report.problems:
+        number = len(report.problems) + report.more_problems
+        raise LogUnusable(f"{source} does not verify ({number} problems): {report.problems[0]}")
+    return report
+
+
+def _put_aside(files: LogFiles, aside: Path) -> None:
+    """All but the marker. The `-wal` file must be gone before the new database comes: SQLite would take it for its."""
+    make_folder(aside)
+    for each in (files.database, files.wal, files.note):
+        if each.exists():
+            each.rename(aside / each.name)
+    files.database.with_name(files.database.name + "-shm").unlink(missing_ok=True)
+    sync_folder(aside)
+    sync_folder(files.database.parent)
+
+
+def _look(files: LogFiles, report: Report) -> None:
+    """Note the head, and check what is in place now as a start would."""
+    note = HeadNote(files.note)
+    note.write(report.head.position, report.head.chain)
+    note.close()
+    connection = connect(files.database)
+    try:
+        check(connection, files)
+        note_root(connection, files)
+    finally:
+        connection.close()
+
+
+def _left(old: Path, report: Report) -> tuple[int | None, int | None]:
+    """How many events and generations only the old log holds."""
+    if not old.exists():
+        return None, None
+    query = "SELECT count(*), count(DISTINCT stream) FILTER (WHERE version = 1) FROM events WHERE position > ?"
+    try:
+        connection = connect_read_only(old)
+        try:
+            events, generations = connection.execute(query, (report.head.position,)).fetchone()
+        finally:
+            connection.close()
+    except READ_ERRORS:
+        return None, None
+    return int(events), int(generations)

@@ -1,0 +1,121 @@
+"""What an event must look like to be written or believed: required fields, ranges, finite numbers.
+
+Called by the codec on both ways. It judges one event by itself; whether it fits its stream is
+for `decide`, and for `core verify`.
+"""
+
+from typing import Final, assert_never, cast
+
+from core.domain import events as e
+from core.domain.events import Event, Failure
+from core.domain.shares import MOST
+from schema import limits, pb
+from schema import validate as v
+
+MAX_ENDING_CHARS: Final = 3 * limits.MAX_DETAIL_CHARS
+"""A generation's failure text quotes that of its first failed image."""
+
+_MAX_COUNT: Final = 2**32 - 1
+_MAX_MS: Final = 2**53
+"""Times stay exact in every language's numbers."""
+
+
+def check(event: Event) -> None:
+    """Returns nothing, or raises schema.validate.Invalid that names the field."""
+    match event:
+        case e.GenerationRequested():
+            _requested(event)
+        case e.ImageDispatched():
+            _index(event.index)
+            v.whole("dispatch", event.dispatch, 1, _MAX_COUNT)
+            v.whole("recheck_at_running_ms", event.recheck_at_running_ms, 0, _MAX_MS)
+        case e.ImageStarted():
+            _attempt(event)
+            v.whole("dispatch", event.dispatch, 1, _MAX_COUNT)
+            v.identifier("batch_id", event.batch_id)
+            v.whole("batch_size", event.batch_size, 1, 4096)
+            v.whole("recheck_at_running_ms", event.recheck_at_running_ms, 0, _MAX_MS)
+        case e.ImageRendered():
+            _rendered(event)
+        case e.ImagePublished():
+            _index(event.index)
+            v.text("public_key", event.public_key, limits.MAX_DETAIL_CHARS)
+        case e.ImageAttemptFailed():
+            who = _nobodys if event.failure is Failure.DEAD_LETTERED else _attempt
+            who(event)
+            v.whole("dispatch", event.dispatch, 0, _MAX_COUNT)
+            _failed(event)
+        case e.ImageFailed():
+            _index(event.index)
+            _failed(event)
+        case e.GenerationFailed():
+            v.text("detail", event.detail, MAX_ENDING_CHARS, empty=True)
+        case e.GenerationSucceeded() | e.GenerationCancelled() | e.GenerationExpired() | e.GenerationErased():
+            pass
+        case _:
+            assert_never(event)
+
+
+def _requested(event: e.GenerationRequested) -> None:
+    v.identifier("tenant", event.tenant)
+    v.spec(cast("pb.GenerationSpec", event.spec))  # the same fields, told apart by nothing
+    v.whole("priority", event.priority, limits.MIN_PRIORITY, limits.MAX_PRIORITY)
+    v.whole("ttl_s", event.ttl_s, 0, limits.MAX_TTL_S)
+    v.whole("requested_at_ms", event.requested_at_ms, 0, _MAX_MS)
+    v.whole("expires_at_running_ms", event.expires_at_running_ms, 0, _MAX_MS)
+    if len(event.prompt_hmac) != 32:
+        raise v.Invalid("prompt_hmac", "must have 32 bytes")
+    v.trace(cast("pb.TraceContext", event.trace))
+    v.whole("charge", event.charge, 0, MOST)
+
+
+def _rendered(event: e.ImageRendered) -> None:
+    _attempt(event)
+    v.text("temp_key", event.temp_key, limits.MAX_DETAIL_CHARS)
+    if len(event.sha256) != 32:
+        raise v.Invalid("sha256", "must have 32 bytes")
+    v.whole("size_bytes", event.size_bytes, 1, limits.MAX_OBJECT_BYTES)
+    v.side("width", event.width)
+    v.side("height", event.height)
+    v.whole("format", event.format, 1, 3)
+    v.identifier("public_token", event.public_token)
+    v.timings(cast("pb.AttemptTimings", event.timings))
+    _facts(event.facts)
+
+
+def _facts(facts: e.RenderFacts) -> None:
+    for name in ("engine", "model", "model_revision", "scheduler", "dtype", "device", "libraries", "guidance"):
+        v.text(f"facts.{name}", getattr(facts, name), limits.MAX_DETAIL_CHARS, empty=True)
+    v.identifier("facts.batch_id", facts.batch_id)
+    if len(facts.batch_members) > 4096:
+        raise v.Invalid("facts.batch_members", "are too many")
+    for generation_id, index in facts.batch_members:
+        v.identifier("facts.batch_members", generation_id)
+        _index(index)
+    v.whole("facts.seed", facts.seed, 0, limits.SEED_MODULUS - 1)
+    v.finite("facts.guidance_scale", facts.guidance_scale, 0.0, limits.MAX_GUIDANCE)
+    for name in ("rendered_width", "rendered_height"):
+        v.whole(f"facts.{name}", getattr(facts, name), 0, limits.MAX_RENDERED_PX)
+
+
+def _attempt(event: e.ImageStarted | e.ImageRendered | e.ImageAttemptFailed) -> None:
+    _index(event.index)
+    v.identifier("attempt_id", event.attempt_id)
+    v.identifier("worker_id", event.worker_id)
+
+
+def _nobodys(event: e.ImageAttemptFailed) -> None:
+    _index(event.index)
+    for name, value in (("attempt_id", event.attempt_id), ("worker_id", event.worker_id), ("solo", event.solo)):
+        if value:
+            raise v.Invalid(name, "is nobody's when dead-lettered")
+
+
+def _failed(event: e.ImageAttemptFailed | e.ImageFailed) -> None:
+    if event.failure is Failure.NONE:
+        raise v.Invalid("failure", "must say why")
+    v.text("detail", event.detail, limits.MAX_DETAIL_CHARS, empty=True)
+
+
+def _index(index: int) -> None:
+    v.whole("index", index, 0, limits.MAX_IMAGES - 1)

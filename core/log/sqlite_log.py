@@ -1,0 +1,324 @@
+"""The event log and its projection on SQLite: the adapter behind `ports.EventLog` and its neighbours.
+
+`app.py` opens it with `async with`; nobody else knows it. A writing and a reading connection, each on aiosqlite's
+thread of its own: no question waits for a sync, and no decision waits for a question, for what the writer has to
+know it reads on the writing one, which is idle until it has decided. Whole transactions run as one function on that
+thread, so that a cancelled caller can leave nothing half done: what has begun is finished.
+"""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+from core.domain.events import Recorded
+from core.domain.projection import Rows
+from core.domain.provenance import LogNote, Provenance
+from core.domain.records import KeyRow, PromptRow, Transaction
+from core.errors import LogBroken, LogUnusable
+from core.log import append as sqlite_write
+from core.log import identity as sqlite_identity
+from core.log import queries as sqlite_read
+from core.log import startup_checks as sqlite_open
+from core.log.checkpoint import WAL_LIMIT_BYTES
+from core.log.connection import assert_version, open_file, sqlite3, translated
+from core.log.files import LogFiles
+from core.log.head_note import HeadNote
+from core.log.root_note import RootNote
+from core.ports import Deletion, Ended
+from infra.fairness import Crowded, Turns
+from infra.retry import Retryable
+
+# aiosqlite takes the module named sqlite3, whichever it is, once, at its import: it gets ours, nobody else does.
+_interpreters = sys.modules.get("sqlite3")
+sys.modules["sqlite3"] = sqlite3
+import aiosqlite  # noqa: E402
+
+if _interpreters is None:
+    del sys.modules["sqlite3"]
+else:
+    sys.modules["sqlite3"] = _interpreters
+
+T = TypeVar("T")
+
+STREAMS_PER_READ: Final = 200
+MAX_QUESTIONS: Final = 10_000
+"""Rows that may be waited for, as many as calls may wait for an end and then ask all at once: one to three
+seconds of reading, at 0.1 to 0.3 ms each (measured, on two busy cores).
+"""
+MAX_PAGES: Final = 64
+"""Pages likewise, at 10 ms, or up to 80 where the page looks at 10,000 rows that lie apart."""
+
+
+def _nowhere(_: str) -> None:
+    pass
+
+
+async def _at_once() -> None:
+    pass
+
+
+class _Line:
+    """Questions of one kind for the reading thread: `at_once` with it, so many more wait. Tenants take turns; aiosqlite
+    would take any number, in the order in which they come, and one tenant's crowd would be everybody's wait.
+
+    One that is given up while it is with the thread keeps its place until its turn, and is not read then.
+    """
+
+    def __init__(self, most: int, *, at_once: int) -> None:
+        self._turns = Turns(at_once, waiting=max(0, most - at_once))
+
+    async def ask(
+        self, connection: aiosqlite.Connection, asker: str, question: "Callable[[sqlite3.Connection], T]"
+    ) -> T:
+        """The answer. Raises Retryable when too many wait already, and this asker's are no fewer than another's."""
+        try:
+            await self._turns.enter(asker)
+        except Crowded:
+            raise Retryable("too many questions to the event log") from None
+        loop = asyncio.get_running_loop()
+        given_up = False
+
+        def answer(raw: "sqlite3.Connection") -> T:
+            try:
+                if given_up:
+                    raise Retryable("nobody waits for the answer")
+                return question(raw)
+            finally:
+                loop.call_soon_threadsafe(self._turns.leave)
+
+        try:
+            return await _run(connection, answer)
+        except asyncio.CancelledError:
+            given_up = True
+            raise
+
+
+class SqliteLog:
+    """One log in one file. `reach` is told the failpoints core.before_commit and core.after_commit, on the thread.
+
+    `root_note` is the file in the data folder that tells which log belongs here (`core.log.root_note`; None: no such
+    note). `may_begin` is awaited before a log is begun where none is; it returns, or raises LogUnusable.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        root_note: Path | None = None,
+        may_begin: Callable[[], Awaitable[None]] = _at_once,
+        reach: Callable[[str], None] = _nowhere,
+        wal_limit_bytes: int = WAL_LIMIT_BYTES,
+        max_questions: int = MAX_QUESTIONS,
+        max_pages: int = MAX_PAGES,
+    ) -> None:
+        self._files = LogFiles(path, root_note)
+        self._root_note = RootNote(root_note)
+        self._may_begin = may_begin
+        self._questions = _Line(max_questions, at_once=2)  # one is read, and one is there when that is done
+        self._pages = _Line(max_pages, at_once=1)
+        self._reach = reach
+        self._wal_limit_bytes = wal_limit_bytes
+        self._stack = AsyncExitStack()
+        self._writing: aiosqlite.Connection
+        self._reading: aiosqlite.Connection
+        self._writer: sqlite_write.LogWriter
+        self._provenance: Provenance
+        self.running_ms = 0
+        """Core's running time as it was known last, once the log is open: the clock goes on from there."""
+        self.began_empty = False
+        """As `ports.Retained.began_empty`."""
+
+    async def __aenter__(self) -> Self:
+        """Opens the log, or begins it. Raises LogUnusable when that cannot be done as things are."""
+        assert_version()
+        if getattr(aiosqlite.core, "sqlite3", None) is not sqlite3:
+            raise LogUnusable("aiosqlite was imported before core.sqlite_log, with another SQLite: import core first")
+        async with AsyncExitStack() as stack:
+            await self._decide_to_begin()
+            self._files.claim()
+            stack.callback(self._files.release)
+            self._files.assert_present()
+            inspected = await _beside(sqlite_open.inspect, self._files)
+            self._files.make_private()
+            self._writing = await _connect(self._files.database, stack)
+            notes = HeadNote(self._files.note), self._root_note
+            for note in notes:
+                stack.callback(note.close)
+            self._writer = await _run(
+                self._writing,
+                lambda connection: sqlite_open.prepare(
+                    connection,
+                    self._files,
+                    self._reach,
+                    wal_limit_bytes=self._wal_limit_bytes,
+                    inspected=inspected,
+                    notes=notes,
+                ),
+            )
+            self._provenance = await _run(self._writing, sqlite_open.provenance)
+            self.running_ms = await _run(self._writing, sqlite_open.running_ms)
+            self.began_empty = not self._writer.head.position
+            self._reading = await _connect(self._files.database, stack)
+            await _run(self._reading, lambda connection: connection.execute("PRAGMA query_only = ON"))
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Waits for what runs on the threads and closes; the last connection empties the WAL file."""
+        await self._stack.aclose()
+
+    async def _decide_to_begin(self) -> None:
+        """Before anything is made: an operator moves the missing folder back to where no other must be."""
+        try:
+            self._files.assert_present()
+            absent = self._files.absent
+        except OSError as error:
+            raise LogUnusable(sqlite_open.cannot_open(self._files.database, error)) from None
+        if absent or not await _beside(sqlite_open.has_tables, self._files):
+            sqlite_open.require_place(self._files.database)
+            await self._may_begin()
+
+    @property
+    def note(self) -> LogNote:
+        """As `ports.Lineage.note`."""
+        head = self._writer.head
+        return LogNote(of=self._provenance, position=head.position, chain=head.chain)
+
+    async def chain_at(self, position: int) -> bytes | None:
+        """As `ports.Lineage.chain_at`."""
+        return await _run(self._reading, lambda connection: sqlite_identity.chain_at(connection, position))
+
+    async def noted(self, of: Provenance) -> None:
+        """As `ports.Lineage.noted`."""
+
+        def keep(_: "sqlite3.Connection") -> None:
+            self._writer.set_provenance(of)
+            head = self._writer.head
+            self._root_note.begin(LogNote(of=of, position=head.position, chain=head.chain))
+
+        await _run(self._writing, keep)
+        self._provenance = of
+
+    @property
+    def wal_bytes(self) -> int:
+        """How much the write-ahead log holds; more than some MiB only while a reader does not end."""
+        return self._writer.wal_bytes
+
+    async def append(self, transaction: Transaction) -> None:
+        """As `ports.EventLog.append`; Retryable (nothing written) if a foreign process holds the database."""
+        await _run(self._writing, lambda _: self._writer.append(transaction))
+
+    async def save_running_ms(self, running_ms: int) -> None:
+        """As `ports.EventLog.save_running_ms`. Also sweeps expired keys and empties the WAL file when idle."""
+        await _run(self._writing, lambda _: self._writer.save_running_ms(running_ms))
+
+    async def write_deletions(self, put: Sequence[Deletion], done: Sequence[str] = ()) -> None:
+        """As `ports.Deletions.write_deletions`."""
+        await _run(self._writing, lambda _: self._writer.write_deletions(put, done))
+
+    async def deletions(self, running_ms: int, limit: int) -> Sequence[Deletion]:
+        """As `ports.Deletions.deletions`."""
+        return await _run(self._reading, lambda c: sqlite_read.deletions(c, running_ms, limit))
+
+    async def story(self, generation_id: str) -> Sequence[Recorded]:
+        """As `ports.Deletions.story`."""
+        return await _run(self._reading, lambda c: sqlite_read.stream(c, generation_id))
+
+    async def ended(self, *, after: int, until_running_ms: int, window: int) -> tuple[Sequence[Ended], int]:
+        """As `ports.Retained.ended`."""
+        return await _run(
+            self._reading,
+            lambda c: sqlite_read.ended(c, after=after, until_running_ms=until_running_ms, window=window),
+        )
+
+    async def not_erased(self, generation_ids: Sequence[str]) -> Sequence[str]:
+        """As `ports.Retained.not_erased`."""
+        return await _run(self._reading, lambda c: sqlite_read.not_erased(c, generation_ids))
+
+    async def stream(self, generation_id: str) -> Sequence[Recorded]:
+        """As `ports.Precedents.stream`."""
+        return await _run(self._writing, lambda connection: sqlite_read.stream(connection, generation_id))
+
+    async def known(self, generation_ids: Sequence[str]) -> Collection[str]:
+        """As `ports.Precedents.known`."""
+        return await _run(self._writing, lambda connection: sqlite_read.known(connection, generation_ids))
+
+    async def keys(self, wanted: Sequence[tuple[str, str]], running_ms: int) -> Mapping[tuple[str, str], KeyRow]:
+        """As `ports.Precedents.keys`."""
+        return await _run(self._writing, lambda connection: sqlite_read.keys(connection, wanted, running_ms))
+
+    async def open_streams(self) -> AsyncIterator[Sequence[Recorded]]:
+        """As `ports.EventLog.open_streams`."""
+        after = 0
+        while True:
+            streams, after = await self._open_streams(after)
+            for each in streams:
+                yield each
+            if len(streams) < STREAMS_PER_READ:
+                return
+
+    async def _open_streams(self, after: int) -> tuple[Sequence[Sequence[Recorded]], int]:
+        return await _run(self._reading, lambda c: sqlite_read.open_streams(c, after, STREAMS_PER_READ))
+
+    async def rows(self, generation_ids: Sequence[str], *, asker: str = "") -> Mapping[str, Rows]:
+        """As `ports.Projection.rows`."""
+        return await self._questions.ask(self._reading, asker, lambda c: sqlite_read.rows(c, generation_ids))
+
+    async def page(
+        self, tenant: str, *, before: int, limit: int, status: int, looks: int
+    ) -> tuple[Sequence[Rows], int]:
+        """As `ports.Projection.page`."""
+        return await self._pages.ask(
+            self._reading,
+            tenant,
+            lambda c: sqlite_read.page(c, tenant, before=before, limit=limit, status=status, looks=looks),
+        )
+
+    async def prompts(self, generation_ids: Sequence[str]) -> Mapping[str, PromptRow]:
+        """As `ports.Projection.prompts`. Never refused: readers ask for rows first, core cannot send without."""
+        return await _run(self._reading, lambda c: sqlite_read.prompts(c, generation_ids))
+
+
+async def _beside(look: Callable[[LogFiles], bool], files: LogFiles) -> bool:
+    """What `look` says, on a thread of its own that is gone afterwards."""
+    with ThreadPoolExecutor(1, "log.inspect") as pool:
+        return await asyncio.get_running_loop().run_in_executor(pool, look, files)
+
+
+async def _connect(path: Path, stack: AsyncExitStack) -> aiosqlite.Connection:
+    connection = aiosqlite.Connection(lambda: open_file(path), iter_chunk_size=64)
+    try:
+        await connection
+    except sqlite3.Error as error:
+        # aiosqlite has told its thread to stop and waits for nothing; the loop must not be closed before it has ended
+        await asyncio.to_thread(connection._thread.join)  # noqa: SLF001
+        raise LogUnusable(sqlite_open.cannot_open(path, error)) from None
+    stack.push_async_callback(connection.close)
+    await _run(connection, lambda raw: sqlite_open.set_up(raw, path))
+    return connection
+
+
+async def _run(connection: aiosqlite.Connection, function: "Callable[[sqlite3.Connection], T]") -> T:
+    """`function` on the connection's thread, as one piece. The one use of aiosqlite's private `_execute`:
+
+    its public methods run a single statement each, and a caller cancelled between two would leave the transaction
+    open. Pinned to aiosqlite 0.22.1; tests/integration/test_sqlite_log.py cancels callers.
+    """
+
+    def whole() -> T:
+        try:
+            return function(connection._conn)  # noqa: SLF001
+        except sqlite3.Error as error:
+            raise translated(error) from error
+        except UnicodeDecodeError as error:
+            raise LogBroken(f"a text of the log is not UTF-8: {error.reason}") from None
+
+    result: T = await connection._execute(whole)  # type: ignore[no-untyped-call]  # noqa: SLF001
+    return result

@@ -1,0 +1,277 @@
+"""Brings each decided picture from the temporary into the public bucket, and records it.
+
+Works from the states of open generations: whatever is rendered and not published is copied, now or at the next
+start, and repeating any step changes nothing. Size and digest are checked before and after the copy; a picture
+that is gone or altered is reported as lost, and core has it rendered again. While the store cannot be reached
+it is tried again and again. A picture that must wait is put aside and holds up no other.
+
+An object that is not found may show itself a little later, while a rendering costs GPU time: it is looked for again
+after 1, 2, 4 and 8 s before the decision is revoked. A store that may not say what it does not have (no right to list)
+answers 403 instead of 404: that counts as not found once another object was found there since, and until then as
+trouble with the store.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+
+import structlog
+from opentelemetry import trace
+
+from core import tracing
+from core.domain import commands as c
+from core.domain.events import ImageRendered
+from core.domain.object_keys import content_type, public_key
+from core.domain.state import Generation, Phase, Ref
+from core.domain.transaction import Change, Order
+from core.metrics import Metrics
+from core.ports import Drafts, Failpoints, Gallery, Stored
+from core.results.object_cleanup import Leftovers
+from core.runtime.writer import Writer
+from infra.retry import Missing, Permanent, Retryable, backoff_s
+
+_MISSING_WAITS_S: Final = (1.0, 2.0, 4.0, 8.0)
+_JITTER: Final = 0.25
+_FIRST_RETRY_S: Final = 0.2
+_LONGEST_RETRY_S: Final = 5.0
+_log = structlog.get_logger()
+_tracer = trace.get_tracer(__name__)
+_GONE: Final = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    state: Generation
+    index: int
+    won: ImageRendered
+
+    @property
+    def public_key(self) -> str:
+        return public_key(self.won)
+
+
+@dataclass(slots=True)
+class _Delay:
+    """What has held up the picture of one attempt so far."""
+
+    attempt_id: str
+    failures: int = 0
+    missing: int = 0
+    refused_at_s: float | None = None
+    """When the store first refused to say whether its object is there."""
+
+
+class _NotFound(Exception):
+    """The object is not there, or not to be seen yet."""
+
+
+class Publisher:
+    """Any number of `run`s may work side by side. `heal` makes missing buckets again, or raises Retryable."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        drafts: Drafts,
+        gallery: Gallery,
+        *,
+        lost_drafts: Leftovers,
+        lost_copies: Leftovers,
+        failpoints: Failpoints,
+        heal: Callable[[], Awaitable[None]],
+        draw: Callable[[], float],
+        metrics: Metrics,
+    ) -> None:
+        self._writer = writer
+        self._drafts = drafts
+        self._gallery = gallery
+        self._lost_drafts = lost_drafts
+        self._lost_copies = lost_copies
+        self._failpoints = failpoints
+        self._heal = heal
+        self._draw = draw
+        self._metrics = metrics
+        self._waiting: dict[Ref, None] = {}  # in order; bounded by the images of open generations
+        self._wake = asyncio.Semaphore(0)
+        self._failing: dict[Ref, str] = {}  # those that are being tried again, since the last success
+        self._delays: dict[Ref, _Delay] = {}  # of pictures that were put aside
+        self._found_at_s = float("-inf")
+
+    @property
+    def trouble(self) -> str:
+        """Why a picture that is still wanted was not copied; empty while the store does what it is asked."""
+        return next(iter(self._failing.values()), "")
+
+    @property
+    def waiting(self) -> int:
+        """How many pictures nobody has begun to copy."""
+        return len(self._waiting)
+
+    def observe(self, changes: Sequence[Change]) -> None:
+        """Follow the writer."""
+        for before, after in changes:
+            for image in after.images:
+                if image.phase is not Phase.RENDERED or image.rendered is None:
+                    continue
+                if not after.open:
+                    self._lost_drafts.add(image.rendered.temp_key)  # cancelled or expired meanwhile
+                elif before is None or before.images[image.index].rendered is not image.rendered:
+                    self._waiting[after.id, image.index] = None
+                    self._wake.release()
+
+    async def run(self) -> None:
+        """Publish one picture after the other, for ever."""
+        while True:
+            await self._wake.acquire()
+            ref = next(iter(self._waiting), None)
+            if ref is None:
+                continue
+            del self._waiting[ref]
+            again_s = await self._attempt(ref)
+            if again_s is None:  # published, given up, or not wanted any more
+                self._failing.pop(ref, None)
+                self._delays.pop(ref, None)
+            else:
+                asyncio.get_running_loop().call_later(again_s, self._take_up, ref)
+
+    def _take_up(self, ref: Ref) -> None:
+        self._waiting[ref] = None
+        self._wake.release()
+
+    async def _attempt(self, ref: Ref) -> float | None:
+        """Seconds until it is to be tried again; None: it is done with."""
+        picture = self._picture(ref)
+        if picture is None:
+            return None
+        delay = self._delays.get(ref)
+        if delay is None or delay.attempt_id != picture.won.attempt_id:
+            delay = self._delays[ref] = _Delay(picture.won.attempt_id)
+        try:
+            with _tracer.start_as_current_span(
+                "publish",
+                context=tracing.context_of(picture.state.trace),
+                attributes={"darkroom.generation.id": ref[0], "darkroom.image.index": ref[1]},
+                record_exception=False,
+                set_status_on_exception=False,
+            ) as span:
+                with tracing.marking(span):
+                    await self._publish(picture, delay)
+        except _NotFound:
+            wait_s = _MISSING_WAITS_S[delay.missing] * (1 + _JITTER * self._draw())
+            delay.missing += 1
+            _log.warning("publish.not_found_yet", generation_id=ref[0], index=ref[1], again_s=round(wait_s, 1))
+            return wait_s
+        except (Retryable, Permanent) as error:
+            if isinstance(error, Missing):
+                await self._try_heal()
+            self._failing[ref] = f"store: {error}"
+            _log.warning("publish.delayed", generation_id=ref[0], index=ref[1], reason=str(error))
+            delay.failures += 1
+            return backoff_s(delay.failures - 1, first_s=_FIRST_RETRY_S, cap_s=_LONGEST_RETRY_S, draw=self._draw())
+        self._failing.clear()  # the store works: one picture that it does not copy makes nobody unready
+        return None
+
+    async def _try_heal(self) -> None:
+        try:
+            await self._heal()
+        except (Retryable, Permanent) as error:
+            _log.warning("publish.buckets_not_made", reason=str(error))
+
+    def _picture(self, ref: Ref) -> _Picture | None:
+        """What to publish; None when it is not wanted any more, or done."""
+        state = self._writer.open.get(ref[0])
+        image = state.images[ref[1]] if state else None
+        if state is None or image is None or image.phase is not Phase.RENDERED or image.rendered is None:
+            return None
+        return _Picture(state, ref[1], image.rendered)
+
+    async def _publish(self, picture: _Picture, delay: _Delay) -> None:
+        """Raises _NotFound while it may still show itself."""
+        await self._failpoints.reach("core.after_rendered")
+        won, key = picture.won, picture.public_key
+        wrong = await self._fault_of_draft(won, delay)
+        if not wrong:
+            await self._failpoints.reach("core.mid_copy")
+            copied = await self._gallery.copy_draft(won.temp_key, key, content_type=content_type(won))
+            wrong = "" if copied else _GONE
+        copy = await self._look_for_copy(key, delay)
+        if copy is None or not _same(copy, won):
+            if not wrong:
+                raise Retryable("the copy is not whole")
+            if wrong == _GONE and delay.missing < len(_MISSING_WAITS_S):
+                raise _NotFound
+            if wrong == _GONE and not await self._is_gone(won.temp_key, delay):
+                raise Retryable("the object has come to light")
+            await self._lose(picture, wrong)
+            if copy is not None:
+                self._lost_copies.add(key)  # of what had taken the draft's place; the next picture gets another key
+            return
+        await self._failpoints.reach("core.after_copy")
+        await self._record(picture)
+
+    async def _fault_of_draft(self, won: ImageRendered, delay: _Delay) -> str:
+        stored = await self._look_for_draft(won.temp_key, delay)
+        if stored is None:
+            return _GONE
+        if stored.size_bytes != won.size_bytes:
+            return "of another size"
+        if stored.sha256 is None:  # this store keeps no digest
+            data = await self._drafts.get(won.temp_key)
+            return "" if data is not None and sha256(data).digest() == won.sha256 else "altered"
+        return "" if stored.sha256 == won.sha256 else "altered"
+
+    async def _look_for_draft(self, key: str, delay: _Delay) -> Stored | None:
+        now_s = asyncio.get_running_loop().time()
+        try:
+            stored = await self._drafts.head(key)
+        except Permanent:
+            if delay.refused_at_s is None:
+                delay.refused_at_s = now_s
+            if self._found_at_s <= delay.refused_at_s:
+                raise
+            return None  # the right to read is there: what is refused is the word that there is nothing
+        if stored is not None:
+            self._found_at_s = asyncio.get_running_loop().time()
+        return stored
+
+    async def _look_for_copy(self, key: str, delay: _Delay) -> Stored | None:
+        try:
+            return await self._gallery.head(key)
+        except Permanent:
+            if delay.refused_at_s is None:
+                raise
+            return None  # this store does not say what it does not have
+
+    async def _is_gone(self, key: str, delay: _Delay) -> bool:
+        """The last look before a rendering is given up: GET, unlike HEAD, tells a missing bucket apart."""
+        try:
+            return await self._drafts.get(key) is None
+        except Permanent:
+            if delay.refused_at_s is None:
+                raise
+            return True
+
+    async def _lose(self, picture: _Picture, wrong: str) -> None:
+        command = c.RecordObjectLost(
+            index=picture.index, attempt_id=picture.won.attempt_id, detail=f"the temporary object is {wrong}"
+        )
+        _log.warning("publish.object_lost", generation_id=picture.state.id, index=picture.index, reason=wrong)
+        await self._writer.carry_out([Order(picture.state.id, command)])
+        self._metrics.objects_lost.inc()
+
+    async def _record(self, picture: _Picture) -> None:
+        won = picture.won
+        command = c.RecordPublished(index=picture.index, attempt_id=won.attempt_id, public_key=picture.public_key)
+        [result] = await self._writer.carry_out([Order(picture.state.id, command)])
+        if result.changed:
+            self._metrics.published.inc()
+            self._lost_drafts.add(won.temp_key)
+            return
+        image = result.state.images[picture.index] if result.state else None
+        if image is None or image.public_key != picture.public_key:
+            self._lost_copies.add(picture.public_key)  # the generation ended while we copied
+
+
+def _same(stored: Stored, won: ImageRendered) -> bool:
+    return stored.size_bytes == won.size_bytes and stored.sha256 in {None, won.sha256}

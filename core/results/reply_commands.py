@@ -1,0 +1,136 @@
+"""Replies as commands: what a worker's word means to core, and the span under which it is taken."""
+
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind
+
+from core import tracing
+from core.domain import commands as c
+from core.domain.events import Failure, RenderFacts, Spec, Timings
+from core.ports import Received
+from schema import fast
+
+_tracer = trace.get_tracer(__name__)
+Reply = fast.ImageStarted | fast.ImageRendered | fast.ImageAttemptFailed
+
+
+class Processing:
+    """The CONSUMER span of one reply, a child of the worker's PRODUCER span; not made current."""
+
+    def __init__(self, queue: str, reply: Reply, source: Received) -> None:
+        self._span = _tracer.start_span(
+            f"process {queue}",
+            context=tracing.context_of(source.attributes),
+            kind=SpanKind.CONSUMER,
+            attributes={
+                "messaging.system": "aws_sqs",
+                "messaging.operation.name": "process",
+                "messaging.operation.type": "process",
+                "messaging.destination.name": queue,
+                "messaging.message.conversation_id": reply.image.generation_id,
+                "darkroom.reply": kind(reply),
+                "darkroom.image.index": reply.image.index,
+            },
+        )
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self._span.end()
+
+
+def kind(reply: Reply) -> str:
+    """Its name in metrics and spans."""
+    match reply:
+        case fast.ImageStarted():
+            return "started"
+        case fast.ImageRendered():
+            return "rendered"
+        case _:
+            return "attempt_failed"
+
+
+def started(reply: fast.ImageStarted, recheck_after_ms: int) -> c.RecordStarted:
+    """The command for a worker's word that it begins."""
+    return c.RecordStarted(
+        index=reply.image.index,
+        attempt_id=reply.attempt_id,
+        dispatch=reply.dispatch,
+        worker_id=reply.worker_id,
+        solo=reply.solo,
+        batch_id=reply.batch_id,
+        batch_size=reply.batch_size,
+        recheck_after_ms=recheck_after_ms,
+    )
+
+
+def rendered(reply: fast.ImageRendered, public_token: str) -> c.RecordRendered:
+    """The command for a worker's word that a picture lies in the temporary bucket. `public_token` is fresh."""
+    times, facts = reply.timings, reply.facts
+    return c.RecordRendered(
+        index=reply.image.index,
+        attempt_id=reply.attempt_id,
+        worker_id=reply.worker_id,
+        temp_key=reply.temp_key,
+        sha256=reply.sha256,
+        size_bytes=reply.size_bytes,
+        width=reply.width,
+        height=reply.height,
+        format=int(reply.format),
+        public_token=public_token,
+        timings=Timings(
+            wait_ms=times.wait_ms,
+            gpu_ms=times.gpu_ms,
+            batch_gpu_ms=times.batch_gpu_ms,
+            decode_ms=times.decode_ms,
+            encode_ms=times.encode_ms,
+            upload_ms=times.upload_ms,
+            wait_reason=times.wait_reason,
+        ),
+        facts=RenderFacts(
+            engine=facts.engine,
+            model=facts.model,
+            model_revision=facts.model_revision,
+            scheduler=facts.scheduler,
+            dtype=facts.dtype,
+            device=facts.device,
+            libraries=facts.libraries,
+            batch_id=facts.batch_id,
+            batch_members=tuple((member.generation_id, member.index) for member in facts.batch_members),
+            seed=facts.seed,
+            guidance=facts.guidance,
+            guidance_scale=facts.guidance_scale,
+            negative_prompt=facts.negative_prompt,
+            rendered_width=facts.rendered_width,
+            rendered_height=facts.rendered_height,
+        ),
+    )
+
+
+def attempt_failed(reply: fast.ImageAttemptFailed, verdict: c.Verdict = c.Verdict.COUNT) -> c.RecordAttemptFailed:
+    """The command for a worker's word that an attempt gave no picture, and what follows of it."""
+    return c.RecordAttemptFailed(
+        index=reply.image.index,
+        attempt_id=reply.attempt_id,
+        dispatch=reply.dispatch,
+        worker_id=reply.worker_id,
+        failure=Failure(int(reply.failure)),
+        solo=reply.solo,
+        detail=reply.detail,
+        verdict=verdict,
+    )
+
+
+def misfit(reply: fast.ImageRendered, spec: Spec) -> c.RecordAttemptFailed | None:
+    """The failure that a picture of another size or format than the asked one is."""
+    if (reply.width, reply.height, int(reply.format)) == (spec.width, spec.height, spec.output_format):
+        return None
+    return c.RecordAttemptFailed(
+        index=reply.image.index,
+        attempt_id=reply.attempt_id,
+        dispatch=reply.dispatch,
+        worker_id=reply.worker_id,
+        failure=Failure.BAD_OUTPUT,
+        solo=False,
+        detail="the picture has another size or format than asked for",
+    )

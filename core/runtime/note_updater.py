@@ -1,0 +1,141 @@
+"""Keeps the note of the log in the public bucket, and holds the log against it.
+
+At most once a minute and when the log has grown; at once when the log's identity has changed. What the note tells may
+not be taken back: a log that is older than its note, or another one, ends core. Nothing is accepted into a log that was
+just begun before the note names it: were its folder lost then, the next start would take itself for the first.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+import structlog
+
+from core.domain.provenance import GO_ON, Claim, LogNote, Provenance, UnreadableNote, decode, encode, refusal
+from core.errors import LogBroken, LogUnusable, VersionConflict
+from core.ports import Lineage, PublicNotes
+from infra.retry import Permanent, Retryable, backoff_s
+
+_log = structlog.get_logger()
+EVERY_S: Final = 60.0
+FIRST_WAIT_S: Final = 0.5
+LONGEST_WAIT_S: Final = 15.0
+"""Between two attempts that fail; a new log, which waits for it, is tried again sooner."""
+FINISH_S: Final = 2.0
+START_LOOK_S: Final = 5.0
+"""Longer no start waits for the bucket when there is a log."""
+
+
+class NoteUpdater:
+    """`wall_ms` is for the people who read the note."""
+
+    def __init__(
+        self, log: Lineage, notes: PublicNotes, *, wall_ms: Callable[[], int], draw: Callable[[], float]
+    ) -> None:
+        self._log = log
+        self._notes = notes
+        self._wall_ms = wall_ms
+        self._draw = draw
+        self._failing = ""
+
+    @property
+    def trouble(self) -> str:
+        """That a new log is not noted yet; empty for others."""
+        if not self._must_note:
+            return ""
+        return f"log: just begun, and not noted in the public bucket yet ({self._failing or 'in progress'})"
+
+    @property
+    def _must_note(self) -> bool:
+        note = self._log.note
+        return note.of.claim is not Claim.NOTED and not note.position
+
+    async def introduce(self) -> None:
+        """Before anything is accepted: note a log that was just begun, however long that takes; look once at what is
+        noted of any other. Raises LogUnusable when this log must not go on.
+        """
+        failures = 0
+        while self._must_note:
+            if not await self._attempt():
+                await self._wait(failures, START_LOOK_S)
+                failures += 1
+        try:
+            async with asyncio.timeout(START_LOOK_S):
+                await self._attempt()
+        except TimeoutError:
+            self._failed("no answer in time")
+
+    async def run(self) -> None:
+        """Note, endlessly. Raises LogUnusable when another log is noted, as by a core that has taken over."""
+        failures = 0
+        while True:
+            if await self._attempt():
+                failures = 0
+                await asyncio.sleep(EVERY_S)
+            else:
+                await self._wait(failures, LONGEST_WAIT_S)
+                failures += 1
+
+    async def finish(self) -> None:
+        """Note the end of a core that drains, if that can be done at once."""
+        try:
+            async with asyncio.timeout(FINISH_S):
+                await self._attempt()
+        except TimeoutError:
+            self._failed("no answer in time")
+
+    async def _wait(self, failures: int, cap_s: float) -> None:
+        await asyncio.sleep(backoff_s(failures, first_s=FIRST_WAIT_S, cap_s=cap_s, draw=self._draw()))
+
+    async def _attempt(self) -> bool:
+        try:
+            await self._update()
+        except (LogUnusable, LogBroken, VersionConflict):
+            raise
+        except (Retryable, Permanent) as error:
+            self._failed(str(error))
+            return False
+        self._failing = ""
+        return True
+
+    def _failed(self, reason: str) -> None:
+        if reason != self._failing:
+            _log.warning("log.not_noted", reason=reason)
+        self._failing = reason
+
+    async def _update(self) -> None:
+        found = await self._found()
+        own = self._log.note
+        of = own.of if found is None else await self._judged(own, found)
+        if found is None or not found.of.same(of) or found.position != own.position:
+            await self._notes.write(encode(replace(own, of=of), at_ms=self._wall_ms()))
+        if of != own.of or of.claim is not Claim.NOTED:
+            await self._log.noted(replace(of, claim=Claim.NOTED))
+
+    async def _found(self) -> LogNote | None:
+        """What is noted; None when this log may write its note in any case."""
+        data = await self._notes.read()
+        claim = self._log.note.of.claim
+        if data is None:
+            if claim is Claim.NOTED:
+                _log.warning("log.public_note_missing")
+            return None
+        try:
+            return decode(data)
+        except UnreadableNote as error:
+            if claim is Claim.NEW:
+                raise LogUnusable(f"{error}. {GO_ON}") from None
+            _log.warning("log.public_note_unreadable")
+            return None
+
+    async def _judged(self, own: LogNote, found: LogNote) -> Provenance:
+        """With what identity the log goes on. Raises LogUnusable."""
+        if own.of.claim is Claim.TAKES_OVER:
+            later = found.of.log_id == own.of.log_id and found.of.epoch >= own.of.epoch
+            return replace(own.of, epoch=found.of.epoch + 1) if later else own.of
+        chain = await self._log.chain_at(found.position)
+        reason = refusal(own.of, found, own.position, lambda _: chain)
+        if reason:
+            raise LogUnusable(f"the event log {reason} by what is noted in the public bucket. {GO_ON}")
+        return own.of

@@ -1,0 +1,61 @@
+"""Core's running time: milliseconds during which core ran, over all its lives.
+
+Deadlines and rechecks count it, so that neither an outage nor a step of the wall clock moves them. It follows
+the event loop's monotonic time, is persisted every second, and goes on from there at the next start: a crash
+loses at most that second. A stopped process or a paused machine did not run, though monotonic time went on.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from core.ports import Upkeep
+from core.runtime.stall_detector import Stopwatch
+from infra.retry import Retryable
+
+_log = structlog.get_logger()
+PERSIST_EVERY_S = 1.0
+PAUSE_S = 5.0
+"""Core looks at the clock every second; the part of a gap beyond this was a pause, not running time."""
+
+
+class RunningClock:
+    """Call `start` once before the first `now_ms`."""
+
+    def __init__(self) -> None:
+        self._base_ms = 0
+        self._ran_s = 0.0
+        self._seen_s = 0.0
+        self._watch = Stopwatch()
+
+    @property
+    def trouble(self) -> str:
+        """That the log takes long to save the time; empty while it does not."""
+        return self._watch.trouble
+
+    def start(self, base_ms: int) -> None:
+        """Go on from `base_ms`."""
+        self._base_ms = base_ms
+        self._ran_s = 0.0
+        self._seen_s = asyncio.get_running_loop().time()
+
+    def now_ms(self) -> int:
+        """Running time now."""
+        now_s = asyncio.get_running_loop().time()
+        self._ran_s += min(now_s - self._seen_s, PAUSE_S)
+        self._seen_s = now_s
+        return self._base_ms + int(self._ran_s * 1000)
+
+    async def persist(self, upkeep: Upkeep, saved: Callable[[Retryable | None], None]) -> None:
+        """Save the running time every second, for ever, and tell `saved` whether the log took it. Raises LogBroken."""
+        while True:
+            await asyncio.sleep(PERSIST_EVERY_S)
+            try:
+                with self._watch.running():
+                    await upkeep.save_running_ms(self.now_ms())
+            except Retryable as error:
+                _log.warning("clock.not_saved", reason=str(error))
+                saved(error)
+            else:
+                saved(None)

@@ -1,0 +1,173 @@
+"""What only a running core knows: which workers are alive, what they hold, and how far they are.
+
+Lossy by design: kept in memory, bounded, gone after a restart. Nothing is decided by it but what can be put
+right later, such as who drops a copy of a job.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from core.domain.decide import convicted
+from core.domain.state import Generation, Phase, Ref
+from core.domain.transaction import Change
+
+SEEN_S = 60.0
+DEFAULT_BATCH = 8
+_MAX_WORKERS = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """What only a running core knows of an open generation; lossy, kept in memory."""
+
+    backlog_position: int = 0
+    steps: tuple[int, ...] = ()
+    revision: int = 0
+
+
+NOTHING_LIVE = Live()
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One image that a worker says it holds. `dispatch` is 0 for a worker that does not say which."""
+
+    ref: Ref
+    running: bool
+    step: int
+    dispatch: int = 0
+
+
+class Shipping(Protocol):
+    """Who sends images out."""
+
+    def postpone(self, ref: Ref) -> None:
+        """A worker has the image in hand."""
+
+    def dropped(self, ref: Ref) -> None:
+        """A worker holds a job of the image, and drops it."""
+
+    def is_sending(self, ref: Ref) -> bool:
+        """Whether the image is between being chosen and being recorded as sent."""
+
+
+@dataclass(slots=True)
+class _Steps:
+    revision: int = 0
+    steps: dict[int, int] = field(default_factory=dict)
+    starters: dict[int, tuple[str, float]] = field(default_factory=dict)
+
+
+class Workers:
+    """Workers heard of lately, and the largest batch each has started."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[float, int]] = {}
+
+    def saw(self, worker_id: str, batch_size: int = 0) -> None:
+        """A sign of life."""
+        _, batch = self._seen.pop(worker_id, (0.0, 0))
+        if len(self._seen) < _MAX_WORKERS:
+            self._seen[worker_id] = (asyncio.get_running_loop().time(), max(batch, batch_size))
+
+    def ids(self) -> Sequence[str]:
+        """Those seen in the last minute."""
+        self._forget()
+        return list(self._seen)
+
+    def batches(self) -> Sequence[int]:
+        """The batch size of each worker seen in the last minute."""
+        self._forget()
+        return [batch or DEFAULT_BATCH for _, batch in self._seen.values()]
+
+    def _forget(self) -> None:
+        oldest = asyncio.get_running_loop().time() - SEEN_S
+        while self._seen and (first := next(iter(self._seen))) and self._seen[first][0] < oldest:
+            del self._seen[first]
+
+
+class Progress:
+    """Steps done, for the views, and the answer to what a worker should drop."""
+
+    def __init__(self, states: Mapping[str, Generation], workers: Workers, *, visibility_s: float) -> None:
+        self._states = states
+        self._workers = workers
+        self._visibility_s = visibility_s
+        self._known: dict[str, _Steps] = {}
+
+    def observe(self, changes: Sequence[Change]) -> None:
+        """Forget what ended, and who had started an image that is to be started anew."""
+        for before, after in changes:
+            known = self._known.get(after.id)
+            if known is None:
+                continue
+            if not after.open:
+                del self._known[after.id]
+                continue
+            for image in after.images:
+                if image.phase is not Phase.STARTED and (before is None or before.images[image.index] is not image):
+                    known.starters.pop(image.index, None)
+                    known.steps.pop(image.index, None)
+
+    def started(self, ref: Ref, worker_id: str, batch_size: int) -> None:
+        """A worker's report was recorded."""
+        self._workers.saw(worker_id, batch_size)
+        if ref[0] in self._states:
+            now = asyncio.get_running_loop().time()
+            self._known.setdefault(ref[0], _Steps()).starters[ref[1]] = (worker_id, now)
+
+    def report(self, worker_id: str, held: Sequence[Held], shipping: Shipping) -> list[bool]:
+        """Which images the worker should keep; `shipping` hears of those that are in good hands."""
+        self._workers.saw(worker_id)
+        wanted = []
+        for each in held:
+            keep = self._wanted(each, worker_id, shipping)
+            wanted.append(keep)
+            if keep:
+                self._note_step(each)
+                shipping.postpone(each.ref)
+            else:
+                shipping.dropped(each.ref)
+        return wanted
+
+    def live(self, state: Generation, position: int) -> Live:
+        """For the view of an open generation."""
+        known = self._known.get(state.id)
+        if known is None:
+            return Live(backlog_position=position)
+        steps = tuple(known.steps.get(index, 0) for index in range(len(state.images)))
+        return Live(backlog_position=position, steps=steps, revision=known.revision)
+
+    def _wanted(self, held: Held, worker_id: str, shipping: Shipping) -> bool:
+        """No for what has ended or is decided; and no for a waiting copy of what was started and not heard of.
+
+        Whoever started it may be dead, and the image may have killed it. So its copies must not run among others:
+        once its recheck has passed, core sends the image out again to run alone. And when it has been started
+        alone often enough, no copy runs at all. (A worker that starts an image alone runs it at once; half a
+        visibility timeout later the queue has delivered a copy, be it to the same worker, restarted.)
+
+        A dispatch is sent before it is recorded. Until then the image looks as it did before: started by a worker
+        that may be dead. So a dispatch newer than the recorded one is wanted, and from a worker that does not say
+        which one it holds, any copy of an image that is being sent now; else the job would be deleted by the very
+        worker it was sent to, and wait for the next recheck.
+        """
+        state = self._states.get(held.ref[0])
+        if state is None or not held.ref[1] < len(state.images) or state.images[held.ref[1]].decided:
+            return False
+        image, known = state.images[held.ref[1]], self._known.get(state.id)
+        starter, at_s = (known.starters.get(held.ref[1]) if known else None) or ("", 0.0)
+        if held.running:
+            return True
+        if convicted(image):
+            fresh = asyncio.get_running_loop().time() - at_s < self._visibility_s / 2
+            return starter == worker_id and fresh
+        on_its_way = held.dispatch > image.dispatches or (not held.dispatch and shipping.is_sending(held.ref))
+        return on_its_way or starter in {"", worker_id}
+
+    def _note_step(self, held: Held) -> None:
+        known = self._known.setdefault(held.ref[0], _Steps())
+        if held.running and known.steps.get(held.ref[1], 0) != held.step:
+            known.steps[held.ref[1]] = held.step
+            known.revision += 1

@@ -1,0 +1,263 @@
+"""The one writer: everything that changes the log goes through here, in one order, many changes to a commit.
+
+While one transaction is being made durable, the next commands queue up and form the next one. Each command is
+decided on top of the ones before it; callers hear of it, and so do the listeners, only once it is durable. Open
+generations live in memory, which only the writer changes. A full disk refuses the callers of that transaction
+and changes nothing; a broken log or a second writer ends the service, and nobody gets an answer.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from core.domain import commands as c
+from core.domain import events as e
+from core.domain.decide import Now
+from core.domain.shares import Books, Caps
+from core.domain.state import Generation, fold
+from core.domain.transaction import Change, Draft, Durable, Order, Result
+from core.errors import LogFull, LogHeld
+from core.metrics import Metrics
+from core.ports import EventLog, Precedents
+from core.runtime.stall_detector import Stopwatch
+from infra.retry import Retryable
+
+_log = structlog.get_logger()
+
+Listener = Callable[[Sequence[Change]], None]
+
+
+@dataclass(slots=True)
+class _Work:
+    orders: Sequence[Order]
+    done: "asyncio.Future[list[Result]]"
+
+
+class Writer:
+    """Owns the states of open generations. `now` gives both times; `ended_kept` bounds the memory of ended ones;
+    `durable` hears of each event.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        precedents: Precedents,
+        *,
+        now: Callable[[], Now],
+        metrics: Metrics,
+        caps: Caps,
+        max_commands: int = 256,
+        max_waiting: int = 1_000,
+        ended_kept: int = 2_000,
+        durable: Durable = lambda *_: None,
+    ) -> None:
+        self._log = log
+        self._precedents = precedents
+        self._now = now
+        self._metrics = metrics
+        self._caps = caps
+        self._max_commands = max_commands
+        self._ended_kept = ended_kept
+        self._durable = durable
+        self._queue: asyncio.Queue[_Work] = asyncio.Queue(max_waiting)
+        self._open: dict[str, Generation] = {}
+        self._ended: OrderedDict[str, Generation] = OrderedDict()
+        self._listeners: list[Listener] = []
+        self._watch = Stopwatch()
+        self._refused = ""
+        self.books = Books()
+
+    @property
+    def trouble(self) -> str:
+        """Why the log refused the last transaction, or that it is slow to take this one; empty while it takes them."""
+        return self._watch.trouble or self._refused
+
+    @property
+    def open(self) -> Mapping[str, Generation]:
+        """The open generations, in the order in which they were requested."""
+        return self._open
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing is being written."""
+        return not self._watch.busy and self._queue.empty()
+
+    def remembered(self, generation_id: str) -> Generation | None:
+        """The state, if it is open or ended a short while ago."""
+        return self._open.get(generation_id) or self._ended.get(generation_id)
+
+    def listen(self, listener: Listener) -> None:
+        """Tell `listener` of every durable change, at once and in order; it must not block or raise."""
+        self._listeners.append(listener)
+
+    async def load(self) -> int:
+        """Read the open generations, tell the listeners, and return the latest running time seen in their events."""
+        latest_ms = 0
+        async for history in self._log.open_streams():
+            first = history[0]
+            state = fold(first.generation_id, [(each.event, each.at_ms) for each in history])
+            self._open[state.id] = state
+            latest_ms = max(latest_ms, *(each.running_ms for each in history))
+        self.books = Books.of((state.tenant, state.usage) for state in self._open.values())
+        return latest_ms
+
+    def announce_loaded(self) -> None:
+        """Tell the listeners of all open generations, as if they had just been requested."""
+        self._tell([(None, state) for state in self._open.values()])
+
+    async def carry_out(self, orders: Sequence[Order]) -> list[Result]:
+        """What became of each order, in their order, once durable. Raises Retryable when nothing was written.
+
+        A caller that is cancelled does not take its orders back.
+        """
+        if not orders:
+            return []
+        work = _Work(orders, asyncio.get_running_loop().create_future())
+        await self._queue.put(work)
+        return await asyncio.shield(work.done)
+
+    async def settle(self, orders: Sequence[Order]) -> list[Result]:
+        """As `carry_out`, before `run` runs and anybody is told of the open generations: no listener hears of it."""
+        work = _Work(orders, asyncio.get_running_loop().create_future())
+        listeners, self._listeners = self._listeners, []
+        try:
+            await self._write([work])
+        finally:
+            self._listeners = listeners
+        return await work.done
+
+    def saved(self, error: Retryable | None) -> None:
+        """Hear how a writing went that the log has made by itself: it tells whether the log takes anything.
+
+        Once core is unready nobody sends it work, and no transaction of its own would ever show that it could.
+        """
+        self._refused = "" if error is None else _trouble(error)
+
+    async def run(self) -> None:
+        """Write, for ever. Raises LogBroken or VersionConflict; a cancellation waits for the end of the append."""
+        while True:
+            works = await self._take()
+            with self._watch.running():
+                await self._write(works)
+
+    async def _take(self) -> list[_Work]:
+        works = [await self._queue.get()]
+        count = len(works[0].orders)
+        while count < self._max_commands and not self._queue.empty():
+            works.append(self._queue.get_nowait())
+            count += len(works[-1].orders)
+        return works
+
+    async def _write(self, works: Sequence[_Work]) -> None:
+        draft = Draft(now=self._now(), books=self.books, caps=self._caps)
+        try:
+            await self._load([order for work in works for order in work.orders], draft)
+            results = [[draft.decide(order) for order in work.orders] for work in works]
+            if draft.size:
+                await self._append(draft)
+        except Retryable as error:
+            self._refuse(works, error)
+            return
+        changes = draft.changes()
+        if changes:
+            self._refused = ""
+            self._remember(changes)
+            draft.post()
+            draft.tell(self._durable)
+        for verdict, times in draft.verdicts().items():
+            self._metrics.admissions.labels(verdict).inc(times)
+        for work, result in zip(works, results, strict=True):
+            if not work.done.done():
+                work.done.set_result(result)
+        if changes:
+            self._tell(changes)
+
+    async def _append(self, draft: Draft) -> None:
+        transaction = draft.transaction()
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        ended = asyncio.Event()
+
+        async def whole() -> None:
+            try:
+                await self._log.append(transaction)
+            finally:
+                ended.set()
+
+        try:
+            await asyncio.shield(whole())
+        except asyncio.CancelledError:
+            await ended.wait()  # a transaction is never left half done
+            raise
+        self._metrics.commit_s.observe(loop.time() - begun)
+        self._metrics.commits.observe(draft.size)
+        for kind, count in draft.tally().items():
+            self._metrics.events.labels(e.TYPES[kind]).inc(count)
+
+    def _refuse(self, works: Sequence[_Work], error: Retryable) -> None:
+        """Nothing was written: memory stays as it is, and these callers may try again."""
+        self._refused = _trouble(error)
+        _log.error("log.refused", reason=self._refused)
+        self._metrics.log_refusals.inc()
+        for work in works:
+            if not work.done.done():
+                work.done.set_exception(type(error)(*error.args))
+
+    async def _load(self, orders: Sequence[Order], draft: Draft) -> None:
+        """Put into the draft what the log holds of the orders' generations and keys."""
+        unknown: dict[str, None] = {}
+        claims: set[tuple[str, str]] = set()
+        for order in orders:
+            state = draft.before[order.generation_id] = self.remembered(order.generation_id)
+            if state is None:
+                unknown[order.generation_id] = None
+            if order.claim is not None and isinstance(order.command, c.Request):
+                claims.add((order.command.tenant, order.claim.key))
+        if claims:
+            draft.keys.update(await self._precedents.keys(sorted(claims), draft.now.running_ms))
+            for row in draft.keys.values():
+                first = draft.before[row.generation_id] = self.remembered(row.generation_id)
+                if first is None:
+                    unknown[row.generation_id] = None
+        if unknown:
+            for known in await self._precedents.known(list(unknown)):
+                draft.before[known] = await self._read(known)
+
+    async def _read(self, generation_id: str) -> Generation | None:
+        history = await self._precedents.stream(generation_id)
+        if not history:
+            return None
+        state = fold(generation_id, [(each.event, each.at_ms) for each in history])
+        self._keep_ended(state)
+        return state
+
+    def _remember(self, changes: Sequence[Change]) -> None:
+        for _, after in changes:
+            if after.open:
+                self._open[after.id] = after
+            else:
+                self._open.pop(after.id, None)
+                self._keep_ended(after)
+
+    def _keep_ended(self, state: Generation) -> None:
+        self._ended[state.id] = state
+        self._ended.move_to_end(state.id)
+        while len(self._ended) > self._ended_kept:
+            self._ended.popitem(last=False)
+
+    def _tell(self, changes: Sequence[Change]) -> None:
+        for listener in self._listeners:
+            listener(changes)
+
+
+def _trouble(error: Retryable) -> str:
+    match error:
+        case LogFull():
+            return "log: disk full"
+        case LogHeld():
+            return "log: held by a reader"
+        case _:
+            return "log: busy"

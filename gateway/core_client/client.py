@@ -1,0 +1,229 @@
+"""Core's gRPC API as the port `Core`: coalesced submissions, deadlines, repeats, and errors in the gateway's words.
+
+The only module that knows grpclib here. Channel and `calling` (spans, deadlines, errors) are infra's, handed in by
+`app.py`. Messages are those of `schema/fast.py`, of which the types are `schema.pb`'s.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+
+import structlog
+from google.protobuf.message import DecodeError
+from grpclib import GRPCError, Status
+from grpclib.client import Channel, UnaryUnaryMethod
+from grpclib.exceptions import ProtocolError, StreamTerminatedError
+from grpclib.health.v1.health_grpc import HealthStub
+from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from opentelemetry import trace
+from opentelemetry.trace import Span
+
+from gateway import tracing
+from gateway.core_client.coalescer import Coalescer
+from gateway.core_client.lanes import Lanes
+from gateway.errors import Broken, InvalidFields, NotFound, Unavailable
+from gateway.ports import CancelOutcome, EraseOutcome, Failpoints, Page
+from infra.fairness import Crowded, Turns
+from infra.retry import Permanent, Retryable, retry
+from schema import fast, limits, pb
+
+_log = structlog.get_logger()
+SENDERS = 2
+"""Submit calls under way at once: one on the wire while core commits the other."""
+_SUBMIT_ATTEMPTS = 3
+_SERVICE = "darkroom.v1.Core"
+_WAIT_MARGIN_S = 5.0
+_CALLS_AT_ONCE = 90
+_WAITS_PER_CHANNEL = 90
+"""Both below the 100 streams that core's side allows at once on one connection."""
+_CROWDED_S = 1.0
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Channels:
+    """Connections to core by what they carry, so that calls that wait hold up no others."""
+
+    submissions: Channel
+    calls: Channel
+    waits: Sequence[Channel]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deadlines:
+    """Seconds. `submit_s` is from the arrival of a submission to its answer, all repeats included."""
+
+    submit_s: float = 10.0
+    call_s: float = 5.0
+    probe_s: float = 1.0
+
+
+class CoreClient:
+    """Fits `gateway.ports.Core`. `run` and `watch` are its tasks; nothing is sent before they run."""
+
+    def __init__(
+        self,
+        channels: Channels,
+        calling: Callable[..., AbstractAsyncContextManager[Span]],
+        *,
+        forgiving: Callable[[], AbstractContextManager[None]],
+        deadlines: Deadlines,
+        failpoints: Failpoints,
+        rng: Callable[[], float],
+        on_batch: Callable[[int], None],
+        max_waiting: int,
+        default_spec: pb.GenerationSpec,
+    ) -> None:
+        self._calling = calling
+        self._forgiving = forgiving
+        self._deadlines = deadlines
+        self._failpoints = failpoints
+        self._rng = rng
+        self._on_batch = on_batch
+        self._default_spec = default_spec
+        self._health = HealthStub(channels.submissions)
+        self._submit = _method(channels.submissions, "Submit", fast.SubmitRequest, fast.SubmitReply)
+        self._get = _method(channels.calls, "Get", fast.GetRequest, fast.GetReply)
+        self._list = _method(channels.calls, "List", fast.ListRequest, fast.ListReply)
+        self._cancel = _method(channels.calls, "Cancel", fast.CancelRequest, fast.CancelReply)
+        self._models = _method(channels.calls, "Models", fast.ModelsRequest, fast.ModelsReply)
+        self._erase = _method(channels.calls, "Erase", fast.EraseRequest, fast.EraseReply)
+        self._turns = Turns(_CALLS_AT_ONCE, waiting=max_waiting)
+        waits = [_method(channel, "Get", fast.GetRequest, fast.GetReply) for channel in channels.waits]
+        self._waits = Lanes(waits, per_lane=_WAITS_PER_CHANNEL)
+        self._submissions: Coalescer[tuple[pb.SubmitItem, Span], pb.SubmitResult] = Coalescer(
+            self._send, max_items=limits.MAX_SUBMIT_ITEMS, max_waiting=max_waiting, timeout_s=deadlines.submit_s
+        )
+        self.problem = "core has not answered yet"
+
+    async def run(self) -> NoReturn:
+        """Sends submissions; run `SENDERS` of it."""
+        await self._submissions.run()
+
+    @property
+    def waiting(self) -> int:
+        """Submissions that no call has taken yet."""
+        return self._submissions.waiting
+
+    async def watch(self) -> NoReturn:
+        """Keeps `problem` true by asking core's API for an answer, every second."""
+        while True:
+            before, self.problem = self.problem, await self._probe()
+            if self.problem and self.problem != before:
+                _log.warning("core.lost", reason=self.problem)
+            elif self.problem != before:
+                _log.info("core.found")
+            await asyncio.sleep(self._deadlines.probe_s)
+
+    async def submit(self, item: pb.SubmitItem) -> pb.SubmitResult:
+        """See the port."""
+        return await self._submissions.put((item, trace.get_current_span()), item.tenant)
+
+    async def get(self, tenant: str, generation_id: str, *, wait_s: float = 0.0) -> pb.GenerationView:
+        """See the port."""
+        reply: pb.GetReply | None
+        if wait_s:
+            request = fast.GetRequest(tenant=tenant, generation_id=generation_id, wait_ms=int(wait_s * 1000))
+            reply = await self._waits.call(tenant, lambda get: self._call("Get", get, request, wait_s + _WAIT_MARGIN_S))
+            if reply is not None:
+                return reply.generation
+            await asyncio.sleep(min(wait_s, _CROWDED_S))  # too many wait already: this one looks now and then
+        request = fast.GetRequest(tenant=tenant, generation_id=generation_id)
+        reply = await self._in_turn(tenant, "Get", self._get, request)
+        return reply.generation
+
+    async def page(self, tenant: str, *, size: int, cursor: str, status: int) -> Page:
+        """See the port."""
+        request = fast.ListRequest(tenant=tenant, page_size=size, cursor=cursor, status=pb.GenerationStatus(status))
+        reply: pb.ListReply = await self._in_turn(tenant, "List", self._list, request)
+        return Page(generations=reply.generations, next_cursor=reply.next_cursor)
+
+    async def cancel(self, tenant: str, generation_id: str) -> CancelOutcome:
+        """See the port."""
+        request = fast.CancelRequest(tenant=tenant, generation_id=generation_id)
+        reply: pb.CancelReply = await self._in_turn(tenant, "Cancel", self._cancel, request)
+        return CancelOutcome(cancelled=reply.cancelled, generation=reply.generation)
+
+    async def models(self) -> pb.ModelsReply:
+        """See the port."""
+        reply: pb.ModelsReply = await self._call("Models", self._models, fast.ModelsRequest(), self._deadlines.call_s)
+        return reply
+
+    async def erase(self, tenant: str, generation_id: str) -> EraseOutcome:
+        """See the port."""
+        request = fast.EraseRequest(tenant=tenant, generation_id=generation_id)
+        reply: pb.EraseReply = await self._in_turn(tenant, "Erase", self._erase, request)
+        return EraseOutcome(erased=reply.erased, generation=reply.generation)
+
+    async def _send(self, entries: Sequence[tuple[pb.SubmitItem, Span]], deadline: float) -> Sequence[pb.SubmitResult]:
+        """One Submit call, repeated if the connection breaks: core knows each item by its id."""
+        await self._failpoints.reach("gateway.before_submit")
+        self._on_batch(len(entries))
+        request = fast.SubmitRequest(items=[item for item, _ in entries], default_spec=self._default_spec)
+        loop = asyncio.get_running_loop()
+
+        async def attempt() -> pb.SubmitReply:
+            left_s = max(deadline - loop.time(), 0.05)
+            async with self._calling(f"{_SERVICE}/Submit", deadline_s=left_s):
+                reply: pb.SubmitReply = await self._submit(request)
+                return reply
+
+        recorded = [span for _, span in entries if span.is_recording()]
+        with tracing.batch("submit batch", recorded) if recorded else nullcontext():
+            try:
+                async with asyncio.timeout_at(deadline + 0.1):
+                    reply = await retry(attempt, attempts=_SUBMIT_ATTEMPTS, first_s=0.05, cap_s=1.0, rng=self._rng)
+            except (Retryable, TimeoutError):
+                raise Unavailable from None
+            except (Permanent, DecodeError) as error:
+                raise Broken(str(error)) from error
+        await self._failpoints.reach("gateway.after_submit")
+        return reply.results
+
+    async def _in_turn(self, tenant: str, name: str, method: Callable[[Any], Any], request: Any) -> Any:
+        """A call that core answers at once. grpclib would let those beyond its streams queue as they come."""
+        try:
+            async with asyncio.timeout(self._deadlines.call_s), self._turns.turn(tenant):
+                return await self._call(name, method, request, self._deadlines.call_s)
+        except Crowded:
+            raise Unavailable("Too many requests are being handled.", retry_after_s=1) from None
+        except TimeoutError:
+            raise Unavailable from None
+
+    async def _call(self, name: str, method: Callable[[Any], Any], request: Any, deadline_s: float) -> Any:
+        try:
+            async with self._calling(f"{_SERVICE}/{name}", deadline_s=deadline_s):
+                return await method(request)
+        except Retryable:
+            raise Unavailable from None
+        except DecodeError as error:
+            raise Broken(f"{name}: {error}") from error
+        except Permanent as error:
+            raise _translated(name, error) from error
+
+    async def _probe(self) -> str:
+        """Why core's API cannot be used. A core that cannot write, as on a full disk, serves: reads go on."""
+        try:
+            with self._forgiving():
+                async with asyncio.timeout(max(self._deadlines.probe_s, 1.0)):
+                    answer = await self._health.Check(HealthCheckRequest())
+        except (GRPCError, ProtocolError, StreamTerminatedError, OSError, TimeoutError, AttributeError):
+            return "core cannot be reached"  # AttributeError: grpclib deletes the transport of a lost connection
+        return "" if answer.status == HealthCheckResponse.SERVING else "core does not serve"
+
+
+def _method(channel: Channel, name: str, request: type[Any], reply: type[Any]) -> Callable[[Any], Any]:
+    return UnaryUnaryMethod(channel, f"/{_SERVICE}/{name}", request, reply)
+
+
+def _translated(name: str, error: Permanent) -> Exception:
+    """What core's refusal of a read, a cancel or an erasure means to a client."""
+    cause = error.__cause__
+    status = cause.status if isinstance(cause, GRPCError) else None
+    if status is Status.NOT_FOUND:
+        return NotFound()
+    if status is Status.INVALID_ARGUMENT and name == "List":
+        return InvalidFields([("cursor", "is not a cursor of this list")])
+    return Broken(str(error))

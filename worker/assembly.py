@@ -1,0 +1,317 @@
+"""The worker put together from its ports: no I/O of its own, so the same objects run in tests and simulations.
+
+`app.py` fills the ports with real queues, stores and threads.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import TypeVar
+
+from infra.loops import Loops
+from worker.batching.batch_limits import Caps
+from worker.batching.measurements import Measured
+from worker.batching.step_times import Curves
+from worker.gpu.announcer import Announcer
+from worker.gpu.gpu_state import Floor
+from worker.gpu.loop import Gpu
+from worker.gpu.model_pool import Models
+from worker.gpu.render_record import OnGpu, Waits
+from worker.gpu.renderer import Renderer
+from worker.gpu.still_wanted import Inquiry
+from worker.gpu.watchdog import Pulse, Watchdog
+from worker.health import Health
+from worker.holding.heartbeat import Heartbeat
+from worker.holding.types import Failure, Held, State
+from worker.holding.window import Window
+from worker.intake.prefetch import Room
+from worker.intake.receiver import Receiver
+from worker.metrics import Metrics
+from worker.output.call_batching import Coalescer
+from worker.output.delivery import Line
+from worker.output.settling import Finisher
+from worker.output.stages import Sizes
+from worker.output.uploader import Uploader
+from worker.ports import Ports
+from worker.shutdown import Leaving
+from worker.time_ledger import Ledger
+from worker.tuning import Tuning
+
+__all__ = ["LANES", "Ports", "Tuning", "Worker"]
+T = TypeVar("T")
+LANES = 2
+"""Calls of one kind under way at a time."""
+
+
+class _Shared:
+    """What the parts of one worker have in common."""
+
+    def __init__(self, clock: Callable[[], float], tuning: Tuning) -> None:
+        self.metrics = Metrics()
+        began_s = clock()
+        self.ledger = Ledger(began_s)
+        self.ledger.idle_began(began_s)
+        self.metrics.watch_ledger(self.ledger, clock)
+        self.floor = Floor()
+        self.curves = Curves()
+        self.health = Health(jobs="jobs queue: not reached yet")
+        self.window = Window()
+        self.measured = Measured()
+        self.pulse = Pulse(self.measured, floor_s=tuning.hang_s, reset_s=tuning.reset_s, load_s=tuning.load_s)
+        self.waits = Waits()
+        self.caps = Caps()
+
+
+class Worker:
+    """`run` serves until told to drain."""
+
+    def __init__(self, ports: Ports, tuning: Tuning) -> None:
+        shared = _Shared(ports.clock, tuning)
+        if tuning.preload:
+            shared.health.hinder("model", f"loading {next(iter(ports.engines), 'the default model')}")
+        self._ports, self._tuning, self._shared = ports, tuning, shared
+        self.metrics, self.health, self.window = shared.metrics, shared.health, shared.window
+        self._sizes = Sizes(
+            encoders=tuning.encoders, uploads=tuning.uploads, queued=tuning.line_images, undeleted=tuning.undeleted
+        )
+        self._outbox = self._coalescer("replies", ports.replies.send)
+        self._deletions = self._coalescer("delete", ports.jobs.delete)
+        self._finisher = self._build_finisher()
+        self._line = self._build_line()
+        self._models = self._build_models()
+        self._receiver = self._build_receiver()
+        self._leaving = Leaving(
+            shared.window,
+            self._receiver,
+            self._line,
+            lambda: self._gpu,
+            health=shared.health,
+            failpoints=ports.failpoints,
+        )
+        self._inquiry = Inquiry(
+            shared.window,
+            self._line,
+            ports.wanted,
+            worker_id=tuning.worker_id,
+            models=self._models.listed,
+            every_s=tuning.wanted_every_s,
+            evict=self._evict,
+            metrics=shared.metrics,
+        )
+        self._watchdog = Watchdog(shared.pulse, tick_s=min(1.0, tuning.hang_s / 5), leave=self._hung)
+        self._renderer = self._build_renderer()
+        self._gpu = self._build_gpu()
+        self._heartbeat = Heartbeat(
+            shared.window,
+            ports.jobs,
+            visibility_s=tuning.visibility_s,
+            metrics=shared.metrics,
+            failpoints=ports.failpoints,
+        )
+        self._watch_depths()
+
+    async def run(self, draining: Callable[[], Awaitable[object]]) -> None:
+        """Until `draining()` returns and everything held is settled or given back. Raises Hung, EngineLost or
+        LoopEnded, in a group.
+        """
+        async with Loops() as loops:
+            gpu = loops.run("worker.gpu", self._gpu_loop, may_return=self._is_leaving)
+            receiver = loops.run("worker.receive", self._receiver.run, may_return=self._is_leaving)
+            for name, loop in self._endless():
+                loops.run(f"worker.{name}", loop)
+            await draining()
+            await self._leaving.drain(self._tuning.drain_s)
+            await asyncio.wait({gpu, receiver}, timeout=self._tuning.receive_wait_s + 1)
+            loops.stop()
+
+    def _endless(self) -> list[tuple[str, Callable[[], Coroutine[None, None, None]]]]:
+        loops = [
+            ("heartbeat", self._heartbeat.run),
+            ("wanted", self._inquiry.run),
+            ("watchdog", self._watchdog.run),
+            ("models", self._models.watch),
+        ]
+        for number in range(LANES):
+            loops += [(f"replies.{number}", self._outbox.run), (f"delete.{number}", self._deletions.run)]
+        for stage in self._line.stages:
+            loops += [(f"{stage.name}.{number}", stage.run) for number in range(stage.workers)]
+        return loops
+
+    def _is_leaving(self) -> bool:
+        return self._leaving.begun
+
+    async def _gpu_loop(self) -> None:
+        if self._tuning.preload:
+            await self._models.preload()
+            self.window.touch()  # the receiver waits for that
+        await self._gpu.run()
+
+    async def _hung(self, detail: str) -> bool:
+        """An engine in a process of its own is ended and started again; any other takes this process along."""
+        session = self._shared.floor.session
+        if session is not None and session.engine.capabilities.restartable:
+            self._renderer.hung()
+            session.engine.kill()
+            return True
+        await self._leaving.broken(Failure.HUNG, detail)
+        return False
+
+    async def _lost(self, failure: Failure, detail: str) -> None:
+        await self._leaving.broken(failure, detail)
+
+    def _evict(self, held: Held) -> None:
+        self._models.engine(held.job.render.model).evict(held.id)
+
+    def _coalescer(self, name: str, flush: Callable[[Sequence[T]], Awaitable[Sequence[bool]]]) -> Coalescer[T]:
+        return Coalescer(name, flush, rng=self._ports.rng, metrics=self._shared.metrics, health=self._shared.health)
+
+    def _build_finisher(self) -> Finisher:
+        return Finisher(
+            self._shared.window,
+            self._outbox,
+            self._deletions,
+            worker_id=self._tuning.worker_id,
+            queue=self._tuning.replies_queue,
+            metrics=self._shared.metrics,
+            failpoints=self._ports.failpoints,
+            recorder=self._ports.recorder,
+            give_back=self._give_back,
+        )
+
+    async def _give_back(self, receipts: Sequence[str]) -> None:
+        await self._receiver.release(receipts)
+
+    def _build_line(self) -> Line:
+        ports, tuning, shared = self._ports, self._tuning, self._shared
+        uploader = Uploader(
+            ports.store,
+            bucket=tuning.temp_bucket,
+            deadline_s=tuning.upload_deadline_s,
+            rng=ports.rng,
+            metrics=shared.metrics,
+            health=shared.health,
+            failpoints=ports.failpoints,
+            recorder=ports.recorder,
+        )
+        return Line(
+            shared.window,
+            ports.encode_threads,
+            uploader,
+            self._finisher,
+            sizes=self._sizes,
+            metrics=shared.metrics,
+            failpoints=ports.failpoints,
+            recorder=ports.recorder,
+        )
+
+    def _build_models(self) -> Models:
+        return Models(
+            self._ports.engines,
+            self._ports.gpu_thread,
+            keep_loaded=self._tuning.models_loaded,
+            longest_away_s=self._tuning.longest_away_s,
+            files=self._ports.model_files,
+            marks=self._ports.load_marks,
+            caps=self._shared.caps,
+            waits=self._shared.waits,
+            ledger=self._shared.ledger,
+            pulse=self._shared.pulse,
+            clock=self._ports.clock,
+            rng=self._ports.rng,
+            wake=self._shared.window.touch,
+            metrics=self._shared.metrics,
+            health=self._shared.health,
+        )
+
+    def _build_receiver(self) -> Receiver:
+        ports, tuning, shared = self._ports, self._tuning, self._shared
+        return Receiver(
+            shared.window,
+            ports.jobs,
+            ports.dead,
+            self._line,
+            self._models,
+            room=Room(
+                shared.window,
+                self._models,
+                shared.curves,
+                shared.measured,
+                mode=tuning.mode,
+                limit=tuning.window_images,
+                behind=self._sizes.behind,
+            ),
+            wait_s=tuning.receive_wait_s,
+            visibility_s=tuning.visibility_s,
+            suspect_receives=tuning.suspect_receives,
+            new_id=ports.new_id,
+            rng=ports.rng,
+            measured=shared.measured,
+            ledger=shared.ledger,
+            metrics=shared.metrics,
+            health=shared.health,
+            failpoints=ports.failpoints,
+            recorder=ports.recorder,
+            wall_ms=ports.wall_ms,
+        )
+
+    def _build_renderer(self) -> Renderer:
+        ports, tuning, shared = self._ports, self._tuning, self._shared
+        return Renderer(
+            ports.gpu_thread,
+            shared.window,
+            self._line,
+            mode=tuning.mode,
+            limit=self._models.limit,
+            clock=ports.clock,
+            caps=shared.caps,
+            curves=shared.curves,
+            waits=shared.waits,
+            pulse=shared.pulse,
+            ledger=shared.ledger,
+            on_gpu=OnGpu(
+                worker_id=tuning.worker_id,
+                jobs_queue=tuning.jobs_queue,
+                engine=self._models.engine,
+                metrics=shared.metrics,
+            ),
+            proven=self._models.proven,
+            new_id=ports.new_id,
+            metrics=shared.metrics,
+            failpoints=ports.failpoints,
+            recorder=ports.recorder,
+        )
+
+    def _build_gpu(self) -> Gpu:
+        ports, tuning, shared = self._ports, self._tuning, self._shared
+        announcer = Announcer(
+            shared.window,
+            self._models,
+            self._inquiry,
+            self._finisher,
+            shared.floor,
+            mode=tuning.mode,
+            curves=shared.curves,
+            measured=shared.measured,
+            refuse=self._receiver.refuse,
+            new_id=ports.new_id,
+            failpoints=ports.failpoints,
+        )
+        return Gpu(
+            shared.window,
+            self._line,
+            shared.floor,
+            announcer,
+            self._renderer,
+            self._models,
+            refuse=self._receiver.refuse,
+            lost=self._lost,
+        )
+
+    def _watch_depths(self) -> None:
+        window = self._shared.window
+        self.metrics.watch_depth("waiting", window.waiting_count)
+        self.metrics.watch_depth("held", lambda: len(window.held()))
+        self.metrics.watch_depth("running", lambda: sum(held.state is State.RUNNING for held in window.held()))
+        self.metrics.watch_depth("replies", self._outbox.depth)
+        self.metrics.watch_depth("delete", self._deletions.depth)
+        for stage in self._line.stages:
+            self.metrics.watch_depth(stage.name, stage.depth)

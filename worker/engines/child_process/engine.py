@@ -1,0 +1,273 @@
+"""An engine in a process of its own, reached over a Unix domain socket: a crash of the model costs no worker.
+
+The worker's end: each call of the contract is a frame there and one back (`frames.py`); the other end is
+`engine_server/over_uds.py`. What the served engine can do and which jobs go together is asked of an unloaded copy of it
+in this process, so `key` needs no server. Whenever the process ends, by itself, by the kernel or by `kill`, the call
+under way raises EngineDied.
+"""
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Final
+
+import structlog
+
+from infra.retry import backoff_s
+from worker.engines.child_process.frames import Closed, Garbage, Silent
+from worker.engines.child_process.messages import (
+    capabilities_of,
+    exception_of,
+    facts_of,
+    frame,
+    job_message,
+    picture_of,
+)
+from worker.engines.child_process.process import EngineProcess
+from worker.engines.child_process.proto import EngineFrame, Kind
+from worker.engines.contract import (
+    BatchKey,
+    Capabilities,
+    Done,
+    EncodedPicture,
+    Engine,
+    EngineFacts,
+    Picture,
+    Progress,
+    RenderJob,
+    Report,
+    Stepped,
+    StepTime,
+)
+from worker.engines.errors import EngineDied, LoadFailed
+
+_log = structlog.get_logger()
+_LONGEST_WAIT_S: Final = 10.0
+
+
+class _Result:
+    """A finished job's result in the server. Given up without being decoded, it is forgotten there as well.
+
+    `ticket` is 0 once it has been decoded. `unclaimed` tells the runs of the server apart.
+    """
+
+    def __init__(self, ticket: int, unclaimed: deque[int]) -> None:
+        self.ticket = ticket
+        self.unclaimed = unclaimed
+
+    def __del__(self) -> None:
+        if self.ticket:
+            self.unclaimed.append(self.ticket)
+
+
+class UdsEngine:
+    """`served` is the engine as this process would build it, `command` starts its server."""
+
+    def __init__(
+        self,
+        served: Engine,
+        command: Sequence[str],
+        *,
+        load_deadline_s: float = 600.0,
+        answer_deadline_s: float = 30.0,
+        rng: Callable[[], float] = random.random,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._served = served
+        self._command = list(command)
+        self._load_deadline_s = load_deadline_s
+        self._answer_deadline_s = answer_deadline_s
+        self._rng = rng
+        self._sleep = sleep
+        self._process: EngineProcess | None = None
+        self._wanted = False
+        self._deaths = 0
+        self._unclaimed: deque[int] = deque()
+        self._lock = threading.Lock()  # around what `evict` shares with the GPU thread
+        self._members: set[str] = set()
+        self._evicted: list[str] = []
+        self._stepping = False
+        self._declared = replace(served.capabilities, restartable=True)
+        self.capabilities: Capabilities = self._declared
+        self.facts: EngineFacts = replace(served.facts, engine=f"uds:{served.facts.engine}")
+
+    @property
+    def loaded(self) -> bool:
+        """False as soon as the process has ended."""
+        return self._process is not None and self._process.alive
+
+    @property
+    def pid(self) -> int:
+        """The server's process; 0 when there is none."""
+        return self._process.pid if self._process else 0
+
+    def key(self, job: RenderJob) -> BatchKey:
+        """The served engine's."""
+        return self._served.key(job)
+
+    def load(self) -> None:
+        """Start the server and wait until it has loaded the model. Raises LoadFailed."""
+        self.unload()
+        self._process = process = EngineProcess(self._command)
+        hello = process.open(self._load_deadline_s)
+        can = capabilities_of(hello)
+        if can not in (self._declared, replace(self._declared, max_batch=1)) or hello.model != self.facts.model:
+            process.end()
+            raise LoadFailed("the server serves something else; does it read the same models file?")
+        self.capabilities = can  # a pipeline that takes one prompt at a time says so once it is loaded
+        self.facts = facts_of(hello, "uds")
+        self._unclaimed = deque()
+        self._wanted = True
+        _log.info("engine.started", pid=process.pid, engine=self.facts.engine, model=self.facts.model)
+
+    def unload(self) -> None:
+        """End the server: the surest way to give memory back."""
+        self._wanted = False
+        self._forget()
+        if self._process is not None:
+            self._process.end()
+            self._process = None
+
+    def admit(self, jobs: Sequence[RenderJob]) -> None:
+        """At any step, if the served engine lets jobs join."""
+        with self._lock:
+            self._members |= {job.id for job in jobs}
+            self._evicted = [each for each in self._evicted if each not in self._members]
+        self._call(frame(Kind.ADMIT, jobs=[job_message(job) for job in jobs]), Kind.DONE)
+
+    def step(self, report: Report) -> Stepped:
+        """As the served engine steps. `report` is called as its reports arrive."""
+        with self._talking() as process:
+            connection = process.connection
+            with self._lock:
+                gone = [self._unclaimed.popleft() for _ in range(len(self._unclaimed))]
+                asked = frame(Kind.STEP, job_ids=self._evicted, tickets=gone)
+                self._evicted = []
+                self._stepping = True
+                connection.send(asked)
+            try:
+                answer = connection.receive()
+                while answer.kind == Kind.PROGRESS:
+                    report(Progress(steps={each.job_id: each.step for each in answer.steps}))
+                    answer = connection.receive()
+            finally:
+                with self._lock:
+                    self._stepping = False
+            self._check(answer, Kind.STEPPED)
+        finished = [Done(job_id=each.job_id, result=_Result(each.ticket, self._unclaimed)) for each in answer.finished]
+        left = list(answer.job_ids)
+        with self._lock:
+            self._members -= {*left, *(each.job_id for each in finished)}
+        if finished:
+            self._deaths = 0
+        timed = StepTime(size=answer.timed_size, seconds=answer.timed_s) if answer.timed_size else None
+        return Stepped(finished=finished, evicted=left, fits=answer.fits or None, ahead=answer.ahead, timed=timed)
+
+    def evict(self, job_id: str) -> None:
+        """At once while a step runs, else with the next one."""
+        with self._lock:
+            if job_id not in self._members:
+                return
+            process = self._process
+            now = self._stepping and process is not None and process.alive
+            if not (now and process and process.connection.send_now(frame(Kind.EVICT, job_ids=[job_id]))):
+                self._evicted.append(job_id)
+
+    def park(self, job_id: str) -> None:
+        """As the served engine does."""
+        self._call(frame(Kind.PARK, job_ids=[job_id]), Kind.DONE, self._answer_deadline_s)
+
+    def unpark(self, job_id: str) -> None:
+        """As the served engine does."""
+        self._call(frame(Kind.UNPARK, job_ids=[job_id]), Kind.DONE, self._answer_deadline_s)
+
+    def decode(self, done: Done) -> Picture | EncodedPicture:
+        """The picture, its pixels received into the bytes that are returned."""
+        result = done.result
+        if not isinstance(result, _Result) or result.unclaimed is not self._unclaimed:
+            raise EngineDied("the result was lost with its process")
+        with self._talking() as process:
+            process.connection.send(frame(Kind.DECODE, tickets=[result.ticket]))
+            result.ticket = 0
+            answer = process.connection.receive()
+            self._check(answer, Kind.PICTURE)
+            data = process.connection.pixels(answer.pixel_bytes)
+        return picture_of(answer.picture, data)
+
+    def reset(self) -> None:
+        """Forget all; start the server again if it has ended, or cannot forget, later and later while nothing is ever
+        finished. Raises LoadFailed when it does not start.
+        """
+        self._forget()
+        if not self._wanted:
+            return
+        process = self._process
+        if process is not None and process.alive:
+            try:
+                self._call(frame(Kind.RESET), Kind.DONE, self._answer_deadline_s)
+            except EngineDied:
+                pass
+            except Exception as error:  # noqa: BLE001  (whatever it answers: a new process can do without this one)
+                self._ended(process, f"reset raised {type(error).__name__}", at_once=True)
+        if not self.loaded:
+            self._restart()
+
+    def kill(self) -> None:
+        """SIGKILL to the server."""
+        process = self._process
+        if process is not None:
+            process.kill()
+
+    def _restart(self) -> None:
+        """Once: when that fails, others need the GPU's thread before it is tried again. Raises LoadFailed."""
+        if self._deaths > 1:  # the first time at once
+            self._sleep(backoff_s(self._deaths - 2, first_s=0.5, cap_s=_LONGEST_WAIT_S, draw=self._rng()))
+        self.load()
+
+    def _call(self, asked: EngineFrame, answer: int, deadline_s: float | None = None) -> None:
+        """Without a deadline somebody else watches: the worker's watchdog does while images are at work."""
+        with self._talking() as process:
+            process.connection.send(asked)
+            if deadline_s is not None and not process.connection.waiting(deadline_s):
+                raise Silent(f"no answer within {deadline_s:g} s")
+            self._check(process.connection.receive(), answer)
+
+    @contextmanager
+    def _talking(self) -> Iterator[EngineProcess]:
+        """Around one call: its failure on the way is the death of the process."""
+        process = self._process
+        if process is None:
+            raise EngineDied("there is no engine process")
+        try:
+            yield process
+        except (Garbage, Silent) as error:
+            why, at_once = str(error), True
+        except (Closed, EngineDied) as error:  # EngineDied: it said so itself, and ends
+            why, at_once = str(error), False
+        else:
+            return
+        raise EngineDied(f"the engine's process {self._ended(process, why, at_once=at_once)}")
+
+    def _ended(self, process: EngineProcess, why: str, *, at_once: bool) -> str:
+        """Make sure of its end. Returns how it came."""
+        self._deaths += 1
+        how = process.end(at_once=at_once)
+        _log.error("engine.died", pid=process.pid, how=how, why=why)
+        return how
+
+    @staticmethod
+    def _check(answer: EngineFrame, kind: int) -> None:
+        """Raises what the server reported, and Garbage for an answer to another question."""
+        if answer.kind == Kind.ERROR:
+            raise exception_of(answer.error)
+        if answer.kind != kind:
+            raise Garbage(f"frame kind {int(answer.kind)} where {int(kind)} was due")
+
+    def _forget(self) -> None:
+        with self._lock:
+            self._members.clear()
+            self._evicted.clear()

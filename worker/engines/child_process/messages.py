@@ -1,0 +1,201 @@
+"""The engine contract's words as protobuf and back: jobs, facts, errors. Both ends of the socket use it."""
+
+import re
+from dataclasses import fields
+from typing import Any, Final, cast
+
+import structlog
+
+from schema import pb, validate
+from worker.engines.child_process.proto import (
+    EngineAbilities,
+    EngineError,
+    EngineFrame,
+    EngineHello,
+    EngineJob,
+    EnginePicture,
+    ErrorKind,
+    GenerationSpec,
+    Kind,
+    Prompts,
+)
+from worker.engines.contract import Capabilities, EncodedPicture, EngineFacts, Made, ModelAbilities, Picture, RenderJob
+from worker.engines.error_places import places, text
+from worker.engines.errors import BadOutput, EngineDied, EngineLost, Incapable, LoadFailed, OutOfMemory, Unsupported
+
+_log = structlog.get_logger()
+_JOB_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}/[0-9]{1,4}")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_ABILITIES: Final = tuple(each.name for each in fields(ModelAbilities))
+_PNG: Final = pb.OutputFormat.PNG  # a spec must name a format; engines give pixels
+
+
+class RemoteModelError(Exception):
+    """What the model raised in the other process. Its subclasses bear the original's name, for the record."""
+
+
+def frame(kind: int, **fields: Any) -> EngineFrame:
+    """A frame of one Kind."""
+    return EngineFrame(kind=cast("Kind", kind), **fields)
+
+
+def job_message(job: RenderJob) -> EngineJob:
+    """A job for the other side."""
+    spec = GenerationSpec(
+        model=job.model,
+        width=job.width,
+        height=job.height,
+        num_inference_steps=job.num_inference_steps,
+        guidance_scale=job.guidance_scale,
+        seed=job.seed,
+        n=1,
+        output_format=cast("pb.OutputFormat", _PNG),
+        scheduler=job.scheduler,
+    )
+    return EngineJob(job_id=job.id, spec=spec, prompts=Prompts(prompt=job.prompt, negative_prompt=job.negative_prompt))
+
+
+def job_of(message: EngineJob) -> RenderJob:
+    """The job in a message. Raises schema.validate.Invalid."""
+    job_id(message.job_id)
+    spec, prompts = message.spec, message.prompts
+    validate.spec(spec)
+    validate.prompts(prompts)
+    return RenderJob(
+        id=message.job_id,
+        model=spec.model,
+        width=spec.width,
+        height=spec.height,
+        num_inference_steps=spec.num_inference_steps,
+        guidance_scale=spec.guidance_scale,
+        seed=spec.seed,
+        scheduler=spec.scheduler,
+        prompt=prompts.prompt,
+        negative_prompt=prompts.negative_prompt,
+    )
+
+
+def job_id(value: str) -> str:
+    """`value`, if it is "{generation}/{index}". Raises schema.validate.Invalid."""
+    if not _JOB_ID.fullmatch(value):
+        raise validate.Invalid("job_id", "is not a generation's id and an index")
+    return value
+
+
+def hello(facts: EngineFacts, can: Capabilities) -> EngineHello:
+    """What the server says once the model is loaded."""
+    return EngineHello(
+        engine=facts.engine,
+        model=facts.model,
+        model_revision=facts.model_revision,
+        dtype=facts.dtype,
+        device=facts.device,
+        libraries=facts.libraries,
+        join_midway=can.join_midway,
+        evict_one=can.evict_one,
+        park=can.park,
+        max_batch=can.max_batch,
+        abilities=EngineAbilities(**{name: getattr(facts.abilities, name) for name in _ABILITIES}),
+    )
+
+
+def facts_of(message: EngineHello, through: str) -> EngineFacts:
+    """The facts of a served engine, which say that it was reached `through` a server."""
+    return EngineFacts(
+        engine=f"{through}:{message.engine}",
+        model=message.model,
+        model_revision=message.model_revision,
+        dtype=message.dtype,
+        device=message.device,
+        libraries=message.libraries,
+        abilities=ModelAbilities(
+            **{name: getattr(message.abilities, name) for name in _ABILITIES}
+            | {"schedulers": tuple(message.abilities.schedulers)}
+        ),
+    )
+
+
+def capabilities_of(message: EngineHello) -> Capabilities:
+    """What a served engine can do; as it runs in a process of its own, it can be started again."""
+    return Capabilities(
+        join_midway=message.join_midway,
+        evict_one=message.evict_one,
+        park=message.park,
+        restartable=True,
+        max_batch=message.max_batch,
+    )
+
+
+def picture_message(picture: Picture | EncodedPicture) -> tuple[EnginePicture, bytes]:
+    """A picture for the other side: what is said of it, and its bytes."""
+    made = picture.made
+    about = EnginePicture(
+        width=picture.width,
+        height=picture.height,
+        scheduler=picture.scheduler,
+        media_type=picture.media_type if isinstance(picture, EncodedPicture) else "",
+        guidance=made.guidance,
+        guidance_scale=made.guidance_scale,
+        negative_prompt=made.negative_prompt,
+        rendered_width=made.width,
+        rendered_height=made.height,
+    )
+    return about, picture.data if isinstance(picture, EncodedPicture) else picture.rgb
+
+
+def picture_of(about: EnginePicture, data: bytes) -> Picture | EncodedPicture:
+    """The picture that `picture_message` was given."""
+    made = Made(
+        guidance=about.guidance,
+        guidance_scale=about.guidance_scale,
+        negative_prompt=about.negative_prompt,
+        width=about.rendered_width,
+        height=about.rendered_height,
+    )
+    width, height, scheduler = about.width, about.height, about.scheduler
+    if about.media_type:
+        return EncodedPicture(
+            width=width, height=height, data=data, media_type=about.media_type, scheduler=scheduler, made=made
+        )
+    return Picture(width=width, height=height, rgb=data, scheduler=scheduler, made=made)
+
+
+def error_message(error: BaseException) -> EngineError:
+    """An engine's error for the other side, without the text of foreign exceptions: that may hold a prompt."""
+    match error:
+        case OutOfMemory() | MemoryError():
+            kind, detail = ErrorKind.OUT_OF_MEMORY, ""
+        case BadOutput():
+            kind, detail = ErrorKind.BAD_OUTPUT, str(error)
+        case Incapable():
+            kind, detail = ErrorKind.INCAPABLE, str(error)
+        case Unsupported():
+            kind, detail = ErrorKind.UNSUPPORTED, str(error)
+        case LoadFailed():
+            kind, detail = ErrorKind.LOAD_FAILED, str(error)
+        case EngineLost():
+            kind, detail = ErrorKind.LOST, str(error)
+        case _:
+            kind, detail = ErrorKind.MODEL_ERROR, type(error).__name__
+            _log.warning("model.raised", error=detail, at=places(error), error_text=text(error))
+    return EngineError(kind=cast("ErrorKind", kind), detail=detail[:300])
+
+
+def exception_of(message: EngineError) -> Exception:
+    """What the other side's error is on this side."""
+    detail = message.detail
+    match int(message.kind):
+        case ErrorKind.OUT_OF_MEMORY:
+            return OutOfMemory(detail)
+        case ErrorKind.BAD_OUTPUT:
+            return BadOutput(detail)
+        case ErrorKind.INCAPABLE:
+            return Incapable(detail)
+        case ErrorKind.UNSUPPORTED:
+            return Unsupported(detail)
+        case ErrorKind.LOAD_FAILED:
+            return LoadFailed(detail)
+        case ErrorKind.LOST:
+            return EngineDied(f"its device was lost ({detail})")
+        case _:
+            return type(detail, (RemoteModelError,), {})() if _NAME.fullmatch(detail) else RemoteModelError()

@@ -1,0 +1,282 @@
+"""Our own denoising loop for Stable Diffusion 1.x and 2.x and the demo model: images of different step counts, seeds,
+guidance values, schedulers and ages share each forward pass, and join, leave and stand aside at any step.
+
+Here are members and threads; `latent_model` and its parts hold the mathematics and are imported by `load`. The VAE
+factor, sizes, noise and rounding are as in the `pipeline` engine, so a picture is the same there within rounding.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from worker.engines.base import Bounds, NoProcess
+from worker.engines.contract import (
+    BatchKey,
+    Capabilities,
+    Done,
+    EngineFacts,
+    Made,
+    ModelAbilities,
+    Picture,
+    Progress,
+    RenderJob,
+    Report,
+    Stepped,
+)
+from worker.engines.devices import Device, is_lost, is_out_of_memory
+from worker.engines.errors import BadOutput, EngineError, EngineLost, Incapable, OutOfMemory
+from worker.engines.loading import revision_of
+from worker.engines.pixels import renderable
+from worker.engines.schedulers import DISCRETE
+
+if TYPE_CHECKING:
+    from worker.engines.latent.decoder import Pending
+    from worker.engines.latent.denoiser import Member
+    from worker.engines.latent.model import LatentModel
+
+_T = TypeVar("_T")
+ABILITIES: Final = ModelAbilities(negative_prompt=True, guidance="cfg", guidance_off=1.0, schedulers=tuple(DISCRETE))
+"""Of Stable Diffusion 1.x and 2.x, before it is known which schedulers a table can express."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Seat:
+    """A member's place in the engine."""
+
+    job: RenderJob
+    key: BatchKey
+    member: "Member"
+    parked: bool = False
+
+    @property
+    def done(self) -> int:
+        """Steps, of those asked for; PLMS passes once more through the model than there are steps."""
+        return min(self.member.index, self.job.num_inference_steps)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Developing:
+    """What `Done` carries: the picture under way, or its latents."""
+
+    pending: "Pending"
+    scheduler: str
+    made: Made
+
+
+class LatentEngine(NoProcess):
+    """See the module's text."""
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        source: str,
+        revision: str = "",
+        config: str = "",
+        dtype: str = "float32",
+        device: str = "auto",
+        max_batch: int = 8,
+        max_width: int = 1024,
+        max_height: int = 1024,
+        bounds: Bounds | None = None,
+        torch_threads: int = 0,
+    ) -> None:
+        self._source = source
+        self._revision = revision
+        self._config = config
+        self._bounds = bounds or Bounds(max_width=max_width, max_height=max_height)
+        self._wish = Device(name=device, dtype=dtype, threads=torch_threads)
+        self._model: LatentModel | None = None
+        self._seats: dict[str, _Seat] = {}
+        self._known: set[str] = set()
+        self._evicted: set[str] = set()
+        self.capabilities = Capabilities(join_midway=True, evict_one=True, park=True, max_batch=max_batch)
+        self.facts = EngineFacts(engine="latent", model=model, model_revision=revision, abilities=ABILITIES)
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the weights are in memory."""
+        return self._model is not None
+
+    def key(self, job: RenderJob) -> BatchKey:
+        """Size and whether there is guidance; steps, guidance values and schedulers may differ within a batch."""
+        self._bounds.require(job)
+        known = self.facts.abilities.schedulers or tuple(DISCRETE)
+        if job.scheduler and job.scheduler not in known:
+            model = self._model
+            why = model.schedules.refused.get(job.scheduler, "") if model is not None else ""
+            raise Incapable(f"scheduler must be one of {', '.join(known)} for this model{f' ({why})' * bool(why)}")
+        return (job.model, job.width, job.height, self._wish.dtype, int(_guided(job)))
+
+    def load(self) -> None:
+        """Read the weights. Raises LoadFailed, whose text says what to do."""
+        from worker.engines.latent.model import open_model  # noqa: PLC0415  (imports torch)
+
+        self._model = None
+        self._model, device = open_model(self._source, self._revision, self._wish, config=self._config)
+        refused = self._model.schedules.refused
+        names = tuple(name for name in DISCRETE if name not in refused)
+        self.facts = replace(
+            self.facts,
+            abilities=replace(ABILITIES, size_factor=self._model.factor, schedulers=names),
+            model_revision=revision_of(self._source, self._revision),
+            dtype=self._wish.dtype,
+            device=self._wish.describe(device),
+            libraries=self._wish.libraries(),
+        )
+
+    def unload(self) -> None:
+        """Let the weights go."""
+        self._model = None
+        self.reset()
+
+    def admit(self, jobs: Sequence[RenderJob]) -> None:
+        """Texts are encoded and the noise is drawn here; the first step is the next one."""
+        model = self._ready()
+        keys = {self.key(job) for job in jobs}
+        if len(keys | {seat.key for seat in self._running()}) > 1:
+            raise EngineError("images of different keys cannot share a pass")
+        ids = {job.id for job in jobs}
+        self._evicted -= ids
+        self._known |= ids  # from here on they can be evicted
+        try:
+            members = self._guarded(lambda: model.members(jobs, guided=_guided(jobs[0])) if jobs else [])
+        except Exception:
+            self._known -= ids
+            raise
+        for job, member in zip(jobs, members, strict=True):
+            self._seats[job.id] = _Seat(job=job, key=self.key(job), member=member)
+
+    def step(self, report: Report) -> Stepped:
+        """One step of everybody who is not parked. Raises OutOfMemory, EngineLost, or what the model raises."""
+        model = self._ready()
+        with model.signs.heard(lambda: report(Progress(steps={}))):
+            return self._step(model, report)
+
+    def _step(self, model: "LatentModel", report: Report) -> Stepped:
+        evicted = self._drop()
+        running = self._running()
+        if not running:
+            timed = self._guarded(model.rest)
+            return Stepped(evicted=evicted, ahead=model.ahead, timed=timed)
+        key = running[0].key
+        timed = self._guarded(lambda: model.step([seat.member for seat in running], key))
+        report(Progress(steps={seat.job.id: seat.done for seat in running}))
+        evicted += self._drop()
+        done = self._guarded(lambda: self._develop(model))
+        if not self._running():
+            timed = self._guarded(model.rest) or timed
+        return Stepped(finished=done, evicted=evicted, fits=model.memory.fits(key), ahead=model.ahead, timed=timed)
+
+    def evict(self, job_id: str) -> None:
+        """It is gone when the step under way, or else the next one, comes back."""
+        if job_id in self._known:
+            self._evicted.add(job_id)
+
+    def park(self, job_id: str) -> None:
+        """It keeps its latents, what its solver remembers, and its prompt's encoding."""
+        seat = self._seat(job_id)
+        seat.member.keep()
+        seat.parked = True
+
+    def unpark(self, job_id: str) -> None:
+        """Raises EngineError beside images of another key."""
+        seat = self._seat(job_id)
+        if any(other.key != seat.key for other in self._running()):
+            raise EngineError("images of different keys cannot share a pass")
+        seat.parked = False
+
+    def decode(self, done: Done) -> Picture:
+        """On a GPU it waits for what is left of the decoding that `step` began, and for no step. Raises BadOutput for
+        numbers that are not finite.
+        """
+        developing = done.result
+        assert isinstance(developing, _Developing)  # noqa: S101  (our own `step` made it)
+        pixels, finite = self._guarded(developing.pending.fetch)
+        if not finite:
+            raise BadOutput("the model gave numbers that are not finite")
+        if pixels.ndim != 3 or pixels.shape[2] != 3:
+            raise BadOutput("the model gave no RGB picture")
+        height, width, _ = pixels.shape
+        return Picture(
+            width=width,
+            height=height,
+            rgb=pixels.numpy().tobytes(),
+            scheduler=developing.scheduler,
+            made=developing.made,
+        )
+
+    def reset(self) -> None:
+        """Forget the members, and give memory back to the device. Raises EngineLost."""
+        self._seats.clear()
+        self._known.clear()
+        self._evicted.clear()
+        if self._model is not None:
+            self._model.forget()
+        self._wish.free()
+
+    def _ready(self) -> "LatentModel":
+        if self._model is None:
+            raise EngineError("the model is not loaded")
+        return self._model
+
+    def _seat(self, job_id: str) -> _Seat:
+        if job_id not in self._seats:
+            raise EngineError(f"{job_id}: not a member")
+        return self._seats[job_id]
+
+    def _running(self) -> list[_Seat]:
+        return [seat for seat in self._seats.values() if not seat.parked]
+
+    def _leave(self, job_id: str) -> None:
+        del self._seats[job_id]
+        self._known.discard(job_id)
+        self._evicted.discard(job_id)
+
+    def _drop(self) -> list[str]:
+        """Evicted members leave, parked ones too."""
+        left = [job_id for job_id in self._seats if job_id in self._evicted]
+        for job_id in left:
+            self._leave(job_id)
+        return left
+
+    def _develop(self, model: "LatentModel") -> list[Done]:
+        """Members that have done their last step leave as pictures."""
+        finished = [seat for seat in self._running() if seat.member.finished]
+        done = []
+        for seat in finished:
+            pending = model.begin(seat.member, seat.job, seat.key)
+            made = _made(seat.job, model.factor)
+            result = _Developing(pending=pending, scheduler=seat.member.schedule.scheduler, made=made)
+            done.append(Done(job_id=seat.job.id, result=result))
+        for seat in finished:
+            self._leave(seat.job.id)
+        return done
+
+    def _guarded(self, work: Callable[[], _T]) -> _T:
+        """Names what the device's errors mean."""
+        try:
+            return work()
+        except Exception as error:
+            if is_lost(error):
+                raise EngineLost(type(error).__name__) from None
+            if not is_out_of_memory(error):
+                raise
+        self.reset()  # outside the except block: its traceback holds tensors
+        raise OutOfMemory
+
+
+def _guided(job: RenderJob) -> bool:
+    """As diffusers has it: a scale of 1 and less means no guidance."""
+    return job.guidance_scale > 1
+
+
+def _made(job: RenderJob, factor: int) -> Made:
+    guided = _guided(job)
+    return Made(
+        guidance="cfg",
+        guidance_scale=job.guidance_scale if guided else 0.0,
+        negative_prompt=guided and bool(job.negative_prompt),
+        width=renderable(job.width, factor),
+        height=renderable(job.height, factor),
+    )

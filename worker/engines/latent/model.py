@@ -1,0 +1,140 @@
+"""A Stable Diffusion pipeline of diffusers taken apart: conditioning, denoiser, schedules and decoder, and what they
+cannot do. `latent.LatentEngine` imports it when it loads, and is the only one to call it, on the GPU thread.
+"""
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import torch
+
+from worker.engines.contract import RenderJob, StepTime
+from worker.engines.devices import Device, make_current
+from worker.engines.errors import LoadFailed
+from worker.engines.latent.conditioning import StableDiffusionConditioning
+from worker.engines.latent.cuda import CudaProbe, Pace, StreamDecoder
+from worker.engines.latent.decoder import Decoder, Pending
+from worker.engines.latent.denoiser import Denoiser, Member, UNet, moved
+from worker.engines.latent.memory import MemoryCurve
+from worker.engines.latent.solver_table import Schedules
+from worker.engines.loading import STEP_LEVEL_CLASSES, open_pipeline
+from worker.engines.pixels import renderable
+from worker.engines.signs import Signs
+
+
+class LatentModel:
+    """Weights and what has been learned of them; holds no image."""
+
+    def __init__(self, pipeline: Any, device: str) -> None:
+        problem = _problem(pipeline)
+        if problem:
+            raise LoadFailed(f'{problem}; use engine = "pipeline"')
+        self.schedules = Schedules(pipeline.scheduler)
+        self._device = device
+        self._dtype = pipeline.unet.dtype
+        self._channels = int(pipeline.unet.config.in_channels)
+        self.factor = int(pipeline.vae_scale_factor)
+        self._conditioning = StableDiffusionConditioning(pipeline, device)
+        self._denoiser = Denoiser(UNet(pipeline.unet), device=device, dtype=self._dtype)
+        decoder = Decoder(pipeline.vae)
+        on_cuda = device != "cpu"
+        if not on_cuda:  # measured: the UNet takes 1 to 8 % less time, the VAE 10 to 40 %
+            for part in (pipeline.unet, pipeline.vae):
+                part.to(memory_format=torch.channels_last)
+        self._decoder = StreamDecoder(decoder) if on_cuda else decoder
+        self._pace = Pace() if on_cuda else None
+        self.signs = Signs((pipeline.text_encoder, pipeline.unet, pipeline.vae))
+        self.memory = MemoryCurve(CudaProbe() if on_cuda else None)
+
+    @property
+    def ahead(self) -> bool:
+        """Whether `step` and `begin` launch, and what they launch goes on."""
+        return self._pace is not None
+
+    @torch.inference_mode()
+    def members(self, jobs: Sequence[RenderJob], *, guided: bool) -> list[Member]:
+        """Jobs of one size, ready for their first step. Raises Unsupported."""
+        make_current(self._device)
+        schedules = [self.schedules.of(job.scheduler, job.num_inference_steps) for job in jobs]
+        wanted = self._conditioning.of([job.prompt for job in jobs])
+        unwanted = self._conditioning.of([job.negative_prompt for job in jobs]) if guided else [None] * len(jobs)
+        return [
+            Member(
+                schedule=schedule,
+                state=self._noise(job, schedule.start),
+                wanted=towards,
+                unwanted=away,
+                guidance=job.guidance_scale,
+            )
+            for job, schedule, towards, away in zip(jobs, schedules, wanted, unwanted, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def step(self, members: Sequence[Member], kind: Hashable) -> StepTime | None:
+        """One step of each; what takes the same memory is of one `kind`.
+
+        Returns what the device says of the step before; None without one, and on a CPU.
+        """
+        make_current(self._device)
+
+        def launch() -> None:
+            with self.memory.step(kind, len(members)):
+                self._denoiser.step(members)
+
+        if self._pace is not None:
+            return self._pace.step(len(members), launch)
+        launch()
+        return None
+
+    @torch.inference_mode()
+    def begin(self, member: Member, job: RenderJob, kind: Hashable) -> Pending:
+        """Decode a finished member; beside the others where the device can."""
+        make_current(self._device)
+        with self.memory.decoding(kind):
+            return self._decoder.begin(member.state[0], job.width, job.height)
+
+    def rest(self) -> StepTime | None:
+        """Nobody is left to step: hold no batch's tensors, and wait for the last step, as no other will. The device has
+        the pictures to develop meanwhile. Returns what it says of that step.
+        """
+        self._denoiser.forget()
+        return self._pace.rest() if self._pace is not None else None
+
+    def forget(self) -> None:
+        """Hold no batch's tensors, and wait for nothing."""
+        self._denoiser.forget()
+        if self._pace is not None:
+            self._pace.forget()
+
+    def _noise(self, job: RenderJob, start: float) -> torch.Tensor:
+        """The draw of diffusers' `randn_tensor` for a list of CPU generators, in the model's dtype."""
+        shape = (1, self._channels, self._latent(job.height), self._latent(job.width))
+        noise = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(job.seed), dtype=self._dtype)
+        state = torch.zeros((self.schedules.slots, *shape[1:]))
+        state[0] = noise[0].float() * start
+        return moved(state, torch.device(self._device))
+
+    def _latent(self, side: int) -> int:
+        return renderable(side, self.factor) // self.factor
+
+
+def open_model(source: str, revision: str, wish: Device, *, config: str = "") -> tuple[LatentModel, str]:
+    """The model and its device. Raises LoadFailed, whose text says what to do."""
+    pipeline, device = open_pipeline(source, revision, wish, config=config, classes=STEP_LEVEL_CLASSES)
+    return LatentModel(pipeline, device), device
+
+
+def _problem(pipeline: Any) -> str:
+    """Why this pipeline is none that is taken apart here; empty: it is."""
+    parts = {"unet": "UNet2DConditionModel", "text_encoder": "CLIPTextModel"}
+    for name, kind in parts.items():
+        if type(getattr(pipeline, name)).__name__ != kind:
+            return f"its {name} is a {type(getattr(pipeline, name)).__name__}, not a {kind}"
+    config = pipeline.unet.config
+    if config.in_channels != pipeline.vae.config.latent_channels:
+        return "its UNet takes more than latents"
+    if config.addition_embed_type not in (None, "text"):
+        return f"its UNet asks for an added embedding of type {config.addition_embed_type}"
+    for option in ("class_embed_type", "encoder_hid_dim_type", "time_cond_proj_dim"):
+        if config.get(option) is not None:
+            return f"its UNet asks for {option} = {config.get(option)}"
+    return ""

@@ -1,0 +1,55 @@
+"""Images that are denoised and not yet pictures, in their order. The GPU's thread alone knows them; no I/O."""
+
+from collections import deque
+from collections.abc import Sequence
+
+from worker.engines.contract import Done, EncodedPicture, Picture, RenderJob
+from worker.engines.errors import BadOutput
+from worker.gpu.slots import Member
+
+
+class Undecoded:
+    """`under_way`: how many of them, the newest, the device develops beside the step launched last. To fetch those
+    would be to wait, with no next step launched meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._line: deque[tuple[Member, Done]] = deque()
+        self.under_way = 0
+
+    def __len__(self) -> int:
+        return len(self._line)
+
+    @property
+    def ready(self) -> int:
+        """How many are not under way."""
+        return len(self._line) - self.under_way
+
+    @property
+    def first(self) -> Member:
+        """Whose turn it is."""
+        return self._line[0][0]
+
+    def add(self, finished: Sequence[tuple[Member, Done]], *, ahead: bool) -> None:
+        """After each step. What was under way beside it is so no more."""
+        self._line.extend(finished)
+        self.under_way = len(finished) if ahead else 0
+
+    def take(self) -> tuple[Member, Done]:
+        """The first."""
+        return self._line.popleft()
+
+    def clear(self) -> Sequence[Member]:
+        """All are lost; whose they were."""
+        lost = [member for member, _ in self._line]
+        self._line.clear()
+        self.under_way = 0
+        return lost
+
+
+def require_whole(picture: Picture | EncodedPicture, job: RenderJob) -> None:
+    """Raises BadOutput for a picture of another size than was asked for."""
+    if (picture.width, picture.height) != (job.width, job.height):
+        raise BadOutput("the picture is of another size than asked for")
+    if isinstance(picture, Picture) and len(picture.rgb) != picture.width * picture.height * 3:
+        raise BadOutput("the picture is not whole")

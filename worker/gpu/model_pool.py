@@ -1,0 +1,315 @@
+"""Which engine renders which model, and which of them can be used. Loading happens on the GPU thread, on demand, and
+under the watchdog's eyes; one attempt at a time, between which images of other models go on. A model that cannot be
+loaded is out alone.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
+
+import structlog
+
+from worker.batching.batch_limits import Caps
+from worker.engines.contract import BatchKey, Engine, RenderJob
+from worker.engines.errors import EngineLost, LoadFailed, Unsupported
+from worker.gpu.model_faults import ModelFault, Trouble, fault_after, fault_of_deaths, is_panic, trouble_of
+from worker.gpu.render_record import Waits
+from worker.gpu.watchdog import Pulse
+from worker.health import Health
+from worker.holding.types import ModelState
+from worker.metrics import Metrics
+from worker.ports import ListedModel, LoadMarks, ModelFiles, Rng, Threads
+from worker.time_ledger import Cause, Ledger
+
+_log = structlog.get_logger()
+T = TypeVar("T")
+LOOK_S = 1.0
+"""How often is looked whether files of a broken model have changed, and whether a pause is over."""
+
+
+class Models:
+    """Every model of the models file. `waiting` while the default one is loaded at the start; `wake` is called when
+    there may be something to load; `longest_away_s` is the longest pause before a remote model is tried again.
+    """
+
+    def __init__(
+        self,
+        engines: Mapping[str, Engine],
+        thread: Threads,
+        *,
+        keep_loaded: int,
+        longest_away_s: float,
+        files: ModelFiles,
+        marks: LoadMarks,
+        caps: Caps,
+        waits: Waits,
+        ledger: Ledger,
+        pulse: Pulse,
+        clock: Callable[[], float],
+        rng: Rng,
+        wake: Callable[[], None],
+        metrics: Metrics,
+        health: Health,
+    ) -> None:
+        self._engines = dict(engines)
+        self._thread = thread
+        self._keep_loaded = keep_loaded
+        self._longest_away_s = longest_away_s
+        self._files = files
+        self._marks = marks
+        self._caps = caps
+        self._waits = waits
+        self._ledger = ledger
+        self._pulse = pulse
+        self._clock = clock
+        self._rng = rng
+        self._metrics = metrics
+        self._health = health
+        self._wake = wake
+        self._used: list[Engine] = []
+        self._loading: Engine | None = None
+        self._faults = {
+            model: fault_of_deaths(deaths, clock()) for model, deaths in marks.left().items() if model in self._engines
+        }
+        self._past: dict[str, ModelFault] = {}
+        self._stamps: dict[str, list[str]] = {}
+        self.waiting = self._preloads = False
+        metrics.watch_models(lambda: {each.facts.model: each.state for each in self.listed()})
+
+    @property
+    def default(self) -> Engine:
+        """The first model's engine."""
+        return next(iter(self._engines.values()))
+
+    def engine(self, model: str) -> Engine:
+        """Raises Unsupported for a model that is not served here."""
+        try:
+            return self._engines[model]
+        except KeyError:
+            raise Unsupported("this worker does not serve the model") from None
+
+    def key(self, job: RenderJob) -> BatchKey:
+        """The job's batch key. Raises Unsupported."""
+        return self.engine(job.model).key(job)
+
+    def limit(self, job: RenderJob, key: BatchKey) -> int:
+        """How many may share a batch with this job, whose key is given: an engine may refuse, once it is loaded, what
+        it had a key for. Any thread.
+        """
+        return self._caps.limit(job, key, self.engine(job.model).capabilities.max_batch)
+
+    def fault(self, model: str) -> ModelFault | None:
+        """Why the model cannot be used now; None when it can, or when it is to be tried."""
+        fault = self._faults.get(model)
+        return fault if fault is not None and self._clock() < fault.until_s else None
+
+    def listed(self) -> Sequence[ListedModel]:
+        """What is said of each to those who ask for work."""
+        return [
+            ListedModel(
+                facts=engine.facts,
+                state=(state := self._state(model)),
+                reason=self._faults[model].reason if state in (ModelState.BROKEN, ModelState.AWAY) else "",
+                max_batch=engine.capabilities.max_batch,
+            )
+            for model, engine in self._engines.items()
+        ]
+
+    def largest_batch(self) -> int:
+        """The most that any model takes at once."""
+        return max(engine.capabilities.max_batch for engine in self._engines.values())
+
+    async def preload(self) -> None:
+        """Make the default engine ready, unless it may take the worker along again. Others are served without it."""
+        self.waiting = self._preloads = True
+        try:
+            if self.fault(self._name(self.default)) is None:
+                await self.load(self.default)
+        finally:
+            self.waiting = False
+            self._tell()
+
+    async def load(self, engine: Engine, *, wanted_since_s: float | None = None) -> ModelFault | None:
+        """Make `engine` ready, by one attempt; what is wrong if that fails. `wanted_since_s`: since when the image that
+        needs it has existed, for the idle time that ends here. Raises EngineLost.
+        """
+        began = self._clock()
+        self._ledger.idle_ended(began, existed_since_s=wanted_since_s)
+        self._loading = engine
+        try:
+            begun_s = began
+            trouble = await self._watched(lambda: self._checked(engine))
+            if trouble is None:
+                await self._make_room(engine)
+                begun_s = self._clock()
+                trouble = await self._watched(lambda: self._attempt(engine))
+        finally:
+            self._loading = None
+            self._waits.loading_until_s = ended = self._clock()
+            self._ledger.spend(Cause.LOADING, began, ended)
+            self._ledger.idle_began(ended)
+        if trouble is not None:
+            self._metrics.load_failures.labels(model=engine.facts.model).inc()
+            return self._out(engine, trouble, took_s=ended - begun_s)
+        if (fault := self._faults.pop(self._name(engine), None)) is not None:
+            self._past[self._name(engine)] = fault
+        self.touch(engine)
+        self._tell()
+        _log.info("model.loaded", model=engine.facts.model, device=engine.facts.device, dtype=engine.facts.dtype)
+        return None
+
+    async def lose(self, engine: Engine, error: Exception) -> ModelFault:
+        """Its server is away, or its process has died and does not start again: it is out, and unloaded."""
+        fault = self._out(engine, trouble_of(error), took_s=0.0)
+        await self._watched(lambda: _unloaded(engine))
+        return fault
+
+    def proven(self, engine: Engine) -> None:
+        """It has made a picture: whatever was wrong with it is over."""
+        if self._past:
+            self._past.pop(self._name(engine), None)
+
+    def touch(self, engine: Engine) -> None:
+        """It has been used just now."""
+        if engine in self._used:
+            self._used.remove(engine)
+        self._used.append(engine)
+
+    def to_retry(self) -> Engine | None:
+        """The model that is to be loaded though no image asks for it: the default one, if it could not be at first."""
+        fault = self._faults.get(self._name(self.default))
+        due = self._preloads and fault is not None and self._clock() >= fault.until_s
+        # Others that are loaded would have to make room, with no image that asks for it.
+        free = self.default.capabilities.remote or not any(_is_here(each) for each in self._engines.values())
+        return self.default if due and free else None
+
+    async def watch(self) -> None:
+        """For ever: a model whose files have changed, and have stopped changing, is tried again."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if self.to_retry() is not None:
+                self._wake()
+            for model, fault in list(self._faults.items()):
+                if fault.state is ModelState.BROKEN and await self._have_changed(model):
+                    self._faults.pop(model, None)
+                    _log.info("model.files_changed", model=model)
+                    self._tell()
+                    self._wake()
+            for model in self._stamps.keys() - self._faults.keys():
+                del self._stamps[model]
+
+    async def _have_changed(self, model: str) -> bool:
+        stamp = await self._files.stamp(model)
+        first, last = self._stamps.setdefault(model, [stamp, stamp])
+        self._stamps[model][1] = stamp
+        return stamp not in {"", first} and stamp == last
+
+    def _name(self, engine: Engine) -> str:
+        return next(name for name, each in self._engines.items() if each is engine)
+
+    def _state(self, model: str) -> ModelState:
+        """A broken one stays so until a load succeeds; one that was away is offered again when its pause is over."""
+        fault, engine = self._faults.get(model), self._engines[model]
+        if fault is not None and (fault.state is ModelState.BROKEN or self._clock() < fault.until_s):
+            return fault.state
+        if engine is self._loading:
+            return ModelState.LOADING
+        return ModelState.LOADED if engine.loaded else ModelState.UNLOADED
+
+    def _out(self, engine: Engine, trouble: Trouble, *, took_s: float) -> ModelFault:
+        model, now_s = self._name(engine), self._clock()
+        fault = fault_after(
+            self._faults.get(model) or self._past.pop(model, None),
+            trouble,
+            now_s=now_s,
+            took_s=took_s,
+            draw=self._rng(),
+            remote=engine.capabilities.remote,
+            longest_away_s=self._longest_away_s,
+        )
+        self._faults[model] = fault
+        self._stamps.pop(model, None)
+        _log.error(
+            "model.out",
+            model=model,
+            state=fault.state.name.lower(),
+            error=trouble.kind,
+            detail=trouble.text,
+            times=fault.times,
+            again_in_s=round(fault.until_s - now_s, 1),
+        )
+        self._tell()
+        return fault
+
+    def _tell(self) -> None:
+        """Ready while any model can be used; which cannot is told all the same."""
+        out = [f"model {model} is {fault.state.name.lower()}: {fault.reason}" for model, fault in self._faults.items()]
+        self._health.note("models", out)
+        if len(out) == len(self._engines):
+            self._health.hinder("model", f"no model can be used: {'; '.join(out)}")
+        elif not self.waiting:
+            self._health.clear("model")
+
+    async def _make_room(self, engine: Engine) -> None:
+        """A model on a server elsewhere takes no memory here: it needs no room, and leaving would give none."""
+        if engine.capabilities.remote:
+            return
+        others = [each for each in self._used if _is_here(each) and each is not engine]
+        for victim in others[: max(0, len(others) + 1 - self._keep_loaded)]:
+            await self._watched(partial(_unloaded, victim))
+            _log.info("model.unloaded", model=victim.facts.model)
+
+    async def _watched(self, work: Callable[[], T]) -> T:
+        """On the GPU thread. If that never comes back, the watchdog ends the worker: what has been received would stay
+        hidden from all the others.
+        """
+        self._pulse.begin_load(self._clock())
+        try:
+            return await self._thread.run(work)
+        finally:
+            self._pulse.fail()
+
+    def _checked(self, engine: Engine) -> Trouble | None:
+        """On the GPU thread. What is plainly wrong with the files shows before another model makes room for it."""
+        try:
+            problem = self._files.problem(self._name(engine))
+        except Exception as error:  # noqa: BLE001  (whatever the files of a model make a reader raise)
+            return trouble_of(error)
+        return trouble_of(LoadFailed(problem)) if problem else None
+
+    def _attempt(self, engine: Engine) -> Trouble | None:
+        """On the GPU thread. What a library raises, which may be anything, breaks this one model. Raises EngineLost."""
+        model = self._name(engine)
+        self._marks.begin(model)
+        trouble: Trouble | None = None
+        try:
+            engine.load()
+        except EngineLost:
+            raise
+        except Exception as error:  # noqa: BLE001
+            trouble = trouble_of(error)
+        except BaseException as error:
+            if not is_panic(error):
+                raise
+            trouble = trouble_of(error)
+        self._marks.end(model)
+        if trouble is not None:  # outside of the except blocks: a traceback holds tensors
+            _unloaded(engine)
+        return trouble
+
+
+def _is_here(engine: Engine) -> bool:
+    """Whether it takes memory of this machine."""
+    return engine.loaded and not engine.capabilities.remote
+
+
+def _unloaded(engine: Engine) -> None:
+    """On the GPU thread. Raises EngineLost, when the device is beyond repair in this process, and nothing else."""
+    try:
+        engine.unload()
+    except EngineLost:
+        if not engine.capabilities.apart:
+            raise
+    except Exception as error:  # noqa: BLE001  (what is left of a model may raise anything)
+        _log.warning("model.not_unloaded", model=engine.facts.model, error=type(error).__name__)

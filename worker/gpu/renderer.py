@@ -1,0 +1,290 @@
+"""Drives sessions on the GPU thread, hands on what comes out of them, and finds the culprit when one breaks.
+
+A failing batch is halved until what fails is alone: mates succeed, the culprit is reported. Out of memory halves as
+well, and the smaller size is remembered. When an engine's own process has died, each suspect runs alone at once, for
+every further death costs loading the model. A bad picture fails only its own image.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from worker.batching.batch_limits import Caps
+from worker.batching.step_times import Curves
+from worker.engines.contract import BatchKey, Engine, Progress, RenderJob
+from worker.engines.errors import EngineAway
+from worker.gpu.render_record import OnGpu, Waits
+from worker.gpu.session import Session
+from worker.gpu.slots import (
+    Admitted,
+    Broke,
+    Crash,
+    Decoded,
+    End,
+    Event,
+    Left,
+    Member,
+    Spent,
+    Surroundings,
+    members_of,
+)
+from worker.gpu.watchdog import Pulse
+from worker.holding.types import Batch, Failed, Failure, Held, State
+from worker.holding.window import Window
+from worker.metrics import Metrics
+from worker.output.delivery import Line
+from worker.ports import Failpoints, NewId, Recorder, Threads
+from worker.time_ledger import Cause, Ledger
+from worker.tuning import Mode
+
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Isolation:
+    """What is left to do after a crash: groups that run apart, and members that are beyond suspicion."""
+
+    groups: list[list[Member]] = field(default_factory=list)
+    innocents: list[Member] = field(default_factory=list)
+
+
+class Renderer:
+    """Used by the GPU loop, one session at a time."""
+
+    def __init__(
+        self,
+        thread: Threads,
+        window: Window,
+        line: Line,
+        *,
+        mode: Mode,
+        limit: Callable[[RenderJob, BatchKey], int],
+        clock: Callable[[], float],
+        caps: Caps,
+        curves: Curves,
+        waits: Waits,
+        pulse: Pulse,
+        ledger: Ledger,
+        on_gpu: OnGpu,
+        proven: Callable[[Engine], None],
+        new_id: NewId,
+        metrics: Metrics,
+        failpoints: Failpoints,
+        recorder: Recorder,
+    ) -> None:
+        self._thread = thread
+        self._window = window
+        self._line = line
+        self._mode = mode
+        self._limit = limit
+        self._clock = clock
+        self._caps = caps
+        self._curves = curves
+        self._waits = waits
+        self._pulse = pulse
+        self._ledger = ledger
+        self._on_gpu = on_gpu
+        self._proven = proven
+        self._new_id = new_id
+        self._metrics = metrics
+        self._failpoints = failpoints
+        self._recorder = recorder
+        self._hung = False
+        self._between: tuple[Cause, float] | None = None
+
+    def session(self, engine: Engine, key: BatchKey, *, solo: bool = False) -> Session:
+        """A session that others may join, where engine and mode allow it."""
+        overlapped = self._mode is Mode.OVERLAPPED
+        loop = asyncio.get_running_loop()
+        session: Session
+
+        def post(event: Event) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has closed
+                loop.call_soon_threadsafe(self._posted, session, event)
+
+        def report(progress: Progress) -> None:
+            self._failpoints.reach_now("worker.gpu_mid")
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._progressed, progress)
+
+        around = Surroundings(
+            clock=self._clock,
+            post=post,
+            report=report,
+            places=self._line.places,
+            limit=self._limit,
+            record=self._recorder,
+        )
+        can = engine.capabilities
+        session = Session(
+            engine,
+            key,
+            around,
+            joins=overlapped and can.join_midway,
+            parks=overlapped and can.park,
+            step_seconds=self._curves.step_s(key),
+        )
+        if solo:
+            session.close()
+        return session
+
+    async def run(self, session: Session) -> None:
+        """Returns when every member has left the GPU, whoever joined meanwhile included. Raises EngineLost, and
+        EngineAway when the model cannot be used for now: whoever is announced or running has yet to be answered.
+        """
+        while True:
+            crash = await self._until_it_ends(session)
+            if crash is not None:
+                await self._isolate(session, crash)
+            elif not session.offered:
+                return
+
+    def hung(self) -> None:
+        """The engine's process is being killed because it hung: what it was at has failed for that reason."""
+        self._hung = True
+
+    async def _until_it_ends(self, session: Session) -> Crash | None:
+        """Turn after turn, as long as the line has room; None once nobody is left, and what broke otherwise."""
+        while True:
+            end = await self._turn(session)
+            self._goes_on(end.at_s)
+            if end.crash is not None and not end.crash.out:
+                self._between = (Cause.RESTARTING, end.at_s)
+                return end.crash
+            if not end.full:
+                self._ledger.idle_began(end.at_s)
+                return end.crash
+            self._between = (Cause.BACKPRESSURE, end.at_s)
+            await self._line.room()
+            self._waits.backpressure_until_s = self._clock()
+
+    def _goes_on(self, now_s: float) -> None:
+        """The time between two things that the thread does has its cause, up to the second one."""
+        if self._between is not None:
+            cause, began_s = self._between
+            self._between = None
+            self._ledger.spend(cause, began_s, now_s)
+
+    async def _turn(self, session: Session) -> End:
+        self._pulse.begin(session.key, self._clock())
+        end: End | None = None
+        try:
+            end = await self._thread.run(session.turn)
+        finally:
+            if end is None or end.crash is not None:
+                self._pulse.fail()
+            else:
+                self._pulse.end(self._clock())
+        return end
+
+    def _progressed(self, progress: Progress) -> None:
+        self._pulse.beat(self._clock())
+        for job_id, step in progress.steps.items():
+            held = self._window.get(job_id)
+            if held is not None:
+                held.step = step
+        if self._window.waiting_count():
+            self._window.touch()  # the announcer may have to say who comes next
+
+    def _posted(self, session: Session, event: Event) -> None:
+        """What the GPU thread tells, in its order, on the event loop. Never waits."""
+        match event:
+            case Admitted():
+                self._goes_on(event.at_s)
+                self._ledger.idle_ended(event.at_s, existed_since_s=min(each.held.existed_s for each in event.members))
+                self._on_gpu.admitted(event.members, event.at_s, self._waits)
+                self._window.touch()
+            case Spent():
+                self._spent(session, event)
+            case Left():
+                self._on_gpu.left(event.member)
+                self._line.drop_now(event.member.held)
+            case Decoded():
+                self._pulse.learn()
+                self._hand_on(session, event)
+            case Broke():
+                self._pulse.fail()
+                if not session.engine.capabilities.restartable:  # one in a process of its own keeps its own time
+                    self._pulse.begin_reset(self._clock())
+
+    def _spent(self, session: Session, event: Spent) -> None:
+        self._goes_on(event.began_s)
+        self._ledger.spend(event.cause, event.began_s, event.ended_s)
+        self._between = (Cause.BETWEEN_STEPS, event.ended_s)
+        self._pulse.beat(event.ended_s)
+        if event.cause is not Cause.RENDERING:
+            return
+        self._waits.batch_until_s = event.ended_s
+        self._metrics.batch_size.observe(event.size)
+        if event.fits is not None:
+            self._caps.measured(session.key, event.fits)
+        if event.timed is not None:
+            self._curves.observe(session.key, event.timed.size, event.timed.seconds)
+            session.step_seconds = self._curves.step_s(session.key)
+
+    def _hand_on(self, session: Session, event: Decoded) -> None:
+        held = event.member.held
+        self._on_gpu.left(event.member, event.bad)
+        if held.unwanted:
+            self._line.places.give()
+            self._line.drop_now(held)
+        elif event.picture is None:
+            self._line.places.give()
+            self._line.fail_now(Failed(held=held, failure=event.failure, detail=event.bad))
+        else:
+            self._proven(session.engine)
+            self._line.picture(self._on_gpu.finished(event, session.engine.facts))
+
+    async def _isolate(self, session: Session, crash: Crash) -> None:
+        """Run the suspects apart until whoever breaks the engine has done so alone; the others go on afterwards."""
+        work = _Isolation()
+        self._judge(work, crash)
+        while work.groups:
+            members = work.groups.pop()
+            apart = self.session(session.engine, session.key, solo=True)
+            apart.offer(members)
+            again = await self._until_it_ends(apart)
+            if again is not None:
+                self._judge(work, again)
+        session.offer(work.innocents)
+
+    def _judge(self, work: _Isolation, crash: Crash) -> None:
+        """Convict who was alone; otherwise say who runs with whom. Raises EngineAway."""
+        hung, self._hung = self._hung, False
+        everybody = [*crash.suspects, *crash.innocents]
+        for member in everybody:
+            self._on_gpu.left(member, crash.detail)
+        if crash.out:
+            if crash.died and len(crash.suspects) == 1:  # what broke the process, before that could not start again
+                failure = Failure.HUNG if hung else crash.failure
+                self._line.fail_now(Failed(held=crash.suspects[0].held, failure=failure, detail=crash.detail))
+            raise EngineAway(crash.out, pause_s=crash.pause_s)
+        work.innocents += self._afresh([each.held for each in crash.innocents])
+        suspects = [each.held for each in crash.suspects]
+        if crash.failure is Failure.OUT_OF_MEMORY:
+            self._caps.ran_out(everybody[0].held.job.render, crash.together)
+        if not suspects:
+            return
+        if len(suspects) == 1 and (crash.failure is not Failure.OUT_OF_MEMORY or not crash.innocents):
+            failure = Failure.HUNG if hung else crash.failure
+            self._line.fail_now(Failed(held=suspects[0], failure=failure, detail=crash.detail))
+            return
+        reason = "died" if crash.died else crash.failure.name.lower()
+        self._metrics.bisected.labels(reason=reason).inc()
+        left = [held for held in suspects if held.state in (State.STARTED, State.RUNNING)]
+        _log.warning("batch.split", size=len(suspects), left=len(left), reason=crash.detail)
+        middle = 1 if crash.died else (len(left) + 1) // 2
+        parts = [left[at : at + middle] for at in range(0, len(left), middle)] if left else []
+        work.groups.extend(self._afresh(part) for part in reversed(parts))
+
+    def _afresh(self, held: Sequence[Held]) -> list[Member]:
+        """As members of a new group, at their first step."""
+        if not held:
+            return []
+        first = held[0]
+        engine = self._on_gpu.engine_of(first)
+        group = Batch(id=self._new_id("bat"), engine=engine, key=first.key, members=tuple(held), solo=first.job.solo)
+        return members_of(group)

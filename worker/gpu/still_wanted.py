@@ -1,0 +1,108 @@
+"""Asks which of the held images are still wanted, tells how far they are, and which models are served. Optional,
+batched, fails open.
+
+Asked before every batch and about once a second for everything held, until its reply is accepted: whoever sends
+images out takes one that it does not hear of for lost, and a picture may wait for its store for a long time. When
+the answerer is out of reach, batches are not held up by asking again for a while: an unwanted picture costs GPU time
+and nothing else.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from infra.retry import Permanent, Retryable, cause
+from schema import limits
+from worker.holding.types import Held, State
+from worker.holding.window import Window
+from worker.metrics import Metrics
+from worker.output.delivery import Line
+from worker.ports import Holding, ListedModel, StillWanted
+
+_log = structlog.get_logger()
+DEADLINE_S = 1.0
+SHUN_S = 5.0
+"""After a failed call, batches are formed without asking for this long, or until a call succeeds."""
+
+
+class Inquiry:
+    """`port` is None when there is nobody to ask."""
+
+    def __init__(
+        self,
+        window: Window,
+        line: Line,
+        port: StillWanted | None,
+        *,
+        worker_id: str,
+        models: Callable[[], Sequence[ListedModel]],
+        every_s: float,
+        evict: Callable[[Held], None],
+        metrics: Metrics,
+    ) -> None:
+        self._window = window
+        self._line = line
+        self._port = port
+        self._worker_id = worker_id
+        self._models = models
+        self._every_s = every_s
+        self._evict = evict
+        self._metrics = metrics
+        self._shunned_until_s = 0.0
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            await asyncio.sleep(self._every_s)
+            open_ones = [held for held in self._window.held() if held.state is not State.SETTLED]
+            await self._ask([held for held in open_ones if not held.unwanted])
+
+    async def before_batch(self, members: Sequence[Held]) -> None:
+        """Drops those of `members` that nobody wants."""
+        if asyncio.get_running_loop().time() >= self._shunned_until_s:
+            await self.sift(members)
+
+    async def sift(self, members: Sequence[Held]) -> None:
+        """Asks, and acts on the answer."""
+        if members:
+            await self._ask(members)
+
+    async def _ask(self, members: Sequence[Held]) -> None:
+        """Also when nothing is held: the answerer hears of the models with it."""
+        if self._port is None:
+            return
+        # whoever may still be spared the GPU first
+        members = sorted(members, key=lambda held: held.state is State.FINISHING)[: limits.MAX_STILL_WANTED]
+        holdings = [
+            Holding(
+                generation_id=held.job.image.generation_id,
+                index=held.job.image.index,
+                running=held.state in (State.RUNNING, State.FINISHING),
+                step=held.step,
+                dispatch=held.job.dispatch,
+            )
+            for held in members
+        ]
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                wanted = await self._port.ask(self._worker_id, holdings, self._models())
+        except (Retryable, Permanent, TimeoutError) as error:
+            self._shunned_until_s = asyncio.get_running_loop().time() + SHUN_S
+            self._metrics.call_failures.labels(call="still_wanted").inc()
+            _log.debug("still_wanted.failed", reason=cause(error))
+            return
+        self._shunned_until_s = 0.0
+        for held, asked, keep in zip(members, holdings, wanted, strict=False):
+            # A newer dispatch may have come while the answer was on its way, which speaks of the older one.
+            if not keep and held.job.dispatch == asked.dispatch:
+                await self._drop(held)
+
+    async def _drop(self, held: Held) -> None:
+        if held.state is State.WAITING:
+            await self._line.drop(held)
+        elif held.state in (State.STARTED, State.RUNNING):
+            held.unwanted = True
+            self._evict(held)
+        elif held.state is State.FINISHING:
+            held.unwanted = True

@@ -1,0 +1,196 @@
+"""What travels through the worker: jobs as received, the mutable place each holds in the window, batches, results.
+
+Only `Held` changes; the window and the GPU loop change it, on the event loop's thread.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+
+from opentelemetry.trace import INVALID_SPAN, Span
+
+from schema import fast
+from worker.engines.contract import BatchKey, EncodedPicture, Engine, EngineFacts, Made, Picture, RenderJob
+
+MAX_RECEIPTS = 8
+"""Copies of one message that are held together; later ones are left to come again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageId:
+    """Which image of which generation."""
+
+    generation_id: str
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.generation_id}/{self.index}"
+
+    def ref(self) -> fast.ImageRef:
+        """As the messages say it."""
+        return fast.ImageRef(generation_id=self.generation_id, index=self.index)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One valid job message.
+
+    `output_format` is a number of schema.pb.OutputFormat; `requested_at_s` Unix time, 0 when unknown; `trace` the
+    carrier of the context that the image's process span becomes a child of.
+    """
+
+    image: ImageId
+    dispatch: int
+    render: RenderJob
+    output_format: int
+    priority: int = 0
+    solo: bool = False
+    requested_at_s: float = 0.0
+    trace: Mapping[str, str] = field(default_factory=dict)
+
+
+class Failure(IntEnum):
+    """Why an attempt gave no picture: schema's AttemptFailure, as far as workers report it."""
+
+    MODEL_ERROR = 1
+    OUT_OF_MEMORY = 2
+    BAD_OUTPUT = 3
+    UNSUPPORTED = 4
+    HUNG = 5
+    DRAINED = 7
+    MODEL_BROKEN = 10
+    REFUSED = 12
+    MODEL_AWAY = 13
+
+
+class ModelState(IntEnum):
+    """Whether a model can be used here. The numbers are schema's."""
+
+    UNLOADED = 1
+    """It would be loaded when an image needs it."""
+    LOADING = 2
+    LOADED = 3
+    BROKEN = 4
+    """It cannot be loaded, for the sake of its files or settings; tried again later, or when its files change."""
+    AWAY = 5
+    """It cannot be used for now: its server is away, its process died, memory is short. Tried again later."""
+
+
+class State(Enum):
+    """How far a held job is. Only WAITING ones may be given back to the queue without a word."""
+
+    WAITING = "waiting"
+    STARTED = "started"
+    RUNNING = "running"
+    FINISHING = "finishing"
+    SETTLED = "settled"
+    """Its reply was accepted, or nobody waits for one: only its message is left to delete."""
+    GONE = "gone"
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Held:
+    """A job in the window, from receipt to deletion. `receipts`: message id to receipt, the copies included; `newer`:
+    those of a newer dispatch than the one that is worked on, which only a picture answers too.
+
+    `existed_s`: when it was requested, in the worker's clock, as far as the two clocks agree.
+    """
+
+    job: Job
+    key: BatchKey
+    receipts: dict[str, str]
+    received_s: float
+    existed_s: float
+    order: int
+    state: State = State.WAITING
+    attempt_id: str = ""
+    step: int = 0
+    unwanted: bool = False
+    newer: set[str] = field(default_factory=set)
+    gpu_s: float = 0.0
+    wait_s: float = 0.0
+    wait_reason: str = ""
+    span: Span = INVALID_SPAN
+
+    @property
+    def id(self) -> str:
+        """The job's id within the worker."""
+        return self.job.render.id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Images that go through the model together; `solo`: one that has the worker to itself."""
+
+    id: str
+    engine: Engine = field(repr=False)
+    key: BatchKey
+    members: tuple[Held, ...]
+    solo: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What explains a picture, wherever it is by now. Times in seconds."""
+
+    facts: EngineFacts
+    width: int
+    height: int
+    scheduler: str
+    made: Made
+    batch_id: str
+    batch_members: tuple[ImageId, ...]
+    batch_gpu_s: float
+    decode_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A picture on its way out."""
+
+    held: Held
+    origin: Origin
+    picture: Picture | EncodedPicture = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoded:
+    """A picture as a file."""
+
+    held: Held
+    origin: Origin
+    data: bytes = field(repr=False)
+    sha256: bytes
+    content_type: str
+    encode_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uploaded:
+    """A picture that lies in the temporary bucket under `key`, and no longer here: its reply may have to wait long."""
+
+    held: Held
+    origin: Origin
+    key: str
+    sha256: bytes
+    size_bytes: int
+    encode_s: float
+    upload_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """An image whose message may be deleted. `began_s`: when its reply was begun; `error` is empty for a picture."""
+
+    held: Held
+    began_s: float
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """An attempt that gave no picture. `detail` is generic: no prompt, at most 200 characters."""
+
+    held: Held
+    failure: Failure
+    detail: str

@@ -1,0 +1,169 @@
+"""What the worker holds: every job from its receipt to the deletion of its message. All on the event loop's thread.
+
+The receiver offers, the GPU loop takes, the finishing line settles and lets go; whoever waits for a change awaits
+`changed`. What is settled is held only so that its message stays hidden until it is deleted.
+
+**Duplicates.** A message for an image that is held already is *attached*: its receipt is kept, its visibility is
+extended and it is deleted together with the first one, so no copy goes before a reply is accepted, and nothing
+depends on anybody sending it again. A newer dispatch takes the place of one that still waits; one that comes later is
+given back unless a picture has answered both. Once any of them says
+solo it stays so: the number of its deliveries, which its sender does not know, may have said it.
+A message of a dispatch that this worker has settled (its reply was accepted) is deleted at once.
+"""
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import replace
+from enum import Enum
+
+from worker.engines.contract import BatchKey
+from worker.holding.types import MAX_RECEIPTS, Held, Job, State
+
+REMEMBERED = 4_096
+"""Settled (image, dispatch) pairs that are remembered, to know late copies by."""
+
+
+class Offer(Enum):
+    """What becomes of an offered message."""
+
+    HELD = "held"
+    ATTACHED = "attached"
+    SETTLED = "settled"
+    SURPLUS = "surplus"
+
+
+class Window:
+    """Bounded by the receiver, which asks `waiting_count` and `behind_count` before it receives."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Held] = {}
+        self._undeleted: dict[int, Held] = {}
+        self._settled: OrderedDict[tuple[str, int], None] = OrderedDict()
+        self._order = 0
+        self._change = asyncio.Event()
+
+    async def changed(self) -> None:
+        """Returns at the next change. Look first, then await this, with no other await between."""
+        await self._change.wait()
+
+    def touch(self) -> None:
+        """Wake everybody who waits for a change."""
+        self._change.set()
+        self._change = asyncio.Event()
+
+    def offer(
+        self,
+        job: Job,
+        key: BatchKey,
+        *,
+        message_id: str,
+        receipt: str,
+        now_s: float,
+        existed_s: float | None = None,
+    ) -> Offer:
+        """Take a message in, or say what else it is."""
+        if (job.render.id, job.dispatch) in self._settled:
+            return Offer.SETTLED
+        held = self._held.get(job.render.id)
+        if held is not None:
+            return self._attach(held, job, key, message_id, receipt)
+        self._hold(job, key, message_id=message_id, receipt=receipt, now_s=now_s, existed_s=existed_s)
+        return Offer.HELD
+
+    def _hold(
+        self, job: Job, key: BatchKey, *, message_id: str, receipt: str, now_s: float, existed_s: float | None
+    ) -> None:
+        self._order += 1
+        held = Held(
+            job=job,
+            key=key,
+            receipts={message_id: receipt},
+            received_s=now_s,
+            existed_s=now_s if existed_s is None else existed_s,
+            order=self._order,
+        )
+        self._held[held.id] = held
+        self.touch()
+
+    def _attach(self, held: Held, job: Job, key: BatchKey, message_id: str, receipt: str) -> Offer:
+        if message_id not in held.receipts and len(held.receipts) >= MAX_RECEIPTS:
+            return Offer.SURPLUS
+        held.receipts[message_id] = receipt
+        newer = job.dispatch > held.job.dispatch
+        if newer and held.state is not State.WAITING:
+            held.newer.add(message_id)
+        if held.state is State.WAITING:
+            newest, held.key = (job, key) if newer else (held.job, held.key)
+            solo = job.solo or held.job.solo
+            if newest is not held.job or solo != newest.solo:
+                held.job = replace(newest, solo=solo)
+                self.touch()
+        return Offer.ATTACHED
+
+    def get(self, job_id: str) -> Held | None:
+        """The job of this id that is held and not settled."""
+        return self._held.get(job_id)
+
+    def held(self) -> list[Held]:
+        """All in order of receipt, and then the settled ones: what is extended in this order is extended in time."""
+        return [*self._held.values(), *self._undeleted.values()]
+
+    def waiting(self) -> list[Held]:
+        """Those not announced yet."""
+        return [held for held in self._held.values() if held.state is State.WAITING]
+
+    def waiting_count(self) -> int:
+        """How many are not announced yet."""
+        return sum(held.state is State.WAITING for held in self._held.values())
+
+    def busy(self) -> list[Held]:
+        """Those announced and not settled."""
+        return [held for held in self._held.values() if held.state is not State.WAITING]
+
+    def upcoming(self) -> list[Held]:
+        """Those that have yet to reach the GPU, announced or not."""
+        return [held for held in self._held.values() if held.state in (State.WAITING, State.STARTED)]
+
+    def behind_count(self) -> int:
+        """How many have left the GPU, or never need it: on their way to the store, to be answered or to be deleted."""
+        return len(self._undeleted) + sum(held.state is State.FINISHING for held in self._held.values())
+
+    def move(self, held: Held, state: State) -> None:
+        """The job is further now."""
+        held.state = state
+        self.touch()
+
+    def release(self, held: Held) -> None:
+        """Let go: its message is deleted, given back, or taken by another worker."""
+        self._undeleted.pop(held.order, None)
+        if self._held.get(held.id) is held:
+            del self._held[held.id]
+        self.move(held, State.GONE)
+
+    def settle(self, held: Held, *, picture: bool) -> list[str]:
+        """Its reply was accepted: late copies will be known, and a newer dispatch is a job of its own from now on.
+
+        A `picture` answers for every dispatch, a failure or the wish to drop one only for that one: the receipts of
+        newer ones are returned, to be given back to the queue. Deleted too, they would be missed until their recheck.
+        """
+        if self._held.get(held.id) is not held:
+            return []  # settled already
+        newer = set() if picture else held.newer & held.receipts.keys()
+        spared = [held.receipts.pop(message_id) for message_id in sorted(newer)]
+        self._settled[held.id, held.job.dispatch] = None
+        if len(self._settled) > REMEMBERED:
+            self._settled.popitem(last=False)
+        self._undeleted[held.order] = self._held.pop(held.id)
+        self.move(held, State.SETTLED)
+        return spared
+
+    def receipts(self) -> list[tuple[Held, str, str]]:
+        """(job, message id, receipt) of everything whose visibility must be extended."""
+        return [(held, *pair) for held in self.held() for pair in held.receipts.items()]
+
+    def lost(self, held: Held, message_id: str, receipt: str) -> None:
+        """The receipt is void: the message belongs to somebody else. A waiting job goes with its last receipt."""
+        if held.receipts.get(message_id) == receipt:
+            del held.receipts[message_id]
+        if not held.receipts and held.state is State.WAITING:
+            self.release(held)

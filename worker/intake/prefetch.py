@@ -1,0 +1,57 @@
+"""How many more messages the receiver may fetch: about two batches ahead of the GPU, from measured times."""
+
+import math
+
+from worker.batching.measurements import Measured
+from worker.batching.step_times import Curves
+from worker.gpu.model_pool import Models
+from worker.holding.window import Window
+from worker.tuning import Mode
+
+RECEIVE_KIND = ("receive",)
+
+
+class Room:
+    """The receiver asks before every poll."""
+
+    def __init__(
+        self, window: Window, models: Models, curves: Curves, measured: Measured, *, mode: Mode, limit: int, behind: int
+    ) -> None:
+        self._window = window
+        self._models = models
+        self._curves = curves
+        self._measured = measured
+        self._mode = mode
+        self._limit = limit
+        self._behind = behind
+
+    @property
+    def full(self) -> bool:
+        """Whether too many are behind the GPU: replies or deletions do not keep up, or are refused."""
+        return self._window.behind_count() >= self._behind
+
+    def __call__(self) -> int:
+        """At most `limit` images wait in all; none before the default model has been tried, and none while `behind` of
+        them are behind the GPU.
+
+        Loading may take minutes, or hang: what was received meanwhile would be hidden from workers that are free.
+        Without overlap nothing is received until everything held is deleted.
+        """
+        if self._models.waiting or self.full:
+            return 0
+        first = next(iter(self._window.waiting()), None)
+        batch = self._models.largest_batch() if first is None else self._models.limit(first.job.render, first.key)
+        if self._mode is not Mode.OVERLAPPED:
+            return (1 if self._mode is Mode.PLAIN else batch) if not self._window.held() else 0
+        batch_s = None
+        if first is not None and self._curves.known(first.key):
+            batch_s = first.job.render.num_inference_steps * self._curves.step_s(first.key)(batch)
+        receive_s = self._measured.seconds(RECEIVE_KIND) or 0.0
+        target = ahead(batch=batch, batch_s=batch_s, receive_s=receive_s, limit=self._limit)
+        return target - self._window.waiting_count()
+
+
+def ahead(*, batch: int, batch_s: float | None, receive_s: float, limit: int) -> int:
+    """Images to hold in waiting: two batches, and what the GPU takes while two receives are under way."""
+    meanwhile = 0 if not batch_s else math.ceil(2 * receive_s / batch_s * batch)
+    return max(1, min(limit, 2 * batch + meanwhile))

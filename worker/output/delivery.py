@@ -1,0 +1,128 @@
+"""The line behind the GPU: encode, upload, reply, delete. Overlaps with the next batch; every queue is bounded.
+
+The GPU loop puts pictures in and waits when the line is full: that is the back-pressure. Order for one image:
+upload verified, reply accepted by the queue, message deleted. What was uploaded holds no picture any more, and no reply
+waits for a deletion; `Sizes.behind` bounds what may pile up all the same.
+"""
+
+import asyncio
+
+from worker.engines.errors import BadOutput
+from worker.holding.types import Encoded, Failed, Failure, Finished, Held, State, Uploaded
+from worker.holding.window import Window
+from worker.metrics import Metrics
+from worker.output import encode
+from worker.output.settling import Finisher
+from worker.output.stages import Places, Sizes, Stage
+from worker.output.uploader import Uploader
+from worker.ports import Failpoints, Recorder, Threads
+
+SETTLE_BOUND = 16_384
+"""More than the worker ever holds, so that putting never waits: at the largest settings 4,096 images wait, 8,512 fill
+the line and 1,024 are behind it; the rest is for the GPU.
+"""
+
+
+class Line:
+    """See the module's text."""
+
+    def __init__(
+        self,
+        window: Window,
+        threads: Threads,
+        uploader: Uploader,
+        finisher: Finisher,
+        *,
+        sizes: Sizes,
+        metrics: Metrics,
+        failpoints: Failpoints,
+        recorder: Recorder,
+    ) -> None:
+        self._window = window
+        self._threads = threads
+        self._uploader = uploader
+        self._finisher = finisher
+        self._metrics = metrics
+        self._failpoints = failpoints
+        self._recorder = recorder
+        self.places = Places(sizes.queued)
+        self._encode = Stage(
+            "encode", self._encoded, bound=sizes.queued, workers=sizes.encoders, taken=self.places.give
+        )
+        self._upload = Stage("upload", self._uploaded, bound=sizes.queued, workers=sizes.uploads)
+        self._settle = Stage("settle", self._settled, bound=SETTLE_BOUND, workers=sizes.settling)
+        self._deletion = Stage("deletion", finisher.delete, bound=SETTLE_BOUND, workers=sizes.deleting)
+        self.stages = (self._encode, self._upload, self._settle, self._deletion)
+
+    async def room(self) -> None:
+        """Until another picture may come."""
+        await self.places.wait()
+
+    def picture(self, finished: Finished) -> None:
+        """A picture leaves the GPU; its place has been taken."""
+        if self._leaves(finished.held):
+            self._encode.put_now(finished)
+        else:
+            self.places.give()
+
+    def fail_now(self, failed: Failed) -> None:
+        """An attempt gave no picture."""
+        if self._leaves(failed.held):
+            self._settle.put_now(failed)
+
+    def drop_now(self, held: Held) -> None:
+        """Nobody wants what is on the GPU any more: only its message is left to delete."""
+        self._metrics.dropped.labels(state=held.state.value).inc()
+        held.unwanted = True
+        if self._leaves(held):
+            self._settle.put_now(held)
+
+    def _leaves(self, held: Held) -> bool:
+        """False for one that has been answered already, because the worker had to leave."""
+        if held.state in (State.FINISHING, State.SETTLED, State.GONE):
+            return False
+        self._window.move(held, State.FINISHING)
+        return True
+
+    async def fail(self, failed: Failed) -> None:
+        """An attempt gave no picture. Not said again of one that has been answered, because the worker had to leave."""
+        if failed.held.state not in (State.SETTLED, State.GONE):
+            self._window.move(failed.held, State.FINISHING)
+            await self._settle.put(failed)
+
+    async def drop(self, held: Held) -> None:
+        """Nobody wants it any more: only its message is left to delete."""
+        self._metrics.dropped.labels(state=held.state.value).inc()
+        held.unwanted = True
+        self._window.move(held, State.FINISHING)
+        await self._settle.put(held)
+
+    async def _encoded(self, finished: Finished) -> None:
+        held = finished.held
+        if held.unwanted:
+            return await self._settle.put(held)
+        loop = asyncio.get_running_loop()
+        await self._failpoints.reach("worker.decoded")
+        began = loop.time()
+        output_format = held.job.output_format
+        try:
+            data, digest = await self._threads.run(lambda: encode.encode(finished.picture, output_format))
+        except BadOutput as error:
+            return await self.fail(Failed(held=held, failure=Failure.BAD_OUTPUT, detail=str(error)))
+        ended = loop.time()
+        took = ended - began
+        self._metrics.encode_seconds.observe(took)
+        self._recorder("encode", held.id, began, ended)
+        await self._failpoints.reach("worker.encoded")
+        media = encode.content_type(output_format)
+        return await self._upload.put(
+            Encoded(held=held, origin=finished.origin, data=data, sha256=digest, content_type=media, encode_s=took)
+        )
+
+    async def _uploaded(self, encoded: Encoded) -> None:
+        await self._settle.put(await self._uploader.upload(encoded) or encoded.held)
+
+    async def _settled(self, item: Uploaded | Failed | Held) -> None:
+        settled = await self._finisher.settle(item)
+        if settled is not None:
+            await self._deletion.put(settled)

@@ -1,0 +1,128 @@
+"""The last steps of an image: its reply, and only when that is accepted the deletion of its message."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+
+from worker import messages as replies
+from worker import tracing
+from worker.holding.types import Batch, Failed, Held, Settled, State, Uploaded
+from worker.holding.window import Window
+from worker.metrics import Metrics
+from worker.output.call_batching import Coalescer
+from worker.ports import Failpoints, Recorder, Reply
+
+_log = structlog.get_logger()
+
+
+GiveBack = Callable[[Sequence[str]], Awaitable[None]]
+"""Shows messages to other workers at once, by their receipts. Best effort: the visibility timeout does it otherwise."""
+
+
+class Finisher:
+    """Speaks to the reply queue for everybody: started, rendered, failed."""
+
+    def __init__(
+        self,
+        window: Window,
+        outbox: Coalescer[Reply],
+        deletions: Coalescer[str],
+        *,
+        worker_id: str,
+        queue: str,
+        metrics: Metrics,
+        failpoints: Failpoints,
+        recorder: Recorder,
+        give_back: GiveBack,
+    ) -> None:
+        self._window = window
+        self._outbox = outbox
+        self._deletions = deletions
+        self._worker_id = worker_id
+        self._queue = queue
+        self._metrics = metrics
+        self._failpoints = failpoints
+        self._recorder = recorder
+        self._give_back = give_back
+
+    async def started(self, batch: Batch) -> None:
+        """Returns once the reply queue has accepted a `started` for every member."""
+        bodies = [(held, replies.started(batch, held, self._worker_id)) for held in batch.members]
+        await self._send(bodies, "started")
+
+    async def settle(self, item: Uploaded | Failed | Held) -> Settled | None:
+        """Returns once its reply is accepted; None for one that has been answered already, because the worker had to
+        leave. A bare Held needs no reply: nobody waits for it.
+        """
+        held = self._held(item)
+        if held.state in (State.SETTLED, State.GONE):
+            return None
+        began = asyncio.get_running_loop().time()
+        if isinstance(item, Uploaded):
+            await self._send([(held, replies.rendered(item, self._worker_id))], "rendered")
+            facts = item.origin.facts
+            self._metrics.rendered.labels(engine=facts.engine, model=facts.model).inc()
+            _log.info("image.rendered", **_about(held), model=facts.model, **_times(item))
+        elif isinstance(item, Failed):
+            await self._send([(held, replies.attempt_failed(item, self._worker_id))], "attempt_failed")
+            self._metrics.failed.labels(failure=item.failure.name.lower()).inc()
+            _log.warning("attempt.failed", **_about(held), failure=item.failure.name, detail=item.detail)
+        await self._failpoints.reach("worker.reply_sent")
+        spared = self._window.settle(held, picture=isinstance(item, Uploaded))
+        if spared:
+            await self._give_back(spared)
+        return Settled(held=held, began_s=began, error=item.detail if isinstance(item, Failed) else "")
+
+    async def delete(self, settled: Settled) -> None:
+        """Its message with all copies; then it is let go."""
+        held = settled.held
+        await self._deletions.submit_all(list(held.receipts.values()))
+        await self._failpoints.reach("worker.deleted")
+        self._recorder("reply", held.id, settled.began_s, asyncio.get_running_loop().time())
+        tracing.end(held.span, settled.error)
+        self._window.release(held)
+
+    @staticmethod
+    def _held(item: Uploaded | Failed | Held) -> Held:
+        match item:
+            case Uploaded() | Failed():
+                return item.held
+            case Held():
+                return item
+
+    async def _send(self, bodies: Sequence[tuple[Held, bytes]], kind: str) -> None:
+        spans = [tracing.send(held, self._queue, kind) for held, _ in bodies]
+        outgoing = [
+            Reply(body=body, attributes=tracing.carrier(span, held.job.trace))
+            for (held, body), span in zip(bodies, spans, strict=True)
+        ]
+        try:
+            await self._outbox.submit_all(outgoing)
+        finally:
+            for span in spans:
+                tracing.end(span)
+
+
+def _about(held: Held) -> dict[str, object]:
+    """What a line of the log says of an image."""
+    image = held.job.image
+    return {
+        "generation": image.generation_id,
+        "index": image.index,
+        "attempt": held.attempt_id,
+        "dispatch": held.job.dispatch,
+    }
+
+
+def _times(item: Uploaded) -> dict[str, object]:
+    """Where its time went, in milliseconds; `batch`: how many were rendered with it, itself included."""
+    held, origin = item.held, item.origin
+    return {
+        "batch": len(origin.batch_members),
+        "wait_ms": round(held.wait_s * 1000),
+        "gpu_ms": round(held.gpu_s * 1000),
+        "decode_ms": round(origin.decode_s * 1000),
+        "encode_ms": round(item.encode_s * 1000),
+        "upload_ms": round(item.upload_s * 1000),
+    }

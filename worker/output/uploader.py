@@ -1,0 +1,102 @@
+"""Puts encoded pictures into the temporary bucket, several at a time, until the store takes them.
+
+A store that is down costs time only: the bounded queues fill, the GPU waits, and nothing is thrown away.
+"""
+
+import asyncio
+
+import structlog
+
+from infra.retry import Permanent, Retryable, cause, retry
+from worker import messages as replies
+from worker import tracing
+from worker.health import Health
+from worker.holding.types import Encoded, Uploaded
+from worker.metrics import Metrics
+from worker.ports import Failpoints, ObjectStore, Recorder, Rng
+
+_log = structlog.get_logger()
+
+
+class Uploader:
+    """One upload at a time per call; the line calls it from as many tasks as uploads may overlap."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        *,
+        bucket: str,
+        deadline_s: float,
+        rng: Rng,
+        metrics: Metrics,
+        health: Health,
+        failpoints: Failpoints,
+        recorder: Recorder,
+    ) -> None:
+        self._store = store
+        self._bucket = bucket
+        self._deadline_s = deadline_s
+        self._rng = rng
+        self._metrics = metrics
+        self._health = health
+        self._failpoints = failpoints
+        self._recorder = recorder
+        self._failing: set[str] = set()
+
+    async def upload(self, encoded: Encoded) -> Uploaded | None:
+        """Returns once the store has verified the digest; tries for as long as the picture is wanted, else None."""
+        loop = asyncio.get_running_loop()
+        held = encoded.held
+        key = replies.temp_key(held)
+        began = loop.time()
+        span = tracing.upload(held, self._bucket, len(encoded.data))
+
+        def failed(made: int, error: Retryable) -> None:
+            self._failing.add(key)
+            self._failed(made, error)
+
+        try:
+            stored = await retry(lambda: self._put(key, encoded), attempts=None, rng=self._rng, on_retry=failed)
+        finally:
+            tracing.end(span)
+        self._over(key, stored=stored)
+        if not stored:
+            return None
+        await self._failpoints.reach("worker.uploaded")
+        ended = loop.time()
+        took = ended - began
+        self._metrics.upload_seconds.observe(took)
+        self._recorder("upload", held.id, began, ended)
+        return Uploaded(
+            held=held,
+            origin=encoded.origin,
+            key=key,
+            sha256=encoded.sha256,
+            size_bytes=len(encoded.data),
+            encode_s=encoded.encode_s,
+            upload_s=took,
+        )
+
+    def _over(self, key: str, *, stored: bool) -> None:
+        """Trouble ends when the store takes a picture, or with the wish for the last one that it does not take."""
+        if stored:
+            self._failing.clear()
+        self._failing.discard(key)
+        if not self._failing:
+            self._health.clear("store")
+
+    async def _put(self, key: str, encoded: Encoded) -> bool:
+        if encoded.held.unwanted:
+            return False
+        await self._failpoints.reach("worker.upload_mid")
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                await self._store.put(key, encoded.data, content_type=encoded.content_type, sha256=encoded.sha256)
+        except (Permanent, TimeoutError) as error:  # a refused upload is the operator's to mend, not the image's fault
+            raise Retryable(cause(error)) from error
+        return True
+
+    def _failed(self, made: int, error: Retryable) -> None:
+        self._metrics.upload_failures.inc()
+        self._health.hinder("store", f"store: uploads fail ({error})")
+        _log.warning("upload.failed", tries=made, reason=str(error))

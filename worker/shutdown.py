@@ -1,0 +1,119 @@
+"""How the worker goes: drained by a signal, or driven out by a hung or broken device.
+
+Drain: no more receiving, what waits is given back as soon as the last poll is over, what runs is finished, uploaded,
+reported and deleted; what is not done by the deadline is reported as drained, which convicts nobody.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import structlog
+
+from worker.gpu.loop import Gpu
+from worker.health import Health
+from worker.holding.types import Failed, Failure, State
+from worker.holding.window import Window
+from worker.intake.receiver import Receiver
+from worker.output.delivery import Line
+from worker.ports import Failpoints
+
+_log = structlog.get_logger()
+LAST_WORDS_S = 2.0
+"""For the last replies and releases, kept from the deadline."""
+
+LINE_S = 5.0
+"""A lost device: pictures already on their way get this long."""
+
+
+class Leaving:
+    """Called by the service at a signal, and by the GPU loop and the watchdog before they give up the process."""
+
+    def __init__(
+        self,
+        window: Window,
+        receiver: Receiver,
+        line: Line,
+        gpu: Callable[[], Gpu],
+        *,
+        health: Health,
+        failpoints: Failpoints,
+    ) -> None:
+        self._window = window
+        self._receiver = receiver
+        self._line = line
+        self._gpu = gpu
+        self._health = health
+        self.begun = False
+        self._failpoints = failpoints
+
+    async def drain(self, deadline_s: float) -> None:
+        """Returns when nothing is held any more, and soon after the deadline even if queue and store hang."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + max(0.0, deadline_s - LAST_WORDS_S)
+        self._close("draining")
+        await self._failpoints.reach("worker.drain")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(end):
+                await self._receiver.poll_ended()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(max(end, loop.time() + LAST_WORDS_S)):
+                await self._release_waiting()
+        try:
+            async with asyncio.timeout_at(end):
+                await self._until_empty()
+        except TimeoutError:
+            _log.warning("drain.deadline", held=len(self._window.held()))
+            await self._report(Failure.DRAINED, "the worker stopped before it could finish")
+        _log.info("worker.drained")
+
+    async def broken(self, failure: Failure, detail: str) -> None:
+        """The device is lost: say so for what ran on it, let finished pictures go out, give back the rest."""
+        self._close(detail)
+        await self._release_waiting()
+        running = [held for held in self._window.busy() if held.state is State.RUNNING]
+        announced = [held for held in self._window.busy() if held.state is State.STARTED]
+        try:
+            async with asyncio.timeout(LINE_S):  # also for the line itself, which may be full
+                for held in running:
+                    await self._line.fail(Failed(held=held, failure=failure, detail=detail))
+                for held in announced:
+                    await self._line.fail(Failed(held=held, failure=Failure.DRAINED, detail=detail))
+                await self._until_empty()
+        except TimeoutError:
+            await self._release_all()
+
+    def _close(self, reason: str) -> None:
+        self.begun = True
+        self._health.hinder("leaving", reason)
+        self._receiver.close()
+        self._gpu().close()
+
+    async def _release_waiting(self) -> None:
+        waiting = self._window.waiting()
+        receipts = [receipt for held in waiting for receipt in held.receipts.values()]
+        for held in waiting:
+            self._window.release(held)
+        await self._receiver.release(receipts)
+        if receipts:
+            _log.info("window.released", messages=len(receipts))
+
+    async def _release_all(self) -> None:
+        await self._receiver.release([receipt for _, _, receipt in self._window.receipts()])
+
+    async def _report(self, failure: Failure, detail: str) -> None:
+        """Last words for whatever is still held; what cannot be said is left to be delivered again."""
+        try:
+            async with asyncio.timeout(LAST_WORDS_S / 2):
+                for held in self._window.busy():
+                    if held.attempt_id:
+                        await self._line.fail(Failed(held=held, failure=failure, detail=detail))
+                await self._until_empty()
+        except TimeoutError:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_WORDS_S / 2):
+                    await self._release_all()
+
+    async def _until_empty(self) -> None:
+        while self._window.held():
+            await self._window.changed()
