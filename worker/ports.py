@@ -97,6 +97,9 @@ class ModelFiles(Protocol):
     def problem(self, model: str, /) -> str:
         """What is plainly wrong before anything is loaded; empty for nothing. On the GPU thread."""
 
+    def stamp_at_load(self, model: str, /) -> str:
+        """The stamp of the files that a load is about to read. On the GPU thread."""
+
     async def stamp(self, model: str, /) -> str:
         """Changes with them; empty where there is nothing to look at. May take long."""
 
@@ -105,6 +108,10 @@ class NoModelFiles:
     """Models without files."""
 
     def problem(self, _model: str) -> str:
+        """Nothing to look at."""
+        return ""
+
+    def stamp_at_load(self, _model: str) -> str:
         """Nothing to look at."""
         return ""
 

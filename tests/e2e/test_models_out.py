@@ -158,7 +158,6 @@ def test_a_repaired_model_is_served_without_a_restart(stack: Stack, whole: Path)
     until(lambda: listed(stack, "lfs-pointer")["state"] == "broken", 10)
     weights = Path("unet") / "diffusion_pytorch_model.safetensors"
     shutil.copy(whole / weights, source / weights)
-    # The nine other models that cannot be loaded are tried again meanwhile, one after the other on the GPU's thread.
-    until(lambda: listed(stack, "lfs-pointer")["state"] != "broken", 150)
+    until(lambda: listed(stack, "lfs-pointer")["state"] != "broken", 60)
     client.succeeded([client.submit(model="lfs-pointer")["id"]], WITHIN_S)
     until(lambda: listed(stack, "lfs-pointer")["state"] == "available", 10)

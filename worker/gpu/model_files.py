@@ -33,6 +33,10 @@ class ModelFiles:
         """What is plainly wrong before anything is loaded, such as a folder that is not there; empty for nothing."""
         return self._problems[model]() if model in self._problems else ""
 
+    def stamp_at_load(self, model: str) -> str:
+        """The same as `stamp`, on the calling thread."""
+        return stamp_of(self._sources.get(model, ()))
+
     async def stamp(self, model: str) -> str:
         """Changes with names, sizes and times of the files; empty where there is nothing to look at."""
         sources = self._sources.get(model, ())
@@ -41,6 +45,8 @@ class ModelFiles:
 
 def stamp_of(sources: tuple[Path, ...]) -> str:
     """See `ModelFiles.stamp`. A source that is missing, or cannot be read, has a stamp too."""
+    if not sources:
+        return ""
     digest = blake2b(digest_size=12)
     for source in sources:
         for number, (name, size, changed_ns) in enumerate(_entries(source)):

@@ -74,6 +74,7 @@ class Models:
         }
         self._past: dict[str, ModelFault] = {}
         self._stamps: dict[str, list[str]] = {}
+        self._stamp_at_load = ""
         self.waiting = self._preloads = False
         metrics.watch_models(lambda: {each.facts.model: each.state for each in self.listed()})
 
@@ -151,7 +152,10 @@ class Models:
             self._ledger.idle_began(ended)
         if trouble is not None:
             self._metrics.load_failures.labels(model=engine.facts.model).inc()
-            return self._out(engine, trouble, took_s=ended - begun_s)
+            failed = self._out(engine, trouble, took_s=ended - begun_s)
+            # What the load has read, not what the first look finds: the files may be repaired before that.
+            self._stamps[self._name(engine)] = [self._stamp_at_load] * 2
+            return failed
         if (fault := self._faults.pop(self._name(engine), None)) is not None:
             self._past[self._name(engine)] = fault
         self.touch(engine)
@@ -273,6 +277,7 @@ class Models:
     def _checked(self, engine: Engine) -> Trouble | None:
         """On the GPU thread. What is plainly wrong with the files shows before another model makes room for it."""
         try:
+            self._stamp_at_load = self._files.stamp_at_load(self._name(engine))
             problem = self._files.problem(self._name(engine))
         except Exception as error:  # noqa: BLE001  (whatever the files of a model make a reader raise)
             return trouble_of(error)

@@ -15,7 +15,7 @@ from worker.output import encode
 WITHOUT_MEMORY = """
 import os, resource
 from pathlib import Path
-from worker import encode
+from worker.output import encode
 from worker.engines.contract import Picture
 
 noise = Picture(width=512, height=512, rgb=os.urandom(512 * 512 * 3))

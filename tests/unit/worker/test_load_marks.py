@@ -12,7 +12,7 @@ from worker.gpu.load_marks import LoadMarks
 DYING = """
 import sys, time
 from pathlib import Path
-from worker.load_marks import LoadMarks
+from worker.gpu.load_marks import LoadMarks
 with LoadMarks(Path(sys.argv[1])) as marks:
     marks.begin(sys.argv[2])
     print("loading", flush=True)

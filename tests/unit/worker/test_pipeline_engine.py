@@ -137,7 +137,7 @@ def test_an_engine_that_is_only_built_imports_no_model_library() -> None:
     import sys
 
     code = (
-        "import sys, worker.app; from worker.engines.build import build; from infra.models import ModelEntry;"
+        "import sys, worker.app; from worker.engines.factory import build; from infra.models import ModelEntry;"
         "build(ModelEntry(name='m', source='x'), torch_threads=0);"
         "sys.exit(sum(name in sys.modules for name in ('torch', 'diffusers', 'transformers', 'numpy')))"
     )
