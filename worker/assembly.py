@@ -11,6 +11,7 @@ from infra.loops import Loops
 from worker.batching.batch_limits import Caps
 from worker.batching.measurements import Measured
 from worker.batching.step_times import Curves
+from worker.context import Context
 from worker.gpu.announcer import Announcer
 from worker.gpu.gpu_state import Floor
 from worker.gpu.loop import Gpu
@@ -42,18 +43,35 @@ LANES = 2
 """Calls of one kind under way at a time."""
 
 
+def _context(ports: Ports, tuning: Tuning) -> Context:
+    began_s = ports.clock()
+    ledger, metrics = Ledger(began_s), Metrics()
+    ledger.idle_began(began_s)
+    metrics.watch_ledger(ledger, ports.clock)
+    health = Health(jobs="jobs queue: not reached yet")
+    if tuning.preload:
+        health.hinder("model", f"loading {next(iter(ports.engines), 'the default model')}")
+    return Context(
+        worker_id=tuning.worker_id,
+        mode=tuning.mode,
+        metrics=metrics,
+        health=health,
+        ledger=ledger,
+        failpoints=ports.failpoints,
+        clock=ports.clock,
+        wall_ms=ports.wall_ms,
+        new_id=ports.new_id,
+        rng=ports.rng,
+        recorder=ports.recorder,
+    )
+
+
 class _Shared:
     """What the parts of one worker have in common."""
 
-    def __init__(self, clock: Callable[[], float], tuning: Tuning) -> None:
-        self.metrics = Metrics()
-        began_s = clock()
-        self.ledger = Ledger(began_s)
-        self.ledger.idle_began(began_s)
-        self.metrics.watch_ledger(self.ledger, clock)
+    def __init__(self, tuning: Tuning) -> None:
         self.floor = Floor()
         self.curves = Curves()
-        self.health = Health(jobs="jobs queue: not reached yet")
         self.window = Window()
         self.measured = Measured()
         self.pulse = Pulse(self.measured, floor_s=tuning.hang_s, reset_s=tuning.reset_s, load_s=tuning.load_s)
@@ -65,11 +83,10 @@ class Worker:
     """`run` serves until told to drain."""
 
     def __init__(self, ports: Ports, tuning: Tuning) -> None:
-        shared = _Shared(ports.clock, tuning)
-        if tuning.preload:
-            shared.health.hinder("model", f"loading {next(iter(ports.engines), 'the default model')}")
+        self._context = context = _context(ports, tuning)
+        shared = _Shared(tuning)
         self._ports, self._tuning, self._shared = ports, tuning, shared
-        self.metrics, self.health, self.window = shared.metrics, shared.health, shared.window
+        self.metrics, self.health, self.window = context.metrics, context.health, shared.window
         self._sizes = Sizes(
             encoders=tuning.encoders, uploads=tuning.uploads, queued=tuning.line_images, undeleted=tuning.undeleted
         )
@@ -84,7 +101,7 @@ class Worker:
             self._receiver,
             self._line,
             lambda: self._gpu,
-            health=shared.health,
+            health=context.health,
             failpoints=ports.failpoints,
         )
         self._inquiry = Inquiry(
@@ -95,18 +112,12 @@ class Worker:
             models=self._models.listed,
             every_s=tuning.wanted_every_s,
             evict=self._evict,
-            metrics=shared.metrics,
+            metrics=self._context.metrics,
         )
         self._watchdog = Watchdog(shared.pulse, tick_s=min(1.0, tuning.hang_s / 5), leave=self._hung)
         self._renderer = self._build_renderer()
         self._gpu = self._build_gpu()
-        self._heartbeat = Heartbeat(
-            shared.window,
-            ports.jobs,
-            visibility_s=tuning.visibility_s,
-            metrics=shared.metrics,
-            failpoints=ports.failpoints,
-        )
+        self._heartbeat = Heartbeat(context, shared.window, ports.jobs, visibility_s=tuning.visibility_s)
         self._watch_depths()
 
     async def run(self, draining: Callable[[], Awaitable[object]]) -> None:
@@ -162,18 +173,15 @@ class Worker:
         self._models.engine(held.job.render.model).evict(held.id)
 
     def _coalescer(self, name: str, flush: Callable[[Sequence[T]], Awaitable[Sequence[bool]]]) -> Coalescer[T]:
-        return Coalescer(name, flush, rng=self._ports.rng, metrics=self._shared.metrics, health=self._shared.health)
+        return Coalescer(self._context, name, flush)
 
     def _build_finisher(self) -> Finisher:
         return Finisher(
+            self._context,
             self._shared.window,
             self._outbox,
             self._deletions,
-            worker_id=self._tuning.worker_id,
             queue=self._tuning.replies_queue,
-            metrics=self._shared.metrics,
-            failpoints=self._ports.failpoints,
-            recorder=self._ports.recorder,
             give_back=self._give_back,
         )
 
@@ -182,25 +190,14 @@ class Worker:
 
     def _build_line(self) -> Line:
         ports, tuning, shared = self._ports, self._tuning, self._shared
-        uploader = Uploader(
-            ports.store,
-            bucket=tuning.temp_bucket,
-            deadline_s=tuning.upload_deadline_s,
-            rng=ports.rng,
-            metrics=shared.metrics,
-            health=shared.health,
-            failpoints=ports.failpoints,
-            recorder=ports.recorder,
-        )
+        uploader = Uploader(self._context, ports.store, bucket=tuning.temp_bucket, deadline_s=tuning.upload_deadline_s)
         return Line(
+            self._context,
             shared.window,
             ports.encode_threads,
             uploader,
             self._finisher,
             sizes=self._sizes,
-            metrics=shared.metrics,
-            failpoints=ports.failpoints,
-            recorder=ports.recorder,
         )
 
     def _build_models(self) -> Models:
@@ -213,13 +210,13 @@ class Worker:
             marks=self._ports.load_marks,
             caps=self._shared.caps,
             waits=self._shared.waits,
-            ledger=self._shared.ledger,
+            ledger=self._context.ledger,
             pulse=self._shared.pulse,
             clock=self._ports.clock,
             rng=self._ports.rng,
             wake=self._shared.window.touch,
-            metrics=self._shared.metrics,
-            health=self._shared.health,
+            metrics=self._context.metrics,
+            health=self._context.health,
         )
 
     def _build_receiver(self) -> Receiver:
@@ -245,9 +242,9 @@ class Worker:
             new_id=ports.new_id,
             rng=ports.rng,
             measured=shared.measured,
-            ledger=shared.ledger,
-            metrics=shared.metrics,
-            health=shared.health,
+            ledger=self._context.ledger,
+            metrics=self._context.metrics,
+            health=self._context.health,
             failpoints=ports.failpoints,
             recorder=ports.recorder,
             wall_ms=ports.wall_ms,
@@ -266,16 +263,16 @@ class Worker:
             curves=shared.curves,
             waits=shared.waits,
             pulse=shared.pulse,
-            ledger=shared.ledger,
+            ledger=self._context.ledger,
             on_gpu=OnGpu(
                 worker_id=tuning.worker_id,
                 jobs_queue=tuning.jobs_queue,
                 engine=self._models.engine,
-                metrics=shared.metrics,
+                metrics=self._context.metrics,
             ),
             proven=self._models.proven,
             new_id=ports.new_id,
-            metrics=shared.metrics,
+            metrics=self._context.metrics,
             failpoints=ports.failpoints,
             recorder=ports.recorder,
         )

@@ -56,12 +56,12 @@ def the_gpu_does_not_wait_for_started(plant: Plant) -> None:
 @bug
 def the_worker_ignores_failed_entries(plant: Plant) -> None:
     def make(good: Any) -> Any:
-        def init(self: Any, name: str, flush: Any, **named: Any) -> None:
+        def init(self: Any, context: Any, name: str, flush: Any) -> None:
             async def careless(items: Sequence[Any]) -> list[bool]:
                 await flush(items)
                 return [True] * len(items)
 
-            good(self, name, careless, **named)
+            good(self, context, name, careless)
 
         return init
 

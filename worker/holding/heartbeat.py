@@ -8,9 +8,9 @@ import asyncio
 import structlog
 
 from infra.retry import Permanent, Retryable, cause
+from worker.context import Context
 from worker.holding.window import Window
-from worker.metrics import Metrics
-from worker.ports import Failpoints, JobQueue
+from worker.ports import JobQueue
 
 _log = structlog.get_logger()
 
@@ -18,20 +18,11 @@ _log = structlog.get_logger()
 class Heartbeat:
     """One task of the service."""
 
-    def __init__(
-        self,
-        window: Window,
-        queue: JobQueue,
-        *,
-        visibility_s: int,
-        metrics: Metrics,
-        failpoints: Failpoints,
-    ) -> None:
+    def __init__(self, context: Context, window: Window, queue: JobQueue, *, visibility_s: int) -> None:
+        self._context = context
         self._window = window
         self._queue = queue
         self._visibility_s = visibility_s
-        self._metrics = metrics
-        self._failpoints = failpoints
 
     async def run(self) -> None:
         """For ever."""
@@ -43,19 +34,19 @@ class Heartbeat:
     async def beat(self) -> bool:
         """Extend everything held now. False when the queue could not be asked."""
         entries = self._window.receipts()
-        await self._failpoints.reach("worker.heartbeat")
+        await self._context.failpoints.reach("worker.heartbeat")
         if not entries:
             return True
         try:
             async with asyncio.timeout(self._visibility_s / 4):
                 valid = await self._queue.extend([receipt for _, _, receipt in entries], self._visibility_s)
         except (Retryable, Permanent, TimeoutError) as error:
-            self._metrics.heartbeats.labels(outcome="failed").inc()
+            self._context.metrics.heartbeats.labels(outcome="failed").inc()
             _log.warning("heartbeat.failed", held=len(entries), reason=cause(error))
             return False
-        self._metrics.heartbeats.labels(outcome="ok").inc()
+        self._context.metrics.heartbeats.labels(outcome="ok").inc()
         for (held, message_id, receipt), ok in zip(entries, valid, strict=True):
             if not ok:
-                self._metrics.receipts_lost.inc()
+                self._context.metrics.receipts_lost.inc()
                 self._window.lost(held, message_id, receipt)
         return True

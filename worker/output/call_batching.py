@@ -10,9 +10,7 @@ from typing import Generic, TypeVar
 import structlog
 
 from infra.retry import Permanent, Retryable, backoff_s, cause
-from worker.health import Health
-from worker.metrics import Metrics
-from worker.ports import Rng
+from worker.context import Context
 
 T = TypeVar("T")
 _log = structlog.get_logger()
@@ -24,21 +22,17 @@ class Coalescer(Generic[T]):
 
     def __init__(
         self,
+        context: Context,
         name: str,
         flush: Callable[[Sequence[T]], Awaitable[Sequence[bool]]],
         *,
-        rng: Rng,
-        metrics: Metrics,
-        health: Health,
         limit: int = 10,
         bound: int = 256,
         deadline_s: float = 20.0,
     ) -> None:
+        self._context = context
         self._name = name
         self._flush = flush
-        self._rng = rng
-        self._metrics = metrics
-        self._health = health
         self._limit = limit
         self._deadline_s = deadline_s
         self._queue: asyncio.Queue[_Entry[T]] = asyncio.Queue(bound)
@@ -67,7 +61,7 @@ class Coalescer(Generic[T]):
     async def _until_done(self, entries: list[_Entry[T]]) -> None:
         attempt = 0
         while entries := await self._once(entries):
-            await asyncio.sleep(backoff_s(attempt, first_s=0.2, cap_s=10.0, draw=self._rng()))
+            await asyncio.sleep(backoff_s(attempt, first_s=0.2, cap_s=10.0, draw=self._context.rng()))
             attempt += 1
 
     async def _once(self, entries: list[_Entry[T]]) -> list[_Entry[T]]:
@@ -76,11 +70,11 @@ class Coalescer(Generic[T]):
             async with asyncio.timeout(self._deadline_s):
                 done = await self._flush([item for item, _ in entries])
         except (Retryable, Permanent, TimeoutError) as error:
-            self._metrics.call_failures.labels(call=self._name).inc()
-            self._health.hinder(self._name, f"{self._name}: {cause(error)}")
+            self._context.metrics.call_failures.labels(call=self._name).inc()
+            self._context.health.hinder(self._name, f"{self._name}: {cause(error)}")
             _log.warning("call.failed", call=self._name, items=len(entries), reason=cause(error))
             return entries
-        self._health.clear(self._name)
+        self._context.health.clear(self._name)
         left = []
         for entry, ok in zip(entries, done, strict=True):
             if not ok:

@@ -7,15 +7,15 @@ waits for a deletion; `Sizes.behind` bounds what may pile up all the same.
 
 import asyncio
 
+from worker.context import Context
 from worker.engines.errors import BadOutput
 from worker.holding.types import Encoded, Failed, Failure, Finished, Held, State, Uploaded
 from worker.holding.window import Window
-from worker.metrics import Metrics
 from worker.output import encode
 from worker.output.settling import Finisher
 from worker.output.stages import Places, Sizes, Stage
 from worker.output.uploader import Uploader
-from worker.ports import Failpoints, Recorder, Threads
+from worker.ports import Threads
 
 SETTLE_BOUND = 16_384
 """More than the worker ever holds, so that putting never waits: at the largest settings 4,096 images wait, 8,512 fill
@@ -28,23 +28,19 @@ class Line:
 
     def __init__(
         self,
+        context: Context,
         window: Window,
         threads: Threads,
         uploader: Uploader,
         finisher: Finisher,
         *,
         sizes: Sizes,
-        metrics: Metrics,
-        failpoints: Failpoints,
-        recorder: Recorder,
     ) -> None:
+        self._context = context
         self._window = window
         self._threads = threads
         self._uploader = uploader
         self._finisher = finisher
-        self._metrics = metrics
-        self._failpoints = failpoints
-        self._recorder = recorder
         self.places = Places(sizes.queued)
         self._encode = Stage(
             "encode", self._encoded, bound=sizes.queued, workers=sizes.encoders, taken=self.places.give
@@ -72,7 +68,7 @@ class Line:
 
     def drop_now(self, held: Held) -> None:
         """Nobody wants what is on the GPU any more: only its message is left to delete."""
-        self._metrics.dropped.labels(state=held.state.value).inc()
+        self._context.metrics.dropped.labels(state=held.state.value).inc()
         held.unwanted = True
         if self._leaves(held):
             self._settle.put_now(held)
@@ -92,7 +88,7 @@ class Line:
 
     async def drop(self, held: Held) -> None:
         """Nobody wants it any more: only its message is left to delete."""
-        self._metrics.dropped.labels(state=held.state.value).inc()
+        self._context.metrics.dropped.labels(state=held.state.value).inc()
         held.unwanted = True
         self._window.move(held, State.FINISHING)
         await self._settle.put(held)
@@ -102,7 +98,7 @@ class Line:
         if held.unwanted:
             return await self._settle.put(held)
         loop = asyncio.get_running_loop()
-        await self._failpoints.reach("worker.decoded")
+        await self._context.failpoints.reach("worker.decoded")
         began = loop.time()
         output_format = held.job.output_format
         try:
@@ -111,9 +107,9 @@ class Line:
             return await self.fail(Failed(held=held, failure=Failure.BAD_OUTPUT, detail=str(error)))
         ended = loop.time()
         took = ended - began
-        self._metrics.encode_seconds.observe(took)
-        self._recorder("encode", held.id, began, ended)
-        await self._failpoints.reach("worker.encoded")
+        self._context.metrics.encode_seconds.observe(took)
+        self._context.recorder("encode", held.id, began, ended)
+        await self._context.failpoints.reach("worker.encoded")
         media = encode.content_type(output_format)
         return await self._upload.put(
             Encoded(held=held, origin=finished.origin, data=data, sha256=digest, content_type=media, encode_s=took)

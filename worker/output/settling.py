@@ -7,11 +7,11 @@ import structlog
 
 from worker import messages as replies
 from worker import tracing
+from worker.context import Context
 from worker.holding.types import Batch, Failed, Held, Settled, State, Uploaded
 from worker.holding.window import Window
-from worker.metrics import Metrics
 from worker.output.call_batching import Coalescer
-from worker.ports import Failpoints, Recorder, Reply
+from worker.ports import Reply
 
 _log = structlog.get_logger()
 
@@ -25,30 +25,24 @@ class Finisher:
 
     def __init__(
         self,
+        context: Context,
         window: Window,
         outbox: Coalescer[Reply],
         deletions: Coalescer[str],
         *,
-        worker_id: str,
         queue: str,
-        metrics: Metrics,
-        failpoints: Failpoints,
-        recorder: Recorder,
         give_back: GiveBack,
     ) -> None:
+        self._context = context
         self._window = window
         self._outbox = outbox
         self._deletions = deletions
-        self._worker_id = worker_id
         self._queue = queue
-        self._metrics = metrics
-        self._failpoints = failpoints
-        self._recorder = recorder
         self._give_back = give_back
 
     async def started(self, batch: Batch) -> None:
         """Returns once the reply queue has accepted a `started` for every member."""
-        bodies = [(held, replies.started(batch, held, self._worker_id)) for held in batch.members]
+        bodies = [(held, replies.started(batch, held, self._context.worker_id)) for held in batch.members]
         await self._send(bodies, "started")
 
     async def settle(self, item: Uploaded | Failed | Held) -> Settled | None:
@@ -60,15 +54,15 @@ class Finisher:
             return None
         began = asyncio.get_running_loop().time()
         if isinstance(item, Uploaded):
-            await self._send([(held, replies.rendered(item, self._worker_id))], "rendered")
+            await self._send([(held, replies.rendered(item, self._context.worker_id))], "rendered")
             facts = item.origin.facts
-            self._metrics.rendered.labels(engine=facts.engine, model=facts.model).inc()
+            self._context.metrics.rendered.labels(engine=facts.engine, model=facts.model).inc()
             _log.info("image.rendered", **_about(held), model=facts.model, **_times(item))
         elif isinstance(item, Failed):
-            await self._send([(held, replies.attempt_failed(item, self._worker_id))], "attempt_failed")
-            self._metrics.failed.labels(failure=item.failure.name.lower()).inc()
+            await self._send([(held, replies.attempt_failed(item, self._context.worker_id))], "attempt_failed")
+            self._context.metrics.failed.labels(failure=item.failure.name.lower()).inc()
             _log.warning("attempt.failed", **_about(held), failure=item.failure.name, detail=item.detail)
-        await self._failpoints.reach("worker.reply_sent")
+        await self._context.failpoints.reach("worker.reply_sent")
         spared = self._window.settle(held, picture=isinstance(item, Uploaded))
         if spared:
             await self._give_back(spared)
@@ -78,8 +72,8 @@ class Finisher:
         """Its message with all copies; then it is let go."""
         held = settled.held
         await self._deletions.submit_all(list(held.receipts.values()))
-        await self._failpoints.reach("worker.deleted")
-        self._recorder("reply", held.id, settled.began_s, asyncio.get_running_loop().time())
+        await self._context.failpoints.reach("worker.deleted")
+        self._context.recorder("reply", held.id, settled.began_s, asyncio.get_running_loop().time())
         tracing.end(held.span, settled.error)
         self._window.release(held)
 

@@ -10,10 +10,9 @@ import structlog
 from infra.retry import Permanent, Retryable, cause, retry
 from worker import messages as replies
 from worker import tracing
-from worker.health import Health
+from worker.context import Context
 from worker.holding.types import Encoded, Uploaded
-from worker.metrics import Metrics
-from worker.ports import Failpoints, ObjectStore, Recorder, Rng
+from worker.ports import ObjectStore
 
 _log = structlog.get_logger()
 
@@ -21,26 +20,11 @@ _log = structlog.get_logger()
 class Uploader:
     """One upload at a time per call; the line calls it from as many tasks as uploads may overlap."""
 
-    def __init__(
-        self,
-        store: ObjectStore,
-        *,
-        bucket: str,
-        deadline_s: float,
-        rng: Rng,
-        metrics: Metrics,
-        health: Health,
-        failpoints: Failpoints,
-        recorder: Recorder,
-    ) -> None:
+    def __init__(self, context: Context, store: ObjectStore, *, bucket: str, deadline_s: float) -> None:
+        self._context = context
         self._store = store
         self._bucket = bucket
         self._deadline_s = deadline_s
-        self._rng = rng
-        self._metrics = metrics
-        self._health = health
-        self._failpoints = failpoints
-        self._recorder = recorder
         self._failing: set[str] = set()
 
     async def upload(self, encoded: Encoded) -> Uploaded | None:
@@ -56,17 +40,17 @@ class Uploader:
             self._failed(made, error)
 
         try:
-            stored = await retry(lambda: self._put(key, encoded), attempts=None, rng=self._rng, on_retry=failed)
+            stored = await retry(lambda: self._put(key, encoded), attempts=None, rng=self._context.rng, on_retry=failed)
         finally:
             tracing.end(span)
         self._over(key, stored=stored)
         if not stored:
             return None
-        await self._failpoints.reach("worker.uploaded")
+        await self._context.failpoints.reach("worker.uploaded")
         ended = loop.time()
         took = ended - began
-        self._metrics.upload_seconds.observe(took)
-        self._recorder("upload", held.id, began, ended)
+        self._context.metrics.upload_seconds.observe(took)
+        self._context.recorder("upload", held.id, began, ended)
         return Uploaded(
             held=held,
             origin=encoded.origin,
@@ -83,12 +67,12 @@ class Uploader:
             self._failing.clear()
         self._failing.discard(key)
         if not self._failing:
-            self._health.clear("store")
+            self._context.health.clear("store")
 
     async def _put(self, key: str, encoded: Encoded) -> bool:
         if encoded.held.unwanted:
             return False
-        await self._failpoints.reach("worker.upload_mid")
+        await self._context.failpoints.reach("worker.upload_mid")
         try:
             async with asyncio.timeout(self._deadline_s):
                 await self._store.put(key, encoded.data, content_type=encoded.content_type, sha256=encoded.sha256)
@@ -97,6 +81,6 @@ class Uploader:
         return True
 
     def _failed(self, made: int, error: Retryable) -> None:
-        self._metrics.upload_failures.inc()
-        self._health.hinder("store", f"store: uploads fail ({error})")
+        self._context.metrics.upload_failures.inc()
+        self._context.health.hinder("store", f"store: uploads fail ({error})")
         _log.warning("upload.failed", tries=made, reason=str(error))

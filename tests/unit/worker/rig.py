@@ -14,11 +14,16 @@ from schema import fast, messages, pb
 from tests.eventually import eventually
 from tests.fakes import FakeBucket, FakeQueue
 from worker.assembly import Ports, Tuning, Worker
+from worker.context import Context
 from worker.engines.contract import Done, Picture, RenderJob, Report, Stepped
 from worker.engines.emulated import EmulatedEngine
 from worker.engines.errors import BadOutput, EngineLost, LoadFailed, OutOfMemory
+from worker.health import Health
+from worker.metrics import Metrics
 from worker.ports import Holding, ListedModel, Reply
 from worker.threads import WorkerThreads
+from worker.time_ledger import Ledger
+from worker.tuning import Mode
 
 T = TypeVar("T")
 MODEL = "m"
@@ -76,6 +81,23 @@ class FaultyEngine(EmulatedEngine):
 
 def generation(job: RenderJob) -> str:
     return job.id.partition("/")[0]
+
+
+def context() -> Context:
+    """For a part that is tested alone."""
+    clock = asyncio.get_running_loop().time
+    return Context(
+        worker_id="w",
+        mode=Mode.OVERLAPPED,
+        metrics=Metrics(),
+        health=Health(),
+        ledger=Ledger(clock()),
+        failpoints=Failpoints(),
+        clock=clock,
+        wall_ms=wall_ms,
+        new_id=lambda prefix: f"{prefix}_0",
+        rng=lambda: 0.0,
+    )
 
 
 class Sending:

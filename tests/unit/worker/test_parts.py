@@ -10,12 +10,12 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from infra.failpoints import Failpoints
 from infra.retry import Permanent, Retryable
 from infra.sqs import Outgoing
 from schema import fast, messages, pb
 from tests.eventually import eventually
 from tests.fakes import FakeQueue
+from tests.unit.worker.rig import context
 from tests.unit.worker.rig import job as job_message
 from worker import tracing
 from worker.batching.batch_limits import Caps
@@ -25,13 +25,11 @@ from worker.engines.emulated import NotEmulated, draw, read_emulated
 from worker.engines.errors import BadOutput
 from worker.gpu.render_record import Waits
 from worker.gpu.watchdog import Hung, Pulse, Watchdog, hang_deadline_s
-from worker.health import Health
 from worker.holding.heartbeat import Heartbeat
 from worker.holding.types import Failure, Held
 from worker.holding.window import Window
 from worker.intake.prefetch import ahead
 from worker.messages import parse
-from worker.metrics import Metrics
 from worker.output import encode
 from worker.output.call_batching import Coalescer
 
@@ -233,8 +231,8 @@ class Flush:
 @pytest.mark.asyncio
 async def test_calls_gather_while_one_is_under_way_and_only_the_refused_go_again() -> None:
     flush = Flush()
-    health = Health()
-    coalescer: Coalescer[int] = Coalescer("replies", flush, rng=lambda: 0.0, metrics=Metrics(), health=health)
+    around = context()
+    coalescer: Coalescer[int] = Coalescer(around, "replies", flush)
     async with asyncio.TaskGroup() as group:
         lane = group.create_task(coalescer.run())
         await coalescer.submit_all([0])
@@ -250,17 +248,17 @@ async def test_calls_gather_while_one_is_under_way_and_only_the_refused_go_again
         lane.cancel()
     assert flush.calls[:4] == [[0], [1], [1], [1]]
     assert flush.calls[4:] == [list(range(2, 12)), [5], list(range(12, 22)), [22, 23, 24]]
-    assert health.reasons() == []
+    assert around.health.reasons() == []
 
 
 @pytest.mark.asyncio
 async def test_heartbeats_keep_messages_hidden_and_notice_what_was_lost() -> None:
-    queue, window, metrics = FakeQueue(), Window(), Metrics()
+    queue, window, around = FakeQueue(), Window(), context()
     await queue.send([Outgoing(body=messages.encode(job_message(number))) for number in range(3)])
     for message in await queue.receive(limit=10, wait_s=0, visibility_s=1):
         parsed = parse(message.body, {}, suspect=False)
         window.offer(parsed, (), message_id=message.message_id, receipt=message.receipt, now_s=0.0)
-    heartbeat = Heartbeat(window, queue, visibility_s=1, metrics=metrics, failpoints=Failpoints())
+    heartbeat = Heartbeat(around, window, queue, visibility_s=1)
     async with asyncio.TaskGroup() as group:
         beating = group.create_task(heartbeat.run())
         loop = asyncio.get_running_loop()
@@ -270,7 +268,7 @@ async def test_heartbeats_keep_messages_hidden_and_notice_what_was_lost() -> Non
             await asyncio.sleep(0.05)
         queue.unreachable = True
         await eventually(
-            lambda: metrics.registry.get_sample_value("darkroom_worker_heartbeats_total", {"outcome": "failed"})
+            lambda: around.metrics.registry.get_sample_value("darkroom_worker_heartbeats_total", {"outcome": "failed"})
         )
         queue.unreachable = False
         held = window.held()[0]
