@@ -98,8 +98,8 @@ async def serve(settings: CoreSettings, shutdown: Shutdown, ports: Ports | None 
             return
         async with Loops() as loops:
             core.start(loops)
-            server = await _listen(settings, core, token)
-            _log.info("core.serving", port=_port(server), admin_port=starting.admin.port)
+            server, port = await _listen(settings, core, token)
+            _log.info("core.serving", port=port, admin_port=starting.admin.port)
             try:
                 await shutdown.wait()
                 await core.drain(settings.drain_s)
@@ -309,18 +309,12 @@ async def _open_log(
     return await stack.enter_async_context(log)
 
 
-async def _listen(settings: CoreSettings, core: Core, token: str) -> Server:
+async def _listen(settings: CoreSettings, core: Core, token: str) -> tuple[Server, int]:
     server = rpc.BoundedServer([CoreApi(core.service), Health()], connections=settings.core_max_connections)
     rpc.guard(server, token=token, max_bytes=limits.MAX_RPC_BYTES)
     try:
-        await server.start(settings.core_host, settings.core_port)
+        port = await server.listen(settings.core_host, settings.core_port)
     except OSError as error:
         where = f"{settings.core_host}:{settings.core_port}"
         raise ConfigError(f"cannot listen on {where} ({error.strerror}): set DARKROOM_CORE_PORT") from None
-    return server
-
-
-def _port(server: Server) -> int:
-    listening = server._server  # noqa: SLF001  (grpclib does not tell which port 0 has become)
-    assert isinstance(listening, asyncio.Server)  # noqa: S101
-    return int(listening.sockets[0].getsockname()[1])
+    return server, port

@@ -80,7 +80,7 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown, overrides: Overri
         core = CoreClient(
             _channels(settings, stack),
             rpc.calling,
-            forgiving=rpc.forgiving,
+            contain_errors=rpc.contain_errors,
             deadlines=Deadlines(submit_s=settings.gateway_submit_timeout_s, call_s=settings.gateway_call_timeout_s),
             failpoints=Failpoints.from_env(settings.failpoints),
             rng=use.rng,

@@ -5,6 +5,7 @@ before its message is read, and by its announced size before its message is buff
 """
 
 import hmac
+import socket
 from asyncio import BaseTransport, Protocol, Transport, current_task, timeout
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -12,15 +13,15 @@ from typing import Any, Final, cast
 
 from grpclib import GRPCError, Status
 from grpclib.client import Channel
-from grpclib.config import Configuration
 from grpclib.events import RecvRequest, SendRequest, listen
 from grpclib.exceptions import ProtocolError, StreamTerminatedError
 from grpclib.server import Server
 from grpclib.server import Stream as ServerStream
-from h2.exceptions import H2Error, NoAvailableStreamIDError
+from h2.exceptions import H2Error
 from opentelemetry import propagate, trace
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
+from infra import grpclib_private
 from infra.lifecycle import ConfigError
 from infra.retry import Permanent, Retryable
 from infra.settings import is_loopback
@@ -48,29 +49,14 @@ def open_channel(target: str, *, token: str) -> Channel:
     Needs a running event loop. Each call carries the token and the current trace context.
     """
     if target.startswith("unix:"):
-        channel = _RenewedChannel(path=target.removeprefix("unix:"))
+        channel = grpclib_private.RenewedChannel(path=target.removeprefix("unix:"))
     else:
         host, _, port = target.rpartition(":")
         if not host or not port.isdecimal():
             raise ConfigError(f"DARKROOM_CORE_TARGET: {target!r} is neither host:port nor unix:PATH")
-        channel = _RenewedChannel(host.strip("[]"), int(port))
+        channel = grpclib_private.RenewedChannel(host.strip("[]"), int(port))
     attach(channel, token=token)
     return channel
-
-
-class _RenewedChannel(Channel):
-    """Leaves a connection that has used up its stream ids: 2**30 calls, which is 18 days at 700 a second.
-
-    grpclib itself keeps it for ever. Calls that still wait for their answers on it end as Retryable.
-    """
-
-    async def __connect__(self) -> Any:
-        if self._protocol is not None:
-            try:
-                self._protocol.connection._connection.get_next_available_stream_id()  # noqa: SLF001
-            except NoAvailableStreamIDError:
-                self.close()
-        return await super().__connect__()
 
 
 def attach(channel: Channel, *, token: str) -> None:
@@ -88,12 +74,12 @@ def attach(channel: Channel, *, token: str) -> None:
 
 
 @contextmanager
-def forgiving() -> Iterator[None]:
-    """Around a call of grpclib in a task that goes on after an error.
+def contain_errors() -> Iterator[None]:
+    """Around a call of grpclib in a task that continues after an error.
 
     grpclib wakes a call on a lost connection by cancelling its task, and does not take that back. Under Python 3.11.2
-    every later asyncio.timeout in that task would end it as cancelled, without a word. And errors of h2 pass through
-    grpclib as they are: here they become grpclib's.
+    every later asyncio.timeout in that task would end it as cancelled, without a message. And grpclib lets errors of
+    h2, and its own AttributeError for a lost connection, pass as they are: here they become StreamTerminatedError.
     """
     task = current_task()
     before = task.cancelling() if task else 0
@@ -104,6 +90,8 @@ def forgiving() -> Iterator[None]:
             task.uncancel()
         if isinstance(error, H2Error):
             raise StreamTerminatedError(type(error).__name__) from error
+        if isinstance(error, AttributeError) and grpclib_private.is_lost_connection(error):
+            raise StreamTerminatedError("connection lost") from error
         raise
 
 
@@ -119,7 +107,7 @@ async def calling(method: str, *, deadline_s: float) -> AsyncIterator[Span]:
     ) as span:
         status = Status.OK
         try:
-            with forgiving():
+            with contain_errors():
                 async with timeout(deadline_s):
                     yield span
         except GRPCError as error:
@@ -132,67 +120,69 @@ async def calling(method: str, *, deadline_s: float) -> AsyncIterator[Span]:
         except (OSError, ProtocolError, StreamTerminatedError) as error:
             status = Status.UNAVAILABLE
             raise Retryable(f"{method}: {type(error).__name__}") from error
-        except AttributeError as error:
-            if error.name != "_transport":
-                raise
-            # grpclib 0.4.9 deletes the transport of a lost connection, also under a call that is about to use it
-            status = Status.UNAVAILABLE
-            raise Retryable(f"{method}: connection lost") from error
         finally:
             _finish(span, status)
 
 
-class BoundedServer(Server):
-    """Serves at most `connections` at a time and closes any more at once; a peer that answers no ping has to go.
+class BoundedServer(grpclib_private.WrappedServer):
+    """Serves at most `connections` at a time and closes any more at once; closes a connection that answers no ping.
 
-    grpclib itself takes in as many as there are files, and keeps for ever what sends nothing.
+    grpclib itself accepts as many connections as the process may open files, and keeps those that send nothing.
     """
 
     def __init__(self, handlers: Collection[Any], *, connections: int, ping_s: float = 60.0) -> None:
-        pings = Configuration(
-            _keepalive_time=ping_s,
-            _keepalive_timeout=ping_s / 3,
-            _keepalive_permit_without_calls=True,
-            _http2_max_pings_without_data=0,
-            _http2_min_sent_ping_interval_without_data=ping_s / 2,
-        )
-        super().__init__(handlers, config=pings)
-        self._most = connections
-        self._present: set[_Guest] = set()
+        super().__init__(handlers, config=grpclib_private.ping_settings(ping_s))
+        self._limit = connections
+        self._open: set[_BoundedConnection] = set()
 
-    def _protocol_factory(self) -> Any:
-        return _Guest(self._present, self._most, super()._protocol_factory)
+    def wrapped(self, make: Callable[[], Protocol]) -> Protocol:
+        """See WrappedServer."""
+        return _BoundedConnection(self._open, self._limit, make)
+
+    async def listen(self, host: str, port: int) -> int:
+        """Starts to serve, and returns the port: with `port` 0, a free one on the one address that `host` names.
+
+        Raises OSError.
+        """
+        if port:
+            await self.start(host, port)
+            return port
+        # grpclib has no public name for the sockets that it makes itself.
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.create_server((host, 0), family=family)
+        await self.start(sock=listening)
+        return int(listening.getsockname()[1])
 
 
-class _Guest(Protocol):
-    """grpclib's connection, or a refusal: grpclib hears of nobody who was not let in."""
+class _BoundedConnection(Protocol):
+    """grpclib's connection where there is room, and otherwise one that closes at once, of which grpclib never hears."""
 
-    def __init__(self, present: "set[_Guest]", most: int, serve: Callable[[], Protocol]) -> None:
-        self._present = present
-        self._most = most
-        self._serve = serve
-        self._served = Protocol()  # which does nothing
+    def __init__(self, others: "set[_BoundedConnection]", limit: int, make: Callable[[], Protocol]) -> None:
+        self._others = others
+        self._limit = limit
+        self._make = make
+        self._inner = Protocol()  # which does nothing
 
     def connection_made(self, transport: BaseTransport) -> None:
-        if len(self._present) >= self._most:
+        if len(self._others) >= self._limit:
             cast("Transport", transport).abort()
             return
-        self._present.add(self)
-        self._served = self._serve()
-        self._served.connection_made(transport)
+        self._others.add(self)
+        self._inner = self._make()
+        self._inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        self._served.data_received(data)
+        self._inner.data_received(data)
 
     def pause_writing(self) -> None:
-        self._served.pause_writing()
+        self._inner.pause_writing()
 
     def resume_writing(self) -> None:
-        self._served.resume_writing()
+        self._inner.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._present.discard(self)
-        self._served.connection_lost(exc)
+        self._others.discard(self)
+        self._inner.connection_lost(exc)
 
 
 def guard(server: Server, *, token: str, max_bytes: int) -> None:
@@ -250,21 +240,13 @@ def _served(handler: _Handler, method: str, carrier: dict[str, str], max_bytes: 
 
 
 def _cap(stream: ServerStream[Any, Any], max_bytes: int) -> None:
-    """Refuses a message longer than `max_bytes` when its length is known and its bytes are not.
+    """Refuses a message longer than `max_bytes` when its length is known and its bytes have not been read."""
 
-    The one place that reaches into grpclib 0.4.9: it reads every message as `recv_data(5)`, then
-    `recv_data(length)`, and flow control keeps the sender from pushing more than a window before that.
-    """
-    raw: Any = stream._stream  # noqa: SLF001
-    receive = raw.recv_data
-
-    async def recv_data(size: int) -> bytes:
+    def check(size: int) -> None:
         if size > max_bytes:
             raise GRPCError(Status.INVALID_ARGUMENT, f"a message may have at most {max_bytes} bytes")
-        data: bytes = await receive(size)
-        return data
 
-    raw.recv_data = recv_data
+    grpclib_private.check_sizes(stream, check)
 
 
 def _finish(span: Span, status: Status) -> None:

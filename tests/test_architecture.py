@@ -22,12 +22,13 @@ HOMES: dict[str, tuple[str, ...]] = {
     "botocore": ("infra/",),
     "grpclib": (
         "infra/rpc.py",
+        "infra/grpclib_private.py",
         "core/api/grpc_api.py",
         "core/app.py",
         "gateway/core_client/client.py",
         "worker/core_client.py",
     ),
-    "h2": ("infra/rpc.py",),
+    "h2": ("infra/rpc.py", "infra/grpclib_private.py"),
     "aiohttp": (
         "gateway/",
         "infra/admin.py",

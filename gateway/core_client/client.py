@@ -68,7 +68,7 @@ class CoreClient:
         channels: Channels,
         calling: Callable[..., AbstractAsyncContextManager[Span]],
         *,
-        forgiving: Callable[[], AbstractContextManager[None]],
+        contain_errors: Callable[[], AbstractContextManager[None]],
         deadlines: Deadlines,
         failpoints: Failpoints,
         rng: Callable[[], float],
@@ -77,7 +77,7 @@ class CoreClient:
         default_spec: pb.GenerationSpec,
     ) -> None:
         self._calling = calling
-        self._forgiving = forgiving
+        self._contain_errors = contain_errors
         self._deadlines = deadlines
         self._failpoints = failpoints
         self._rng = rng
@@ -206,11 +206,11 @@ class CoreClient:
     async def _probe(self) -> str:
         """Why core's API cannot be used. A core that cannot write, as on a full disk, serves: reads go on."""
         try:
-            with self._forgiving():
+            with self._contain_errors():
                 async with asyncio.timeout(max(self._deadlines.probe_s, 1.0)):
                     answer = await self._health.Check(HealthCheckRequest())
-        except (GRPCError, ProtocolError, StreamTerminatedError, OSError, TimeoutError, AttributeError):
-            return "core cannot be reached"  # AttributeError: grpclib deletes the transport of a lost connection
+        except (GRPCError, ProtocolError, StreamTerminatedError, OSError, TimeoutError):
+            return "core cannot be reached"
         return "" if answer.status == HealthCheckResponse.SERVING else "core does not serve"
 
 

@@ -11,7 +11,6 @@ from grpclib.client import Channel, UnaryUnaryMethod
 from grpclib.health.service import Health
 from grpclib.health.v1.health_grpc import HealthStub
 from grpclib.health.v1.health_pb2 import HealthCheckRequest
-from grpclib.server import Server
 
 from core.api.grpc_api import CoreApi
 from core.assembly import Core
@@ -26,11 +25,11 @@ TOKEN = "a-shared-secret"
 @asynccontextmanager
 async def served(world: World) -> AsyncIterator[tuple[Core, int]]:
     async with world.core() as core:
-        server = Server([CoreApi(core.service), Health()])
+        server = rpc.BoundedServer([CoreApi(core.service), Health()], connections=100)
         rpc.guard(server, token=TOKEN, max_bytes=limits.MAX_RPC_BYTES)
-        await server.start("127.0.0.1", 0)
+        port = await server.listen("127.0.0.1", 0)
         try:
-            yield core, server._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
+            yield core, port
         finally:
             server.close()
             await server.wait_closed()

@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from grpclib import GRPCError, Status
 from grpclib.health.v1.health_grpc import HealthBase
@@ -256,12 +255,11 @@ class _Health(HealthBase):
 @asynccontextmanager
 async def serving(core: FakeCore, *, token: str = "", port: int = 0) -> AsyncIterator[tuple[Server, int]]:
     """Serves on a loopback port; gives the server and its port."""
-    server = Server([_Service(core), _Health(core)])
+    server = rpc.BoundedServer([_Service(core), _Health(core)], connections=100)
     rpc.guard(server, token=token, max_bytes=limits.MAX_RPC_BYTES)
-    await server.start("127.0.0.1", port)
-    listening: Any = server._server
+    bound = await server.listen("127.0.0.1", port)
     try:
-        yield server, listening.sockets[0].getsockname()[1]
+        yield server, bound
     finally:
         server.close()
         await server.wait_closed()

@@ -20,11 +20,9 @@ Idle = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 @asynccontextmanager
 async def served(connections: int, ping_s: float = 60.0) -> AsyncIterator[int]:
     server = rpc.BoundedServer([Health()], connections=connections, ping_s=ping_s)
-    await server.start("127.0.0.1", 0)
-    listening = server._server
-    assert isinstance(listening, asyncio.Server)
+    port = await server.listen("127.0.0.1", 0)
     try:
-        yield listening.sockets[0].getsockname()[1]
+        yield port
     finally:
         server.close()
         await server.wait_closed()
