@@ -26,8 +26,8 @@ from worker.engines.contract import Engine
 from worker.engines.errors import LoadFailed
 from worker.engines.factory import build
 from worker.engines.model_folder import examine
-from worker.gpu.load_marks import LoadMarks
-from worker.gpu.model_files import ModelFiles
+from worker.gpu.load_marks import LoadMarkFiles
+from worker.gpu.model_files import ModelFilesOnDisk
 from worker.ports import JobQueue, ObjectStore, Reply, ReplyQueue, StillWanted, Threads
 from worker.threads import WorkerThreads
 from worker.tuning import Mode
@@ -84,7 +84,7 @@ async def open_ports(settings: WorkerSettings, stack: AsyncExitStack, skew: Skew
     stack.callback(encode_threads.close)
     files_thread = WorkerThreads("files")
     stack.callback(files_thread.close)
-    marks = stack.enter_context(LoadMarks(settings.data_dir / "worker" / "loads"))
+    marks = stack.enter_context(LoadMarkFiles(settings.data_dir / "worker" / "loads"))
     jobs: JobQueue = SqsQueue(clients.sqs, settings.jobs_queue)
     replies: ReplyQueue = Replies(SqsQueue(clients.sqs, settings.replies_queue))
     store: ObjectStore = S3Bucket(clients.s3, settings.temp_bucket)
@@ -104,7 +104,7 @@ async def open_ports(settings: WorkerSettings, stack: AsyncExitStack, skew: Skew
         wall_ms=wall_ms,
         new_id=new_id,
         rng=random.random,
-        model_files=ModelFiles(
+        model_files=ModelFilesOnDisk(
             {entry.name: _sources(entry) for entry in entries},
             files_thread,
             problems={entry.name: partial(problem_of, entry) for entry in entries},

@@ -8,17 +8,17 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TypeVar
 
 from infra.loops import Loops
-from worker.batching.batch_limits import Caps
-from worker.batching.measurements import Measured
-from worker.batching.step_times import Curves
+from worker.batching.batch_limits import BatchLimits
+from worker.batching.measurements import Measurements
+from worker.batching.step_times import StepTimes
 from worker.context import Context
 from worker.gpu.announcer import Announcer
-from worker.gpu.gpu_state import Floor
-from worker.gpu.loop import Gpu
-from worker.gpu.model_pool import Models
-from worker.gpu.render_record import OnGpu, Waits
+from worker.gpu.gpu_state import GpuState
+from worker.gpu.loop import GpuLoop
+from worker.gpu.model_pool import ModelPool
+from worker.gpu.render_record import RenderRecord, Waits
 from worker.gpu.renderer import Renderer
-from worker.gpu.still_wanted import Inquiry
+from worker.gpu.still_wanted import StillWantedCheck
 from worker.gpu.watchdog import Pulse, Watchdog
 from worker.health import Health
 from worker.holding.heartbeat import Heartbeat
@@ -34,7 +34,7 @@ from worker.output.stages import Sizes
 from worker.output.uploader import Uploader
 from worker.ports import Ports
 from worker.shutdown import Leaving
-from worker.time_ledger import Ledger
+from worker.time_ledger import TimeLedger
 from worker.tuning import Tuning
 
 __all__ = ["LANES", "Ports", "Tuning", "Worker"]
@@ -45,7 +45,7 @@ LANES = 2
 
 def _context(ports: Ports, tuning: Tuning) -> Context:
     began_s = ports.clock()
-    ledger, metrics = Ledger(began_s), Metrics()
+    ledger, metrics = TimeLedger(began_s), Metrics()
     ledger.idle_began(began_s)
     metrics.watch_ledger(ledger, ports.clock)
     health = Health(jobs="jobs queue: not reached yet")
@@ -70,13 +70,13 @@ class _Shared:
     """What the parts of one worker have in common."""
 
     def __init__(self, tuning: Tuning) -> None:
-        self.floor = Floor()
-        self.curves = Curves()
+        self.floor = GpuState()
+        self.curves = StepTimes()
         self.window = Window()
-        self.measured = Measured()
+        self.measured = Measurements()
         self.pulse = Pulse(self.measured, floor_s=tuning.hang_s, reset_s=tuning.reset_s, load_s=tuning.load_s)
         self.waits = Waits()
-        self.caps = Caps()
+        self.caps = BatchLimits()
 
 
 class Worker:
@@ -104,7 +104,7 @@ class Worker:
             health=context.health,
             failpoints=ports.failpoints,
         )
-        self._inquiry = Inquiry(
+        self._inquiry = StillWantedCheck(
             shared.window,
             self._line,
             ports.wanted,
@@ -200,8 +200,8 @@ class Worker:
             sizes=self._sizes,
         )
 
-    def _build_models(self) -> Models:
-        return Models(
+    def _build_models(self) -> ModelPool:
+        return ModelPool(
             self._ports.engines,
             self._ports.gpu_thread,
             keep_loaded=self._tuning.models_loaded,
@@ -264,7 +264,7 @@ class Worker:
             waits=shared.waits,
             pulse=shared.pulse,
             ledger=self._context.ledger,
-            on_gpu=OnGpu(
+            on_gpu=RenderRecord(
                 worker_id=tuning.worker_id,
                 jobs_queue=tuning.jobs_queue,
                 engine=self._models.engine,
@@ -277,7 +277,7 @@ class Worker:
             recorder=ports.recorder,
         )
 
-    def _build_gpu(self) -> Gpu:
+    def _build_gpu(self) -> GpuLoop:
         ports, tuning, shared = self._ports, self._tuning, self._shared
         announcer = Announcer(
             shared.window,
@@ -292,7 +292,7 @@ class Worker:
             new_id=ports.new_id,
             failpoints=ports.failpoints,
         )
-        return Gpu(
+        return GpuLoop(
             shared.window,
             self._line,
             shared.floor,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from worker.health import Health
 from worker.metrics import Metrics
 from worker.ports import Failpoints, NewId, Recorder, Rng, record_nothing
-from worker.time_ledger import Ledger
+from worker.time_ledger import TimeLedger
 from worker.tuning import Mode
 
 
@@ -22,7 +22,7 @@ class Context:
     mode: Mode
     metrics: Metrics
     health: Health
-    ledger: Ledger
+    ledger: TimeLedger
     failpoints: Failpoints
     clock: Callable[[], float]
     wall_ms: Callable[[], int]

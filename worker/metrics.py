@@ -7,7 +7,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from worker.time_ledger import Ledger
+from worker.time_ledger import TimeLedger
 
 _SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
@@ -57,7 +57,7 @@ class Metrics:
         """Show `states()`, numbers of types.ModelState by model, whenever somebody looks."""
         self.registry.register(_ModelStates(states))
 
-    def watch_ledger(self, ledger: Ledger, clock: Callable[[], float]) -> None:
+    def watch_ledger(self, ledger: TimeLedger, clock: Callable[[], float]) -> None:
         """Show the ledger as it is whenever somebody looks, which must be on the event loop's thread."""
         self.registry.register(_LedgerFigures(ledger, clock))
 
@@ -75,7 +75,7 @@ class _ModelStates(Collector):
 
 
 class _LedgerFigures(Collector):
-    def __init__(self, ledger: Ledger, clock: Callable[[], float]) -> None:
+    def __init__(self, ledger: TimeLedger, clock: Callable[[], float]) -> None:
         self._ledger = ledger
         self._clock = clock
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import structlog
 
-from worker.gpu.loop import Gpu
+from worker.gpu.loop import GpuLoop
 from worker.health import Health
 from worker.holding.types import Failed, Failure, State
 from worker.holding.window import Window
@@ -34,7 +34,7 @@ class Leaving:
         window: Window,
         receiver: Receiver,
         line: Line,
-        gpu: Callable[[], Gpu],
+        gpu: Callable[[], GpuLoop],
         *,
         health: Health,
         failpoints: Failpoints,

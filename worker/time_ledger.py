@@ -33,7 +33,7 @@ class Cause(StrEnum):
     RESTARTING = "restarting"
 
 
-class Ledger:
+class TimeLedger:
     """Sums by cause since `began_s`."""
 
     def __init__(self, began_s: float) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from worker.batching.policy import Seat, next_step
-from worker.batching.step_times import Curves
+from worker.batching.step_times import StepTimes
 
 LIMIT = 8
 STEP_S = 0.05
@@ -43,7 +43,7 @@ class Noisy:
     """What a worker would measure: steps with some noise, and now and then a pause."""
 
     def __init__(self, rng: random.Random, *, noise: float, pauses: float) -> None:
-        self.curves = Curves()
+        self.curves = StepTimes()
         self._rng = rng
         self._noise = noise
         self._pauses = pauses

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.time_ledger import GAPS, SETTLE_S, Cause, Ledger
+from worker.time_ledger import GAPS, SETTLE_S, Cause, TimeLedger
 
 BEGAN_S = 1_000.0
 TIMES = st.integers(min_value=-200, max_value=4_000).map(lambda quarters: BEGAN_S + quarters / 4)
@@ -38,7 +38,7 @@ IDLE = st.builds(Idle, TIMES, st.integers(0, 400).map(lambda n: n / 4), st.none(
 @settings(max_examples=300, deadline=None)
 @given(st.lists(SPENT | IDLE | st.builds(Settle), max_size=60))
 def test_sums_stay_within_the_wall(told: list[Spent | Idle | Settle]) -> None:
-    ledger, now_s = Ledger(BEGAN_S), BEGAN_S
+    ledger, now_s = TimeLedger(BEGAN_S), BEGAN_S
     before = ledger.seconds()
     for each in told:
         match each:
@@ -66,7 +66,7 @@ def test_sums_stay_within_the_wall(told: list[Spent | Idle | Settle]) -> None:
 @given(st.lists(st.tuples(st.sampled_from(Cause), st.integers(0, 40), st.integers(0, 40)), max_size=GAPS // 2))
 def test_each_moment_belongs_to_the_cause_that_was_told_first(told: list[tuple[Cause, int, int]]) -> None:
     """Beside the plainest model there is: a table of seconds."""
-    ledger, owners, doubled = Ledger(0.0), dict[int, Cause](), 0
+    ledger, owners, doubled = TimeLedger(0.0), dict[int, Cause](), 0
     for cause, one, other in told:
         began, ended = min(one, other), max(one, other)
         ledger.spend(cause, float(began), float(ended))

@@ -6,7 +6,7 @@ from typing import Any
 from core.domain.commands import Verdict
 from core.runtime.model_reports import ModelReports
 from tests.simulation.planted import Plant, bug
-from worker.gpu.model_pool import Models
+from worker.gpu.model_pool import ModelPool
 
 
 @bug
@@ -39,4 +39,4 @@ def one_broken_model_stops_all(plant: Plant) -> None:
 
         return load
 
-    plant(Models, "load", make)
+    plant(ModelPool, "load", make)

@@ -9,7 +9,7 @@ import worker.output.uploader
 from tests.simulation.planted import Plant, background, bug
 from worker import messages as words
 from worker.engines.emulated import EmulatedEngine
-from worker.gpu.still_wanted import Inquiry
+from worker.gpu.still_wanted import StillWantedCheck
 from worker.holding.types import Uploaded
 from worker.holding.window import Window
 from worker.output.call_batching import Coalescer
@@ -73,7 +73,7 @@ def the_worker_renders_what_nobody_wants(plant: Plant) -> None:
     async def keep(*_: Any) -> None:
         pass
 
-    plant(Inquiry, "_drop", lambda _: keep)
+    plant(StillWantedCheck, "_drop", lambda _: keep)
 
 
 @bug

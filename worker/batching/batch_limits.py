@@ -3,7 +3,7 @@
 from worker.engines.contract import BatchKey, RenderJob
 
 
-class Caps:
+class BatchLimits:
     """The largest batch: what the engine declares, until memory taught otherwise. Any thread may ask.
 
     What the engine measured counts per batch key; a batch that ran out of memory, per (model, width, height).

@@ -6,7 +6,7 @@ _WEIGHT = 0.3
 """Of the newest measurement in the moving average: about the last ten count."""
 
 
-class Measured:
+class Measurements:
     """Moving averages by kind of work, in seconds. Kinds beyond `remembered` push the oldest out."""
 
     def __init__(self, *, remembered: int = 1_000) -> None:

@@ -59,7 +59,7 @@ class _Curve:
         return table[size - 1]
 
 
-class Curves:
+class StepTimes:
     """One curve per kind; kinds beyond `remembered` push the longest unobserved out."""
 
     def __init__(self, *, remembered: int = 200) -> None:

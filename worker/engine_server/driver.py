@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import structlog
 
-from worker.batching.batch_limits import Caps
+from worker.batching.batch_limits import BatchLimits
 from worker.engines.contract import Done, EncodedPicture, Engine, Picture, Progress, RenderJob
 from worker.engines.errors import EngineError, EngineLost, OutOfMemory
 from worker.gpu.watchdog import Pulse
@@ -68,7 +68,7 @@ class Driver:
         self._waiting: deque[_Waiting] = deque()
         self._members: dict[str, _Waiting] = {}
         self._undecoded: deque[tuple[_Waiting, Done]] = deque()
-        self._caps = Caps()
+        self._caps = BatchLimits()
         self._stopping = False
         self._over = False
         self.ready = False

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from infra.loops import Loops
 from schema import pb
-from worker.batching.measurements import Measured
+from worker.batching.measurements import Measurements
 from worker.engine_server.driver import Busy, Driver
 from worker.engine_server.images_api import BadRequest, Defaults, Generation, Render, problems, refusal
 from worker.engines.contract import EncodedPicture, Engine, Picture, RenderJob
@@ -73,7 +73,7 @@ class Server:
         self._now_s = now_s
         self._token = token
         self._complaint = complaint
-        self._pulse = Pulse(Measured(), floor_s=limits.hang_s, reset_s=_RESET_S)
+        self._pulse = Pulse(Measurements(), floor_s=limits.hang_s, reset_s=_RESET_S)
         self._driver = Driver(engine, waiting=limits.waiting, pulse=self._pulse, on_end=self._driver_ended)
         self._ended: asyncio.Future[BaseException | None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -15,17 +15,17 @@ import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
 from worker.batching.batcher import Candidate, head, next_batch
-from worker.batching.measurements import Measured
+from worker.batching.measurements import Measurements
 from worker.batching.policy import Seat, next_step
-from worker.batching.step_times import Curves
+from worker.batching.step_times import StepTimes
 from worker.engines.contract import BatchKey, Engine
 from worker.engines.errors import Unsupported
-from worker.gpu.gpu_state import Floor, left_s, quantum_s, staying
+from worker.gpu.gpu_state import GpuState, left_s, quantum_s, staying
 from worker.gpu.model_faults import ModelFault, refusal_of
-from worker.gpu.model_pool import Models
+from worker.gpu.model_pool import ModelPool
 from worker.gpu.session import Session
 from worker.gpu.slots import Member, members_of
-from worker.gpu.still_wanted import Inquiry
+from worker.gpu.still_wanted import StillWantedCheck
 from worker.holding.types import Batch, Failure, Held, State
 from worker.holding.window import Window
 from worker.output.settling import Finisher
@@ -45,14 +45,14 @@ class Announcer:
     def __init__(
         self,
         window: Window,
-        models: Models,
-        inquiry: Inquiry,
+        models: ModelPool,
+        inquiry: StillWantedCheck,
         finisher: Finisher,
-        floor: Floor,
+        floor: GpuState,
         *,
         mode: Mode,
-        curves: Curves,
-        measured: Measured,
+        curves: StepTimes,
+        measured: Measurements,
         refuse: Callable[[Held, Failure, str], Awaitable[None]],
         new_id: NewId,
         failpoints: Failpoints,

@@ -8,7 +8,7 @@ from worker.engines.errors import BadOutput
 from worker.gpu.slots import Member
 
 
-class Undecoded:
+class DecodeQueue:
     """`under_way`: how many of them, the newest, the device develops beside the step launched last. To fetch those
     would be to wait, with no next step launched meanwhile.
     """

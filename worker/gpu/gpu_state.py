@@ -10,7 +10,7 @@ from worker.holding.types import Batch
 
 
 @dataclass(slots=True)
-class Floor:
+class GpuState:
     """The session under way, and the group that is announced to follow it. The GPU loop and the announcer share it."""
 
     session: Session | None = None

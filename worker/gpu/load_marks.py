@@ -22,7 +22,7 @@ _MOST_FILES: Final = 256
 _MOST_BYTES: Final = 4_096
 
 
-class LoadMarks:
+class LoadMarkFiles:
     """Fits `ports.LoadMarks`. `begin` and `end` are called on the GPU thread, everything else before and after. Left
     without an error, it takes its own marks away: a worker that is told to stop in the middle of a load has not failed.
     """

@@ -6,8 +6,8 @@ from infra.loops import Loops
 from worker.engines.contract import Engine
 from worker.engines.errors import EngineAway, EngineLost
 from worker.gpu.announcer import Announcer
-from worker.gpu.gpu_state import Floor
-from worker.gpu.model_pool import Models
+from worker.gpu.gpu_state import GpuState
+from worker.gpu.model_pool import ModelPool
 from worker.gpu.renderer import Renderer
 from worker.gpu.slots import members_of
 from worker.holding.types import Batch, Failed, Failure, Held, State
@@ -15,17 +15,17 @@ from worker.holding.window import Window
 from worker.output.delivery import Line
 
 
-class Gpu:
+class GpuLoop:
     """One task of the service; owns the order of work on the GPU thread."""
 
     def __init__(
         self,
         window: Window,
         line: Line,
-        floor: Floor,
+        floor: GpuState,
         announcer: Announcer,
         renderer: Renderer,
-        models: Models,
+        models: ModelPool,
         *,
         refuse: Callable[[Held, Failure, str], Awaitable[None]],
         lost: Callable[[Failure, str], Awaitable[None]],

@@ -13,7 +13,7 @@ from worker.ports import Threads
 _MOST_FILES: Final = 4_096
 
 
-class ModelFiles:
+class ModelFilesOnDisk:
     """`sources`: the folders and files that each model is made of; none for one that lives elsewhere. `problems` say
     what is wrong with where it is to come from.
     """
@@ -44,7 +44,7 @@ class ModelFiles:
 
 
 def stamp_of(sources: tuple[Path, ...]) -> str:
-    """See `ModelFiles.stamp`. A source that is missing, or cannot be read, has a stamp too."""
+    """See `ModelFilesOnDisk.stamp`. A source that is missing, or cannot be read, has a stamp too."""
     if not sources:
         return ""
     digest = blake2b(digest_size=12)

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import structlog
 
-from worker.batching.batch_limits import Caps
+from worker.batching.batch_limits import BatchLimits
 from worker.engines.contract import BatchKey, Engine, RenderJob
 from worker.engines.errors import EngineLost, LoadFailed, Unsupported
 from worker.gpu.model_faults import ModelFault, Trouble, fault_after, fault_of_deaths, is_panic, trouble_of
@@ -20,7 +20,7 @@ from worker.health import Health
 from worker.holding.types import ModelState
 from worker.metrics import Metrics
 from worker.ports import ListedModel, LoadMarks, ModelFiles, Rng, Threads
-from worker.time_ledger import Cause, Ledger
+from worker.time_ledger import Cause, TimeLedger
 
 _log = structlog.get_logger()
 T = TypeVar("T")
@@ -28,7 +28,7 @@ LOOK_S = 1.0
 """How often is looked whether files of a broken model have changed, and whether a pause is over."""
 
 
-class Models:
+class ModelPool:
     """Every model of the models file. `waiting` while the default one is loaded at the start; `wake` is called when
     there may be something to load; `longest_away_s` is the longest pause before a remote model is tried again.
     """
@@ -42,9 +42,9 @@ class Models:
         longest_away_s: float,
         files: ModelFiles,
         marks: LoadMarks,
-        caps: Caps,
+        caps: BatchLimits,
         waits: Waits,
-        ledger: Ledger,
+        ledger: TimeLedger,
         pulse: Pulse,
         clock: Callable[[], float],
         rng: Rng,

@@ -39,7 +39,7 @@ class Waits:
         return "batch_running" if self.batch_until_s > received_s else ""
 
 
-class OnGpu:
+class RenderRecord:
     """Called by the renderer, on the event loop."""
 
     def __init__(self, *, worker_id: str, jobs_queue: str, engine: Callable[[str], Engine], metrics: Metrics) -> None:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from worker.batching.batch_limits import Caps
-from worker.batching.step_times import Curves
+from worker.batching.batch_limits import BatchLimits
+from worker.batching.step_times import StepTimes
 from worker.engines.contract import BatchKey, Engine, Progress, RenderJob
 from worker.engines.errors import EngineAway
-from worker.gpu.render_record import OnGpu, Waits
+from worker.gpu.render_record import RenderRecord, Waits
 from worker.gpu.session import Session
 from worker.gpu.slots import (
     Admitted,
@@ -37,7 +37,7 @@ from worker.holding.window import Window
 from worker.metrics import Metrics
 from worker.output.delivery import Line
 from worker.ports import Failpoints, NewId, Recorder, Threads
-from worker.time_ledger import Cause, Ledger
+from worker.time_ledger import Cause, TimeLedger
 from worker.tuning import Mode
 
 _log = structlog.get_logger()
@@ -63,12 +63,12 @@ class Renderer:
         mode: Mode,
         limit: Callable[[RenderJob, BatchKey], int],
         clock: Callable[[], float],
-        caps: Caps,
-        curves: Curves,
+        caps: BatchLimits,
+        curves: StepTimes,
         waits: Waits,
         pulse: Pulse,
-        ledger: Ledger,
-        on_gpu: OnGpu,
+        ledger: TimeLedger,
+        on_gpu: RenderRecord,
         proven: Callable[[Engine], None],
         new_id: NewId,
         metrics: Metrics,

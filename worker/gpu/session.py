@@ -25,7 +25,7 @@ from worker.engines.errors import (
     Unsupported,
 )
 from worker.gpu.choice import Behind, Choice, choose
-from worker.gpu.decode_queue import Undecoded, require_whole
+from worker.gpu.decode_queue import DecodeQueue, require_whole
 from worker.gpu.model_faults import is_panic, refusal_of
 from worker.gpu.slots import Admitted, Broke, Crash, Decoded, End, Left, Member, Spent, Surroundings, acquaint
 from worker.holding.types import Failure
@@ -65,7 +65,7 @@ class Session:
         self._parks = parks
         self._offered: deque[Member] = deque()
         self._members: list[Member] = []
-        self._undecoded = Undecoded()
+        self._undecoded = DecodeQueue()
         self._at_work: Sequence[Member] = ()
         self._work = Cause.RENDERING
         self._work_began_s = 0.0

@@ -26,7 +26,7 @@ SHUN_S = 5.0
 """After a failed call, batches are formed without asking for this long, or until a call succeeds."""
 
 
-class Inquiry:
+class StillWantedCheck:
     """`port` is None when there is nobody to ask."""
 
     def __init__(

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from worker.batching.measurements import Measured, step_kind
+from worker.batching.measurements import Measurements, step_kind
 from worker.engines.contract import BatchKey
 
 _log = structlog.get_logger()
@@ -20,7 +20,7 @@ class Hung(Exception):
 class Pulse:
     """Signs of life of the GPU thread while it works; also where step times are learned."""
 
-    def __init__(self, measured: Measured, *, floor_s: float, reset_s: float, load_s: float = 660.0) -> None:
+    def __init__(self, measured: Measurements, *, floor_s: float, reset_s: float, load_s: float = 660.0) -> None:
         self._measured = measured
         self._floor_s = floor_s
         self._limits_s = {step_kind(_RESET): reset_s, step_kind(_LOAD): load_s}

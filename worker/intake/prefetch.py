@@ -2,9 +2,9 @@
 
 import math
 
-from worker.batching.measurements import Measured
-from worker.batching.step_times import Curves
-from worker.gpu.model_pool import Models
+from worker.batching.measurements import Measurements
+from worker.batching.step_times import StepTimes
+from worker.gpu.model_pool import ModelPool
 from worker.holding.window import Window
 from worker.tuning import Mode
 
@@ -15,7 +15,15 @@ class Room:
     """The receiver asks before every poll."""
 
     def __init__(
-        self, window: Window, models: Models, curves: Curves, measured: Measured, *, mode: Mode, limit: int, behind: int
+        self,
+        window: Window,
+        models: ModelPool,
+        curves: StepTimes,
+        measured: Measurements,
+        *,
+        mode: Mode,
+        limit: int,
+        behind: int,
     ) -> None:
         self._window = window
         self._models = models

@@ -12,11 +12,11 @@ import structlog
 
 from infra.retry import Permanent, Retryable, backoff_s, cause
 from schema.messages import BadMessage
-from worker.batching.measurements import Measured
+from worker.batching.measurements import Measurements
 from worker.engines.contract import BatchKey
 from worker.engines.errors import Unsupported
 from worker.gpu.model_faults import refusal_of
-from worker.gpu.model_pool import Models
+from worker.gpu.model_pool import ModelPool
 from worker.health import Health
 from worker.holding.types import Failed, Failure, Held, Job, State
 from worker.holding.window import Offer, Window
@@ -25,7 +25,7 @@ from worker.messages import parse
 from worker.metrics import Metrics
 from worker.output.delivery import Line
 from worker.ports import Failpoints, JobQueue, NewId, Received, Recorder, Reply, ReplyQueue, Rng
-from worker.time_ledger import Ledger
+from worker.time_ledger import TimeLedger
 
 _log = structlog.get_logger()
 CALL_DEADLINE_S = 10.0
@@ -47,7 +47,7 @@ class Receiver:
         queue: JobQueue,
         dead: ReplyQueue,
         line: Line,
-        models: Models,
+        models: ModelPool,
         *,
         room: Room,
         wait_s: int,
@@ -55,8 +55,8 @@ class Receiver:
         suspect_receives: int,
         new_id: NewId,
         rng: Rng,
-        measured: Measured,
-        ledger: Ledger,
+        measured: Measurements,
+        ledger: TimeLedger,
         metrics: Metrics,
         health: Health,
         failpoints: Failpoints,

@@ -22,7 +22,7 @@ from worker.health import Health
 from worker.metrics import Metrics
 from worker.ports import Holding, ListedModel, Reply
 from worker.threads import WorkerThreads
-from worker.time_ledger import Ledger
+from worker.time_ledger import TimeLedger
 from worker.tuning import Mode
 
 T = TypeVar("T")
@@ -91,7 +91,7 @@ def context() -> Context:
         mode=Mode.OVERLAPPED,
         metrics=Metrics(),
         health=Health(),
-        ledger=Ledger(clock()),
+        ledger=TimeLedger(clock()),
         failpoints=Failpoints(),
         clock=clock,
         wall_ms=wall_ms,

@@ -4,13 +4,13 @@ import random
 
 import pytest
 
-from worker.batching.step_times import SETTLING, UNKNOWN_ALPHA, UNKNOWN_STEP_S, Curves, _Size
+from worker.batching.step_times import SETTLING, UNKNOWN_ALPHA, UNKNOWN_STEP_S, StepTimes, _Size
 
 KIND = ("model", 512, 512)
 
 
-def taught(*steps: tuple[int, float], times: int = 50) -> Curves:
-    curves = Curves()
+def taught(*steps: tuple[int, float], times: int = 50) -> StepTimes:
+    curves = StepTimes()
     for size, seconds in steps:
         for _ in range(times):
             curves.observe(KIND, size, seconds)
@@ -18,8 +18,8 @@ def taught(*steps: tuple[int, float], times: int = 50) -> Curves:
 
 
 def test_an_unknown_kind_has_the_documented_curve() -> None:
-    step_s = Curves().step_s(KIND)
-    assert not Curves().known(KIND)
+    step_s = StepTimes().step_s(KIND)
+    assert not StepTimes().known(KIND)
     assert step_s(1) == UNKNOWN_STEP_S
     assert step_s(3) == pytest.approx(UNKNOWN_STEP_S * (1 + 2 * UNKNOWN_ALPHA))
 
@@ -51,7 +51,7 @@ def test_it_never_falls_with_the_size() -> None:
 
 def test_noise_and_pauses_hardly_move_it() -> None:
     rng = random.Random(1)
-    curves = Curves()
+    curves = StepTimes()
     for _ in range(2_000):
         size = rng.randint(1, 8)
         pause = 10 if rng.random() < 0.01 else 1
@@ -77,7 +77,7 @@ def test_a_device_that_became_slower_is_followed() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    curves = Curves(remembered=2)
+    curves = StepTimes(remembered=2)
     for number in (1, 2, 1, 3):
         curves.observe((number,), 1, 0.1)
     assert [curves.known((number,)) for number in (1, 2, 3)] == [True, False, True]

@@ -10,7 +10,7 @@ import pytest
 
 from tests.engine_processes import job
 from tests.eventually import eventually
-from worker.batching.measurements import Measured
+from worker.batching.measurements import Measurements
 from worker.engine_server.driver import Busy, Driver
 from worker.engines.contract import Capabilities, Done, Picture, RenderJob, Report, Stepped
 from worker.engines.emulated import EmulatedEngine, draw
@@ -66,7 +66,7 @@ class Ended:
 @asynccontextmanager
 async def driving(engine: EmulatedEngine, *, waiting: int = 64) -> AsyncIterator[tuple[Driver, Ended]]:
     ended = Ended()
-    pulse = Pulse(Measured(), floor_s=30.0, reset_s=30.0)
+    pulse = Pulse(Measurements(), floor_s=30.0, reset_s=30.0)
     driver = Driver(engine, waiting=waiting, pulse=pulse, on_end=ended.why.append)
     thread = threading.Thread(target=driver.run)
     thread.start()

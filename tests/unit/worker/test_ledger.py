@@ -3,15 +3,15 @@
 import pytest
 
 from worker.metrics import Metrics
-from worker.time_ledger import GAPS, SETTLE_S, Cause, Ledger
+from worker.time_ledger import GAPS, SETTLE_S, Cause, TimeLedger
 
 
-def spent(ledger: Ledger) -> dict[str, float]:
+def spent(ledger: TimeLedger) -> dict[str, float]:
     return {cause.value: seconds for cause, seconds in ledger.seconds().items() if seconds}
 
 
 def test_intervals_count_under_their_cause() -> None:
-    ledger = Ledger(100.0)
+    ledger = TimeLedger(100.0)
     ledger.spend(Cause.RENDERING, 100.0, 103.0)
     ledger.spend(Cause.DECODING, 103.0, 103.5)
     ledger.spend(Cause.RENDERING, 104.0, 105.0)
@@ -33,7 +33,7 @@ def test_intervals_count_under_their_cause() -> None:
 def test_idle_time_is_split_where_the_work_came_into_being(
     existed_since_s: float | None, expected: dict[str, float]
 ) -> None:
-    ledger = Ledger(0.0)
+    ledger = TimeLedger(0.0)
     ledger.spend(Cause.RENDERING, 0.0, 10.0)
     ledger.idle_began(10.0)
     assert ledger.open_idle_s(20.0) == 10.0
@@ -44,7 +44,7 @@ def test_idle_time_is_split_where_the_work_came_into_being(
 
 
 def test_an_idle_time_that_began_twice_began_once() -> None:
-    ledger = Ledger(0.0)
+    ledger = TimeLedger(0.0)
     ledger.idle_began(1.0)
     ledger.idle_began(2.0)
     ledger.idle_ended(4.0, existed_since_s=None)
@@ -53,7 +53,7 @@ def test_an_idle_time_that_began_twice_began_once() -> None:
 
 
 def test_long_idle_time_is_settled_as_no_work_and_stays_so() -> None:
-    ledger = Ledger(0.0)
+    ledger = TimeLedger(0.0)
     ledger.idle_began(0.0)
     ledger.settle(SETTLE_S)
     assert spent(ledger) == {}
@@ -69,7 +69,7 @@ def test_long_idle_time_is_settled_as_no_work_and_stays_so() -> None:
 
 
 def test_an_image_that_is_here_and_cannot_be_announced_is_no_absence_of_work() -> None:
-    ledger = Ledger(0.0)
+    ledger = TimeLedger(0.0)
     ledger.idle_began(0.0)
     ledger.settle(SETTLE_S + 10.0, existed_since_s=4.0)
     assert spent(ledger) == {"no_work": 4.0, "work_not_here": 6.0}
@@ -79,7 +79,7 @@ def test_an_image_that_is_here_and_cannot_be_announced_is_no_absence_of_work() -
 
 
 def test_idle_time_in_which_nothing_was_received_is_backpressure_as_it_goes() -> None:
-    ledger = Ledger(0.0)
+    ledger = TimeLedger(0.0)
     ledger.held_back(0.0, 1.0)  # at work
     ledger.spend(Cause.RENDERING, 0.0, 2.0)
     ledger.idle_began(2.0)
@@ -93,7 +93,7 @@ def test_idle_time_in_which_nothing_was_received_is_backpressure_as_it_goes() ->
 
 
 def test_what_is_told_twice_counts_once_under_its_first_cause() -> None:
-    ledger = Ledger(0.0)
+    ledger = TimeLedger(0.0)
     ledger.spend(Cause.RENDERING, 0.0, 4.0)
     ledger.spend(Cause.BACKPRESSURE, 3.0, 6.0)
     ledger.spend(Cause.LOADING, 1.0, 2.0)
@@ -102,7 +102,7 @@ def test_what_is_told_twice_counts_once_under_its_first_cause() -> None:
 
 
 def test_what_is_told_late_fills_the_gap_it_left() -> None:
-    ledger = Ledger(0.0)
+    ledger = TimeLedger(0.0)
     ledger.spend(Cause.RENDERING, 0.0, 1.0)
     ledger.spend(Cause.RENDERING, 5.0, 6.0)
     ledger.spend(Cause.DECODING, 2.0, 3.0)
@@ -113,7 +113,7 @@ def test_what_is_told_late_fills_the_gap_it_left() -> None:
 
 
 def test_what_happened_inside_an_idle_time_is_not_idle() -> None:
-    ledger = Ledger(0.0)
+    ledger = TimeLedger(0.0)
     ledger.idle_began(0.0)
     ledger.spend(Cause.LOADING, 2.0, 5.0)
     assert ledger.open_idle_s(6.0) == 3.0
@@ -123,7 +123,7 @@ def test_what_happened_inside_an_idle_time_is_not_idle() -> None:
 
 
 def test_nothing_counts_from_before_the_beginning_nor_backwards() -> None:
-    ledger = Ledger(10.0)
+    ledger = TimeLedger(10.0)
     ledger.spend(Cause.RENDERING, 8.0, 11.0)
     ledger.spend(Cause.DECODING, 13.0, 12.0)
     assert spent(ledger) == {"rendering": 1.0}
@@ -131,7 +131,7 @@ def test_nothing_counts_from_before_the_beginning_nor_backwards() -> None:
 
 
 def test_gaps_that_are_forgotten_stay_unattributed() -> None:
-    ledger = Ledger(0.0)
+    ledger = TimeLedger(0.0)
     for number in range(GAPS + 10):
         ledger.spend(Cause.RENDERING, 2.0 * number + 1, 2.0 * number + 2)
     now_s = 2.0 * (GAPS + 10)
@@ -141,7 +141,7 @@ def test_gaps_that_are_forgotten_stay_unattributed() -> None:
 
 
 def test_metrics_show_the_ledger_as_it_is() -> None:
-    metrics, ledger, now_s = Metrics(), Ledger(0.0), 0.0
+    metrics, ledger, now_s = Metrics(), TimeLedger(0.0), 0.0
     metrics.watch_ledger(ledger, lambda: now_s)
     ledger.spend(Cause.RENDERING, 0.0, 2.0)
     ledger.idle_began(3.0)

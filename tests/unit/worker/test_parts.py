@@ -18,8 +18,8 @@ from tests.fakes import FakeQueue
 from tests.unit.worker.rig import context
 from tests.unit.worker.rig import job as job_message
 from worker import tracing
-from worker.batching.batch_limits import Caps
-from worker.batching.measurements import Measured
+from worker.batching.batch_limits import BatchLimits
+from worker.batching.measurements import Measurements
 from worker.engines.contract import Picture
 from worker.engines.emulated import NotEmulated, draw, read_emulated
 from worker.engines.errors import BadOutput
@@ -111,7 +111,7 @@ RENDER = parse(messages.encode(job_message(1)), {}, suspect=False).render
 
 
 def test_caps_are_learned_per_model_and_size_and_only_go_down() -> None:
-    caps = Caps()
+    caps = BatchLimits()
     small, wide = replace(RENDER, width=64, height=64), replace(RENDER, width=128, height=64)
     assert caps.limit(small, ("k",), 8) == 8
     caps.ran_out(small, 8)
@@ -123,7 +123,7 @@ def test_caps_are_learned_per_model_and_size_and_only_go_down() -> None:
 
 
 def test_what_the_engine_measured_counts_per_batch_key_until_it_says_otherwise() -> None:
-    caps = Caps(remembered=2)
+    caps = BatchLimits(remembered=2)
     caps.measured(("guided",), 3)
     assert caps.limit(RENDER, ("guided",), 8) == 3
     assert caps.limit(RENDER, ("plain",), 8) == 8
@@ -149,7 +149,7 @@ def test_the_reason_to_wait_is_what_was_in_the_way() -> None:
 
 
 def test_measurements_move_and_are_bounded() -> None:
-    measured = Measured(remembered=2)
+    measured = Measurements(remembered=2)
     measured.observe(("a",), 1.0)
     measured.observe(("a",), 2.0)
     assert measured.seconds(("a",)) == pytest.approx(1.3)
@@ -169,7 +169,7 @@ def test_a_hang_is_ten_learned_steps_and_never_less_than_the_floor() -> None:
 @pytest.mark.asyncio
 async def test_the_watchdog_barks_at_silence_and_not_at_work_or_rest() -> None:
     loop = asyncio.get_running_loop()
-    pulse = Pulse(Measured(), floor_s=0.05, reset_s=60.0)
+    pulse = Pulse(Measurements(), floor_s=0.05, reset_s=60.0)
     told: list[str] = []
 
     async def leave(detail: str) -> bool:
@@ -194,7 +194,7 @@ async def test_the_watchdog_barks_at_silence_and_not_at_work_or_rest() -> None:
 @pytest.mark.asyncio
 async def test_a_process_that_was_stopped_and_continued_is_not_taken_for_hung() -> None:
     loop = asyncio.get_running_loop()
-    pulse = Pulse(Measured(), floor_s=0.2, reset_s=60.0)
+    pulse = Pulse(Measurements(), floor_s=0.2, reset_s=60.0)
     pulse.begin(("k",), loop.time())
 
     async def leave(_: str) -> bool:

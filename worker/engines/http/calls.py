@@ -53,7 +53,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class Refusal:
     """The server works and gives no picture for this job; `final`: nor would it elsewhere, or later."""
 
     why: str
@@ -80,7 +80,7 @@ class Unreachable:
     retry_after_s: float = 0.0
 
 
-Outcome = Answer | Refused | Denied | Unreachable
+Outcome = Answer | Refusal | Denied | Unreachable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +200,7 @@ class Calls:
                     await asyncio.sleep(wait_s + backoff_s(0, first_s=most, cap_s=most, draw=self._rng()))
         except TimeoutError:
             return Unreachable(f"no answer within {self._patience.timeout_s:g} s", suspect=broke or asking)
-        if isinstance(outcome, Refused) and outcome.why.endswith(" 500") and (await self.health()).why:
+        if isinstance(outcome, Refusal) and outcome.why.endswith(" 500") and (await self.health()).why:
             return Unreachable(f"{outcome.why}, and is not healthy", suspect=True)
         return replace(outcome, suspect=broke) if isinstance(outcome, Unreachable) else outcome
 
@@ -241,7 +241,7 @@ class Calls:
         try:
             body = await _limited(response, self._dialect.most_bytes(job))
         except ValueError:
-            return Refused("an answer that is too long")  # and no word on what would be a shorter one
+            return Refusal("an answer that is too long")  # and no word on what would be a shorter one
         return Answer(job=job, media_type=response.content_type, headers=response.headers, body=body)
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> tuple[Outcome, float | None]:
@@ -252,10 +252,10 @@ class Calls:
             code = ""
         said = f"the model server answered {status}"
         if code in REFUSED or code in REFUSED_FOR_GOOD:
-            return Refused(f"{said} ({code})", final=code in REFUSED_FOR_GOOD), None
+            return Refusal(f"{said} ({code})", final=code in REFUSED_FOR_GOOD), None
         wait_s = _retry_after_s(response.headers)
         if status == 500:
-            return Refused(said), wait_s
+            return Refusal(said), wait_s
         if status in _RETRIED or status > 500:
             return Unreachable(said, retry_after_s=wait_s), wait_s
         return Denied(said, retry_after_s=wait_s), None

@@ -44,7 +44,7 @@ from worker.engines.http.calls import (
     Outcome,
     Patience,
     Raw,
-    Refused,
+    Refusal,
     Unreachable,
 )
 from worker.engines.http.judge import Judge
@@ -66,7 +66,7 @@ class Later:
     why: str
 
 
-Result = Answer | Refused | Later
+Result = Answer | Refusal | Later
 
 
 class HttpEngine(NoParking, NoProcess):
@@ -260,7 +260,7 @@ class HttpEngine(NoParking, NoProcess):
         for job_id, outcome in outcomes.items():
             if outcome is None:
                 left.append(job_id)
-            elif isinstance(outcome, Answer | Refused):
+            elif isinstance(outcome, Answer | Refusal):
                 self._answered += isinstance(outcome, Answer)
                 results[job_id] = outcome
             else:

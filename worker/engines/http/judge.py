@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from worker.engines.errors import EngineAway
-from worker.engines.http.calls import LONG_S, Denied, Refused, Unreachable
+from worker.engines.http.calls import LONG_S, Denied, Refusal, Unreachable
 
 WITNESS_S: Final = 600.0
 WITNESSES_OF_ONE_PICTURE: Final = 3
@@ -57,8 +57,8 @@ class Ruling:
     unless the server turns out to be unwell.
     """
 
-    failed: dict[str, Refused] = field(default_factory=dict)
-    to_check: dict[str, Refused] = field(default_factory=dict)
+    failed: dict[str, Refusal] = field(default_factory=dict)
+    to_check: dict[str, Refusal] = field(default_factory=dict)
     later: dict[str, str] = field(default_factory=dict)
     away: EngineAway | None = None
 
@@ -137,10 +137,10 @@ class Judge:
         lasting = record.alone >= REFUSALS_REGARDLESS and self._clock() - record.first_s >= REGARDLESS_S
         since = self._pictures > record.pictures if busy else self._witnessed
         if lasting:
-            ruling.failed[job_id] = Refused(outcome.why, final=True)
+            ruling.failed[job_id] = Refusal(outcome.why, final=True)
         elif alone and counts and record.alone >= REFUSALS and since and self._witnessed:
             self._convicted.add(job_id)
-            ruling.to_check[job_id] = Refused(outcome.why, final=True)
+            ruling.to_check[job_id] = Refusal(outcome.why, final=True)
         elif not busy and not alone and (answered or self._witnessed):
             pass  # asked for alone next
         else:
@@ -152,7 +152,7 @@ class Judge:
         """The connection broke, or no answer came in time."""
         record.broke += alone
         if record.broke >= REFUSALS:
-            ruling.failed[job_id] = Refused(f"{outcome.why}, asked alone and twice")
+            ruling.failed[job_id] = Refusal(f"{outcome.why}, asked alone and twice")
         elif alone or not answered:
             self._wait(ruling, job_id, record, 0.0)
 

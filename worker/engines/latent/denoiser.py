@@ -1,6 +1,6 @@
 """One denoising step of many images at once, each at a step of its own.
 
-Knows tensors only: a `Member` carries all that its image's next step needs, so that a member left out of a step is
+Knows tensors only: a `LatentState` carries all that its image's next step needs, so that a member left out of a step is
 parked, and one that comes back goes on as if nothing had been.
 """
 
@@ -15,7 +15,7 @@ from worker.engines.latent.solver_table import HEAD, Schedule
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Member:
+class LatentState:
     """`state`: slots x channels x height x width, float32: the latents, then the solver's memory.
 
     `unwanted` is what guidance leads away from; None without guidance.
@@ -67,11 +67,11 @@ class Denoiser:
 
     def forget(self) -> None:
         """Let go of the last batch."""
-        self._last: list[Member] = []
+        self._last: list[LatentState] = []
         self._state: torch.Tensor | None = None
         self._condition: Condition = {}
 
-    def step(self, members: Sequence[Member]) -> None:
+    def step(self, members: Sequence[LatentState]) -> None:
         """One step of each; all with guidance or all without."""
         guided = members[0].unwanted is not None
         state = self._gather(members)
@@ -92,7 +92,7 @@ class Denoiser:
             member.state = after
             member.index += 1
 
-    def _gather(self, members: Sequence[Member]) -> torch.Tensor:
+    def _gather(self, members: Sequence[LatentState]) -> torch.Tensor:
         if self._state is None or self._last != list(members):
             self._last = list(members)
             self._state = torch.stack([member.state for member in members])
@@ -100,7 +100,7 @@ class Denoiser:
             self._condition = stacked([*unwanted, *(member.wanted for member in members)])
         return self._state
 
-    def _numbers(self, members: Sequence[Member]) -> torch.Tensor:
+    def _numbers(self, members: Sequence[LatentState]) -> torch.Tensor:
         """Rows of the schedules with the guidance value behind: one small copy to the device per step."""
         rows = torch.stack([member.schedule.rows[member.index] for member in members])
         guidance = torch.tensor([[member.guidance] for member in members])

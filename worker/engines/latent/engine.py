@@ -31,7 +31,7 @@ from worker.engines.schedulers import DISCRETE
 
 if TYPE_CHECKING:
     from worker.engines.latent.decoder import Pending
-    from worker.engines.latent.denoiser import Member
+    from worker.engines.latent.denoiser import LatentState
     from worker.engines.latent.model import LatentModel
 
 _T = TypeVar("_T")
@@ -45,7 +45,7 @@ class _Seat:
 
     job: RenderJob
     key: BatchKey
-    member: "Member"
+    member: "LatentState"
     parked: bool = False
 
     @property

@@ -13,7 +13,7 @@ from worker.engines.errors import LoadFailed
 from worker.engines.latent.conditioning import StableDiffusionConditioning
 from worker.engines.latent.cuda import CudaProbe, Pace, StreamDecoder
 from worker.engines.latent.decoder import Decoder, Pending
-from worker.engines.latent.denoiser import Denoiser, Member, UNet, moved
+from worker.engines.latent.denoiser import Denoiser, LatentState, UNet, moved
 from worker.engines.latent.memory import MemoryCurve
 from worker.engines.latent.solver_table import Schedules
 from worker.engines.loading import STEP_LEVEL_CLASSES, open_pipeline
@@ -51,14 +51,14 @@ class LatentModel:
         return self._pace is not None
 
     @torch.inference_mode()
-    def members(self, jobs: Sequence[RenderJob], *, guided: bool) -> list[Member]:
+    def members(self, jobs: Sequence[RenderJob], *, guided: bool) -> list[LatentState]:
         """Jobs of one size, ready for their first step. Raises Unsupported."""
         make_current(self._device)
         schedules = [self.schedules.of(job.scheduler, job.num_inference_steps) for job in jobs]
         wanted = self._conditioning.of([job.prompt for job in jobs])
         unwanted = self._conditioning.of([job.negative_prompt for job in jobs]) if guided else [None] * len(jobs)
         return [
-            Member(
+            LatentState(
                 schedule=schedule,
                 state=self._noise(job, schedule.start),
                 wanted=towards,
@@ -69,7 +69,7 @@ class LatentModel:
         ]
 
     @torch.inference_mode()
-    def step(self, members: Sequence[Member], kind: Hashable) -> StepTime | None:
+    def step(self, members: Sequence[LatentState], kind: Hashable) -> StepTime | None:
         """One step of each; what takes the same memory is of one `kind`.
 
         Returns what the device says of the step before; None without one, and on a CPU.
@@ -86,7 +86,7 @@ class LatentModel:
         return None
 
     @torch.inference_mode()
-    def begin(self, member: Member, job: RenderJob, kind: Hashable) -> Pending:
+    def begin(self, member: LatentState, job: RenderJob, kind: Hashable) -> Pending:
         """Decode a finished member; beside the others where the device can."""
         make_current(self._device)
         with self.memory.decoding(kind):
