@@ -59,26 +59,10 @@ def _describe(cls: type[betterproto.Message], target: descriptor_pb2.DescriptorP
     return held
 
 
-ROOTS = (
-    pb.SubmitRequest,
-    pb.SubmitReply,
-    pb.GetRequest,
-    pb.GetReply,
-    pb.ListRequest,
-    pb.ListReply,
-    pb.CancelRequest,
-    pb.CancelReply,
-    pb.EraseRequest,
-    pb.EraseReply,
-    pb.StillWantedRequest,
-    pb.StillWantedReply,
-    pb.ModelsRequest,
-    pb.ModelsReply,
-    pb.ImageJob,
-    pb.ImageStarted,
-    pb.ImageRendered,
-    pb.ImageAttemptFailed,
+ROOTS: tuple[type[betterproto.Message], ...] = tuple(
+    each for each in vars(pb).values() if isinstance(each, type) and issubclass(each, betterproto.Message)
 )
+"""Every message of the contract."""
 
 if TYPE_CHECKING:
     from schema.gen.darkroom.v1 import *  # noqa: F403

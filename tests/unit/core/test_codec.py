@@ -27,7 +27,7 @@ from tests.core_events import (
     spec,
     started,
 )
-from tests.unit.core import codec_check
+from tests.unit.core import codec_check, event_values
 
 ROOT = Path(__file__).parents[3]
 
@@ -46,6 +46,12 @@ def test_golden_bytes_with_the_python_codec() -> None:
     command = [sys.executable, "-W", "error", "-m", "tests.unit.core.codec_check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, "checked with the Python codec\n"), done.stderr
+
+
+@pytest.mark.parametrize(("event", "data"), list(zip(event_values.values(), event_values.golden(), strict=True)))
+def test_an_event_at_the_edge_of_what_is_valid_gives_its_golden_bytes(event: Event, data: bytes) -> None:
+    assert encode(event) == data
+    assert decode(data) == event
 
 
 def number(value: int) -> pb.AttemptFailure:
