@@ -20,7 +20,7 @@ from core.api.grpc_api import CoreApi
 from core.api.operator_client import OperatorClient
 from core.assembly import Core, Tuning
 from core.config import CoreSettings
-from core.dispatch.dead_letters import DeadLetters, Home
+from core.dispatch.dead_letters import DeadLetters, Origin
 from core.domain import events
 from core.erasure import erasure_list, retention_file
 from core.erasure.erasure_list import Erasures
@@ -67,15 +67,15 @@ class Senders:
 
 
 class PublicBucket:
-    """`ports.Gallery` over infra's buckets."""
+    """`ports.PublicStore` over infra's buckets."""
 
     def __init__(self, public: S3Bucket, temp: S3Bucket) -> None:
         self._public = public
         self._temp = temp
 
-    async def copy_draft(self, draft_key: str, key: str, *, content_type: str) -> bool:
+    async def copy_from_temp(self, temp_key: str, key: str, *, content_type: str) -> bool:
         """Copies within the store."""
-        return await self._public.copy_from(self._temp, draft_key, key, content_type=content_type)
+        return await self._public.copy_from(self._temp, temp_key, key, content_type=content_type)
 
     async def head(self, key: str) -> StoredObject | None:
         """What the store says of it."""
@@ -220,10 +220,10 @@ async def open_ports(settings: CoreSettings, stack: AsyncExitStack, starting: St
         log=log,
         jobs=Senders(jobs),
         replies=replies,
-        dead=Senders(dead),
-        letters=dead,
-        drafts=temp,
-        gallery=PublicBucket(public, temp),
+        quarantine=Senders(dead),
+        dead_letters=dead,
+        temp=temp,
+        public=PublicBucket(public, temp),
         notes=notes,
         erasures=Erasures(
             ErasedFile(settings.data_dir), public, prefix=erasure_list.prefix(settings.jobs_queue), make=make_public
@@ -233,7 +233,7 @@ async def open_ports(settings: CoreSettings, stack: AsyncExitStack, starting: St
         wall_ms=wall_ms,
         new_token=lambda: secrets.token_hex(_TOKEN_BYTES),
         new_salt=lambda: secrets.token_bytes(_SALT_BYTES),
-        draw=random.random,
+        rng=random.random,
         durable=EventLines({name: Journal(name, *log_lines.NAMES) for name in events.TYPES.values()}),
         log_tail_bytes=lambda: log.wal_bytes,
     )
@@ -243,11 +243,11 @@ async def open_ports(settings: CoreSettings, stack: AsyncExitStack, starting: St
 async def dead_letters(settings: CoreSettings) -> AsyncIterator[DeadLetters]:
     """The dead-letter queue, and those that its letters belong on. Raises ConfigError for wrong `AWS_*` variables."""
     async with aws.clients(max_connections=5) as clients:
-        homes: dict[Home, JobQueue] = {
+        origins: dict[Origin, JobQueue] = {
             "jobs": Senders(sqs.SqsQueue(clients.sqs, settings.jobs_queue)),
             "replies": Senders(sqs.SqsQueue(clients.sqs, settings.replies_queue)),
         }
-        yield DeadLetters(sqs.SqsQueue(clients.sqs, settings.dead_queue), homes)
+        yield DeadLetters(sqs.SqsQueue(clients.sqs, settings.dead_queue), origins)
 
 
 @asynccontextmanager
@@ -292,7 +292,7 @@ def _keep(settings: CoreSettings) -> Keep:
 async def _open_log(
     settings: CoreSettings, failpoints: Failpoints, notes: BucketNotes, stack: AsyncExitStack, starting: Starting
 ) -> SqliteLog:
-    first = FirstStart(notes, settings.log_path, draw=random.random)
+    first = FirstStart(notes, settings.log_path, rng=random.random)
 
     async def may_begin() -> None:
         starting.tell = lambda: [first.trouble or "log: opening"]

@@ -13,12 +13,12 @@ import structlog
 
 from core.api.service import Service
 from core.api.submission import Admission
-from core.dispatch.dead_letter_consumer import Undelivered
+from core.dispatch.dead_letter_consumer import DeadLetterConsumer
 from core.dispatch.dispatcher import Dispatcher
 from core.dispatch.in_flight import Policy
 from core.domain.decide import Now
 from core.domain.fair_queue import Backlog
-from core.domain.recheck import Patience
+from core.domain.recheck import RecheckPolicy
 from core.domain.shares import ONE, caps
 from core.erasure.eraser import Eraser
 from core.erasure.object_deletions import LOOKS_S, ObjectDeletions
@@ -27,15 +27,15 @@ from core.metrics import Metrics
 from core.ports import (
     Ports,
 )
-from core.results.object_cleanup import Leftovers
+from core.results.object_cleanup import ObjectCleanup
 from core.results.publisher import Publisher
-from core.results.reply_consumer import Polling, Replies
+from core.results.reply_consumer import Polling, ReplyConsumer
 from core.runtime.estimates import Estimates
 from core.runtime.expiry import Expiry
 from core.runtime.model_reports import ModelReports
 from core.runtime.note_updater import NoteUpdater
-from core.runtime.prompt_cache import Prompts
-from core.runtime.provisioning import Surroundings
+from core.runtime.prompt_cache import PromptCache
+from core.runtime.provisioning import Provisioning
 from core.runtime.running_clock import RunningClock
 from core.runtime.worker_reports import Progress, Workers
 from core.runtime.writer import Writer
@@ -86,14 +86,14 @@ class Core:
         self._workers = Workers()
         self._reports = ModelReports(self._workers, now_ms=self.clock.now_ms)
         self._estimates = Estimates()
-        self._prompts = Prompts(ports.log, kept=tuning.backlog_cap)
+        self._prompts = PromptCache(ports.log, kept=tuning.backlog_cap)
         self._progress = Progress(self.writer.open, self._workers, visibility_s=tuning.visibility_s)
         self._expiry = Expiry(self.writer, now_ms=self.clock.now_ms, metrics=self.metrics)
-        self._lost_drafts = Leftovers(ports.drafts)
-        self._lost_copies = Leftovers(ports.gallery)
-        self._note = NoteUpdater(ports.log, ports.notes, wall_ms=ports.wall_ms, draw=ports.draw)
-        self._surroundings = Surroundings(ports.make, ports.drafts, draw=ports.draw)
-        patience = Patience(visibility_s=tuning.visibility_s, cap_s=tuning.recheck_cap_s)
+        self._temp_cleanup = ObjectCleanup(ports.temp)
+        self._public_cleanup = ObjectCleanup(ports.public)
+        self._note = NoteUpdater(ports.log, ports.notes, wall_ms=ports.wall_ms, rng=ports.rng)
+        self._provisioning = Provisioning(ports.make, ports.temp, rng=ports.rng)
+        recheck = RecheckPolicy(visibility_s=tuning.visibility_s, cap_s=tuning.recheck_cap_s)
         self._eraser = self._build_eraser()
         self._retention = Retention(
             ports.log,
@@ -101,27 +101,27 @@ class Core:
             keep=tuning.keep,
             now_ms=self.clock.now_ms,
             wall_ms=ports.wall_ms,
-            draw=ports.draw,
+            rng=ports.rng,
         )
         self._deletions = self._build_deletions()
-        self._dispatcher = self._build_dispatcher(patience)
-        self._replies = self._build_replies(patience)
-        self._undelivered = self._build_undelivered()
+        self._dispatcher = self._build_dispatcher(recheck)
+        self._replies = self._build_replies(recheck)
+        self._dead_letter_consumer = self._build_undelivered()
         self._publisher = Publisher(
             self.writer,
-            ports.drafts,
-            ports.gallery,
-            lost_drafts=self._lost_drafts,
-            lost_copies=self._lost_copies,
+            ports.temp,
+            ports.public,
+            temp_cleanup=self._temp_cleanup,
+            public_cleanup=self._public_cleanup,
             failpoints=ports.failpoints,
-            heal=self._surroundings.heal,
-            draw=ports.draw,
+            heal=self._provisioning.heal,
+            rng=ports.rng,
             metrics=self.metrics,
         )
         self.service = Service(
             self.writer,
             ports.log,
-            admission=Admission(self._estimates, new_salt=ports.new_salt, draw=ports.draw),
+            admission=Admission(self._estimates, new_salt=ports.new_salt, rng=ports.rng),
             prompts=self._prompts,
             progress=self._progress,
             reports=self._reports,
@@ -156,15 +156,15 @@ class Core:
             ("writer", self.writer.run),
             ("clock", lambda: self.clock.persist(self._ports.log, self.writer.saved)),
             ("note", self._note.run),
-            ("surroundings", self._surroundings.run),
+            ("surroundings", self._provisioning.run),
             ("dispatcher", self._dispatcher.run),
             ("expiry", self._expiry.run),
-            ("undelivered", self._undelivered.run),
+            ("undelivered", self._dead_letter_consumer.run),
             ("eraser", self._eraser.run),
             ("retention", self._retention.run),
             ("deletions", self._deletions.run),
-            ("leftovers.drafts", self._lost_drafts.run),
-            ("leftovers.copies", self._lost_copies.run),
+            ("leftovers.drafts", self._temp_cleanup.run),
+            ("leftovers.copies", self._public_cleanup.run),
         ]
         endless += [(f"replies.{number}", self._replies.run) for number in range(self._tuning.reply_consumers)]
         endless += [(f"publisher.{number}", self._publisher.run) for number in range(self._tuning.publishers)]
@@ -178,7 +178,7 @@ class Core:
             self.clock,
             self._note,
             self._eraser,
-            self._surroundings,
+            self._provisioning,
             self._dispatcher,
             self._replies,
             self._publisher,
@@ -204,20 +204,20 @@ class Core:
     def _now(self) -> Now:
         return Now(at_ms=self._ports.wall_ms(), running_ms=self.clock.now_ms())
 
-    def _build_dispatcher(self, patience: Patience) -> Dispatcher:
+    def _build_dispatcher(self, recheck: RecheckPolicy) -> Dispatcher:
         return Dispatcher(
             self.writer,
             self._ports.jobs,
             self._prompts,
-            policy=Policy(queue=self._tuning.jobs_queue, patience=patience, runway=self._tuning.runway),
+            policy=Policy(queue=self._tuning.jobs_queue, recheck=recheck, runway=self._tuning.runway),
             backlog=Backlog(overtaking_s=self._tuning.overtaking_s),
             now_ms=self.clock.now_ms,
             estimates=self._estimates,
             workers=self._workers,
             away=self._reports.away,
             failpoints=self._ports.failpoints,
-            heal=self._surroundings.heal,
-            draw=self._ports.draw,
+            heal=self._provisioning.heal,
+            rng=self._ports.rng,
             metrics=self.metrics,
         )
 
@@ -227,64 +227,64 @@ class Core:
             self._ports.log,
             self._ports.erasures,
             failpoints=self._ports.failpoints,
-            draw=self._ports.draw,
+            rng=self._ports.rng,
             metrics=self.metrics,
         )
 
     def _build_deletions(self) -> ObjectDeletions:
         return ObjectDeletions(
             self._ports.log,
-            self._ports.gallery,
-            self._ports.drafts,
+            self._ports.public,
+            self._ports.temp,
             looks_s=self._tuning.erasure_looks_s,
             now_ms=self.clock.now_ms,
             failpoints=self._ports.failpoints,
-            draw=self._ports.draw,
+            rng=self._ports.rng,
             metrics=self.metrics,
         )
 
-    def _build_replies(self, patience: Patience) -> Replies:
+    def _build_replies(self, recheck: RecheckPolicy) -> ReplyConsumer:
         tuning = self._tuning
-        return Replies(
+        return ReplyConsumer(
             self.writer,
             self._ports.replies,
-            self._ports.dead,
+            self._ports.quarantine,
             polling=Polling(
                 queue=tuning.replies_queue, wait_s=tuning.reply_wait_s, visibility_s=tuning.reply_visibility_s
             ),
-            patience=patience,
+            recheck=recheck,
             estimates=self._estimates,
             progress=self._progress,
             workers=self._workers,
             reports=self._reports,
-            leftovers=self._lost_drafts,
+            cleanup=self._temp_cleanup,
             look_again=self._deletions.again,
             new_token=self._ports.new_token,
             failpoints=self._ports.failpoints,
-            heal=self._surroundings.heal,
-            draw=self._ports.draw,
+            heal=self._provisioning.heal,
+            rng=self._ports.rng,
             metrics=self.metrics,
         )
 
-    def _build_undelivered(self) -> Undelivered:
-        return Undelivered(
+    def _build_undelivered(self) -> DeadLetterConsumer:
+        return DeadLetterConsumer(
             self.writer,
-            self._ports.letters,
+            self._ports.dead_letters,
             every_s=self._tuning.dead_letters_s,
             failpoints=self._ports.failpoints,
-            heal=self._surroundings.heal,
-            draw=self._ports.draw,
+            heal=self._provisioning.heal,
+            rng=self._ports.rng,
             metrics=self.metrics,
         )
 
     def _join(self) -> None:
         """Who hears of changes, in this order: what is known first, then who acts on it."""
         for listener in (self._estimates, self._prompts, self._progress, self._expiry, self._dispatcher):
-            self.writer.listen(listener.observe)
+            self.writer.listen(listener.on_changes)
         self._reports.served = self._dispatcher.served
-        self.writer.listen(self._publisher.observe)
-        self.writer.listen(self._deletions.observe)
-        self.writer.listen(self.service.observe)
+        self.writer.listen(self._publisher.on_changes)
+        self.writer.listen(self._deletions.on_changes)
+        self.writer.listen(self.service.on_changes)
         counts = self.metrics.backlog
         counts.labels("pending").set_function(lambda: self._dispatcher.counts["pending"])
         counts.labels("queued").set_function(lambda: self._dispatcher.counts["queued"])

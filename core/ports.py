@@ -26,7 +26,7 @@ class EventLog(Protocol):
         """The streams that have no terminal event, one by one, in the order of their first events."""
 
 
-class Precedents(Protocol):
+class WriterReads(Protocol):
     """What the writer must know of the past before it decides. Only the writer asks, and only between two appends:
     so these are answered where appends are made, and wait for nobody who asks something of `Projection`.
     """
@@ -74,7 +74,7 @@ class Deletions(Protocol):
     async def write_deletions(self, put: Sequence[Deletion], done: Sequence[str] = ()) -> None:
         """Durably: put these in place of those of the same generations, and forget those of `done`."""
 
-    async def story(self, generation_id: str) -> Sequence[Recorded]:
+    async def events_of(self, generation_id: str) -> Sequence[Recorded]:
         """All events of one generation, for others than the writer."""
 
 
@@ -189,7 +189,7 @@ class Stored(Protocol):
     def sha256(self) -> bytes | None: ...
 
 
-class Drafts(Protocol):
+class TempStore(Protocol):
     """The temporary bucket, where workers put pictures. Each raises Retryable while the store cannot be reached."""
 
     async def head(self, key: str) -> Stored | None: ...
@@ -198,10 +198,10 @@ class Drafts(Protocol):
     def keys(self, prefix: str) -> AsyncIterator[str]: ...
 
 
-class Gallery(Protocol):
+class PublicStore(Protocol):
     """The public bucket. Each raises Retryable while the store cannot be reached."""
 
-    async def copy_draft(self, draft_key: str, key: str, *, content_type: str) -> bool:
+    async def copy_from_temp(self, temp_key: str, key: str, *, content_type: str) -> bool:
         """Copy within the store; False when there is no such draft."""
 
     async def head(self, key: str) -> Stored | None: ...
@@ -252,7 +252,7 @@ class ReceivedDeadLetter(Received, Protocol):
     def sent_at_ms(self) -> int: ...
 
 
-class LetterQueue(Protocol):
+class DeadLetterQueue(Protocol):
     """The dead-letter queue. Each call raises Retryable or Permanent."""
 
     async def receive(self, *, limit: int, wait_s: int, visibility_s: int) -> Sequence[ReceivedDeadLetter]:
@@ -265,23 +265,23 @@ class LetterQueue(Protocol):
         """Hide each for so long from now; 0: not at all."""
 
 
-class Log(EventLog, Precedents, Projection, Upkeep, Lineage, Deletions, Retained, Protocol):
+class Log(EventLog, WriterReads, Projection, Upkeep, Lineage, Deletions, Retained, Protocol):
     """One log, seen from every side."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """The world. `dead` and `letters` are two sides of one queue. `make` creates queues and buckets that are missing;
-    `new_token` gives 128 random bits or more, `new_salt` 16 random bytes, `draw` numbers from 0 to 1.
+    """Core's adapters. `quarantine` and `dead_letters` are two sides of one queue. `make` creates missing queues and
+    buckets; `new_token` gives 128 random bits or more, `new_salt` 16 random bytes, `rng` numbers from 0 to 1.
     """
 
     log: Log
     jobs: JobQueue
     replies: ReplyQueue
-    dead: JobQueue
-    letters: LetterQueue
-    drafts: Drafts
-    gallery: Gallery
+    quarantine: JobQueue
+    dead_letters: DeadLetterQueue
+    temp: TempStore
+    public: PublicStore
     notes: PublicNotes
     erasures: ErasureList
     make: Callable[[], Awaitable[None]]
@@ -289,7 +289,7 @@ class Ports:
     wall_ms: Callable[[], int]
     new_token: Callable[[], str]
     new_salt: Callable[[], bytes]
-    draw: Callable[[], float]
+    rng: Callable[[], float]
     durable: Durable = lambda *_: None
     """Hears of each event once it is durable, to log it."""
     log_tail_bytes: Callable[[], int] = int

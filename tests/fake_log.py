@@ -151,7 +151,7 @@ class FakeLog:
         for generation_id in done:
             self.to_delete.pop(generation_id, None)
 
-    async def story(self, generation_id: str) -> Sequence[Recorded]:
+    async def events_of(self, generation_id: str) -> Sequence[Recorded]:
         return await self.stream(generation_id)
 
     async def ended(self, *, after: int, until_running_ms: int, window: int) -> tuple[Sequence[Ended], int]:

@@ -16,8 +16,7 @@ from core.api.views import view
 from core.api.waiters import Waiters
 from core.dispatch.dispatcher import Dispatcher
 from core.domain import commands as c
-from core.domain.events import Cause
-from core.domain.events import Prompts as Words
+from core.domain.events import Cause, Prompts
 from core.domain.projection import Rows, project
 from core.domain.state import Generation
 from core.domain.transaction import Change, Order, Result
@@ -25,7 +24,7 @@ from core.erasure.eraser import Eraser
 from core.metrics import Metrics
 from core.ports import Projection
 from core.runtime.model_reports import ModelReports
-from core.runtime.prompt_cache import Prompts
+from core.runtime.prompt_cache import PromptCache
 from core.runtime.worker_reports import Held, Progress
 from core.runtime.writer import Writer
 from infra.retry import Retryable
@@ -70,7 +69,7 @@ class Service:
         projection: Projection,
         *,
         admission: Admission,
-        prompts: Prompts,
+        prompts: PromptCache,
         progress: Progress,
         reports: ModelReports,
         dispatcher: Dispatcher,
@@ -91,7 +90,7 @@ class Service:
         self._stopping = False
         metrics.waiters.set_function(self._waiters.__len__)
 
-    def observe(self, changes: Sequence[Change]) -> None:
+    def on_changes(self, changes: Sequence[Change]) -> None:
         """Wake who waits for an end."""
         for _, after in changes:
             if not after.open:
@@ -234,7 +233,7 @@ class Service:
         known = await (self._prompts.of_open(ids) if found.state else self._prompts.of_any(ids))
         return self._show(found, known)
 
-    def _show(self, found: _Found, prompts: Mapping[str, Words]) -> pb.GenerationView:
+    def _show(self, found: _Found, prompts: Mapping[str, Prompts]) -> pb.GenerationView:
         own = prompts.get(found.rows.generation.id)
         if found.state is None:
             return view(found.rows, own)

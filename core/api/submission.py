@@ -31,12 +31,12 @@ _tracer = trace.get_tracer(__name__)
 
 
 class Admission:
-    """`new_salt` gives 16 random bytes, `draw` numbers from 0 to 1."""
+    """`new_salt` gives 16 random bytes, `rng` numbers from 0 to 1."""
 
-    def __init__(self, estimates: Estimates, *, new_salt: Callable[[], bytes], draw: Callable[[], float]) -> None:
+    def __init__(self, estimates: Estimates, *, new_salt: Callable[[], bytes], rng: Callable[[], float]) -> None:
         self._estimates = estimates
         self._new_salt = new_salt
-        self._draw = draw
+        self._rng = rng
 
     def compare_with(self, default: pb.GenerationSpec | None) -> None:
         """Charge in images of this, the default request of the gateway that submits. None, or one that is no request,
@@ -73,7 +73,7 @@ class Admission:
         others, so that those who were refused together do not come back together.
         """
         wait_s = min(max(self._estimates.ends_in_s(ahead), 1.0), _LONGEST_RETRY_S / (1 + _JITTER))
-        return min(_LONGEST_RETRY_S, math.ceil(wait_s * (1 + _JITTER * self._draw())))
+        return min(_LONGEST_RETRY_S, math.ceil(wait_s * (1 + _JITTER * self._rng())))
 
     @contextmanager
     def spans(self) -> Iterator[list[Span] | None]:

@@ -14,11 +14,11 @@ from typing import Final
 
 import structlog
 
-from core.dispatch.dead_letters import DeadLetters, Letter
+from core.dispatch.dead_letters import DeadLetter, DeadLetters
 from core.domain import commands as c
 from core.domain.transaction import Order, Result
 from core.metrics import Metrics
-from core.ports import Failpoints, LetterQueue
+from core.ports import DeadLetterQueue, Failpoints
 from core.runtime.writer import Writer
 from infra.retry import Missing, Permanent, Retryable, backoff_s
 from schema import fast
@@ -33,18 +33,18 @@ _SHORTEST_HIDDEN_S: Final = 5
 _LONGEST_REST_S: Final = 60.0
 
 
-class Undelivered:
-    """Looks every `every_s`. `heal` makes missing queues again, or raises; `draw` gives numbers from 0 to 1."""
+class DeadLetterConsumer:
+    """Looks every `every_s`. `heal` makes missing queues again, or raises; `rng` gives numbers from 0 to 1."""
 
     def __init__(
         self,
         writer: Writer,
-        queue: LetterQueue,
+        queue: DeadLetterQueue,
         *,
         every_s: float,
         failpoints: Failpoints,
         heal: Callable[[], Awaitable[None]],
-        draw: Callable[[], float],
+        rng: Callable[[], float],
         metrics: Metrics,
     ) -> None:
         self._writer = writer
@@ -53,7 +53,7 @@ class Undelivered:
         self._hidden_s = max(_SHORTEST_HIDDEN_S, int(2 * every_s))
         self._failpoints = failpoints
         self._heal = heal
-        self._draw = draw
+        self._rng = rng
         self._metrics = metrics
         self._kept = 0
 
@@ -69,7 +69,7 @@ class Undelivered:
                 _log.warning("dead_letters.delayed", reason=str(error))
                 if isinstance(error, Missing):
                     await self._try_heal()
-                await asyncio.sleep(backoff_s(failures, first_s=1.0, cap_s=_LONGEST_REST_S, draw=self._draw()))
+                await asyncio.sleep(backoff_s(failures, first_s=1.0, cap_s=_LONGEST_REST_S, draw=self._rng()))
                 failures += 1
                 continue
             self._metrics.dead_letter_looks.labels("done").inc()
@@ -98,7 +98,7 @@ class Undelivered:
         self._note_kept(len(found) - len(jobs))
         return len(found) >= MOST and taken > 0
 
-    async def _take(self, letters: DeadLetters, jobs: Sequence[Letter]) -> int:
+    async def _take(self, letters: DeadLetters, jobs: Sequence[DeadLetter]) -> int:
         """How many letters are gone."""
         if not jobs:
             return 0
@@ -108,7 +108,7 @@ class Undelivered:
         await self._failpoints.reach("core.before_dead_letter_delete")
         return await letters.discard(jobs)
 
-    def _tell(self, letter: Letter, result: Result) -> None:
+    def _tell(self, letter: DeadLetter, result: Result) -> None:
         self._metrics.dead_letters.labels("recorded" if result.changed else "moot").inc()
         if result.changed:
             _log.warning("image.dead_lettered", about=letter.about)
@@ -120,7 +120,7 @@ class Undelivered:
         self._kept = kept
 
 
-def _order(letter: Letter) -> Order:
+def _order(letter: DeadLetter) -> Order:
     job = letter.message
     assert isinstance(job, fast.ImageJob)  # noqa: S101
     return Order(job.image.generation_id, c.RecordDeadLetter(index=job.image.index, dispatch=job.dispatch))

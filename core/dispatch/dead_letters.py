@@ -9,52 +9,52 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from core.ports import JobQueue, LetterQueue, Outgoing, ReceivedDeadLetter
+from core.ports import DeadLetterQueue, JobQueue, Outgoing, ReceivedDeadLetter
 from schema import fast, messages
 
 HIDDEN_S: Final = 120
 """While people look at them, letters are hidden from others who look."""
 _WAIT_S: Final = 1
 _AT_ONCE: Final = 10
-Home = Literal["jobs", "replies", ""]
+Origin = Literal["jobs", "replies", ""]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Letter:
-    """`home` is the queue that it belongs on; empty when it cannot be read, and `about` says why."""
+class DeadLetter:
+    """`origin` is the queue that it belongs on; empty when it cannot be read, and `about` says why."""
 
     received: ReceivedDeadLetter
-    home: Home
+    origin: Origin
     about: str
     message: messages.QueueMessage | None = field(default=None, repr=False)
     """Holds the prompt, if it is a job."""
 
 
-def read(received: ReceivedDeadLetter) -> Letter:
+def read(received: ReceivedDeadLetter) -> DeadLetter:
     """What it is, without its content."""
     try:
         message = messages.decode(received.body)
     except messages.BadMessage as error:
-        return Letter(received=received, home="", about=f"unreadable: {error}")
+        return DeadLetter(received=received, origin="", about=f"unreadable: {error}")
     image = f"{message.image.generation_id}/{message.image.index} dispatch {message.dispatch}"
     if isinstance(message, fast.ImageJob):
-        return Letter(received=received, home="jobs", about=f"job {image}", message=message)
+        return DeadLetter(received=received, origin="jobs", about=f"job {image}", message=message)
     about = f"{type(message).__name__} {image} of {message.worker_id}"
-    return Letter(received=received, home="replies", about=about, message=message)
+    return DeadLetter(received=received, origin="replies", about=about, message=message)
 
 
 class DeadLetters:
     """One look at the queue. Call `release` in the end."""
 
-    def __init__(self, dead: LetterQueue, homes: Mapping[Home, JobQueue], *, hidden_s: int = HIDDEN_S) -> None:
+    def __init__(self, dead: DeadLetterQueue, origins: Mapping[Origin, JobQueue], *, hidden_s: int = HIDDEN_S) -> None:
         self._dead = dead
-        self._homes = homes
+        self._origins = origins
         self._hidden_s = hidden_s
         self._held: dict[str, str] = {}
 
-    async def look(self, most: int) -> list[Letter]:
+    async def look(self, most: int) -> list[DeadLetter]:
         """Up to `most` letters, hidden until `release` or for `hidden_s`."""
-        found: list[Letter] = []
+        found: list[DeadLetter] = []
         while len(found) < most:
             received = await self._dead.receive(
                 limit=min(_AT_ONCE, most - len(found)), wait_s=_WAIT_S, visibility_s=self._hidden_s
@@ -66,11 +66,11 @@ class DeadLetters:
                 break
         return found
 
-    async def send_back(self, letters: Sequence[Letter]) -> int:
+    async def send_back(self, letters: Sequence[DeadLetter]) -> int:
         """How many are where they belong again. A letter leaves this queue only once the other one has it."""
         count = 0
-        for home, queue in self._homes.items():
-            mine = [each for each in letters if each.home == home]
+        for origin, queue in self._origins.items():
+            mine = [each for each in letters if each.origin == origin]
             for at in range(0, len(mine), _AT_ONCE):
                 some = mine[at : at + _AT_ONCE]
                 taken = await queue.send(
@@ -81,7 +81,7 @@ class DeadLetters:
                 count += len(accepted)
         return count
 
-    async def discard(self, letters: Sequence[Letter]) -> int:
+    async def discard(self, letters: Sequence[DeadLetter]) -> int:
         """How many are gone for good."""
         receipts = [self._held[each.received.message_id] for each in letters]
         gone = await self._dead.delete(receipts) if receipts else []

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from typing import TextIO
 
-from core.dispatch.dead_letters import DeadLetters, Letter
+from core.dispatch.dead_letters import DeadLetter, DeadLetters
 from infra.retry import Permanent, Retryable
 
 _MOST = 100_000
@@ -62,8 +62,8 @@ async def _carry_out(
             await letters.release()
 
 
-async def _act(letters: DeadLetters, found: Sequence[Letter], action: str, out: TextIO) -> int:
-    readable = [each for each in found if each.home]
+async def _act(letters: DeadLetters, found: Sequence[DeadLetter], action: str, out: TextIO) -> int:
+    readable = [each for each in found if each.origin]
     asked, done, moved = 0, 0, ""
     if action == "send-back":
         asked, done = len(readable), await letters.send_back(readable)
@@ -75,6 +75,6 @@ async def _act(letters: DeadLetters, found: Sequence[Letter], action: str, out: 
     return 0 if done == asked else 1
 
 
-def _line(letter: Letter) -> str:
+def _line(letter: DeadLetter) -> str:
     sent = datetime.fromtimestamp(letter.received.sent_at_ms / 1000, tz=UTC)
     return f"{sent:%Y-%m-%dT%H:%M:%SZ}  {len(letter.received.body):>6} bytes  {letter.about}"

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
 
-from core.dispatch.in_flight import Pace, Policy, Reach, Runway, reach
+from core.dispatch.in_flight import InFlight, Pace, Policy, Reach, reach
 from core.dispatch.job_message import Job, batch_key, outgoing
 from core.domain import commands as c
 from core.domain.decide import convicted, may_dispatch, runs_alone
@@ -23,7 +23,7 @@ from core.errors import LogBroken
 from core.metrics import Metrics
 from core.ports import Failpoints, JobQueue
 from core.runtime.estimates import Estimates
-from core.runtime.prompt_cache import Prompts
+from core.runtime.prompt_cache import PromptCache
 from core.runtime.worker_reports import Workers
 from core.runtime.writer import Writer
 from infra.retry import Missing, Permanent, Retryable, backoff_s, retry
@@ -39,7 +39,7 @@ _AWAY_MS = 30_000
 
 
 class Dispatcher:
-    """`heal` makes missing queues again, or raises Retryable; `draw` gives numbers from 0 to 1; `away` says whether no
+    """`heal` makes missing queues again, or raises Retryable; `rng` gives numbers from 0 to 1; `away` says whether no
     worker can use a model for now.
     """
 
@@ -47,7 +47,7 @@ class Dispatcher:
         self,
         writer: Writer,
         queue: JobQueue,
-        prompts: Prompts,
+        prompts: PromptCache,
         *,
         policy: Policy,
         backlog: Backlog,
@@ -57,7 +57,7 @@ class Dispatcher:
         away: Callable[[str], bool],
         failpoints: Failpoints,
         heal: Callable[[], Awaitable[None]],
-        draw: Callable[[], float],
+        rng: Callable[[], float],
         metrics: Metrics,
     ) -> None:
         self._writer = writer
@@ -70,10 +70,10 @@ class Dispatcher:
         self._away = away
         self._failpoints = failpoints
         self._heal = heal
-        self._draw = draw
+        self._rng = rng
         self._metrics = metrics
         self._backlog = backlog
-        self._runway = Runway()
+        self._in_flight = InFlight()
         self._ages: dict[str, int] = {}
         self._age = 0
         self._stopping = False
@@ -91,7 +91,7 @@ class Dispatcher:
 
     def take_over(self) -> None:
         """Call before what was loaded is announced: past reports are forgotten, so workers get time for new ones."""
-        self._no_recheck_before_ms = self._now_ms() + self._policy.patience.after_load_ms()
+        self._no_recheck_before_ms = self._now_ms() + self._policy.recheck.after_load_ms()
 
     def stop(self) -> None:
         """Choose no more."""
@@ -100,8 +100,8 @@ class Dispatcher:
     @property
     def counts(self) -> Mapping[str, int]:
         """How many images wait, are on the queue, and are on a GPU as far as is known."""
-        on_queue = self._runway.on_queue
-        return {"pending": len(self._backlog), "queued": on_queue, "started": len(self._runway) - on_queue}
+        on_queue = self._in_flight.on_queue
+        return {"pending": len(self._backlog), "queued": on_queue, "started": len(self._in_flight) - on_queue}
 
     def position(self, state: Generation) -> int:
         """Images ahead of the generation's first pending one, plus 1; 0 when none is pending. Approximate."""
@@ -118,11 +118,11 @@ class Dispatcher:
 
     def postpone(self, ref: Ref) -> None:
         """A worker has the image in hand."""
-        self._runway.postpone(ref, self._now_ms() + self._policy.patience.after_report_ms())
+        self._in_flight.postpone(ref, self._now_ms() + self._policy.recheck.after_report_ms())
 
     def dropped(self, ref: Ref) -> None:
         """A worker drops a job of the image: if it was unwanted, there is room for another."""
-        if self._runway.dropped(ref):
+        if self._in_flight.dropped(ref):
             self._wake.set()
 
     def served(self, model: str) -> None:
@@ -134,7 +134,7 @@ class Dispatcher:
                 self._ready(state, state.images[ref[1]])
         self._wake.set()
 
-    def observe(self, changes: Sequence[Change]) -> None:
+    def on_changes(self, changes: Sequence[Change]) -> None:
         """Follow the writer."""
         for before, after in changes:
             if after.open:
@@ -146,7 +146,7 @@ class Dispatcher:
             else:
                 self._ages.pop(after.id, None)
                 for image in after.images:
-                    if self._runway.is_on_queue((after.id, image.index)):
+                    if self._in_flight.is_on_queue((after.id, image.index)):
                         self._lingers((after.id, image.index))
                     self._forget((after.id, image.index))
         self._wake.set()
@@ -164,7 +164,7 @@ class Dispatcher:
                 _log.warning("dispatch.unreachable", reason=str(error))
                 if isinstance(error, Missing):
                     await self._try_heal()
-                await asyncio.sleep(backoff_s(failures, first_s=0.2, cap_s=5.0, draw=self._draw()))
+                await asyncio.sleep(backoff_s(failures, first_s=0.2, cap_s=5.0, draw=self._rng()))
                 failures += 1
                 continue
             failures, self.trouble = 0, ""
@@ -173,7 +173,7 @@ class Dispatcher:
 
     async def _rest(self) -> None:
         """Until something changes or the next recheck is due, which concerns nobody once core is stopping."""
-        due_ms = None if self._stopping else self._runway.next_ms()
+        due_ms = None if self._stopping else self._in_flight.next_ms()
         rest_s = _IDLE_S if due_ms is None else min(_IDLE_S, max(0.0, (due_ms - self._now_ms()) / 1000))
         try:
             async with asyncio.timeout(rest_s):
@@ -217,29 +217,29 @@ class Dispatcher:
         now_ms = self._now_ms()
         jobs: list[Job] = []
         convicts: list[Ref] = []
-        for ref in self._runway.due(now_ms, _ROUND):
+        for ref in self._in_flight.due(now_ms, _ROUND):
             state = self._writer.open.get(ref[0])
             image = state.images[ref[1]] if state else None
             if state is None or image is None or image.decided:
-                self._runway.drop(ref)
+                self._in_flight.drop(ref)
             elif convicted(image):
                 convicts.append(ref)
             elif self._away(state.spec.model):
-                self._runway.again(ref, now_ms + _AWAY_MS)
+                self._in_flight.again(ref, now_ms + _AWAY_MS)
             elif image.phase is Phase.PENDING:
                 self._ready(state, image)
             elif may_dispatch(image, now_ms):
                 jobs.append(Job(state, image, runs_alone(image, now_ms)))
             else:
-                self._runway.again(ref, image.recheck_at_running_ms)
+                self._in_flight.again(ref, image.recheck_at_running_ms)
         return jobs, convicts
 
     def _chosen(self, limit: int) -> list[Job]:
         bound = self._reach()
         self._metrics.runway.set(bound.most)
         sending_s = sum(self._work_s(self._writer.open.get(ref[0])) for ref in self._sending)
-        images = self._runway.taken(self._now_ms()) + len(self._sending)
-        most, least, work_s = bound.room(images, self._runway.work_s + sending_s, len(self._backlog), BATCH)
+        images = self._in_flight.taken(self._now_ms()) + len(self._sending)
+        most, least, work_s = bound.room(images, self._in_flight.work_s + sending_s, len(self._backlog), BATCH)
         pending = self._backlog.choose(min(limit, most), BATCH, least=least, work_s=work_s)
         chosen = [(self._writer.open[each.ref[0]], each.ref[1]) for each in pending]
         return [
@@ -267,9 +267,9 @@ class Dispatcher:
             return error if isinstance(error, Retryable) else Retryable(str(error))
         await self._failpoints.reach("core.after_send")
         sent = [job for job, taken in zip(batch, accepted, strict=True) if taken]
-        if not self._runway:
+        if not self._in_flight:
             self._estimates.work_begins()
-        wait_s = self._estimates.wait_s(self._runway.on_queue + len(self._sending), self._policy.patience.cap_s)
+        wait_s = self._estimates.wait_s(self._in_flight.on_queue + len(self._sending), self._policy.recheck.cap_s)
         await self._record([self._dispatch(job, wait_s) for job in sent])
         self._metrics.dispatched.inc(len(sent))
         self._sending.difference_update(job.ref for job in sent)
@@ -284,11 +284,11 @@ class Dispatcher:
     async def _record(self, orders: Sequence[Order]) -> None:
         """What was done must be recorded, however long the disk is full."""
         if orders:
-            await retry(lambda: self._writer.carry_out(orders), attempts=None, cap_s=2.0, rng=self._draw)
+            await retry(lambda: self._writer.carry_out(orders), attempts=None, cap_s=2.0, rng=self._rng)
 
     def _dispatch(self, job: Job, wait_s: float) -> Order:
         dispatch = job.image.dispatches + 1
-        after_ms = self._policy.patience.after_dispatch_ms(dispatch, wait_s)
+        after_ms = self._policy.recheck.after_dispatch_ms(dispatch, wait_s)
         return Order(job.state.id, c.Dispatch(index=job.image.index, dispatch=dispatch, recheck_after_ms=after_ms))
 
     def _put_back(self, jobs: Sequence[Job]) -> None:
@@ -311,14 +311,14 @@ class Dispatcher:
             self._backlog.remove(ref)
             due_ms = max(image.recheck_at_running_ms, self._no_recheck_before_ms)
             on_queue = image.phase is Phase.DISPATCHED
-            self._runway.put(ref, due_ms, on_queue=on_queue, work_s=self._work_s(state))
+            self._in_flight.put(ref, due_ms, on_queue=on_queue, work_s=self._work_s(state))
         elif convicted(image):
-            self._runway.put(ref, 0, on_queue=False)
+            self._in_flight.put(ref, 0, on_queue=False)
         elif ref in self._sending:
             pass  # it is placed when it has been sent
         elif pause_ms := self._pause_ms(state, image):
             self._backlog.remove(ref)
-            self._runway.put(ref, self._now_ms() + pause_ms, on_queue=False)
+            self._in_flight.put(ref, self._now_ms() + pause_ms, on_queue=False)
             self._held_back[ref] = state.spec.model
         else:
             self._ready(state, image)
@@ -327,11 +327,11 @@ class Dispatcher:
         """How long an image that could go out waits: workers refused it or cannot use its model, or its object was
         lost, and what lost it may last; 0: not.
         """
-        patience = self._policy.patience
+        recheck = self._policy.recheck
         return max(
-            patience.after_refusal_ms(image.refusals) if image.refusals else 0,
-            patience.after_pass_ms(image.passes) if image.passes else 0,
-            patience.after_refusal_ms(len(image.lost)) if image.lost else 0,
+            recheck.after_refusal_ms(image.refusals) if image.refusals else 0,
+            recheck.after_pass_ms(image.passes) if image.passes else 0,
+            recheck.after_refusal_ms(len(image.lost)) if image.lost else 0,
             _AWAY_MS if self._away(state.spec.model) else 0,
         )
 
@@ -340,17 +340,17 @@ class Dispatcher:
         ref = (state.id, image.index)
         self._held_back.pop(ref, None)
         if image.phase is Phase.PENDING and ref not in self._sending:
-            self._runway.drop(ref)
+            self._in_flight.drop(ref)
             self._backlog.add(self._pending(state, image))
 
     def _lingers(self, ref: Ref) -> None:
         """Else who asks and cancels without pause would fill the queue with jobs that others' have to wait for."""
-        self._runway.lingers(ref, self._now_ms() + self._policy.patience.after_load_ms())
+        self._in_flight.lingers(ref, self._now_ms() + self._policy.recheck.after_load_ms())
 
     def _forget(self, ref: Ref) -> None:
         self._held_back.pop(ref, None)
         self._backlog.remove(ref)
-        self._runway.drop(ref)
+        self._in_flight.drop(ref)
 
     def _pending(self, state: Generation, image: Image) -> Pending:
         ref = (state.id, image.index)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from typing import Final
 
-from core.domain.recheck import Patience
+from core.domain.recheck import RecheckPolicy
 from core.domain.state import Ref
 
 _SLACK: Final = 64
@@ -26,7 +26,7 @@ class Policy:
     """How to send. `runway` 0: as many images as workers, dispatch rate and loop time ask for."""
 
     queue: str
-    patience: Patience
+    recheck: RecheckPolicy
     runway: int = 0
 
 
@@ -70,7 +70,7 @@ class _Out:
         self.on_queue = on_queue
 
 
-class Runway:
+class InFlight:
     """What is out. Times are core's running time."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ _LONGEST_PASS_S: Final = 8.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class RecheckPolicy:
     """How long to wait for a sign of life: twice the visibility timeout, doubling with each dispatch up to `cap_s`."""
 
     visibility_s: float

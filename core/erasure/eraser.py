@@ -37,14 +37,14 @@ class Eraser:
         listed: ErasureList,
         *,
         failpoints: Failpoints,
-        draw: Callable[[], float],
+        rng: Callable[[], float],
         metrics: Metrics,
     ) -> None:
         self._writer = writer
         self._log = log
         self._list = listed
         self._failpoints = failpoints
-        self._draw = draw
+        self._rng = rng
         self._metrics = metrics
         self._owed: dict[str, Cause] = {}
         self._stuck = asyncio.Event()
@@ -83,7 +83,7 @@ class Eraser:
         while True:
             await self._stuck.wait()
             self._stuck.clear()
-            await asyncio.sleep(backoff_s(failures, first_s=1.0, cap_s=_LONGEST_REST_S, draw=self._draw()))
+            await asyncio.sleep(backoff_s(failures, first_s=1.0, cap_s=_LONGEST_REST_S, draw=self._rng()))
             owed = dict(self._owed)
             try:
                 if owed:
@@ -110,7 +110,7 @@ class Eraser:
             except (Retryable, Permanent) as error:
                 self.trouble = f"list of erasures: {error}"
                 _log.warning("erasures.not_looked_up", reason=str(error))
-                await asyncio.sleep(backoff_s(failures, first_s=0.2, cap_s=5.0, draw=self._draw()))
+                await asyncio.sleep(backoff_s(failures, first_s=0.2, cap_s=5.0, draw=self._rng()))
                 failures += 1
             else:
                 self.trouble = ""

@@ -19,7 +19,7 @@ _PUTS_AT_ONCE: Final = 8
 _EMPTY_SHA256: Final = sha256(b"").digest()
 
 
-class Bucket(Protocol):
+class ErasureBucket(Protocol):
     """The public bucket. Each raises Retryable or Permanent."""
 
     async def put(self, key: str, data: bytes, *, content_type: str, sha256: bytes) -> None: ...
@@ -29,7 +29,9 @@ class Bucket(Protocol):
 class Erasures:
     """`prefix` keeps the stacks on one bucket apart. `make` creates a missing bucket, where that is core's to do."""
 
-    def __init__(self, file: ErasedFile, bucket: Bucket, *, prefix: str, make: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, file: ErasedFile, bucket: ErasureBucket, *, prefix: str, make: Callable[[], Awaitable[None]]
+    ) -> None:
         self._file = file
         self._bucket = bucket
         self._prefix = prefix

@@ -16,7 +16,7 @@ import structlog
 from core.domain.object_keys import draft_keys, draft_prefix, public_keys
 from core.domain.transaction import Change
 from core.metrics import Metrics
-from core.ports import Deletion, Deletions, Drafts, Failpoints, Gallery
+from core.ports import Deletion, Deletions, Failpoints, PublicStore, TempStore
 from infra.retry import Permanent, Retryable, backoff_s
 
 _log = structlog.get_logger()
@@ -42,27 +42,27 @@ class ObjectDeletions:
     def __init__(
         self,
         log: Deletions,
-        gallery: Gallery,
-        drafts: Drafts,
+        public: PublicStore,
+        temp: TempStore,
         *,
         looks_s: Sequence[float],
         now_ms: Callable[[], int],
         failpoints: Failpoints,
-        draw: Callable[[], float],
+        rng: Callable[[], float],
         metrics: Metrics,
     ) -> None:
         self._log = log
-        self._gallery = gallery
-        self._drafts = drafts
+        self._public = public
+        self._temp = temp
         self._looks_s = looks_s
         self._now_ms = now_ms
         self._failpoints = failpoints
-        self._draw = draw
+        self._rng = rng
         self._metrics = metrics
         self._failures: dict[str, int] = {}
         self._wake = asyncio.Event()
 
-    def observe(self, changes: Sequence[Change]) -> None:
+    def on_changes(self, changes: Sequence[Change]) -> None:
         """Begin at once when something is erased."""
         if any(after.erased for _, after in changes):
             self._wake.set()
@@ -89,7 +89,7 @@ class ObjectDeletions:
                 if not due:
                     await self._rest()
                 continue
-            await asyncio.sleep(backoff_s(failures, first_s=_FIRST_REST_S, cap_s=_LONGEST_REST_S, draw=self._draw()))
+            await asyncio.sleep(backoff_s(failures, first_s=_FIRST_REST_S, cap_s=_LONGEST_REST_S, draw=self._rng()))
             failures += 1
 
     async def _round(self, due: Sequence[Deletion]) -> bool:
@@ -111,12 +111,12 @@ class ObjectDeletions:
     async def _delete(self, deletion: Deletion) -> bool:
         """One look. Whether the store has confirmed it. Raises Retryable, of the log."""
         generation_id = deletion.generation_id
-        events = [each.event for each in await self._log.story(generation_id)]
+        events = [each.event for each in await self._log.events_of(generation_id)]
         try:
             await self._failpoints.reach("core.before_erased_objects_go")
-            await self._gallery.delete(public_keys(events))
-            found = [key async for key in self._drafts.keys(draft_prefix(generation_id))]
-            await self._drafts.delete(list(dict.fromkeys([*draft_keys(events), *found])))
+            await self._public.delete(public_keys(events))
+            found = [key async for key in self._temp.keys(draft_prefix(generation_id))]
+            await self._temp.delete(list(dict.fromkeys([*draft_keys(events), *found])))
             await self._failpoints.reach("core.after_erased_objects_went")
         except (Retryable, Permanent) as error:
             await self._put_off(deletion, error)

@@ -68,14 +68,14 @@ class Retention:
         keep: Keep,
         now_ms: Callable[[], int],
         wall_ms: Callable[[], int],
-        draw: Callable[[], float],
+        rng: Callable[[], float],
     ) -> None:
         self._log = log
         self._eraser = eraser
         self._keep = keep
         self._now_ms = now_ms
         self._wall_ms = wall_ms
-        self._draw = draw
+        self._rng = rng
 
     async def run(self) -> None:
         """Walk the log from time to time, for ever."""
@@ -90,7 +90,7 @@ class Retention:
                 await self._walk()
             except Retryable as error:
                 _log.warning("retention.delayed", reason=str(error))
-                await asyncio.sleep(backoff_s(failures, first_s=_OFTEN_S, cap_s=60.0, draw=self._draw()))
+                await asyncio.sleep(backoff_s(failures, first_s=_OFTEN_S, cap_s=60.0, draw=self._rng()))
                 failures += 1
             else:
                 failures = 0

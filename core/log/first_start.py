@@ -27,10 +27,10 @@ LONGEST_WAIT_S: Final = 5.0
 class FirstStart:
     """`log` is the path of the log that is missing, for the messages."""
 
-    def __init__(self, notes: PublicNotes, log: Path, *, draw: Callable[[], float]) -> None:
+    def __init__(self, notes: PublicNotes, log: Path, *, rng: Callable[[], float]) -> None:
         self._notes = notes
         self._path = log
-        self._draw = draw
+        self._rng = rng
         self.trouble = ""
 
     async def permit(self) -> None:
@@ -43,7 +43,7 @@ class FirstStart:
                 raise LogUnusable(self._refusal(str(error))) from None
             except (Retryable, Permanent) as error:
                 self._waits(str(error))
-                await asyncio.sleep(backoff_s(failures, first_s=FIRST_WAIT_S, cap_s=LONGEST_WAIT_S, draw=self._draw()))
+                await asyncio.sleep(backoff_s(failures, first_s=FIRST_WAIT_S, cap_s=LONGEST_WAIT_S, draw=self._rng()))
                 continue
             if note is not None:
                 found = f"the public bucket notes {note.of.log_id}, epoch {note.of.epoch}, at event {note.position}"

@@ -44,7 +44,7 @@ def recorded(row: tuple[Any, ...]) -> Recorded:
 
 
 def stream(connection: "sqlite3.Connection", generation_id: str) -> Sequence[Recorded]:
-    """As `ports.Precedents.stream`."""
+    """As `ports.WriterReads.stream`."""
     query = f"SELECT {EVENT_COLUMNS} FROM events WHERE stream = ? ORDER BY version"
     return _gapless(generation_id, [recorded(row) for row in connection.execute(query, (generation_id,))])
 
@@ -72,7 +72,7 @@ def _gapless(generation_id: str, events: Sequence[Recorded]) -> Sequence[Recorde
 
 
 def known(connection: "sqlite3.Connection", generation_ids: Sequence[str]) -> Collection[str]:
-    """As `ports.Precedents.known`."""
+    """As `ports.WriterReads.known`."""
     query = f"SELECT id FROM generations WHERE id IN {_GIVEN}"
     return [generation_id for (generation_id,) in connection.execute(query, (json.dumps(list(generation_ids)),))]
 
@@ -119,7 +119,7 @@ def prompts(connection: "sqlite3.Connection", generation_ids: Sequence[str]) -> 
 def keys(
     connection: "sqlite3.Connection", wanted: Sequence[tuple[str, str]], running_ms: int
 ) -> Mapping[tuple[str, str], KeyRow]:
-    """As `ports.Precedents.keys`."""
+    """As `ports.WriterReads.keys`."""
     query = (
         "SELECT k.tenant, k.key, k.generation_id, k.body_sha256, k.expires_at_running_ms "
         "FROM json_each(?) AS w CROSS JOIN keys AS k ON k.tenant = json_extract(w.value, '$[0]') "

@@ -227,8 +227,8 @@ class SqliteLog:
         """As `ports.Deletions.deletions`."""
         return await _run(self._reading, lambda c: sqlite_read.deletions(c, running_ms, limit))
 
-    async def story(self, generation_id: str) -> Sequence[Recorded]:
-        """As `ports.Deletions.story`."""
+    async def events_of(self, generation_id: str) -> Sequence[Recorded]:
+        """As `ports.Deletions.events_of`."""
         return await _run(self._reading, lambda c: sqlite_read.stream(c, generation_id))
 
     async def ended(self, *, after: int, until_running_ms: int, window: int) -> tuple[Sequence[Ended], int]:
@@ -243,15 +243,15 @@ class SqliteLog:
         return await _run(self._reading, lambda c: sqlite_read.not_erased(c, generation_ids))
 
     async def stream(self, generation_id: str) -> Sequence[Recorded]:
-        """As `ports.Precedents.stream`."""
+        """As `ports.WriterReads.stream`."""
         return await _run(self._writing, lambda connection: sqlite_read.stream(connection, generation_id))
 
     async def known(self, generation_ids: Sequence[str]) -> Collection[str]:
-        """As `ports.Precedents.known`."""
+        """As `ports.WriterReads.known`."""
         return await _run(self._writing, lambda connection: sqlite_read.known(connection, generation_ids))
 
     async def keys(self, wanted: Sequence[tuple[str, str]], running_ms: int) -> Mapping[tuple[str, str], KeyRow]:
-        """As `ports.Precedents.keys`."""
+        """As `ports.WriterReads.keys`."""
         return await _run(self._writing, lambda connection: sqlite_read.keys(connection, wanted, running_ms))
 
     async def open_streams(self) -> AsyncIterator[Sequence[Recorded]]:

@@ -15,16 +15,16 @@ _log = structlog.get_logger()
 _AT_ONCE = 100
 
 
-class Bucket(Protocol):
+class CleanupStore(Protocol):
     """Where the leftovers lie."""
 
     async def delete(self, keys: Sequence[str]) -> None: ...
 
 
-class Leftovers:
+class ObjectCleanup:
     """A bounded list of keys to delete; what does not fit is left to expire."""
 
-    def __init__(self, bucket: Bucket, *, limit: int = 10_000) -> None:
+    def __init__(self, bucket: CleanupStore, *, limit: int = 10_000) -> None:
         self._bucket = bucket
         self._keys: asyncio.Queue[str] = asyncio.Queue(limit)
 

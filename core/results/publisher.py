@@ -27,8 +27,8 @@ from core.domain.object_keys import content_type, public_key
 from core.domain.state import Generation, Phase, Ref
 from core.domain.transaction import Change, Order
 from core.metrics import Metrics
-from core.ports import Drafts, Failpoints, Gallery, Stored
-from core.results.object_cleanup import Leftovers
+from core.ports import Failpoints, PublicStore, Stored, TempStore
+from core.results.object_cleanup import ObjectCleanup
 from core.runtime.writer import Writer
 from infra.retry import Missing, Permanent, Retryable, backoff_s
 
@@ -73,24 +73,24 @@ class Publisher:
     def __init__(
         self,
         writer: Writer,
-        drafts: Drafts,
-        gallery: Gallery,
+        temp: TempStore,
+        public: PublicStore,
         *,
-        lost_drafts: Leftovers,
-        lost_copies: Leftovers,
+        temp_cleanup: ObjectCleanup,
+        public_cleanup: ObjectCleanup,
         failpoints: Failpoints,
         heal: Callable[[], Awaitable[None]],
-        draw: Callable[[], float],
+        rng: Callable[[], float],
         metrics: Metrics,
     ) -> None:
         self._writer = writer
-        self._drafts = drafts
-        self._gallery = gallery
-        self._lost_drafts = lost_drafts
-        self._lost_copies = lost_copies
+        self._temp = temp
+        self._public = public
+        self._temp_cleanup = temp_cleanup
+        self._public_cleanup = public_cleanup
         self._failpoints = failpoints
         self._heal = heal
-        self._draw = draw
+        self._rng = rng
         self._metrics = metrics
         self._waiting: dict[Ref, None] = {}  # in order; bounded by the images of open generations
         self._wake = asyncio.Semaphore(0)
@@ -108,14 +108,14 @@ class Publisher:
         """How many pictures nobody has begun to copy."""
         return len(self._waiting)
 
-    def observe(self, changes: Sequence[Change]) -> None:
+    def on_changes(self, changes: Sequence[Change]) -> None:
         """Follow the writer."""
         for before, after in changes:
             for image in after.images:
                 if image.phase is not Phase.RENDERED or image.rendered is None:
                     continue
                 if not after.open:
-                    self._lost_drafts.add(image.rendered.temp_key)  # cancelled or expired meanwhile
+                    self._temp_cleanup.add(image.rendered.temp_key)  # cancelled or expired meanwhile
                 elif before is None or before.images[image.index].rendered is not image.rendered:
                     self._waiting[after.id, image.index] = None
                     self._wake.release()
@@ -158,7 +158,7 @@ class Publisher:
                 with tracing.marking(span):
                     await self._publish(picture, delay)
         except _NotFound:
-            wait_s = _MISSING_WAITS_S[delay.missing] * (1 + _JITTER * self._draw())
+            wait_s = _MISSING_WAITS_S[delay.missing] * (1 + _JITTER * self._rng())
             delay.missing += 1
             _log.warning("publish.not_found_yet", generation_id=ref[0], index=ref[1], again_s=round(wait_s, 1))
             return wait_s
@@ -168,7 +168,7 @@ class Publisher:
             self._failing[ref] = f"store: {error}"
             _log.warning("publish.delayed", generation_id=ref[0], index=ref[1], reason=str(error))
             delay.failures += 1
-            return backoff_s(delay.failures - 1, first_s=_FIRST_RETRY_S, cap_s=_LONGEST_RETRY_S, draw=self._draw())
+            return backoff_s(delay.failures - 1, first_s=_FIRST_RETRY_S, cap_s=_LONGEST_RETRY_S, draw=self._rng())
         self._failing.clear()  # the store works: one picture that it does not copy makes nobody unready
         return None
 
@@ -193,7 +193,7 @@ class Publisher:
         wrong = await self._fault_of_draft(won, delay)
         if not wrong:
             await self._failpoints.reach("core.mid_copy")
-            copied = await self._gallery.copy_draft(won.temp_key, key, content_type=content_type(won))
+            copied = await self._public.copy_from_temp(won.temp_key, key, content_type=content_type(won))
             wrong = "" if copied else _GONE
         copy = await self._look_for_copy(key, delay)
         if copy is None or not _same(copy, won):
@@ -205,7 +205,7 @@ class Publisher:
                 raise Retryable("the object has come to light")
             await self._lose(picture, wrong)
             if copy is not None:
-                self._lost_copies.add(key)  # of what had taken the draft's place; the next picture gets another key
+                self._public_cleanup.add(key)  # of what had taken the draft's place; the next picture gets another key
             return
         await self._failpoints.reach("core.after_copy")
         await self._record(picture)
@@ -217,14 +217,14 @@ class Publisher:
         if stored.size_bytes != won.size_bytes:
             return "of another size"
         if stored.sha256 is None:  # this store keeps no digest
-            data = await self._drafts.get(won.temp_key)
+            data = await self._temp.get(won.temp_key)
             return "" if data is not None and sha256(data).digest() == won.sha256 else "altered"
         return "" if stored.sha256 == won.sha256 else "altered"
 
     async def _look_for_draft(self, key: str, delay: _Delay) -> Stored | None:
         now_s = asyncio.get_running_loop().time()
         try:
-            stored = await self._drafts.head(key)
+            stored = await self._temp.head(key)
         except Permanent:
             if delay.refused_at_s is None:
                 delay.refused_at_s = now_s
@@ -237,7 +237,7 @@ class Publisher:
 
     async def _look_for_copy(self, key: str, delay: _Delay) -> Stored | None:
         try:
-            return await self._gallery.head(key)
+            return await self._public.head(key)
         except Permanent:
             if delay.refused_at_s is None:
                 raise
@@ -246,7 +246,7 @@ class Publisher:
     async def _is_gone(self, key: str, delay: _Delay) -> bool:
         """The last look before a rendering is given up: GET, unlike HEAD, tells a missing bucket apart."""
         try:
-            return await self._drafts.get(key) is None
+            return await self._temp.get(key) is None
         except Permanent:
             if delay.refused_at_s is None:
                 raise
@@ -266,11 +266,11 @@ class Publisher:
         [result] = await self._writer.carry_out([Order(picture.state.id, command)])
         if result.changed:
             self._metrics.published.inc()
-            self._lost_drafts.add(won.temp_key)
+            self._temp_cleanup.add(won.temp_key)
             return
         image = result.state.images[picture.index] if result.state else None
         if image is None or image.public_key != picture.public_key:
-            self._lost_copies.add(picture.public_key)  # the generation ended while we copied
+            self._public_cleanup.add(picture.public_key)  # the generation ended while we copied
 
 
 def _same(stored: Stored, won: ImageRendered) -> bool:

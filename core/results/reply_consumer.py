@@ -15,13 +15,13 @@ import structlog
 from core import tracing
 from core.domain import commands as c
 from core.domain.events import Failure
-from core.domain.recheck import Patience
+from core.domain.recheck import RecheckPolicy
 from core.domain.state import Generation
 from core.domain.transaction import Order, Result
 from core.errors import FATAL
 from core.metrics import Metrics
 from core.ports import Failpoints, JobQueue, Outgoing, Received, ReplyQueue
-from core.results.object_cleanup import Leftovers
+from core.results.object_cleanup import ObjectCleanup
 from core.results.reply_commands import Processing, Reply, attempt_failed, kind, misfit, rendered, started
 from core.runtime.estimates import Estimates
 from core.runtime.model_reports import ModelReports
@@ -47,7 +47,7 @@ class _NotRecorded(Retryable):
     """The log has not taken what the replies say. Why stands in the writer's trouble; the queue is well."""
 
 
-class Replies:
+class ReplyConsumer:
     """Any number of `run`s may work side by side. `new_token` gives the secret part of a public key. `look_again` has
     the objects of erased generations deleted once more, durably: a late reply means that a draft has come.
     """
@@ -59,34 +59,34 @@ class Replies:
         dead: JobQueue,
         *,
         polling: Polling,
-        patience: Patience,
+        recheck: RecheckPolicy,
         estimates: Estimates,
         progress: Progress,
         workers: Workers,
         reports: ModelReports,
-        leftovers: Leftovers,
+        cleanup: ObjectCleanup,
         look_again: Callable[[Sequence[str]], Awaitable[None]],
         new_token: Callable[[], str],
         failpoints: Failpoints,
         heal: Callable[[], Awaitable[None]],
-        draw: Callable[[], float],
+        rng: Callable[[], float],
         metrics: Metrics,
     ) -> None:
         self._writer = writer
         self._queue = queue
         self._dead = dead
         self._polling = polling
-        self._patience = patience
+        self._recheck = recheck
         self._estimates = estimates
         self._progress = progress
         self._workers = workers
         self._reports = reports
-        self._leftovers = leftovers
+        self._cleanup = cleanup
         self._look_again = look_again
         self._new_token = new_token
         self._failpoints = failpoints
         self._heal = heal
-        self._draw = draw
+        self._rng = rng
         self._metrics = metrics
         self.trouble = ""
 
@@ -112,7 +112,7 @@ class Replies:
                 _log.warning("replies.unreachable" if recorded else "replies.not_recorded", reason=str(error))
                 if isinstance(error, Missing):
                     await self._try_heal()
-                await asyncio.sleep(backoff_s(failures, first_s=0.2, cap_s=5.0, draw=self._draw()))
+                await asyncio.sleep(backoff_s(failures, first_s=0.2, cap_s=5.0, draw=self._rng()))
                 failures += 1
 
     async def _try_heal(self) -> None:
@@ -188,7 +188,7 @@ class Replies:
             images = result.state.images
             won = images[ref[1]].rendered if ref[1] < len(images) else None
             if won is None or won.attempt_id != reply.attempt_id:
-                self._leftovers.add(reply.temp_key)
+                self._cleanup.add(reply.temp_key)
 
     def _order(self, reply: Reply) -> Order:
         return Order(reply.image.generation_id, self._command(reply))
@@ -198,7 +198,7 @@ class Replies:
         match reply:
             case fast.ImageStarted():
                 work_s = self._estimates.work_s(state.spec) if state else 0.0
-                return started(reply, self._patience.after_start_ms(work_s, reply.batch_size))
+                return started(reply, self._recheck.after_start_ms(work_s, reply.batch_size))
             case fast.ImageRendered():
                 wrong = misfit(reply, state.spec) if state else None
                 return wrong or rendered(reply, self._new_token())

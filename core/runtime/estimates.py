@@ -88,7 +88,7 @@ class Estimates:
         """Nothing was out until now: the time before says nothing of the pace."""
         self._since_s = asyncio.get_running_loop().time()
 
-    def observe(self, changes: Sequence[Change]) -> None:
+    def on_changes(self, changes: Sequence[Change]) -> None:
         """Learn from the pictures among these changes."""
         for before, after in changes:
             for image in after.images:

@@ -27,7 +27,7 @@ class Expiry:
         self._mortal: set[str] = set()
         self._wake = asyncio.Event()
 
-    def observe(self, changes: Sequence[Change]) -> None:
+    def on_changes(self, changes: Sequence[Change]) -> None:
         """Note new deadlines, forget those of the ended."""
         for before, after in changes:
             if not after.open:

@@ -31,12 +31,12 @@ class NoteUpdater:
     """`wall_ms` is for the people who read the note."""
 
     def __init__(
-        self, log: Lineage, notes: PublicNotes, *, wall_ms: Callable[[], int], draw: Callable[[], float]
+        self, log: Lineage, notes: PublicNotes, *, wall_ms: Callable[[], int], rng: Callable[[], float]
     ) -> None:
         self._log = log
         self._notes = notes
         self._wall_ms = wall_ms
-        self._draw = draw
+        self._rng = rng
         self._failing = ""
 
     @property
@@ -86,7 +86,7 @@ class NoteUpdater:
             self._failed("no answer in time")
 
     async def _wait(self, failures: int, cap_s: float) -> None:
-        await asyncio.sleep(backoff_s(failures, first_s=FIRST_WAIT_S, cap_s=cap_s, draw=self._draw()))
+        await asyncio.sleep(backoff_s(failures, first_s=FIRST_WAIT_S, cap_s=cap_s, draw=self._rng()))
 
     async def _attempt(self) -> bool:
         try:

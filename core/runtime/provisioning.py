@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from core.ports import Drafts
+from core.ports import TempStore
 from infra.retry import Permanent, Retryable, backoff_s
 
 _log = structlog.get_logger()
@@ -16,13 +16,13 @@ _NOT_AGAIN_S = 0.5
 _NOBODYS_KEY = "temp/none"
 
 
-class Surroundings:
+class Provisioning:
     """`make` creates what is missing (or nothing, where that is not core's to do)."""
 
-    def __init__(self, make: Callable[[], Awaitable[None]], drafts: Drafts, *, draw: Callable[[], float]) -> None:
+    def __init__(self, make: Callable[[], Awaitable[None]], temp: TempStore, *, rng: Callable[[], float]) -> None:
         self._make = make
-        self._drafts = drafts
-        self._draw = draw
+        self._temp = temp
+        self._rng = rng
         self._lock = asyncio.Lock()
         self._made_at_s = float("-inf")
         self.trouble = "queues and buckets: not looked at yet"
@@ -44,12 +44,12 @@ class Surroundings:
                 if not made:
                     await self.heal()
                     made = True
-                await self._drafts.head(_NOBODYS_KEY)
+                await self._temp.head(_NOBODYS_KEY)
             except (Retryable, Permanent) as error:
                 self.trouble = f"queues and buckets: {error}"
                 _log.warning("surroundings.unreachable", reason=str(error))
                 made = False  # whatever comes back may come back empty
-                await asyncio.sleep(backoff_s(failures, first_s=0.2, cap_s=5.0, draw=self._draw()))
+                await asyncio.sleep(backoff_s(failures, first_s=0.2, cap_s=5.0, draw=self._rng()))
                 failures += 1
             else:
                 self.trouble, failures = "", 0

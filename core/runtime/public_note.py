@@ -18,7 +18,7 @@ _LOOKED_AT: Final = 1_000
 """Keys of each first digit: foreign objects in the bucket must not hide the pictures, nor make this long."""
 
 
-class Bucket(Protocol):
+class NoteBucket(Protocol):
     """A bucket, as far as it matters here."""
 
     async def get(self, key: str) -> bytes | None: ...
@@ -30,7 +30,7 @@ class Bucket(Protocol):
 class BucketNotes:
     """The note of the stack with this jobs queue. `make`: the bucket is made where it is missing."""
 
-    def __init__(self, bucket: Bucket, jobs_queue: str, *, make: bool) -> None:
+    def __init__(self, bucket: NoteBucket, jobs_queue: str, *, make: bool) -> None:
         self._bucket = bucket
         self._key = f"{PREFIX}{jobs_queue}{_NAME}"
         self._make = make

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import structlog
 
 from core.ports import Upkeep
-from core.runtime.stall_detector import Stopwatch
+from core.runtime.stall_detector import StallDetector
 from infra.retry import Retryable
 
 _log = structlog.get_logger()
@@ -27,7 +27,7 @@ class RunningClock:
         self._base_ms = 0
         self._ran_s = 0.0
         self._seen_s = 0.0
-        self._watch = Stopwatch()
+        self._watch = StallDetector()
 
     @property
     def trouble(self) -> str:

@@ -11,7 +11,7 @@ SLOW_S: Final = 5.0
 """Beyond what a sync takes on a disk that works, and beyond the two seconds that a foreign lock is waited for."""
 
 
-class Stopwatch:
+class StallDetector:
     """Of one caller, which does one thing at a time."""
 
     def __init__(self) -> None:

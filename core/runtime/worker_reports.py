@@ -97,7 +97,7 @@ class Progress:
         self._visibility_s = visibility_s
         self._known: dict[str, _Steps] = {}
 
-    def observe(self, changes: Sequence[Change]) -> None:
+    def on_changes(self, changes: Sequence[Change]) -> None:
         """Forget what ended, and who had started an image that is to be started anew."""
         for before, after in changes:
             known = self._known.get(after.id)

@@ -21,8 +21,8 @@ from core.domain.state import Generation, fold
 from core.domain.transaction import Change, Draft, Durable, Order, Result
 from core.errors import LogFull, LogHeld
 from core.metrics import Metrics
-from core.ports import EventLog, Precedents
-from core.runtime.stall_detector import Stopwatch
+from core.ports import EventLog, WriterReads
+from core.runtime.stall_detector import StallDetector
 from infra.retry import Retryable
 
 _log = structlog.get_logger()
@@ -44,7 +44,7 @@ class Writer:
     def __init__(
         self,
         log: EventLog,
-        precedents: Precedents,
+        precedents: WriterReads,
         *,
         now: Callable[[], Now],
         metrics: Metrics,
@@ -66,7 +66,7 @@ class Writer:
         self._open: dict[str, Generation] = {}
         self._ended: OrderedDict[str, Generation] = OrderedDict()
         self._listeners: list[Listener] = []
-        self._watch = Stopwatch()
+        self._watch = StallDetector()
         self._refused = ""
         self.books = Books()
 

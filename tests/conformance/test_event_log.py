@@ -15,7 +15,7 @@ from core.domain.provenance import Claim, Provenance
 from core.domain.records import Transaction
 from core.errors import VersionConflict
 from core.log.sqlite_log import SqliteLog
-from core.ports import Deletion, Deletions, EventLog, Lineage, Precedents, Projection, Retained, Upkeep
+from core.ports import Deletion, Deletions, EventLog, Lineage, Projection, Retained, Upkeep, WriterReads
 from schema import limits
 from schema.validate import Invalid
 from tests.core_events import (
@@ -36,7 +36,7 @@ from tests.core_events import (
 from tests.fake_log import FakeLog
 
 
-class Log(EventLog, Precedents, Upkeep, Projection, Lineage, Deletions, Retained, Protocol):
+class Log(EventLog, WriterReads, Upkeep, Projection, Lineage, Deletions, Retained, Protocol):
     """All seven ports, as one adapter has them."""
 
 
@@ -273,7 +273,7 @@ async def test_deletions_come_with_the_erasure_and_go_when_they_are_done(log: Lo
     assert await log.deletions(5_000, 10) == [later]
     await log.write_deletions([], ["gen_1"])
     assert await log.deletions(2**50, 10) == []
-    assert [each.event for each in await log.story("gen_1")] == events
+    assert [each.event for each in await log.events_of("gen_1")] == events
 
 
 @pytest.mark.asyncio

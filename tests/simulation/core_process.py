@@ -156,10 +156,10 @@ class CoreProcess:
             log=SimLog(self._disk),
             jobs=self.queues["jobs"],
             replies=self.queues["replies"],
-            dead=self.queues["dead"],
-            letters=self.queues["dead"],
-            drafts=self.buckets["temp"],
-            gallery=self.buckets["public"],
+            quarantine=self.queues["dead"],
+            dead_letters=self.queues["dead"],
+            temp=self.buckets["temp"],
+            public=self.buckets["public"],
             erasures=self.erasures,
             notes=BucketNotes(self.buckets["public"], "jobs", make=False),
             make=self._make,
@@ -167,7 +167,7 @@ class CoreProcess:
             wall_ms=self._world.wall_ms,
             new_token=lambda: f"{dice.getrandbits(64):016x}",
             new_salt=lambda: dice.randbytes(16),
-            draw=dice.random,
+            rng=dice.random,
         )
 
     async def _make(self) -> None:

@@ -168,7 +168,7 @@ class SimLog:
         await self._read()
         return await self._disk.content.deletions(running_ms, limit)
 
-    async def story(self, generation_id: str) -> Sequence[Recorded]:
+    async def events_of(self, generation_id: str) -> Sequence[Recorded]:
         return await self.stream(generation_id)
 
     async def ended(self, *, after: int, until_running_ms: int, window: int) -> tuple[Sequence[Ended], int]:

@@ -18,10 +18,10 @@ from core.domain import events as e
 from core.domain.shares import Books, Bound, Ground, TooMuch, Usage
 from core.domain.state import Generation, Phase
 from core.results.publisher import Publisher
-from core.results.reply_consumer import Replies
+from core.results.reply_consumer import ReplyConsumer
 from core.runtime.expiry import Expiry
 from core.runtime.note_updater import NoteUpdater
-from core.runtime.provisioning import Surroundings
+from core.runtime.provisioning import Provisioning
 from core.runtime.running_clock import RunningClock
 from core.runtime.writer import Writer
 from infra.retry import Retryable
@@ -39,7 +39,7 @@ def core_deletes_replies_before_it_records_them(plant: Plant) -> None:
 
         return handle
 
-    plant(Replies, "_handle", make)
+    plant(ReplyConsumer, "_handle", make)
 
 
 @bug
@@ -80,7 +80,7 @@ def the_publisher_does_not_resume(plant: Plant) -> None:
     def make(good: Any) -> Any:
         return lambda self, changes: good(self, [each for each in changes if each[0] is not None])
 
-    plant(Publisher, "observe", make)
+    plant(Publisher, "on_changes", make)
 
 
 @bug
@@ -136,7 +136,7 @@ def expiry_does_not_look(plant: Plant) -> None:
     def make(good: Any) -> Any:
         return lambda self, changes: good(self, [each for each in changes if each[1].open])
 
-    plant(Expiry, "observe", make)
+    plant(Expiry, "on_changes", make)
     _decide(plant, c.Expire, e.GenerationExpired)
 
 
@@ -199,16 +199,16 @@ def deletions_do_nothing(plant: Plant) -> None:
 @bug
 def drafts_are_deleted_before_they_are_copied(plant: Plant) -> None:
     def make(good: Any) -> Any:
-        def observe(self: Any, changes: Any) -> None:
+        def on_changes(self: Any, changes: Any) -> None:
             good(self, changes)
             for _, after in changes:
                 for image in after.images:
                     if image.rendered is not None:
-                        self._lost_drafts.add(image.rendered.temp_key)
+                        self._temp_cleanup.add(image.rendered.temp_key)
 
-        return observe
+        return on_changes
 
-    plant(Publisher, "observe", make)
+    plant(Publisher, "on_changes", make)
 
 
 @bug
@@ -216,7 +216,7 @@ def published_copies_are_tidied_away(plant: Plant) -> None:
     def make(good: Any) -> Any:
         async def record(self: Any, picture: Any) -> None:
             await good(self, picture)
-            self._lost_copies.add(picture.public_key)
+            self._public_cleanup.add(picture.public_key)
 
         return record
 
@@ -238,7 +238,7 @@ def nobody_makes_the_queues_again(plant: Plant) -> None:
     async def nothing(*_: Any) -> None:
         pass
 
-    plant(Surroundings, "heal", lambda _: nothing)
+    plant(Provisioning, "heal", lambda _: nothing)
 
 
 @bug

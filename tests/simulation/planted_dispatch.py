@@ -6,9 +6,9 @@ from typing import Any
 
 import core.dispatch.dispatcher
 import core.domain.decide
-from core.dispatch.dead_letter_consumer import Undelivered
+from core.dispatch.dead_letter_consumer import DeadLetterConsumer
 from core.dispatch.dispatcher import Dispatcher
-from core.dispatch.in_flight import Runway
+from core.dispatch.in_flight import InFlight
 from core.domain.state import Phase
 from core.runtime.worker_reports import Progress
 from tests.simulation.planted import Plant, bug
@@ -38,7 +38,7 @@ def core_ignores_failed_entries(plant: Plant) -> None:
 
 @bug
 def nothing_is_sent_again(plant: Plant) -> None:
-    plant(Runway, "due", lambda _: lambda *_: [])
+    plant(InFlight, "due", lambda _: lambda *_: [])
 
 
 @bug
@@ -110,7 +110,7 @@ def dead_letters_are_deleted_before_they_are_recorded(plant: Plant) -> None:
 
         return take
 
-    plant(Undelivered, "_take", make)
+    plant(DeadLetterConsumer, "_take", make)
 
 
 @bug

@@ -16,13 +16,13 @@ class _Object:
 
 
 class SimBucket:
-    """With `drafts` it is core's gallery; without, core's drafts and the workers' store."""
+    """With `temp` it is the public bucket; without, the temporary one."""
 
-    def __init__(self, name: str, net: Net, drafts: "SimBucket | None" = None) -> None:
+    def __init__(self, name: str, net: Net, temp: "SimBucket | None" = None) -> None:
         self.name = name
         self.objects: dict[str, _Object] = {}
         self._net = net
-        self._drafts = drafts
+        self._temp = temp
 
     async def put(self, key: str, data: bytes, *, content_type: str, sha256: bytes) -> None:
         """Verified against the digest."""
@@ -58,13 +58,13 @@ class SimBucket:
         for key in found:
             yield key
 
-    async def copy_draft(self, draft_key: str, key: str, *, content_type: str) -> bool:
+    async def copy_from_temp(self, temp_key: str, key: str, *, content_type: str) -> bool:
         """False: no such draft."""
-        drafts = self._drafts
-        assert drafts is not None
+        temp = self._temp
+        assert temp is not None
 
         def act() -> bool:
-            source = drafts.objects.get(draft_key)
+            source = temp.objects.get(temp_key)
             if source is None:
                 return False
             stored = source.stored

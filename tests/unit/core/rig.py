@@ -33,8 +33,8 @@ class PublicFake:
     def __init__(self, public: FakeBucket, temp: FakeBucket) -> None:
         self.public, self.temp = public, temp
 
-    async def copy_draft(self, draft_key: str, key: str, *, content_type: str) -> bool:
-        return await self.public.copy_from(self.temp, draft_key, key, content_type=content_type)
+    async def copy_from_temp(self, temp_key: str, key: str, *, content_type: str) -> bool:
+        return await self.public.copy_from(self.temp, temp_key, key, content_type=content_type)
 
     async def head(self, key: str) -> StoredObject | None:
         return await self.public.head(key)
@@ -83,10 +83,10 @@ class World:
             log=self.log,
             jobs=Sender(self.jobs),
             replies=self.replies,
-            dead=Sender(self.dead),
-            letters=self.dead,
-            drafts=self.temp,
-            gallery=PublicFake(self.public, self.temp),
+            quarantine=Sender(self.dead),
+            dead_letters=self.dead,
+            temp=self.temp,
+            public=PublicFake(self.public, self.temp),
             notes=BucketNotes(self.noted, "jobs", make=True),
             erasures=self.erasures,
             make=make,
@@ -94,7 +94,7 @@ class World:
             wall_ms=lambda: 1_700_000_000_000 + int(asyncio.get_running_loop().time() * 1000),
             new_token=lambda: f"token{next(self._numbers)}",
             new_salt=lambda: next(self._numbers).to_bytes(16, "big"),
-            draw=lambda: 0.5,
+            rng=lambda: 0.5,
         )
 
     @asynccontextmanager

@@ -37,7 +37,7 @@ JOB, REPLY = messages.encode(job()), messages.encode(rendered())
 async def test_letters_are_told_without_their_content_and_stay() -> None:
     made = await queues(JOB, REPLY, b"rubbish")
     found = await made.letters.look(100)
-    assert [each.home for each in found] == ["jobs", "replies", ""]
+    assert [each.origin for each in found] == ["jobs", "replies", ""]
     assert found[0].about.startswith("job gen_")
     assert found[2].about.startswith("unreadable: ")
     assert job().prompts.prompt not in repr([each.about for each in found])

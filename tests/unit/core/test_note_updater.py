@@ -65,7 +65,7 @@ class Rig:
     def __init__(self, claim: Claim = Claim.NOTED, events: int = 0) -> None:
         self.log = FakeLog(of=replace(OWN, claim=claim))
         self.notes = Notes()
-        self.updater = NoteUpdater(self.log, self.notes, wall_ms=lambda: 5, draw=lambda: 1.0)
+        self.updater = NoteUpdater(self.log, self.notes, wall_ms=lambda: 5, rng=lambda: 1.0)
         self._events = events
 
     async def fill(self) -> None:
@@ -213,7 +213,7 @@ def test_a_broken_log_is_no_trouble_of_the_store() -> None:
 class First:
     def __init__(self) -> None:
         self.notes = Notes()
-        self.start = FirstStart(self.notes, Path("data/core/log.sqlite3"), draw=lambda: 1.0)
+        self.start = FirstStart(self.notes, Path("data/core/log.sqlite3"), rng=lambda: 1.0)
 
 
 def test_a_first_start_is_one_where_nothing_tells_of_a_log() -> None:
