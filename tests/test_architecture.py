@@ -129,6 +129,72 @@ def test_the_home_rule_itself(path: str, library: str, verdict: bool) -> None:
     assert at_home(Path(path), library) is verdict
 
 
+def private_names(tree: ast.Module) -> set[str]:
+    """The private attributes, functions and keyword fields that a module defines itself."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                found.add(name)
+            case ast.Attribute(attr=name, ctx=ast.Store()) | ast.Name(id=name, ctx=ast.Store()):
+                found.add(name)
+    return {name for name in found if is_private(name)}
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__") and name not in {"_", "_exit"}  # os._exit is documented
+
+
+def private_parts(tree: ast.Module, known: set[str]) -> Iterator[tuple[int, str]]:
+    """Private names that a module uses and that neither it nor a module of ours that it imports defines."""
+    for node in ast.walk(tree):
+        used: list[str] = []
+        match node:
+            case ast.Attribute(attr=name):
+                used = [name]
+            case ast.Call(keywords=keywords):
+                used = [each.arg or "" for each in keywords]
+            case ast.ImportFrom(module=module, names=names):
+                used = [*(module or "").split("."), *(each.name for each in names)]
+            case ast.Import(names=names):
+                used = [part for each in names for part in each.name.split(".")]
+        yield from ((getattr(node, "lineno", 0), name) for name in used if is_private(name) and name not in known)
+
+
+PRIVATE_OF_AIOSQLITE = "core/log/sqlite_log.py"
+
+
+def test_private_parts_of_libraries_stay_in_modules_named_for_it() -> None:
+    """One adapter for each library, `…_private.py`; attributes inherited from a library's class count too."""
+    trees = {path: ast.parse((ROOT / path).read_text()) for path in modules(*OURS)}
+    own = {path: private_names(tree) for path, tree in trees.items()}
+    wrong = []
+    for path, tree in trees.items():
+        if path.name.endswith("_private.py") or str(path) == PRIVATE_OF_AIOSQLITE:
+            continue
+        imported = {Path(*name.split(".")[:depth]) for name, _ in imports(path) for depth in (1, 2, 3, 4)}
+        known = own[path].union(*(own.get(each.with_suffix(".py"), set()) for each in imported))
+        wrong += [f"{path}:{line} uses {name}" for line, name in private_parts(tree, known)]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("class A(web.RequestHandler):\n    def f(self): return self._messages", ["_messages"]),
+        ("class A(web.RequestHandler):\n    def f(self): self._mine = 1; return self._mine", []),
+        ("def f(server): return server._server", ["_server"]),
+        ("Configuration(_keepalive_time=1)", ["_keepalive_time"]),
+        ("from library._impl import thing", ["_impl"]),
+        ("import library._impl", ["_impl"]),
+        ("from __future__ import annotations\nfor _ in range(3): pass", []),
+    ],
+)
+def test_the_rule_of_private_parts_itself(text: str, found: list[str]) -> None:
+    tree = ast.parse(text)
+    assert [name for _, name in private_parts(tree, private_names(tree))] == found
+
+
 def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
     for node in ast.walk(ast.parse((ROOT / path).read_text())):
         if isinstance(node, ast.Call):

@@ -18,6 +18,7 @@ from aiohttp import web
 
 from gateway import errors, problems
 from gateway.limits import source_of
+from gateway.server.aiohttp_private import ObservedHandler
 from infra.fairness import Tally
 
 _log = structlog.get_logger()
@@ -56,7 +57,7 @@ class Room:
         self._present.add(newcomer)
         self._owners.change(newcomer.owner, +1)
         if len(self._present) > self._limit:
-            leaving = min(self._candidates(), key=lambda each: each.kept_us_waiting_since)
+            leaving = min(self._candidates(), key=lambda each: each.waiting_since)
             self.leave(leaving)  # now: the next newcomer may come before asyncio says that it is closed
             leaving.cut("full")
 
@@ -77,10 +78,10 @@ class Room:
         """Who has kept us waiting of those with more than their share; everybody if all of these are being served."""
         owners, total = self._owners.owners, len(self._present)
         heavy = {each for each in self._present if self._owners.of(each.owner) * owners > total}
-        return [each for each in heavy if each.kept_us_waiting_since != _NEVER] or self._present
+        return [each for each in heavy if each.waiting_since != _NEVER] or self._present
 
 
-class Connection(web.RequestHandler):
+class Connection(ObservedHandler):
     """aiohttp's connection with our limits, and with problems instead of aiohttp's own error pages."""
 
     __slots__ = ("_on_lost", "_room", "_since", "_unread", "_writable", "owner", "patience_s")
@@ -104,14 +105,9 @@ class Connection(web.RequestHandler):
             self._room.rename(self, owner)
 
     @property
-    def kept_us_waiting_since(self) -> float:
+    def waiting_since(self) -> float:
         """Loop time since which it has been the client's turn to send or to read; infinity while it is ours."""
-        if self.writing_paused:
-            return self._since
-        request = self._current_request  # of the pinned aiohttp 3.14, as is `_messages`: it tells nobody who waits
-        if request is None:
-            return _NEVER if self._messages else self._since
-        return _NEVER if request.content.is_eof() else self._since
+        return self._since if self.awaits_client else _NEVER
 
     def cut(self, reason: str) -> None:
         """Close at once, whatever is unsent."""
@@ -150,7 +146,7 @@ class Connection(web.RequestHandler):
     def _watch_client(self) -> None:
         if self.transport is not None:
             unsent = self.transport.get_write_buffer_size()
-            self._unread = self._loop.call_later(self.patience_s, self._judge_client, unsent)
+            self._unread = asyncio.get_running_loop().call_later(self.patience_s, self._judge_client, unsent)
 
     def _judge_client(self, unsent_before: int) -> None:
         """A client that takes bytes, however slowly, keeps its connection."""
@@ -179,7 +175,7 @@ class Connection(web.RequestHandler):
         if self.transport is None:
             raise ConnectionResetError
         scope = asyncio.timeout(None)
-        self._on_lost = lambda: scope.reschedule(self._loop.time())
+        self._on_lost = lambda: scope.reschedule(asyncio.get_running_loop().time())
         try:
             async with scope:
                 yield
@@ -195,7 +191,7 @@ class Connection(web.RequestHandler):
         try:
             return await super().finish_response(*args, **kw)
         finally:
-            self._since = self._loop.time()
+            self._since = asyncio.get_running_loop().time()
 
     def handle_error(
         self,

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,10 +82,9 @@ class _Run:
         self.step, self.seconds = state["step"], state["seconds"]
 
 
-@torch.no_grad()
 def _average(averaged: nn.Module, model: nn.Module, keep: float) -> None:
     """Move the averaged weights towards the model's: averaged = keep · averaged + (1 - keep) · model."""
-    torch._foreach_lerp_(list(averaged.parameters()), list(model.parameters()), 1.0 - keep)
+    get_ema_multi_avg_fn(keep)(list(averaged.parameters()), list(model.parameters()), None)
 
 
 def fit(

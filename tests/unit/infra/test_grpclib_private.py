@@ -25,12 +25,12 @@ async def test_a_channel_keeps_its_connection_and_h2_below_it_counts_stream_ids(
     async with served(Core()) as target:
         channel = rpc.open_channel(target, token="right")
         assert isinstance(channel, grpclib_private.RenewedChannel)
-        of_library: Any = channel
-        assert of_library._protocol is None
+        library: Any = channel
+        assert not library._protocol
         try:
             for next_id in (3, 5):  # ids of a client are odd, and the first call has 1
                 await pb.CoreStub(channel).get(pb.GetRequest())
-                assert of_library._protocol.connection._connection.get_next_available_stream_id() == next_id
+                assert library._protocol.connection._connection.get_next_available_stream_id() == next_id
         finally:
             channel.close()
 
