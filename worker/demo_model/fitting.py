@@ -84,7 +84,8 @@ class _Run:
 
 def _average(averaged: nn.Module, model: nn.Module, keep: float) -> None:
     """Move the averaged weights towards the model's: averaged = keep · averaged + (1 - keep) · model."""
-    get_ema_multi_avg_fn(keep)(list(averaged.parameters()), list(model.parameters()), None)
+    update = get_ema_multi_avg_fn(keep)  # type: ignore[no-untyped-call]
+    update(list(averaged.parameters()), list(model.parameters()), None)
 
 
 def fit(
