@@ -24,16 +24,16 @@ from worker.health import Health
 from worker.holding.heartbeat import Heartbeat
 from worker.holding.types import Failure, Held, State
 from worker.holding.window import Window
-from worker.intake.prefetch import Room
+from worker.intake.prefetch import Prefetch
 from worker.intake.receiver import Receiver
 from worker.metrics import Metrics
-from worker.output.call_batching import Coalescer
-from worker.output.delivery import Line
-from worker.output.settling import Finisher
-from worker.output.stages import Sizes
+from worker.output.call_batching import CallBatcher
+from worker.output.delivery import Delivery
+from worker.output.settling import Settler
+from worker.output.stages import DeliveryLimits
 from worker.output.uploader import Uploader
 from worker.ports import Ports
-from worker.shutdown import Leaving
+from worker.shutdown import ShutdownSequence
 from worker.time_ledger import TimeLedger
 from worker.tuning import Tuning
 
@@ -50,7 +50,7 @@ def _context(ports: Ports, tuning: Tuning) -> Context:
     metrics.watch_ledger(ledger, ports.clock)
     health = Health(jobs="jobs queue: not reached yet")
     if tuning.preload:
-        health.hinder("model", f"loading {next(iter(ports.engines), 'the default model')}")
+        health.mark_unready("model", f"loading {next(iter(ports.engines), 'the default model')}")
     return Context(
         worker_id=tuning.worker_id,
         mode=tuning.mode,
@@ -87,26 +87,26 @@ class Worker:
         shared = _Shared(tuning)
         self._ports, self._tuning, self._shared = ports, tuning, shared
         self.metrics, self.health, self.window = context.metrics, context.health, shared.window
-        self._sizes = Sizes(
+        self._sizes = DeliveryLimits(
             encoders=tuning.encoders, uploads=tuning.uploads, queued=tuning.line_images, undeleted=tuning.undeleted
         )
-        self._outbox = self._coalescer("replies", ports.replies.send)
-        self._deletions = self._coalescer("delete", ports.jobs.delete)
-        self._finisher = self._build_finisher()
-        self._line = self._build_line()
+        self._outbox = self._call_batcher("replies", ports.replies.send)
+        self._deletions = self._call_batcher("delete", ports.jobs.delete)
+        self._settler = self._build_settler()
+        self._delivery = self._build_delivery()
         self._models = self._build_models()
         self._receiver = self._build_receiver()
-        self._leaving = Leaving(
+        self._shutdown = ShutdownSequence(
             shared.window,
             self._receiver,
-            self._line,
+            self._delivery,
             lambda: self._gpu,
             health=context.health,
             failpoints=ports.failpoints,
         )
         self._inquiry = StillWantedCheck(
             shared.window,
-            self._line,
+            self._delivery,
             ports.wanted,
             worker_id=tuning.worker_id,
             models=self._models.listed,
@@ -130,7 +130,7 @@ class Worker:
             for name, loop in self._endless():
                 loops.run(f"worker.{name}", loop)
             await draining()
-            await self._leaving.drain(self._tuning.drain_s)
+            await self._shutdown.drain(self._tuning.drain_s)
             await asyncio.wait({gpu, receiver}, timeout=self._tuning.receive_wait_s + 1)
             loops.stop()
 
@@ -143,12 +143,12 @@ class Worker:
         ]
         for number in range(LANES):
             loops += [(f"replies.{number}", self._outbox.run), (f"delete.{number}", self._deletions.run)]
-        for stage in self._line.stages:
+        for stage in self._delivery.stages:
             loops += [(f"{stage.name}.{number}", stage.run) for number in range(stage.workers)]
         return loops
 
     def _is_leaving(self) -> bool:
-        return self._leaving.begun
+        return self._shutdown.begun
 
     async def _gpu_loop(self) -> None:
         if self._tuning.preload:
@@ -163,20 +163,20 @@ class Worker:
             self._renderer.hung()
             session.engine.kill()
             return True
-        await self._leaving.broken(Failure.HUNG, detail)
+        await self._shutdown.broken(Failure.HUNG, detail)
         return False
 
     async def _lost(self, failure: Failure, detail: str) -> None:
-        await self._leaving.broken(failure, detail)
+        await self._shutdown.broken(failure, detail)
 
     def _evict(self, held: Held) -> None:
         self._models.engine(held.job.render.model).evict(held.id)
 
-    def _coalescer(self, name: str, flush: Callable[[Sequence[T]], Awaitable[Sequence[bool]]]) -> Coalescer[T]:
-        return Coalescer(self._context, name, flush)
+    def _call_batcher(self, name: str, flush: Callable[[Sequence[T]], Awaitable[Sequence[bool]]]) -> CallBatcher[T]:
+        return CallBatcher(self._context, name, flush)
 
-    def _build_finisher(self) -> Finisher:
-        return Finisher(
+    def _build_settler(self) -> Settler:
+        return Settler(
             self._context,
             self._shared.window,
             self._outbox,
@@ -188,15 +188,15 @@ class Worker:
     async def _give_back(self, receipts: Sequence[str]) -> None:
         await self._receiver.release(receipts)
 
-    def _build_line(self) -> Line:
+    def _build_delivery(self) -> Delivery:
         ports, tuning, shared = self._ports, self._tuning, self._shared
         uploader = Uploader(self._context, ports.store, bucket=tuning.temp_bucket, deadline_s=tuning.upload_deadline_s)
-        return Line(
+        return Delivery(
             self._context,
             shared.window,
             ports.encode_threads,
             uploader,
-            self._finisher,
+            self._settler,
             sizes=self._sizes,
         )
 
@@ -225,9 +225,9 @@ class Worker:
             shared.window,
             ports.jobs,
             ports.dead,
-            self._line,
+            self._delivery,
             self._models,
-            room=Room(
+            prefetch=Prefetch(
                 shared.window,
                 self._models,
                 shared.curves,
@@ -255,7 +255,7 @@ class Worker:
         return Renderer(
             ports.gpu_thread,
             shared.window,
-            self._line,
+            self._delivery,
             mode=tuning.mode,
             limit=self._models.limit,
             clock=ports.clock,
@@ -283,7 +283,7 @@ class Worker:
             shared.window,
             self._models,
             self._inquiry,
-            self._finisher,
+            self._settler,
             shared.floor,
             mode=tuning.mode,
             curves=shared.curves,
@@ -294,7 +294,7 @@ class Worker:
         )
         return GpuLoop(
             shared.window,
-            self._line,
+            self._delivery,
             shared.floor,
             announcer,
             self._renderer,
@@ -310,5 +310,5 @@ class Worker:
         self.metrics.watch_depth("running", lambda: sum(held.state is State.RUNNING for held in window.held()))
         self.metrics.watch_depth("replies", self._outbox.depth)
         self.metrics.watch_depth("delete", self._deletions.depth)
-        for stage in self._line.stages:
+        for stage in self._delivery.stages:
             self.metrics.watch_depth(stage.name, stage.depth)

@@ -1,27 +1,27 @@
-"""Why the worker is not ready, and what else is worth telling. Whoever meets or loses a hindrance says so; the admin
-port asks.
+"""Why the worker is not ready, and what else an operator should know. Each part reports its own state; the admin port
+reads it.
 """
 
 from collections.abc import Sequence
 
 
 class Health:
-    """Reasons by name; ready when there is none."""
+    """Reasons for not being ready, by name, and notes; ready when there is no reason."""
 
     def __init__(self, **reasons: str) -> None:
         self._reasons = dict(reasons)
         self._notes: dict[str, list[str]] = {}
 
-    def hinder(self, name: str, reason: str) -> None:
-        """Not ready, because of `reason`, until `clear(name)`."""
+    def mark_unready(self, name: str, reason: str) -> None:
+        """The worker is not ready, because of `reason`, until `clear(name)`."""
         self._reasons[name] = reason
 
     def clear(self, name: str) -> None:
-        """That hindrance is gone."""
+        """Removes the reason of this name, if there is one."""
         self._reasons.pop(name, None)
 
     def note(self, name: str, texts: Sequence[str]) -> None:
-        """What is wrong without being a hindrance; nothing for nothing."""
+        """Replaces the notes of this name: what is wrong, although the worker is ready."""
         self._notes[name] = list(texts)
 
     def notes(self) -> list[str]:

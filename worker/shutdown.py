@@ -15,7 +15,7 @@ from worker.health import Health
 from worker.holding.types import Failed, Failure, State
 from worker.holding.window import Window
 from worker.intake.receiver import Receiver
-from worker.output.delivery import Line
+from worker.output.delivery import Delivery
 from worker.ports import Failpoints
 
 _log = structlog.get_logger()
@@ -26,14 +26,14 @@ LINE_S = 5.0
 """A lost device: pictures already on their way get this long."""
 
 
-class Leaving:
+class ShutdownSequence:
     """Called by the service at a signal, and by the GPU loop and the watchdog before they give up the process."""
 
     def __init__(
         self,
         window: Window,
         receiver: Receiver,
-        line: Line,
+        delivery: Delivery,
         gpu: Callable[[], GpuLoop],
         *,
         health: Health,
@@ -41,7 +41,7 @@ class Leaving:
     ) -> None:
         self._window = window
         self._receiver = receiver
-        self._line = line
+        self._delivery = delivery
         self._gpu = gpu
         self._health = health
         self.begun = False
@@ -76,16 +76,16 @@ class Leaving:
         try:
             async with asyncio.timeout(LINE_S):  # also for the line itself, which may be full
                 for held in running:
-                    await self._line.fail(Failed(held=held, failure=failure, detail=detail))
+                    await self._delivery.fail(Failed(held=held, failure=failure, detail=detail))
                 for held in announced:
-                    await self._line.fail(Failed(held=held, failure=Failure.DRAINED, detail=detail))
+                    await self._delivery.fail(Failed(held=held, failure=Failure.DRAINED, detail=detail))
                 await self._until_empty()
         except TimeoutError:
             await self._release_all()
 
     def _close(self, reason: str) -> None:
         self.begun = True
-        self._health.hinder("leaving", reason)
+        self._health.mark_unready("shutdown", reason)
         self._receiver.close()
         self._gpu().close()
 
@@ -107,7 +107,7 @@ class Leaving:
             async with asyncio.timeout(LAST_WORDS_S / 2):
                 for held in self._window.busy():
                     if held.attempt_id:
-                        await self._line.fail(Failed(held=held, failure=failure, detail=detail))
+                        await self._delivery.fail(Failed(held=held, failure=failure, detail=detail))
                 await self._until_empty()
         except TimeoutError:
             with contextlib.suppress(TimeoutError):

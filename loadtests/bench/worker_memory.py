@@ -23,7 +23,7 @@ from worker.batching.policy import PARKED_PER_SEAT
 from worker.engines.emulated import EmulatedEngine
 from worker.holding.window import REMEMBERED
 from worker.output.delivery import SETTLE_BOUND
-from worker.output.stages import Sizes
+from worker.output.stages import DeliveryLimits
 
 MODEL = "emulated"
 IMAGES = 10_000
@@ -36,7 +36,9 @@ SAMPLE_IMAGES = 100
 MIN_SAMPLES = 20
 ON_GPU = BATCH * (1 + PARKED_PER_SEAT) + 2 * BATCH + TUNING.line_images
 """Who runs, who stands aside, two batches whose pictures are not decoded yet, and those on the way into the line."""
-SIZES = Sizes(encoders=TUNING.encoders, uploads=TUNING.uploads, queued=TUNING.line_images, undeleted=TUNING.undeleted)
+SIZES = DeliveryLimits(
+    encoders=TUNING.encoders, uploads=TUNING.uploads, queued=TUNING.line_images, undeleted=TUNING.undeleted
+)
 IN_LINE = 2 * SIZES.queued + SIZES.encoders + SIZES.uploads + SIZES.settling + SIZES.deleting
 """Both queues, and what each task of the line has in hand."""
 BOUNDS = {

@@ -12,9 +12,9 @@ from worker.engines.emulated import EmulatedEngine
 from worker.gpu.still_wanted import StillWantedCheck
 from worker.holding.types import Uploaded
 from worker.holding.window import Window
-from worker.output.call_batching import Coalescer
-from worker.output.delivery import Line
-from worker.output.settling import Finisher
+from worker.output.call_batching import CallBatcher
+from worker.output.delivery import Delivery
+from worker.output.settling import Settler
 
 
 @bug
@@ -26,7 +26,7 @@ def the_worker_deletes_before_it_replies(plant: Plant) -> None:
 
         return settle
 
-    plant(Finisher, "settle", make)
+    plant(Settler, "settle", make)
 
 
 @bug
@@ -50,7 +50,7 @@ def the_gpu_does_not_wait_for_started(plant: Plant) -> None:
 
         return started
 
-    plant(Finisher, "started", make)
+    plant(Settler, "started", make)
 
 
 @bug
@@ -65,7 +65,7 @@ def the_worker_ignores_failed_entries(plant: Plant) -> None:
 
         return init
 
-    plant(Coalescer, "__init__", make)
+    plant(CallBatcher, "__init__", make)
 
 
 @bug
@@ -116,7 +116,7 @@ def the_worker_replies_without_uploading(plant: Plant) -> None:
 
         return uploaded
 
-    plant(Line, "_uploaded", make)
+    plant(Delivery, "_uploaded", make)
 
 
 @bug

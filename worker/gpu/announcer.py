@@ -28,7 +28,7 @@ from worker.gpu.slots import Member, members_of
 from worker.gpu.still_wanted import StillWantedCheck
 from worker.holding.types import Batch, Failure, Held, State
 from worker.holding.window import Window
-from worker.output.settling import Finisher
+from worker.output.settling import Settler
 from worker.ports import Failpoints, NewId
 from worker.tuning import Mode
 
@@ -47,7 +47,7 @@ class Announcer:
         window: Window,
         models: ModelPool,
         inquiry: StillWantedCheck,
-        finisher: Finisher,
+        settler: Settler,
         floor: GpuState,
         *,
         mode: Mode,
@@ -60,7 +60,7 @@ class Announcer:
         self._window = window
         self._models = models
         self._inquiry = inquiry
-        self._finisher = finisher
+        self._settler = settler
         self._floor = floor
         self._mode = mode
         self._curves = curves
@@ -251,7 +251,7 @@ class Announcer:
         for held in members:
             held.attempt_id = self._new_id("att")
             self._window.move(held, State.STARTED)
-        await self._finisher.started(group)
+        await self._settler.started(group)
         await self._failpoints.reach("worker.batched")
         self._measured.observe(ANNOUNCE_KIND, loop.time() - began_s)
         self._models.touch(engine)

@@ -12,7 +12,7 @@ from worker.gpu.renderer import Renderer
 from worker.gpu.slots import members_of
 from worker.holding.types import Batch, Failed, Failure, Held, State
 from worker.holding.window import Window
-from worker.output.delivery import Line
+from worker.output.delivery import Delivery
 
 
 class GpuLoop:
@@ -21,7 +21,7 @@ class GpuLoop:
     def __init__(
         self,
         window: Window,
-        line: Line,
+        delivery: Delivery,
         floor: GpuState,
         announcer: Announcer,
         renderer: Renderer,
@@ -31,7 +31,7 @@ class GpuLoop:
         lost: Callable[[Failure, str], Awaitable[None]],
     ) -> None:
         self._window = window
-        self._line = line
+        self._delivery = delivery
         self._floor = floor
         self._announcer = announcer
         self._renderer = renderer
@@ -97,9 +97,9 @@ class GpuLoop:
         """What was announced, or ran, for a model that is out. Says nothing about the images."""
         for held in self._window.busy():
             if held.job.render.model == model and held.state in (State.STARTED, State.RUNNING):
-                await self._line.fail(Failed(held=held, failure=Failure.MODEL_AWAY, detail=reason))
+                await self._delivery.fail(Failed(held=held, failure=Failure.MODEL_AWAY, detail=reason))
 
     def _turn_away(self, announced: Iterable[Held]) -> None:
         """They were announced and will not run here."""
         for held in announced:
-            self._line.fail_now(Failed(held=held, failure=Failure.DRAINED, detail="the worker stops"))
+            self._delivery.fail_now(Failed(held=held, failure=Failure.DRAINED, detail="the worker stops"))

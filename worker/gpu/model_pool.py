@@ -251,7 +251,7 @@ class ModelPool:
         out = [f"model {model} is {fault.state.name.lower()}: {fault.reason}" for model, fault in self._faults.items()]
         self._health.note("models", out)
         if len(out) == len(self._engines):
-            self._health.hinder("model", f"no model can be used: {'; '.join(out)}")
+            self._health.mark_unready("model", f"no model can be used: {'; '.join(out)}")
         elif not self.waiting:
             self._health.clear("model")
 

@@ -35,7 +35,7 @@ from worker.gpu.watchdog import Pulse
 from worker.holding.types import Batch, Failed, Failure, Held, State
 from worker.holding.window import Window
 from worker.metrics import Metrics
-from worker.output.delivery import Line
+from worker.output.delivery import Delivery
 from worker.ports import Failpoints, NewId, Recorder, Threads
 from worker.time_ledger import Cause, TimeLedger
 from worker.tuning import Mode
@@ -58,7 +58,7 @@ class Renderer:
         self,
         thread: Threads,
         window: Window,
-        line: Line,
+        delivery: Delivery,
         *,
         mode: Mode,
         limit: Callable[[RenderJob, BatchKey], int],
@@ -77,7 +77,7 @@ class Renderer:
     ) -> None:
         self._thread = thread
         self._window = window
-        self._line = line
+        self._delivery = delivery
         self._mode = mode
         self._limit = limit
         self._clock = clock
@@ -114,7 +114,7 @@ class Renderer:
             clock=self._clock,
             post=post,
             report=report,
-            places=self._line.places,
+            permits=self._delivery.permits,
             limit=self._limit,
             record=self._recorder,
         )
@@ -158,7 +158,7 @@ class Renderer:
                 self._ledger.idle_began(end.at_s)
                 return end.crash
             self._between = (Cause.BACKPRESSURE, end.at_s)
-            await self._line.room()
+            await self._delivery.wait_for_permit()
             self._waits.backpressure_until_s = self._clock()
 
     def _goes_on(self, now_s: float) -> None:
@@ -201,7 +201,7 @@ class Renderer:
                 self._spent(session, event)
             case Left():
                 self._on_gpu.left(event.member)
-                self._line.drop_now(event.member.held)
+                self._delivery.drop_now(event.member.held)
             case Decoded():
                 self._pulse.learn()
                 self._hand_on(session, event)
@@ -229,14 +229,14 @@ class Renderer:
         held = event.member.held
         self._on_gpu.left(event.member, event.bad)
         if held.unwanted:
-            self._line.places.give()
-            self._line.drop_now(held)
+            self._delivery.permits.release()
+            self._delivery.drop_now(held)
         elif event.picture is None:
-            self._line.places.give()
-            self._line.fail_now(Failed(held=held, failure=event.failure, detail=event.bad))
+            self._delivery.permits.release()
+            self._delivery.fail_now(Failed(held=held, failure=event.failure, detail=event.bad))
         else:
             self._proven(session.engine)
-            self._line.picture(self._on_gpu.finished(event, session.engine.facts))
+            self._delivery.picture(self._on_gpu.finished(event, session.engine.facts))
 
     async def _isolate(self, session: Session, crash: Crash) -> None:
         """Run the suspects apart until whoever breaks the engine has done so alone; the others go on afterwards."""
@@ -260,7 +260,7 @@ class Renderer:
         if crash.out:
             if crash.died and len(crash.suspects) == 1:  # what broke the process, before that could not start again
                 failure = Failure.HUNG if hung else crash.failure
-                self._line.fail_now(Failed(held=crash.suspects[0].held, failure=failure, detail=crash.detail))
+                self._delivery.fail_now(Failed(held=crash.suspects[0].held, failure=failure, detail=crash.detail))
             raise EngineAway(crash.out, pause_s=crash.pause_s)
         work.innocents += self._afresh([each.held for each in crash.innocents])
         suspects = [each.held for each in crash.suspects]
@@ -270,7 +270,7 @@ class Renderer:
             return
         if len(suspects) == 1 and (crash.failure is not Failure.OUT_OF_MEMORY or not crash.innocents):
             failure = Failure.HUNG if hung else crash.failure
-            self._line.fail_now(Failed(held=suspects[0], failure=failure, detail=crash.detail))
+            self._delivery.fail_now(Failed(held=suspects[0], failure=failure, detail=crash.detail))
             return
         reason = "died" if crash.died else crash.failure.name.lower()
         self._metrics.bisected.labels(reason=reason).inc()

@@ -133,7 +133,7 @@ class Session:
                 self._step(chosen)
             elif not self._undecoded:
                 return self._end()
-            elif not self._around.places.free:
+            elif not self._around.permits.available:
                 return self._end(full=True)
             else:
                 self._undecoded.under_way = 0  # beside nothing
@@ -146,7 +146,7 @@ class Session:
         if not self._undecoded:
             return False
         limit = self._around.limit(self._undecoded.first.held.job.render, self.key)
-        return self._undecoded.ready >= limit or not self._around.places.free
+        return self._undecoded.ready >= limit or not self._around.permits.available
 
     def _end(self, *, full: bool = False) -> End:
         return End(at_s=self._around.clock(), full=full)
@@ -265,7 +265,7 @@ class Session:
             if self._undecoded.first.held.unwanted:
                 self._around.post(Left(member=self._undecoded.take()[0]))
                 continue
-            if not self._around.places.take():
+            if not self._around.permits.try_acquire():
                 return
             self._decode(*self._undecoded.take())
             if until_s is not None and self._around.clock() - began_s >= until_s:
@@ -283,7 +283,7 @@ class Session:
         except (BadOutput, Refused, NotNow) as error:
             picture, bad, failure = None, str(error), _FAILURES[type(error)]
         except BaseException:
-            self._around.places.give()
+            self._around.permits.release()
             raise
         ended_s = self._around.clock()
         self._at_work = ()

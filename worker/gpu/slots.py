@@ -91,7 +91,7 @@ class Left:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
-    """A picture, or None, what is wrong with it, and what that is called. Its place in the line is taken already."""
+    """A picture, or None, what is wrong with it, and what that is called. Its permit is acquired already."""
 
     member: Member
     picture: Picture | EncodedPicture | None
@@ -134,17 +134,17 @@ class End:
     crash: Crash | None = None
 
 
-class Places(Protocol):
-    """Room in the line behind the GPU."""
+class Permits(Protocol):
+    """How many more pictures the delivery pipeline takes."""
 
-    def take(self) -> bool:
-        """One place; False when there is none. Any thread."""
+    def try_acquire(self) -> bool:
+        """Takes one permit; False when there is none. Any thread."""
 
-    def give(self) -> None:
-        """A taken place is not needed. Any thread."""
+    def release(self) -> None:
+        """Puts an unused permit back. Any thread."""
 
     @property
-    def free(self) -> bool: ...
+    def available(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +154,6 @@ class Surroundings:
     clock: Callable[[], float]
     post: Callable[[Event], None]
     report: Report
-    places: Places
+    permits: Permits
     limit: Callable[[RenderJob, BatchKey], int]
     record: Callable[[str, str, float, float], None]

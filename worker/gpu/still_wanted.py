@@ -17,7 +17,7 @@ from schema import limits
 from worker.holding.types import Held, State
 from worker.holding.window import Window
 from worker.metrics import Metrics
-from worker.output.delivery import Line
+from worker.output.delivery import Delivery
 from worker.ports import Holding, ListedModel, StillWanted
 
 _log = structlog.get_logger()
@@ -32,7 +32,7 @@ class StillWantedCheck:
     def __init__(
         self,
         window: Window,
-        line: Line,
+        delivery: Delivery,
         port: StillWanted | None,
         *,
         worker_id: str,
@@ -42,7 +42,7 @@ class StillWantedCheck:
         metrics: Metrics,
     ) -> None:
         self._window = window
-        self._line = line
+        self._delivery = delivery
         self._port = port
         self._worker_id = worker_id
         self._models = models
@@ -100,7 +100,7 @@ class StillWantedCheck:
 
     async def _drop(self, held: Held) -> None:
         if held.state is State.WAITING:
-            await self._line.drop(held)
+            await self._delivery.drop(held)
         elif held.state in (State.STARTED, State.RUNNING):
             held.unwanted = True
             self._evict(held)

@@ -11,7 +11,7 @@ from worker.tuning import Mode
 RECEIVE_KIND = ("receive",)
 
 
-class Room:
+class Prefetch:
     """The receiver asks before every poll."""
 
     def __init__(
@@ -38,7 +38,7 @@ class Room:
         """Whether too many are behind the GPU: replies or deletions do not keep up, or are refused."""
         return self._window.behind_count() >= self._behind
 
-    def __call__(self) -> int:
+    def room(self) -> int:
         """At most `limit` images wait in all; none before the default model has been tried, and none while `behind` of
         them are behind the GPU.
 

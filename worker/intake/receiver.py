@@ -20,10 +20,10 @@ from worker.gpu.model_pool import ModelPool
 from worker.health import Health
 from worker.holding.types import Failed, Failure, Held, Job, State
 from worker.holding.window import Offer, Window
-from worker.intake.prefetch import RECEIVE_KIND, Room
+from worker.intake.prefetch import RECEIVE_KIND, Prefetch
 from worker.messages import parse
 from worker.metrics import Metrics
-from worker.output.delivery import Line
+from worker.output.delivery import Delivery
 from worker.ports import Failpoints, JobQueue, NewId, Received, Recorder, Reply, ReplyQueue, Rng
 from worker.time_ledger import TimeLedger
 
@@ -46,10 +46,10 @@ class Receiver:
         window: Window,
         queue: JobQueue,
         dead: ReplyQueue,
-        line: Line,
+        delivery: Delivery,
         models: ModelPool,
         *,
-        room: Room,
+        prefetch: Prefetch,
         wait_s: int,
         visibility_s: int,
         suspect_receives: int,
@@ -66,9 +66,9 @@ class Receiver:
         self._window = window
         self._queue = queue
         self._dead = dead
-        self._line = line
+        self._delivery = delivery
         self._models = models
-        self._room = room
+        self._prefetch = prefetch
         self._wait_s = wait_s
         self._visibility_s = visibility_s
         self._suspect_receives = suspect_receives
@@ -103,7 +103,7 @@ class Receiver:
         """Until `close`."""
         failures = 0
         while not self._closed.is_set():
-            room = self._room()
+            room = self._prefetch.room()
             if room <= 0:
                 await self._hold_back()
                 continue
@@ -126,23 +126,23 @@ class Receiver:
         """It will not be rendered here: core hears of it, and the message goes once it has."""
         held.attempt_id = self._new_id("att")
         self._window.move(held, State.FINISHING)
-        await self._line.fail(Failed(held=held, failure=failure, detail=reason))
+        await self._delivery.fail(Failed(held=held, failure=failure, detail=reason))
 
     async def _hold_back(self) -> None:
         """Until something changes. When that is because of what is behind the GPU, an idle GPU waits for just that,
         and says so as it goes: it may take until somebody mends the queue.
         """
-        if not self._room.full:
+        if not self._prefetch.full:
             await self._window.changed()
             return
-        self._health.hinder("behind", "too many images wait to be answered or deleted")
+        self._health.mark_unready("behind", "too many images wait to be answered or deleted")
         began = asyncio.get_running_loop().time()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOOK_S):
                 await self._window.changed()
         if not self._window.upcoming():
             self._ledger.held_back(began, asyncio.get_running_loop().time())
-        if not self._room.full:
+        if not self._prefetch.full:
             self._health.clear("behind")
 
     async def _pause(self, seconds: float) -> None:
@@ -158,7 +158,7 @@ class Receiver:
                 received = await self._queue.receive(limit=limit, wait_s=self._wait_s, visibility_s=self._visibility_s)
         except (Retryable, Permanent, TimeoutError) as error:
             self._metrics.call_failures.labels(call="receive").inc()
-            self._health.hinder("jobs", f"jobs queue: {cause(error)}")
+            self._health.mark_unready("jobs", f"jobs queue: {cause(error)}")
             _log.warning("receive.failed", reason=cause(error))
             return None
         finally:

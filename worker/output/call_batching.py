@@ -17,7 +17,7 @@ _log = structlog.get_logger()
 _Entry = tuple[T, "asyncio.Future[None]"]
 
 
-class Coalescer(Generic[T]):
+class CallBatcher(Generic[T]):
     """`flush` answers per item whether it is done; what is not is tried again, for ever, with full jitter."""
 
     def __init__(
@@ -71,7 +71,7 @@ class Coalescer(Generic[T]):
                 done = await self._flush([item for item, _ in entries])
         except (Retryable, Permanent, TimeoutError) as error:
             self._context.metrics.call_failures.labels(call=self._name).inc()
-            self._context.health.hinder(self._name, f"{self._name}: {cause(error)}")
+            self._context.health.mark_unready(self._name, f"{self._name}: {cause(error)}")
             _log.warning("call.failed", call=self._name, items=len(entries), reason=cause(error))
             return entries
         self._context.health.clear(self._name)

@@ -2,7 +2,7 @@
 
 The GPU loop puts pictures in and waits when the line is full: that is the back-pressure. Order for one image:
 upload verified, reply accepted by the queue, message deleted. What was uploaded holds no picture any more, and no reply
-waits for a deletion; `Sizes.behind` bounds what may pile up all the same.
+waits for a deletion; `DeliveryLimits.behind` bounds what may pile up all the same.
 """
 
 import asyncio
@@ -12,8 +12,8 @@ from worker.engines.errors import BadOutput
 from worker.holding.types import Encoded, Failed, Failure, Finished, Held, State, Uploaded
 from worker.holding.window import Window
 from worker.output import encode
-from worker.output.settling import Finisher
-from worker.output.stages import Places, Sizes, Stage
+from worker.output.settling import Settler
+from worker.output.stages import DeliveryLimits, DeliveryPermits, Stage
 from worker.output.uploader import Uploader
 from worker.ports import Threads
 
@@ -23,7 +23,7 @@ the line and 1,024 are behind it; the rest is for the GPU.
 """
 
 
-class Line:
+class Delivery:
     """See the module's text."""
 
     def __init__(
@@ -32,34 +32,34 @@ class Line:
         window: Window,
         threads: Threads,
         uploader: Uploader,
-        finisher: Finisher,
+        settler: Settler,
         *,
-        sizes: Sizes,
+        sizes: DeliveryLimits,
     ) -> None:
         self._context = context
         self._window = window
         self._threads = threads
         self._uploader = uploader
-        self._finisher = finisher
-        self.places = Places(sizes.queued)
+        self._settler = settler
+        self.permits = DeliveryPermits(sizes.queued)
         self._encode = Stage(
-            "encode", self._encoded, bound=sizes.queued, workers=sizes.encoders, taken=self.places.give
+            "encode", self._encoded, bound=sizes.queued, workers=sizes.encoders, taken=self.permits.release
         )
         self._upload = Stage("upload", self._uploaded, bound=sizes.queued, workers=sizes.uploads)
         self._settle = Stage("settle", self._settled, bound=SETTLE_BOUND, workers=sizes.settling)
-        self._deletion = Stage("deletion", finisher.delete, bound=SETTLE_BOUND, workers=sizes.deleting)
+        self._deletion = Stage("deletion", settler.delete, bound=SETTLE_BOUND, workers=sizes.deleting)
         self.stages = (self._encode, self._upload, self._settle, self._deletion)
 
-    async def room(self) -> None:
+    async def wait_for_permit(self) -> None:
         """Until another picture may come."""
-        await self.places.wait()
+        await self.permits.wait()
 
     def picture(self, finished: Finished) -> None:
         """A picture leaves the GPU; its place has been taken."""
         if self._leaves(finished.held):
             self._encode.put_now(finished)
         else:
-            self.places.give()
+            self.permits.release()
 
     def fail_now(self, failed: Failed) -> None:
         """An attempt gave no picture."""
@@ -119,6 +119,6 @@ class Line:
         await self._settle.put(await self._uploader.upload(encoded) or encoded.held)
 
     async def _settled(self, item: Uploaded | Failed | Held) -> None:
-        settled = await self._finisher.settle(item)
+        settled = await self._settler.settle(item)
         if settled is not None:
             await self._deletion.put(settled)

@@ -10,7 +10,7 @@ from worker import tracing
 from worker.context import Context
 from worker.holding.types import Batch, Failed, Held, Settled, State, Uploaded
 from worker.holding.window import Window
-from worker.output.call_batching import Coalescer
+from worker.output.call_batching import CallBatcher
 from worker.ports import Reply
 
 _log = structlog.get_logger()
@@ -20,15 +20,15 @@ GiveBack = Callable[[Sequence[str]], Awaitable[None]]
 """Shows messages to other workers at once, by their receipts. Best effort: the visibility timeout does it otherwise."""
 
 
-class Finisher:
+class Settler:
     """Speaks to the reply queue for everybody: started, rendered, failed."""
 
     def __init__(
         self,
         context: Context,
         window: Window,
-        outbox: Coalescer[Reply],
-        deletions: Coalescer[str],
+        outbox: CallBatcher[Reply],
+        deletions: CallBatcher[str],
         *,
         queue: str,
         give_back: GiveBack,

@@ -1,4 +1,4 @@
-"""The parts that the delivery pipeline is made of: bounded stages, places for pictures, and sizes in flight."""
+"""What the delivery pipeline is made of: bounded stages, permits for pictures on their way in, and its limits."""
 
 import asyncio
 import threading
@@ -9,41 +9,43 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Places:
-    """How many pictures the line still takes: counted on the GPU thread as they are made, given back by the line."""
+class DeliveryPermits:
+    """How many pictures the pipeline still takes: acquired on the GPU thread before each is decoded, released when the
+    encode stage takes the picture. `asyncio.Semaphore` belongs to one loop, and the GPU thread must not block.
+    """
 
-    def __init__(self, places: int) -> None:
-        self._free = places
+    def __init__(self, permits: int) -> None:
+        self._free = permits
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._freed = asyncio.Event()
 
     @property
-    def free(self) -> bool:
-        """Whether `take` would succeed now."""
+    def available(self) -> bool:
+        """Whether `try_acquire` would succeed now."""
         return self._free > 0
 
-    def take(self) -> bool:
-        """One place; False when there is none. Any thread."""
+    def try_acquire(self) -> bool:
+        """Takes one permit; False when there is none. Any thread."""
         with self._lock:
             if self._free <= 0:
                 return False
             self._free -= 1
             return True
 
-    def give(self) -> None:
-        """A taken place is free again. Any thread."""
+    def release(self) -> None:
+        """Puts one permit back. Any thread."""
         with self._lock:
             self._free += 1
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._freed.set)
 
     async def wait(self) -> None:
-        """Until there is a place. One waiter at a time."""
+        """Returns when there is a permit. One waiter at a time."""
         self._loop = asyncio.get_running_loop()
-        while not self.free:
-            self._freed.clear()
-            if not self.free:
+        while not self.available:
+            self._freed.clear()  # before the second look: a release between the two sets it again
+            if not self.available:
                 await self._freed.wait()
 
 
@@ -52,7 +54,7 @@ def _nothing() -> None:
 
 
 class Stage(Generic[T]):
-    """A bounded queue and the number of tasks that work on it. `taken` is called whenever one takes an item."""
+    """A bounded queue and the number of tasks that work on it. `taken` is called as each item leaves the queue."""
 
     def __init__(
         self,
@@ -70,7 +72,7 @@ class Stage(Generic[T]):
         self._queue: asyncio.Queue[T] = asyncio.Queue(bound)
 
     def depth(self) -> int:
-        """Items that wait."""
+        """Items that wait in the queue."""
         return self._queue.qsize()
 
     async def put(self, item: T) -> None:
@@ -78,11 +80,11 @@ class Stage(Generic[T]):
         await self._queue.put(item)
 
     def put_now(self, item: T) -> None:
-        """For callers who know that there is room."""
+        """For callers that hold a permit. Raises asyncio.QueueFull without room."""
         self._queue.put_nowait(item)
 
     async def run(self) -> None:
-        """For ever; the service runs `workers` of these."""
+        """Serves until cancelled; the worker runs `workers` of these."""
         while True:
             item = await self._queue.get()
             self._taken()
@@ -90,8 +92,8 @@ class Stage(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sizes:
-    """Tasks and bounds of the line."""
+class DeliveryLimits:
+    """Tasks and bounds of the delivery pipeline, in images."""
 
     encoders: int
     uploads: int
@@ -102,5 +104,5 @@ class Sizes:
 
     @property
     def behind(self) -> int:
-        """Images that may be behind the GPU: what fills the line, and those to be answered or deleted."""
+        """Images that may be behind the GPU: what fills the pipeline, and those not yet answered or deleted."""
         return 2 * self.queued + self.encoders + self.uploads + self.undeleted

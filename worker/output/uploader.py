@@ -82,5 +82,5 @@ class Uploader:
 
     def _failed(self, made: int, error: Retryable) -> None:
         self._context.metrics.upload_failures.inc()
-        self._context.health.hinder("store", f"store: uploads fail ({error})")
+        self._context.health.mark_unready("store", f"store: uploads fail ({error})")
         _log.warning("upload.failed", tries=made, reason=str(error))

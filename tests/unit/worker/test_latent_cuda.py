@@ -14,7 +14,7 @@ from worker.engines.pipeline.engine import PipelineEngine
 from worker.gpu.session import Session
 from worker.gpu.slots import Decoded, Event, Spent, Surroundings, members_of
 from worker.holding.types import Batch, Held, ImageId, Job
-from worker.output.stages import Places
+from worker.output.stages import DeliveryPermits
 from worker.time_ledger import Cause
 
 STEP_S, DECODE_S, LAUNCH_S = 0.030, 0.020, 0.001
@@ -127,7 +127,7 @@ def session_of(engine: LatentEngine, device: Device, steps: Sequence[int], event
         clock=lambda: device.now_s,
         post=events.append,
         report=lambda _: None,
-        places=Places(99),
+        permits=DeliveryPermits(99),
         limit=lambda _job, _key: 4,
         record=lambda *_: None,
     )

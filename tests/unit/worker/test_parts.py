@@ -31,7 +31,7 @@ from worker.holding.window import Window
 from worker.intake.prefetch import ahead
 from worker.messages import parse
 from worker.output import encode
-from worker.output.call_batching import Coalescer
+from worker.output.call_batching import CallBatcher
 
 
 def test_failures_are_numbered_as_in_the_schema() -> None:
@@ -232,7 +232,7 @@ class Flush:
 async def test_calls_gather_while_one_is_under_way_and_only_the_refused_go_again() -> None:
     flush = Flush()
     around = context()
-    coalescer: Coalescer[int] = Coalescer(around, "replies", flush)
+    coalescer: CallBatcher[int] = CallBatcher(around, "replies", flush)
     async with asyncio.TaskGroup() as group:
         lane = group.create_task(coalescer.run())
         await coalescer.submit_all([0])

@@ -14,7 +14,7 @@ from worker.engines.errors import EngineDied
 from worker.gpu.session import Session
 from worker.gpu.slots import Admitted, Decoded, Event, Member, Surroundings, members_of
 from worker.holding.types import Batch, Held, ImageId, Job
-from worker.output.stages import Places
+from worker.output.stages import DeliveryPermits
 
 BATCH = 4
 
@@ -58,13 +58,13 @@ def group(engine: EmulatedEngine, numbers: range, steps: Sequence[int] = ()) -> 
     return members_of(Batch(id="b", engine=engine, key=held[0].key, members=tuple(held)))
 
 
-def begun(engine: Told, places: Places, events: list[Event]) -> Session:
+def begun(engine: Told, permits: DeliveryPermits, events: list[Event]) -> Session:
     ticks = count()
     around = Surroundings(
         clock=lambda: float(next(ticks)),
         post=events.append,
         report=lambda _: None,
-        places=places,
+        permits=permits,
         limit=lambda _job, _key: BATCH,
         record=lambda *_: None,
     )
@@ -75,8 +75,8 @@ def begun(engine: Told, places: Places, events: list[Event]) -> Session:
 @pytest.mark.parametrize("ahead", [False, True])
 def test_places_that_come_free_one_by_one_let_no_new_batch_in_each(ahead: bool) -> None:
     events: list[Event] = []
-    engine, places = Told(ahead=ahead), Places(1)
-    session = begun(engine, places, events)
+    engine, permits = Told(ahead=ahead), DeliveryPermits(1)
+    session = begun(engine, permits, events)
     session.offer(group(engine, range(40)))
     for _ in range(40):
         end = session.turn()
@@ -84,13 +84,13 @@ def test_places_that_come_free_one_by_one_let_no_new_batch_in_each(ahead: bool) 
         decoded = sum(isinstance(event, Decoded) for event in events)
         assert admitted - decoded < 3 * BATCH
         assert end.full or decoded == 40
-        places.give()
+        permits.release()
     assert decoded == 40
 
 
 def test_what_the_device_develops_beside_the_next_step_is_fetched_after_that_has_been_launched() -> None:
     engine = Told(ahead=True)
-    session = begun(engine, Places(9), [])
+    session = begun(engine, DeliveryPermits(9), [])
     session.offer(group(engine, range(3), steps=(1, 2, 4)))
     session.turn()
     assert engine.asked == ["step", "step", "g0", "step", "g1", "step", "g2"]  # nobody is left beside the last
@@ -98,7 +98,7 @@ def test_what_the_device_develops_beside_the_next_step_is_fetched_after_that_has
 
 def test_a_device_that_does_one_thing_after_the_other_decodes_at_once() -> None:
     engine = Told(ahead=False)
-    session = begun(engine, Places(9), [])
+    session = begun(engine, DeliveryPermits(9), [])
     session.offer(group(engine, range(3), steps=(1, 2, 4)))
     session.turn()
     assert engine.asked == ["step", "g0", "step", "g1", "step", "step", "g2"]
@@ -106,7 +106,7 @@ def test_a_device_that_does_one_thing_after_the_other_decodes_at_once() -> None:
 
 def test_one_batch_after_the_other_is_developed_beside_the_next() -> None:
     engine = Told(ahead=True)
-    session = begun(engine, Places(99), [])
+    session = begun(engine, DeliveryPermits(99), [])
     session.offer(group(engine, range(2 * BATCH), steps=[1] * 2 * BATCH))
     session.turn()
     first = [f"g{number}" for number in range(BATCH)]
@@ -120,7 +120,7 @@ def test_whoever_is_on_the_device_is_suspect_when_it_fails_while_a_picture_is_fe
 ) -> None:
     engine = Told(ahead=ahead)
     engine.dies_over = "g0"
-    session = begun(engine, Places(9), [])
+    session = begun(engine, DeliveryPermits(9), [])
     session.offer(group(engine, range(3), steps=(1, 2, 4)))
     crash = session.turn().crash
     assert crash is not None
