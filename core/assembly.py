@@ -17,7 +17,7 @@ from core.dispatch.dead_letter_consumer import DeadLetterConsumer
 from core.dispatch.dispatcher import Dispatcher
 from core.dispatch.in_flight import Policy
 from core.domain.decide import Now
-from core.domain.fair_queue import Backlog
+from core.domain.fair_queue import FairQueue
 from core.domain.recheck import RecheckPolicy
 from core.domain.shares import ONE, caps
 from core.erasure.eraser import Eraser
@@ -210,7 +210,7 @@ class Core:
             self._ports.jobs,
             self._prompts,
             policy=Policy(queue=self._tuning.jobs_queue, recheck=recheck, runway=self._tuning.runway),
-            backlog=Backlog(overtaking_s=self._tuning.overtaking_s),
+            backlog=FairQueue(overtaking_s=self._tuning.overtaking_s),
             now_ms=self.clock.now_ms,
             estimates=self._estimates,
             workers=self._workers,
@@ -290,9 +290,9 @@ class Core:
         counts.labels("queued").set_function(lambda: self._dispatcher.counts["queued"])
         counts.labels("started").set_function(lambda: self._dispatcher.counts["started"])
         counts.labels("unpublished").set_function(lambda: self._publisher.waiting)
-        counts.labels("unfinished").set_function(lambda: self.writer.books.total.images)
-        self.metrics.backlog_charge.set_function(lambda: self.writer.books.total.charge / ONE)
-        self.metrics.tenants.set_function(lambda: self.writer.books.active)
+        counts.labels("unfinished").set_function(lambda: self.writer.usage.total.images)
+        self.metrics.backlog_charge.set_function(lambda: self.writer.usage.total.charge / ONE)
+        self.metrics.tenants.set_function(lambda: self.writer.usage.active)
         self.metrics.log_tail.set_function(self._ports.log_tail_bytes)
         self.metrics.running_s.set_function(lambda: self.clock.now_ms() / 1000)
         self.metrics.workers.set_function(lambda: len(self._workers.batches()))

@@ -8,7 +8,7 @@ from core.domain.events import Recorded
 from core.domain.projection import Rows
 from core.domain.provenance import LogNote, Provenance
 from core.domain.records import KeyRow, PromptRow, Transaction
-from core.domain.transaction import Durable
+from core.domain.transaction import DurableListener
 
 
 class EventLog(Protocol):
@@ -290,7 +290,7 @@ class Ports:
     new_token: Callable[[], str]
     new_salt: Callable[[], bytes]
     rng: Callable[[], float]
-    durable: Durable = lambda *_: None
+    durable: DurableListener = lambda *_: None
     """Hears of each event once it is durable, to log it."""
     log_tail_bytes: Callable[[], int] = int
     """How much of the log is not yet folded up; for the figures."""

@@ -16,7 +16,7 @@ from core.dispatch.in_flight import InFlight, Pace, Policy, Reach, reach
 from core.dispatch.job_message import Job, batch_key, outgoing
 from core.domain import commands as c
 from core.domain.decide import convicted, may_dispatch, runs_alone
-from core.domain.fair_queue import Backlog, Pending
+from core.domain.fair_queue import FairQueue, Pending
 from core.domain.state import Generation, Image, Phase, Ref
 from core.domain.transaction import Change, Order
 from core.errors import LogBroken
@@ -50,7 +50,7 @@ class Dispatcher:
         prompts: PromptCache,
         *,
         policy: Policy,
-        backlog: Backlog,
+        backlog: FairQueue,
         now_ms: Callable[[], int],
         estimates: Estimates,
         workers: Workers,

@@ -174,7 +174,7 @@ class _Pool:
         return None
 
 
-class Backlog:
+class FairQueue:
     """The pending images and what each tenant has been charged."""
 
     def __init__(self, *, overtaking_s: float = 30.0) -> None:

@@ -1,21 +1,22 @@
-"""Who may have how much unfinished work at once: the rule of admission, and the books that it is kept by. Pure.
+"""Admission: how much unfinished work a tenant may have, and the accounts of it. Pure.
 
-Work is counted twice. A *charge* is estimated GPU time in millionths of one image of the default model's default
-request (`ONE`), frozen in `generation.requested`; *images* are what core's memory holds. With T everybody's charge, u
-the tenant's own, w the request's, n the tenants with unfinished work (this one included) and C the cap, a request is
-admitted if T + w <= C, or u + w <= C/n, or u = 0; and never beyond the hard bound M of images. The first and the third
-may fill half of M only, so that the other half is there for whoever is below its share (C/n, and M/16n images).
+Work is counted in two units. A *charge* is estimated GPU time, in millionths of one image of the default model's
+default request (`ONE`); it is frozen in `generation.requested`. *Images* count what core holds in memory. Let T be the
+charge of all tenants, u that of the requesting tenant, w that of the request, n the number of tenants with unfinished
+work (this one included), C the cap and M the hard bound on images. A request is admitted if T + w <= C, or
+u + w <= C/n, or u = 0, and never beyond M. The first and third condition may fill only half of M: the other half is
+reserved for tenants below their share (a charge of C/n and M/16n images).
 
-What follows, with H(n) = 1 + 1/2 + ... + 1/n (tests/property/test_shares.py):
+This gives the following bounds, with H(n) = 1 + 1/2 + ... + 1/n (tests/property/test_shares.py):
 
 - Charges: T <= C*H(n) + the requests admitted for u = 0. Order the n active tenants by their last admission: at that of
   the i-th, the i - 1 before it were active too, so its u was at most C/i, unless it was admitted for u = 0; and up to
   the last one for which T + w <= C held, all together had at most C.
-- Images: never above M. A tenant below its share is refused only above M/2 + H(n)*M/16, which M is not below while
-  n <= 1,673 (H(n) <= 8): up to there it depends on how many the others are, and on nothing that they do.
-- A smaller request is admitted wherever a larger one is.
+- Images: never above M. A tenant below its share is refused only above M/2 + H(n)*M/16. That is at most M while
+  n <= 1,673 (H(n) <= 8), so up to there a refusal depends on the number of other tenants and not on their behaviour.
+- Whenever a request is admitted, a smaller one is admitted too.
 
-Integers throughout, so that books rebuilt after a restart are equal to the last digit.
+All arithmetic is in integers, so that the usage recomputed after a restart is exactly the usage before it.
 """
 
 from collections.abc import Iterable
@@ -27,16 +28,16 @@ ONE: Final = 1_000_000
 """The charge of one image of the default model's default request."""
 
 MOST: Final = ONE * ONE
-"""The largest charge of one image, whatever was estimated."""
+"""The upper limit of the charge of one image; larger estimates are cut to it."""
 
 SHARED_PART: Final = 2
-"""One part in so many of the hard bound is open to requests beyond a share."""
+"""Requests beyond a share may fill 1/2 of the hard bound."""
 
 IMAGE_SHARE: Final = 16
-"""One part in so many of the hard bound is what the shares in images are parts of. Twice H(1,673)."""
+"""The shares in images divide 1/16 of the hard bound: 16 = 2 * H(1,673), see the module's docstring."""
 
 LEAST_IMAGES: Final = 1_000
-"""The least hard bound that a cap brings with it: under small caps, too, newcomers need some places."""
+"""The smallest default of the hard bound: with a small cap, too, new tenants must fit in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +59,19 @@ NOTHING: Final = Usage()
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """`charge`: C. `images`: the hard bound M."""
+    """The limits on all unfinished work: `charge` is C, `images` the hard bound M."""
 
     charge: int
     images: int
 
 
 def caps(default_images: int, hard_images: int = 0) -> Caps:
-    """Room for so many images of the default request. `hard_images` 0: sixteen times that, and 1,000 at least."""
+    """The caps for `default_images` images of the default request. `hard_images` 0: 16 times that, at least 1,000."""
     return Caps(default_images * ONE, hard_images or max(IMAGE_SHARE * default_images, LEAST_IMAGES))
 
 
 class Ground(StrEnum):
-    """Why a request was admitted; the names are those of the metric."""
+    """Why a request was admitted. The values are labels of the metric."""
 
     ROOM = "room"
     SHARE = "below_share"
@@ -78,7 +79,7 @@ class Ground(StrEnum):
 
 
 class Bound(IntEnum):
-    """Why a request was refused. Numbers are those of `pb.BacklogBound`."""
+    """Which bound refused a request. The numbers are those of `pb.BacklogBound`."""
 
     SHARE = 1
     EVERYTHING = 2
@@ -86,14 +87,14 @@ class Bound(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class TooMuch:
-    """A refusal. `ahead`: the charge that must end, of everybody's work, before the request is likely to fit."""
+    """A refusal. `ahead`: how much charge, over all tenants, must finish before the request is likely to fit."""
 
     bound: Bound
     ahead: int
 
 
 def judge(caps: Caps, total: Usage, own: Usage, active: int, wanted: Usage) -> Ground | TooMuch:
-    """Whether to admit `wanted`. `active` counts the tenants with unfinished work, and this one in any case."""
+    """Whether to admit `wanted`. `active` is the number of tenants with unfinished work, this one included."""
     images = total.images + wanted.images
     roomy = images * SHARED_PART <= caps.images
     below = (
@@ -111,7 +112,7 @@ def judge(caps: Caps, total: Usage, own: Usage, active: int, wanted: Usage) -> G
 
 
 def _ahead(bound: Bound, caps: Caps, total: Usage, own: Usage, active: int, wanted: Usage) -> int:
-    """The least of what must end before one of the conditions holds, if all tenants are served alike."""
+    """The least charge that must finish before one of the conditions holds, if all tenants are served equally."""
     match bound:
         case Bound.EVERYTHING:
             above = total.images + wanted.images - caps.images // SHARED_PART
@@ -128,27 +129,27 @@ def _ahead(bound: Bound, caps: Caps, total: Usage, own: Usage, active: int, want
 
 
 @dataclass(slots=True)
-class Books:
-    """What every tenant has unfinished."""
+class UsageByTenant:
+    """The durable accounts: the unfinished work of each tenant, and the total."""
 
     total: Usage = NOTHING
     _own: dict[str, Usage] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, held: Iterable[tuple[str, Usage]]) -> "Books":
-        """The books of so much work of these tenants."""
-        books = cls()
+    def of(cls, held: Iterable[tuple[str, Usage]]) -> "UsageByTenant":
+        """The accounts after adding up (tenant, usage) pairs."""
+        accounts = cls()
         for tenant, usage in held:
-            books._set(tenant, books.own(tenant) + usage)
-        return books
+            accounts._set(tenant, accounts.own(tenant) + usage)
+        return accounts
 
     @property
     def active(self) -> int:
-        """How many tenants have unfinished work."""
+        """The number of tenants with unfinished work."""
         return len(self._own)
 
     def own(self, tenant: str) -> Usage:
-        """What the tenant has unfinished."""
+        """The unfinished work of the tenant."""
         return self._own.get(tenant, NOTHING)
 
     def _set(self, tenant: str, usage: Usage) -> None:
@@ -159,32 +160,32 @@ class Books:
             self._own.pop(tenant, None)
 
 
-class Sheet:
-    """Changes to the books that may still come to nothing: those of a transaction that is not yet durable."""
+class PendingUsage:
+    """The accounts as one pending transaction changes them. Nothing is final before `commit`: the append may fail."""
 
-    def __init__(self, books: Books) -> None:
-        self._books = books
+    def __init__(self, durable: UsageByTenant) -> None:
+        self._durable = durable
         self._own: dict[str, Usage] = {}
-        self._active = books.active
-        self.total = books.total
+        self._active = durable.active
+        self.total = durable.total
 
     def judge(self, caps: Caps, tenant: str, wanted: Usage) -> Ground | TooMuch:
-        """Whether to admit `wanted` on top of what stands here."""
+        """Whether to admit `wanted` on top of the durable and the pending usage."""
         own = self._of(tenant)
         return judge(caps, self.total, own, self._active + (not own.images), wanted)
 
     def change(self, tenant: str, by: Usage) -> None:
-        """Charge, or give back."""
+        """Add to the usage of a tenant; a negative amount gives work back."""
         before = self._of(tenant)
         after = self._own[tenant] = before + by
         self._active += bool(after.images) - bool(before.images)
         self.total += by
 
-    def post(self) -> None:
-        """It is durable: enter it."""
+    def commit(self) -> None:
+        """Write the changes to the durable accounts, once the transaction is durable."""
         for tenant, usage in self._own.items():
-            self._books._set(tenant, usage)  # noqa: SLF001  (two halves of one thing)
+            self._durable._set(tenant, usage)  # noqa: SLF001  (both classes are halves of one account)
 
     def _of(self, tenant: str) -> Usage:
         found = self._own.get(tenant)
-        return self._books.own(tenant) if found is None else found
+        return self._durable.own(tenant) if found is None else found

@@ -1,30 +1,32 @@
-"""One transaction being decided: orders on top of each other, nothing written yet. Pure; the writer uses it.
+"""A transaction while it is decided: each order on top of those before it, with nothing written yet. Pure.
 
-Adds to `decide` what concerns more than one generation: repeated submissions (by generation id, then by
-idempotency key and body) and admission by the caps on unfinished work.
+The writer fills and appends it. It adds to `decide` what concerns more than one generation: repeated submissions (by
+generation id, then by idempotency key and body) and admission by the caps on unfinished work.
 """
 
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from core.domain import commands as c
 from core.domain import events as e
 from core.domain.decide import Now, Refused, decide
 from core.domain.projection import project
 from core.domain.records import Entry, KeyRow, PromptRow, Transaction
-from core.domain.shares import NOTHING, Books, Caps, Sheet, TooMuch, Usage
+from core.domain.shares import NOTHING, Caps, PendingUsage, TooMuch, Usage, UsageByTenant
 from core.domain.state import Generation, apply, begin
 
-KEY_KEPT_MS = 24 * 3600 * 1000
+KEY_KEPT_MS: Final = 24 * 3600 * 1000
+"""How long an idempotency key is kept, in running time."""
 
 
 class KeyConflict(Refused):
-    """The idempotency key was used with another body."""
+    """The idempotency key was already used with a different body."""
 
 
 class BacklogFull(Refused):
-    """There is no room for so much more work of this tenant: `too_much` says which bound it has met."""
+    """The request exceeds a bound on unfinished work: `too_much` says which one."""
 
     def __init__(self, too_much: TooMuch) -> None:
         super().__init__(too_much.bound.name)
@@ -32,12 +34,12 @@ class BacklogFull(Refused):
 
 
 class IdTaken(Refused):
-    """The generation id belongs to somebody else."""
+    """The generation id belongs to another tenant."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyClaim:
-    """An idempotency key and the digest of the body it came with."""
+    """An idempotency key as a client sends it, with the digest of the request's body."""
 
     key: str
     body_sha256: bytes
@@ -55,23 +57,25 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of an order: the state after it (of the first generation, for a repeated request), or why not."""
+    """The outcome of an order: the state after it (of the first generation, for a repeated request), or the refusal."""
 
     state: Generation | None
     changed: bool = False
     refusal: Refused | None = None
 
 
-Durable = Callable[[Sequence[Entry], Callable[[str], Generation | None]], None]
-"""Hears of events that have become durable, and can look up the generations they belong to."""
+DurableListener = Callable[[Sequence[Entry], Callable[[str], Generation | None]], None]
+"""Called with the events of each durable transaction, and with a lookup of the generations they belong to."""
 
 Change = tuple[Generation | None, Generation]
 """A generation before (None: new) and after."""
 
 
 def not_before(state: Generation | None, now: Now) -> Now:
-    """`now` for the next event of a stream: the wall clock may have stepped back since the last one, the stream's
-    times never do. The generation waits at its latest time until the clock has passed it.
+    """`now` for the next event of a stream, lifted to the stream's latest time.
+
+    The wall clock may step back between two events. The times within a stream never do: they stay at the latest one
+    until the clock has passed it.
     """
     if state is None or now.at_ms >= state.latest_at_ms:
         return now
@@ -79,11 +83,11 @@ def not_before(state: Generation | None, now: Now) -> Now:
 
 
 @dataclass(slots=True)
-class Draft:
-    """The transaction so far. The writer puts in `before` and `keys` what the log already holds."""
+class PendingTransaction:
+    """The transaction so far. `before` and `keys` are what the log already holds; the writer loads them first."""
 
     now: Now
-    books: Books
+    usage: UsageByTenant
     caps: Caps
     before: dict[str, Generation | None] = field(default_factory=dict)
     keys: dict[tuple[str, str], KeyRow] = field(default_factory=dict)
@@ -92,19 +96,19 @@ class Draft:
     _prompts: list[PromptRow] = field(default_factory=list)
     _new_keys: list[KeyRow] = field(default_factory=list)
     _erased: list[str] = field(default_factory=list)
-    _verdicts: Counter[str] = field(default_factory=Counter)
-    _sheet: Sheet = field(init=False)
+    _admissions: Counter[str] = field(default_factory=Counter)
+    _pending_usage: PendingUsage = field(init=False)
 
     def __post_init__(self) -> None:
-        self._sheet = Sheet(self.books)
+        self._pending_usage = PendingUsage(self.usage)
 
     @property
     def size(self) -> int:
-        """How many events it holds."""
+        """The number of events."""
         return len(self._entries)
 
     def decide(self, order: Order) -> Result:
-        """Decide one order on top of those before it."""
+        """Decide one order on top of those before it. A refusal is part of the result and changes nothing."""
         state = self._state(order.generation_id)
         now = not_before(state, self.now)
         try:
@@ -120,11 +124,11 @@ class Draft:
         return Result(self._apply(order, state, events, now), changed=True)
 
     def changes(self) -> list[Change]:
-        """Each generation that changed, once."""
+        """Each changed generation once: its state before the transaction and after it."""
         return [(self.before[each], state) for each, state in self._after.items()]
 
     def transaction(self) -> Transaction:
-        """What to write."""
+        """What the log has to write."""
         return Transaction(
             entries=self._entries,
             rows=[project(state) for state in self._after.values()],
@@ -133,27 +137,24 @@ class Draft:
             erased=self._erased,
         )
 
-    def tell(self, durable: Durable) -> None:
-        """Tell `durable` of the events, and of the generations as they are after them."""
-        durable(self._entries, self._after.get)
+    def commit(self, listener: DurableListener) -> None:
+        """Make the changed usage final and call `listener` with the events. Only after the append has returned."""
+        self._pending_usage.commit()
+        listener(self._entries, self._after.get)
 
-    def post(self) -> None:
-        """The transaction is durable: enter what it has charged and given back."""
-        self._sheet.post()
+    def admissions(self) -> Counter[str]:
+        """The number of new requests by ground of admission or bound of refusal. Repeated requests are not counted."""
+        return self._admissions
 
-    def verdicts(self) -> Counter[str]:
-        """How many requests were admitted on which ground, or met which bound; repeats are not judged."""
-        return self._verdicts
-
-    def tally(self) -> Counter[type]:
-        """How many events of each class."""
+    def events_by_class(self) -> Counter[type]:
+        """The number of events of each class."""
         return Counter(type(entry.event) for entry in self._entries)
 
     def _state(self, generation_id: str) -> Generation | None:
         return self._after.get(generation_id) or self.before[generation_id]
 
     def _repeated(self, order: Order, request: c.Request, state: Generation | None) -> Generation | None:
-        """The generation that this request repeats, if any. Raises Refused when it cannot be accepted."""
+        """The generation that this request repeats; None for a new one that is admitted. Raises Refused."""
         if state is not None:
             if state.tenant != request.tenant:
                 raise IdTaken
@@ -167,14 +168,14 @@ class Draft:
         return None
 
     def _admit(self, request: c.Request) -> None:
-        """Repeats never come here: what was accepted once is charged once."""
+        """Raises BacklogFull. Only for new requests: a repeated one has been charged before."""
         wanted = Usage(request.charge * request.spec.n, request.spec.n)
-        match self._sheet.judge(self.caps, request.tenant, wanted):
+        match self._pending_usage.judge(self.caps, request.tenant, wanted):
             case TooMuch() as refused:
-                self._verdicts[f"{refused.bound.name.lower()}_full"] += 1
+                self._admissions[f"{refused.bound.name.lower()}_full"] += 1
                 raise BacklogFull(refused)
             case ground:
-                self._verdicts[ground] += 1
+                self._admissions[ground] += 1
 
     def _apply(self, order: Order, state: Generation | None, events: Sequence[e.Event], now: Now) -> Generation:
         after = state
@@ -196,7 +197,7 @@ class Draft:
             )
             self._entries.append(entry)
         assert after is not None  # noqa: S101
-        self._sheet.change(after.tenant, after.usage - (state.usage if state else NOTHING))
+        self._pending_usage.change(after.tenant, after.usage - (state.usage if state else NOTHING))
         self._after[after.id] = after
         return after
 

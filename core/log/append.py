@@ -1,7 +1,7 @@
 """The writing half of the SQLite log: one transaction as one function, on whatever thread calls it.
 
 `sqlite_log` calls this on the log's own thread; the offline commands and the benchmark call it directly.
-Each event is chained to the one before by `sqlite_chain`, so that a later reader can prove that the log only grew.
+Each event is chained to the one before by `hash_chain`, so that a later reader can prove that the log only grew.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ from core.domain.projection import GenerationRow, ImageRow
 from core.domain.provenance import Claim, Provenance
 from core.domain.records import PromptRow, Transaction
 from core.errors import LogBroken, LogHeld, LogUnusable, VersionConflict
-from core.log import identity as sqlite_identity
+from core.log import identity
 from core.log.checkpoint import WAL_LIMIT_BYTES, Tail
 from core.log.connection import sqlite3, statements, translated
 from core.log.hash_chain import Row, read_head, rows_of
@@ -84,8 +84,8 @@ def create(connection: "sqlite3.Connection", claim: Claim = Claim.NEW) -> bool:
             assert_ours(connection)
         for statement in (*statements("twice"), *statements("deletions")):
             connection.execute(statement)
-        if sqlite_identity.read(connection) is None:
-            sqlite_identity.write(connection, Provenance(log_id=sqlite_identity.new_log_id(), epoch=1, claim=claim))
+        if identity.read(connection) is None:
+            identity.write(connection, Provenance(log_id=identity.new_log_id(), epoch=1, claim=claim))
         connection.execute("COMMIT")
     finally:
         if connection.in_transaction:
@@ -189,7 +189,7 @@ class LogWriter:
 
     def set_provenance(self, of: Provenance) -> None:
         """Keeps it, durably. Raises as `append`."""
-        self._commit(lambda: sqlite_identity.write(self._connection, of))
+        self._commit(lambda: identity.write(self._connection, of))
 
     @property
     def wal_bytes(self) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from core.errors import LogUnusable
-from core.log import verify as sqlite_check
+from core.log import verify
 from core.log.begin import begin_epoch, note_root
 from core.log.connection import READ_ERRORS, connect, connect_read_only, open_file
 from core.log.erase import erase_listed
@@ -26,8 +26,8 @@ from core.log.verify import Report
 PAGES_PER_STEP: Final = 1_024
 """4 MiB: a step of the copy takes some ms. Writers are never blocked; the write-ahead log grows meanwhile."""
 
-Progress = Callable[[int, int], None]
-"""Told how many of how many pages are done."""
+CopyProgress = Callable[[int, int], None]
+"""Called after each step with the number of pages copied and the number of all pages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class Restored:
     generations_left: int | None = 0
 
 
-def backup(source: Path, to: Path, progress: Progress) -> Report:
+def backup(source: Path, to: Path, progress: CopyProgress) -> Report:
     """Copies the log as it is at this moment to the new file `to`, and verifies the copy before it gets that name.
 
     Raises LogUnusable when `to` exists, cannot be written, or when the log does not verify.
@@ -114,7 +114,7 @@ def _nobody(_done: int, _total: int) -> None:
     pass
 
 
-def _copied(source: Path, to: Path, progress: Progress) -> Report:
+def _copied(source: Path, to: Path, progress: CopyProgress) -> Report:
     """A copy that is verified and synced."""
     to.unlink(missing_ok=True)
     os.close(os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))  # prompts are in it
@@ -132,7 +132,7 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _copy(source: Path, to: Path, progress: Progress) -> None:
+def _copy(source: Path, to: Path, progress: CopyProgress) -> None:
     reading, writing = connect_read_only(source), open_file(to)
     try:
         reading.execute("BEGIN")  # one moment's content; without it each commit of core would begin the copy anew
@@ -152,7 +152,7 @@ def _verified(path: Path, source: Path) -> Report:
     try:
         connection = connect_read_only(path)
         try:
-            report = sqlite_check.check(connection)
+            report = verify.check(connection)
         finally:
             connection.close()
     except READ_ERRORS as error:

@@ -1,6 +1,6 @@
 """Beginning a history on purpose: an empty log (`python -m core init`), and the next epoch of one that is restored.
 
-`core.log.cli` and `sqlite_backup` call this, under the log's lock. Both leave a log that takes over the public note.
+`core.log.cli` and `backup` call this, under the log's lock. Both leave a log that takes over the public note.
 """
 
 import os
@@ -10,8 +10,7 @@ from pathlib import Path
 
 from core.domain.provenance import Claim, Provenance
 from core.errors import LogUnusable
-from core.log import identity as sqlite_identity
-from core.log import root_note
+from core.log import identity, root_note
 from core.log.append import create
 from core.log.connection import connect, open_file, sqlite3
 from core.log.files import LogFiles, make_folder, sync_folder
@@ -35,7 +34,7 @@ def init(files: LogFiles) -> tuple[Provenance, Path | None]:
         create(connection, Claim.TAKES_OVER)
         files.mark_begun()
         note_root(connection, files)
-        of = sqlite_identity.read(connection)
+        of = identity.read(connection)
     finally:
         connection.close()
     assert of is not None  # noqa: S101  (`create` gave it one)
@@ -46,13 +45,13 @@ def begin_epoch(database: Path, files: LogFiles) -> None:
     """Give the copy `database`, which is about to become the log in `files`, the epoch after all that are known."""
     connection = open_file(database)
     try:
-        own = sqlite_identity.read(connection)
+        own = identity.read(connection)
         if own is None:
-            own = Provenance(log_id=sqlite_identity.new_log_id(), epoch=0)
+            own = Provenance(log_id=identity.new_log_id(), epoch=0)
         noted = root_note.read(files.root_note) if files.root_note is not None else None
         known = noted.of.epoch if noted is not None and noted.of.log_id == own.log_id else 0
         connection.execute("BEGIN IMMEDIATE")
-        sqlite_identity.write(connection, replace(own, epoch=1 + max(own.epoch, known), claim=Claim.TAKES_OVER))
+        identity.write(connection, replace(own, epoch=1 + max(own.epoch, known), claim=Claim.TAKES_OVER))
         connection.execute("COMMIT")
     except sqlite3.Error as error:
         raise LogUnusable(f"cannot prepare the log {database} ({error})") from None
@@ -67,10 +66,10 @@ def begin_epoch(database: Path, files: LogFiles) -> None:
 
 def note_root(connection: "sqlite3.Connection", files: LogFiles) -> None:
     """Make the note in the data folder name this log."""
-    of = sqlite_identity.read(connection)
+    of = identity.read(connection)
     assert of is not None  # noqa: S101  (of a log that was made or prepared here)
     note = RootNote(files.root_note)
-    note.begin(sqlite_identity.note(connection, of))
+    note.begin(identity.note(connection, of))
     note.close()
 
 

@@ -1,6 +1,6 @@
 """The write-ahead log's size, and its folding up into the database (a checkpoint), seen from the writing connection.
 
-SQLite's automatic checkpoint keeps its errors to itself, so `sqlite_write` has it off and calls this after each
+SQLite's automatic checkpoint keeps its errors to itself, so `append` has it off and calls this after each
 commit. A reader that does not end keeps frames from being folded up, and the file grows without end: at a quarter of
 the limit that is said once, loudly, and at the limit nothing more is written until the reader has gone.
 """

@@ -15,12 +15,7 @@ from pathlib import Path
 from typing import TextIO
 
 from core.errors import LogBroken, LogUnusable
-from core.log import backup as sqlite_backup
-from core.log import begin as sqlite_begin
-from core.log import history, root_note
-from core.log import queries as sqlite_read
-from core.log import rebuild as sqlite_rebuild
-from core.log import verify as sqlite_check
+from core.log import backup, begin, history, queries, rebuild, root_note, verify
 from core.log.connection import READ_ERRORS, assert_version, connect, connect_read_only, sqlite3, translated
 from core.log.erased_file import ErasedFile
 from core.log.files import LogFiles
@@ -73,26 +68,28 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     commands.add_parser(
         "init", parents=[shared], help="begin an empty history on purpose, where core refuses to; core must not run"
     )
-    verify = commands.add_parser("verify", parents=[shared], help="prove the log, or say where it is wrong")
-    verify.add_argument(
+    verifying = commands.add_parser("verify", parents=[shared], help="prove the log, or say where it is wrong")
+    verifying.add_argument(
         "--expect",
         type=_place,
         metavar="POSITION:CHAIN",
         help="what an earlier verify printed: prove that the log has only grown since",
     )
-    copy = commands.add_parser(
+    copying = commands.add_parser(
         "backup", parents=[shared], help="copy the log, beside a running core too, and verify it"
     )
-    copy.add_argument(
+    copying.add_argument(
         "to", type=Path, metavar="FILE", help="the new file; it holds the prompts, which are personal data"
     )
-    back = commands.add_parser("restore", parents=[shared], help="put a backup in the log's place; core must not run")
-    back.add_argument("source", type=Path, metavar="FILE", help="what backup made")
-    back.add_argument("--replace", action="store_true", help="put a log that is there aside, and keep it")
+    restoring = commands.add_parser(
+        "restore", parents=[shared], help="put a backup in the log's place; core must not run"
+    )
+    restoring.add_argument("source", type=Path, metavar="FILE", help="what backup made")
+    restoring.add_argument("--replace", action="store_true", help="put a log that is there aside, and keep it")
     commands.add_parser("rebuild", parents=[shared], help="make the projection again from the log; core must not run")
-    story = commands.add_parser("history", parents=[shared], help="tell all that happened to one generation")
-    story.add_argument("id", help="the generation's id")
-    story.add_argument("--prompt", action="store_true", help="show its prompt too, which is personal data")
+    showing = commands.add_parser("history", parents=[shared], help="tell all that happened to one generation")
+    showing.add_argument("id", help="the generation's id")
+    showing.add_argument("--prompt", action="store_true", help="show its prompt too, which is personal data")
     return parser.parse_args(argv)
 
 
@@ -108,7 +105,7 @@ def _verify(path: Path, options: argparse.Namespace, out: TextIO) -> int:
     listed = list(_erased_file(path).pieces())  # first: an id stands there before it is erased
     connection = connect_read_only(path)
     try:
-        report = sqlite_check.check(connection, position)
+        report = verify.check(connection, position)
         with suppress(*READ_ERRORS):  # of which the check has told
             missing = lost(connection, _files(path)) or misplaced(connection, _files(path))
             report.add(iter([f"the log {missing}"] if missing else []))
@@ -116,7 +113,7 @@ def _verify(path: Path, options: argparse.Namespace, out: TextIO) -> int:
     finally:
         connection.close()
     if position:
-        wrong = sqlite_check.expected(report, position, chain)
+        wrong = verify.expected(report, position, chain)
         report.add(iter([wrong] if wrong else []))
     for line in report.problems:
         print(line, file=out)
@@ -145,7 +142,7 @@ def _init(path: Path, _: argparse.Namespace, out: TextIO) -> int:
     files = _files(path)
     files.claim()
     try:
-        of, aside = sqlite_begin.init(files)
+        of, aside = begin.init(files)
     finally:
         files.release()
     if aside is not None:
@@ -160,7 +157,7 @@ def _erased_file(path: Path) -> ErasedFile:
 
 def _come_back(connection: "sqlite3.Connection", listed: Sequence[Sequence[str]]) -> Iterator[str]:
     for piece in listed:
-        for generation_id in sqlite_read.not_erased(connection, piece):
+        for generation_id in queries.not_erased(connection, piece):
             yield f"stream {generation_id}: is on the list of erasures and not erased: core does it at its next start"
 
 
@@ -174,7 +171,7 @@ def _backup(path: Path, options: argparse.Namespace, out: TextIO) -> int:
             shown = percent
             print(f"\rcopied {percent} %", end="\n" * (done == total), file=sys.stderr, flush=True)  # noqa: T201  (a person waits)
 
-    report = sqlite_backup.backup(path, options.to, progress)
+    report = backup.backup(path, options.to, progress)
     print(f"backed up to {options.to}: {_counts(report)}", file=out)
     return 0
 
@@ -183,7 +180,7 @@ def _restore(path: Path, options: argparse.Namespace, out: TextIO) -> int:
     files = _files(path)
     files.claim()
     try:
-        made = sqlite_backup.restore(options.source, files, replace=options.replace, erased=_erased_file(path))
+        made = backup.restore(options.source, files, replace=options.replace, erased=_erased_file(path))
     finally:
         files.release()
     print(f"restored from {options.source}: {_counts(made.report)}", file=out)
@@ -202,7 +199,7 @@ def _restore(path: Path, options: argparse.Namespace, out: TextIO) -> int:
     return 0
 
 
-def _counts(report: sqlite_check.Report) -> str:
+def _counts(report: verify.Report) -> str:
     return (
         f"{report.events} events of {report.generations} generations ({report.open} open); "
         f"head {report.head.position}:{report.head.chain.hex()}"
@@ -215,7 +212,7 @@ def _rebuild(path: Path, _: argparse.Namespace, out: TextIO) -> int:
     try:
         connection = connect(path)
         try:
-            made = sqlite_rebuild.rebuild(connection)
+            made = rebuild.rebuild(connection)
         except sqlite3.Error as error:
             raise translated(error) from error
         finally:
@@ -233,8 +230,8 @@ def _rebuild(path: Path, _: argparse.Namespace, out: TextIO) -> int:
 def _history(path: Path, options: argparse.Namespace, out: TextIO) -> int:
     connection = connect_read_only(path)
     try:
-        stream = sqlite_read.stream(connection, options.id)
-        kept = sqlite_read.prompts(connection, [options.id]).get(options.id)
+        stream = queries.stream(connection, options.id)
+        kept = queries.prompts(connection, [options.id]).get(options.id)
     finally:
         connection.close()
     if not stream:

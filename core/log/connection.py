@@ -25,7 +25,7 @@ __all__ = [
     "connect",
     "connect_read_only",
     "open_file",
-    "set_up",
+    "set_pragmas",
     "sqlite3",
     "statements",
     "translated",
@@ -49,7 +49,7 @@ def assert_version(version: tuple[int, int, int] = sqlite3.sqlite_version_info) 
 def connect(path: Path) -> "sqlite3.Connection":
     """A connection that may write. Transactions are begun and ended by hand; any thread may use it, one at a time."""
     connection = open_file(path)
-    set_up(connection)
+    set_pragmas(connection)
     return connection
 
 
@@ -58,7 +58,7 @@ def open_file(path: Path) -> "sqlite3.Connection":
     return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
 
 
-def set_up(connection: "sqlite3.Connection") -> None:
+def set_pragmas(connection: "sqlite3.Connection") -> None:
     """The second half of `connect`: reads the file."""
     for statement in statements("connection"):
         connection.execute(statement)

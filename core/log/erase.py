@@ -13,7 +13,7 @@ from core.domain.projection import project
 from core.domain.records import Entry, Transaction
 from core.domain.state import apply, fold
 from core.domain.transaction import not_before
-from core.log import queries as sqlite_read
+from core.log import queries
 from core.log.append import LogWriter
 from core.log.connection import connect, sqlite3, statements
 from core.log.startup_checks import running_ms
@@ -31,7 +31,7 @@ def erase_listed(path: Path, listed: Iterable[Sequence[str]]) -> int:
         now = Now(at_ms=int(path.stat().st_mtime * 1_000), running_ms=running_ms(connection))  # it was just written
         erased = 0
         for piece in listed:
-            for generation_id in sqlite_read.not_erased(connection, piece):
+            for generation_id in queries.not_erased(connection, piece):
                 writer.append(_erasure(connection, generation_id, now))
                 erased += 1
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
@@ -42,7 +42,7 @@ def erase_listed(path: Path, listed: Iterable[Sequence[str]]) -> int:
 
 
 def _erasure(connection: "sqlite3.Connection", generation_id: str, now: Now) -> Transaction:
-    stream = sqlite_read.stream(connection, generation_id)
+    stream = queries.stream(connection, generation_id)
     state = fold(generation_id, [(each.event, each.at_ms) for each in stream])
     now, entries = not_before(state, now), []
     for event in decide(state, c.EraseAgain(), now):

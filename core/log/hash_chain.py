@@ -1,6 +1,6 @@
 """The hash chain over the events: each row holds a hash of itself and of the row before.
 
-A later reader can prove by it that the log only grew, and that no row has changed. `sqlite_write` makes the chain;
+A later reader can prove by it that the log only grew, and that no row has changed. `append` makes the chain;
 whoever reads the log to trust it follows it.
 """
 

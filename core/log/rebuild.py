@@ -9,7 +9,7 @@ from operator import itemgetter
 
 from core.domain.projection import project
 from core.domain.state import fold
-from core.log import queries as sqlite_read
+from core.log import queries
 from core.log.append import INSERT_GENERATION, INSERT_IMAGE, generation_values, image_values
 from core.log.connection import sqlite3, statements
 from core.log.queries import EVENT_COLUMNS
@@ -60,7 +60,7 @@ def rebuild(connection: "sqlite3.Connection") -> Rebuilt:
 def _fill(connection: "sqlite3.Connection", rebuilt: Rebuilt) -> None:
     query = f"SELECT {EVENT_COLUMNS} FROM events ORDER BY stream, version"
     for generation_id, rows in groupby(connection.execute(query), key=itemgetter(1)):
-        stream = [sqlite_read.recorded(row) for row in rows]
+        stream = [queries.recorded(row) for row in rows]
         state = fold(generation_id, [(each.event, each.at_ms) for each in stream])
         made = project(state)
         connection.execute(INSERT_GENERATION, (stream[0].position, *generation_values(made.generation)))

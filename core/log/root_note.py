@@ -1,7 +1,7 @@
 """The note of the log in the data folder, outside of the log's own: which log belongs here, and how far it had got.
 
 It tells a folder that is missing, empty or not mounted from one that never was, and an older copy or another stack's
-log from the log. As the note beside the log (`sqlite_head`) it is overwritten after each commit and not synced, save
+log from the log. As the note beside the log (`head_note`) it is overwritten after each commit and not synced, save
 when the log's identity changes. Where the data folder cannot be written the log goes on without it.
 """
 

@@ -20,10 +20,8 @@ from core.domain.projection import Rows
 from core.domain.provenance import LogNote, Provenance
 from core.domain.records import KeyRow, PromptRow, Transaction
 from core.errors import LogBroken, LogUnusable
-from core.log import append as sqlite_write
-from core.log import identity as sqlite_identity
-from core.log import queries as sqlite_read
-from core.log import startup_checks as sqlite_open
+from core.log import identity, queries, startup_checks
+from core.log.append import LogWriter
 from core.log.checkpoint import WAL_LIMIT_BYTES
 from core.log.connection import assert_version, open_file, sqlite3, translated
 from core.log.files import LogFiles
@@ -126,7 +124,7 @@ class SqliteLog:
         self._stack = AsyncExitStack()
         self._writing: aiosqlite.Connection
         self._reading: aiosqlite.Connection
-        self._writer: sqlite_write.LogWriter
+        self._writer: LogWriter
         self._provenance: Provenance
         self.running_ms = 0
         """Core's running time as it was known last, once the log is open: the clock goes on from there."""
@@ -143,7 +141,7 @@ class SqliteLog:
             self._files.claim()
             stack.callback(self._files.release)
             self._files.assert_present()
-            inspected = await _beside(sqlite_open.inspect, self._files)
+            inspected = await _beside(startup_checks.inspect, self._files)
             self._files.make_private()
             self._writing = await _connect(self._files.database, stack)
             notes = HeadNote(self._files.note), self._root_note
@@ -151,7 +149,7 @@ class SqliteLog:
                 stack.callback(note.close)
             self._writer = await _run(
                 self._writing,
-                lambda connection: sqlite_open.prepare(
+                lambda connection: startup_checks.prepare(
                     connection,
                     self._files,
                     self._reach,
@@ -160,8 +158,8 @@ class SqliteLog:
                     notes=notes,
                 ),
             )
-            self._provenance = await _run(self._writing, sqlite_open.provenance)
-            self.running_ms = await _run(self._writing, sqlite_open.running_ms)
+            self._provenance = await _run(self._writing, startup_checks.provenance)
+            self.running_ms = await _run(self._writing, startup_checks.running_ms)
             self.began_empty = not self._writer.head.position
             self._reading = await _connect(self._files.database, stack)
             await _run(self._reading, lambda connection: connection.execute("PRAGMA query_only = ON"))
@@ -180,9 +178,9 @@ class SqliteLog:
             self._files.assert_present()
             absent = self._files.absent
         except OSError as error:
-            raise LogUnusable(sqlite_open.cannot_open(self._files.database, error)) from None
-        if absent or not await _beside(sqlite_open.has_tables, self._files):
-            sqlite_open.require_place(self._files.database)
+            raise LogUnusable(startup_checks.cannot_open(self._files.database, error)) from None
+        if absent or not await _beside(startup_checks.has_tables, self._files):
+            startup_checks.require_place(self._files.database)
             await self._may_begin()
 
     @property
@@ -193,7 +191,7 @@ class SqliteLog:
 
     async def chain_at(self, position: int) -> bytes | None:
         """As `ports.Lineage.chain_at`."""
-        return await _run(self._reading, lambda connection: sqlite_identity.chain_at(connection, position))
+        return await _run(self._reading, lambda connection: identity.chain_at(connection, position))
 
     async def noted(self, of: Provenance) -> None:
         """As `ports.Lineage.noted`."""
@@ -225,34 +223,34 @@ class SqliteLog:
 
     async def deletions(self, running_ms: int, limit: int) -> Sequence[Deletion]:
         """As `ports.Deletions.deletions`."""
-        return await _run(self._reading, lambda c: sqlite_read.deletions(c, running_ms, limit))
+        return await _run(self._reading, lambda c: queries.deletions(c, running_ms, limit))
 
     async def events_of(self, generation_id: str) -> Sequence[Recorded]:
         """As `ports.Deletions.events_of`."""
-        return await _run(self._reading, lambda c: sqlite_read.stream(c, generation_id))
+        return await _run(self._reading, lambda c: queries.stream(c, generation_id))
 
     async def ended(self, *, after: int, until_running_ms: int, window: int) -> tuple[Sequence[Ended], int]:
         """As `ports.Retained.ended`."""
         return await _run(
             self._reading,
-            lambda c: sqlite_read.ended(c, after=after, until_running_ms=until_running_ms, window=window),
+            lambda c: queries.ended(c, after=after, until_running_ms=until_running_ms, window=window),
         )
 
     async def not_erased(self, generation_ids: Sequence[str]) -> Sequence[str]:
         """As `ports.Retained.not_erased`."""
-        return await _run(self._reading, lambda c: sqlite_read.not_erased(c, generation_ids))
+        return await _run(self._reading, lambda c: queries.not_erased(c, generation_ids))
 
     async def stream(self, generation_id: str) -> Sequence[Recorded]:
         """As `ports.WriterReads.stream`."""
-        return await _run(self._writing, lambda connection: sqlite_read.stream(connection, generation_id))
+        return await _run(self._writing, lambda connection: queries.stream(connection, generation_id))
 
     async def known(self, generation_ids: Sequence[str]) -> Collection[str]:
         """As `ports.WriterReads.known`."""
-        return await _run(self._writing, lambda connection: sqlite_read.known(connection, generation_ids))
+        return await _run(self._writing, lambda connection: queries.known(connection, generation_ids))
 
     async def keys(self, wanted: Sequence[tuple[str, str]], running_ms: int) -> Mapping[tuple[str, str], KeyRow]:
         """As `ports.WriterReads.keys`."""
-        return await _run(self._writing, lambda connection: sqlite_read.keys(connection, wanted, running_ms))
+        return await _run(self._writing, lambda connection: queries.keys(connection, wanted, running_ms))
 
     async def open_streams(self) -> AsyncIterator[Sequence[Recorded]]:
         """As `ports.EventLog.open_streams`."""
@@ -265,11 +263,11 @@ class SqliteLog:
                 return
 
     async def _open_streams(self, after: int) -> tuple[Sequence[Sequence[Recorded]], int]:
-        return await _run(self._reading, lambda c: sqlite_read.open_streams(c, after, STREAMS_PER_READ))
+        return await _run(self._reading, lambda c: queries.open_streams(c, after, STREAMS_PER_READ))
 
     async def rows(self, generation_ids: Sequence[str], *, asker: str = "") -> Mapping[str, Rows]:
         """As `ports.Projection.rows`."""
-        return await self._questions.ask(self._reading, asker, lambda c: sqlite_read.rows(c, generation_ids))
+        return await self._questions.ask(self._reading, asker, lambda c: queries.rows(c, generation_ids))
 
     async def page(
         self, tenant: str, *, before: int, limit: int, status: int, looks: int
@@ -278,12 +276,12 @@ class SqliteLog:
         return await self._pages.ask(
             self._reading,
             tenant,
-            lambda c: sqlite_read.page(c, tenant, before=before, limit=limit, status=status, looks=looks),
+            lambda c: queries.page(c, tenant, before=before, limit=limit, status=status, looks=looks),
         )
 
     async def prompts(self, generation_ids: Sequence[str]) -> Mapping[str, PromptRow]:
         """As `ports.Projection.prompts`. Never refused: readers ask for rows first, core cannot send without."""
-        return await _run(self._reading, lambda c: sqlite_read.prompts(c, generation_ids))
+        return await _run(self._reading, lambda c: queries.prompts(c, generation_ids))
 
 
 async def _beside(look: Callable[[LogFiles], bool], files: LogFiles) -> bool:
@@ -299,9 +297,9 @@ async def _connect(path: Path, stack: AsyncExitStack) -> aiosqlite.Connection:
     except sqlite3.Error as error:
         # aiosqlite has told its thread to stop and waits for nothing; the loop must not be closed before it has ended
         await asyncio.to_thread(connection._thread.join)  # noqa: SLF001
-        raise LogUnusable(sqlite_open.cannot_open(path, error)) from None
+        raise LogUnusable(startup_checks.cannot_open(path, error)) from None
     stack.push_async_callback(connection.close)
-    await _run(connection, lambda raw: sqlite_open.set_up(raw, path))
+    await _run(connection, lambda raw: startup_checks.set_pragmas(raw, path))
     return connection
 
 

@@ -7,12 +7,10 @@ from typing import Final
 
 import structlog
 
+import core.log.connection
 from core.domain.provenance import GO_ON, Provenance, refusal
 from core.errors import LogUnusable
-from core.log import connection as sqlite_base
-from core.log import head_note as sqlite_head
-from core.log import identity as sqlite_identity
-from core.log import root_note
+from core.log import head_note, identity, root_note
 from core.log.append import LogWriter, assert_ours, create, read_meta
 from core.log.codec import BadEvent, LaterEvent, decode
 from core.log.connection import READ_ERRORS, connect_read_only, sqlite3
@@ -51,10 +49,10 @@ _NEEDS_WRITING: Final = ("SQLITE_READONLY", "SQLITE_CANTOPEN")
 """What a rollback journal of a half-made log means to a connection that may not write."""
 
 
-def set_up(connection: "sqlite3.Connection", path: Path) -> None:
+def set_pragmas(connection: "sqlite3.Connection", path: Path) -> None:
     """The pragmas; they are the first to read the file."""
     try:
-        sqlite_base.set_up(connection)
+        core.log.connection.set_pragmas(connection)
     except READ_ERRORS as error:
         raise LogUnusable(cannot_open(path, error)) from None
 
@@ -101,7 +99,7 @@ def prepare(
 ) -> LogWriter:
     """A writer on a database that has its tables and passed the checks."""
     try:
-        known = not (not inspected and assert_not_lost(connection, files)) and sqlite_identity.read(connection)
+        known = not (not inspected and assert_not_lost(connection, files)) and identity.read(connection)
         if create(connection):
             _log.warning("log.begun", path=str(files.database), advice=BEGUN_ADVICE)
         if not inspected:
@@ -113,7 +111,7 @@ def prepare(
         files.mark_begun()
         if known and files.root_note is not None and root_note.read(files.root_note) is None:
             _log.warning("log.root_note_missing", path=str(files.root_note), log_id=known.log_id)
-        notes[1].begin(sqlite_identity.note(connection, provenance(connection)))
+        notes[1].begin(identity.note(connection, provenance(connection)))
     except READ_ERRORS as error:
         raise LogUnusable(cannot_open(files.database, error)) from None
     return writer
@@ -121,7 +119,7 @@ def prepare(
 
 def provenance(connection: "sqlite3.Connection") -> Provenance:
     """Of a log that has been opened for writing."""
-    found = sqlite_identity.read(connection)
+    found = identity.read(connection)
     assert found is not None  # noqa: S101  (`create` has seen to it)
     return found
 
@@ -186,7 +184,7 @@ def check_head(connection: "sqlite3.Connection", files: LogFiles) -> None:
 
 def lost(connection: "sqlite3.Connection", files: LogFiles) -> str:
     """Holds the log against the note of its head: what is missing of what was acknowledged; empty for nothing."""
-    noted = sqlite_head.read(files.note)
+    noted = head_note.read(files.note)
     if noted is None:
         return ""
     row = connection.execute("SELECT chain FROM events WHERE position = ?", (noted.position,)).fetchone()
@@ -205,8 +203,8 @@ def misplaced(connection: "sqlite3.Connection", files: LogFiles) -> str:
     noted = root_note.read(files.root_note) if files.root_note is not None else None
     if noted is None:
         return ""
-    own, ends_at = sqlite_identity.read(connection), read_head(connection).position
-    return refusal(own, noted, ends_at, lambda position: sqlite_identity.chain_at(connection, position))
+    own, ends_at = identity.read(connection), read_head(connection).position
+    return refusal(own, noted, ends_at, lambda position: identity.chain_at(connection, position))
 
 
 def check_end(connection: "sqlite3.Connection", path: Path) -> None:

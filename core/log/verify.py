@@ -12,12 +12,12 @@ from itertools import groupby, pairwise
 from operator import itemgetter
 from typing import Final
 
-from core.domain import stream_check as story
+from core.domain import stream_check
 from core.domain.events import Recorded
 from core.domain.projection import Rows, project
 from core.domain.state import fold
 from core.errors import LogBroken
-from core.log import queries as sqlite_read
+from core.log import queries
 from core.log.connection import sqlite3
 from core.log.hash_chain import CHAIN_START, Head, follows
 from core.log.queries import EVENT_COLUMNS
@@ -95,12 +95,12 @@ def _streams(connection: "sqlite3.Connection", report: Report) -> Iterator[str]:
         stream, damaged = [], False
         for row in rows:
             try:
-                stream.append(sqlite_read.recorded(row))
+                stream.append(queries.recorded(row))
             except LogBroken as error:
                 damaged = True
                 yield str(error)
         report.turned_back += any(after.at_ms < before.at_ms for before, after in pairwise(stream))
-        wrong = [] if damaged else list(story.problems(stream))
+        wrong = [] if damaged else list(stream_check.problems(stream))
         yield from wrong
         if not damaged and not wrong:
             yield from _projection(connection, report, generation_id, stream)
@@ -112,13 +112,13 @@ def _projection(
     where = f"position {stream[-1].position}, stream {generation_id}"
     state = fold(generation_id, [(each.event, each.at_ms) for each in stream])
     report.open += state.open
-    rows: Rows | None = sqlite_read.rows(connection, [generation_id]).get(generation_id)
+    rows: Rows | None = queries.rows(connection, [generation_id]).get(generation_id)
     if rows != project(state):
         yield f"{where}: the projection differs from the log: run `python -m core rebuild`"
     place = connection.execute("SELECT position FROM generations WHERE id = ?", (generation_id,)).fetchone()
     if place is not None and place[0] != stream[0].position:
         yield f"{where}: the projection has its first event at {place[0]} instead of {stream[0].position}"
-    kept = sqlite_read.prompts(connection, [generation_id]).get(generation_id)
+    kept = queries.prompts(connection, [generation_id]).get(generation_id)
     if state.erased:
         if kept is not None:
             yield f"{where}: is erased, but its prompt is still there"

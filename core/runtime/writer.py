@@ -16,9 +16,9 @@ import structlog
 from core.domain import commands as c
 from core.domain import events as e
 from core.domain.decide import Now
-from core.domain.shares import Books, Caps
+from core.domain.shares import Caps, UsageByTenant
 from core.domain.state import Generation, fold
-from core.domain.transaction import Change, Draft, Durable, Order, Result
+from core.domain.transaction import Change, DurableListener, Order, PendingTransaction, Result
 from core.errors import LogFull, LogHeld
 from core.metrics import Metrics
 from core.ports import EventLog, WriterReads
@@ -44,7 +44,7 @@ class Writer:
     def __init__(
         self,
         log: EventLog,
-        precedents: WriterReads,
+        reads: WriterReads,
         *,
         now: Callable[[], Now],
         metrics: Metrics,
@@ -52,10 +52,10 @@ class Writer:
         max_commands: int = 256,
         max_waiting: int = 1_000,
         ended_kept: int = 2_000,
-        durable: Durable = lambda *_: None,
+        durable: DurableListener = lambda *_: None,
     ) -> None:
         self._log = log
-        self._precedents = precedents
+        self._reads = reads
         self._now = now
         self._metrics = metrics
         self._caps = caps
@@ -68,7 +68,7 @@ class Writer:
         self._listeners: list[Listener] = []
         self._watch = StallDetector()
         self._refused = ""
-        self.books = Books()
+        self.usage = UsageByTenant()
 
     @property
     def trouble(self) -> str:
@@ -101,7 +101,7 @@ class Writer:
             state = fold(first.generation_id, [(each.event, each.at_ms) for each in history])
             self._open[state.id] = state
             latest_ms = max(latest_ms, *(each.running_ms for each in history))
-        self.books = Books.of((state.tenant, state.usage) for state in self._open.values())
+        self.usage = UsageByTenant.of((state.tenant, state.usage) for state in self._open.values())
         return latest_ms
 
     def announce_loaded(self) -> None:
@@ -152,22 +152,21 @@ class Writer:
         return works
 
     async def _write(self, works: Sequence[_Work]) -> None:
-        draft = Draft(now=self._now(), books=self.books, caps=self._caps)
+        pending = PendingTransaction(now=self._now(), usage=self.usage, caps=self._caps)
         try:
-            await self._load([order for work in works for order in work.orders], draft)
-            results = [[draft.decide(order) for order in work.orders] for work in works]
-            if draft.size:
-                await self._append(draft)
+            await self._load([order for work in works for order in work.orders], pending)
+            results = [[pending.decide(order) for order in work.orders] for work in works]
+            if pending.size:
+                await self._append(pending)
         except Retryable as error:
             self._refuse(works, error)
             return
-        changes = draft.changes()
+        changes = pending.changes()
         if changes:
             self._refused = ""
             self._remember(changes)
-            draft.post()
-            draft.tell(self._durable)
-        for verdict, times in draft.verdicts().items():
+            pending.commit(self._durable)
+        for verdict, times in pending.admissions().items():
             self._metrics.admissions.labels(verdict).inc(times)
         for work, result in zip(works, results, strict=True):
             if not work.done.done():
@@ -175,8 +174,8 @@ class Writer:
         if changes:
             self._tell(changes)
 
-    async def _append(self, draft: Draft) -> None:
-        transaction = draft.transaction()
+    async def _append(self, pending: PendingTransaction) -> None:
+        transaction = pending.transaction()
         loop = asyncio.get_running_loop()
         begun = loop.time()
         ended = asyncio.Event()
@@ -193,8 +192,8 @@ class Writer:
             await ended.wait()  # a transaction is never left half done
             raise
         self._metrics.commit_s.observe(loop.time() - begun)
-        self._metrics.commits.observe(draft.size)
-        for kind, count in draft.tally().items():
+        self._metrics.commits.observe(pending.size)
+        for kind, count in pending.events_by_class().items():
             self._metrics.events.labels(e.TYPES[kind]).inc(count)
 
     def _refuse(self, works: Sequence[_Work], error: Retryable) -> None:
@@ -206,28 +205,28 @@ class Writer:
             if not work.done.done():
                 work.done.set_exception(type(error)(*error.args))
 
-    async def _load(self, orders: Sequence[Order], draft: Draft) -> None:
-        """Put into the draft what the log holds of the orders' generations and keys."""
+    async def _load(self, orders: Sequence[Order], pending: PendingTransaction) -> None:
+        """Put into the transaction what the log holds of the orders' generations and keys."""
         unknown: dict[str, None] = {}
         claims: set[tuple[str, str]] = set()
         for order in orders:
-            state = draft.before[order.generation_id] = self.remembered(order.generation_id)
+            state = pending.before[order.generation_id] = self.remembered(order.generation_id)
             if state is None:
                 unknown[order.generation_id] = None
             if order.claim is not None and isinstance(order.command, c.Request):
                 claims.add((order.command.tenant, order.claim.key))
         if claims:
-            draft.keys.update(await self._precedents.keys(sorted(claims), draft.now.running_ms))
-            for row in draft.keys.values():
-                first = draft.before[row.generation_id] = self.remembered(row.generation_id)
+            pending.keys.update(await self._reads.keys(sorted(claims), pending.now.running_ms))
+            for row in pending.keys.values():
+                first = pending.before[row.generation_id] = self.remembered(row.generation_id)
                 if first is None:
                     unknown[row.generation_id] = None
         if unknown:
-            for known in await self._precedents.known(list(unknown)):
-                draft.before[known] = await self._read(known)
+            for known in await self._reads.known(list(unknown)):
+                pending.before[known] = await self._read(known)
 
     async def _read(self, generation_id: str) -> Generation | None:
-        history = await self._precedents.stream(generation_id)
+        history = await self._reads.stream(generation_id)
         if not history:
             return None
         state = fold(generation_id, [(each.event, each.at_ms) for each in history])

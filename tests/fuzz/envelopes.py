@@ -10,9 +10,9 @@ from random import Random
 from typing import Any
 
 from core.domain.decide import Now
-from core.domain.shares import Books, caps
+from core.domain.shares import UsageByTenant, caps
 from core.domain.state import Generation, apply, begin
-from core.domain.transaction import Draft, Order
+from core.domain.transaction import Order, PendingTransaction
 from core.log.codec import decode, encode
 from core.results import reply_commands as inbox
 from schema import fast, messages
@@ -99,9 +99,9 @@ def _consume(state: Generation, body: bytes) -> Any:
             command = inbox.attempt_failed(message)
     generation_id = message.image.generation_id
     now = Now(at_ms=NOON_MS, running_ms=1)
-    draft = Draft(now=now, books=Books(), caps=caps(10), before={generation_id: state})
-    draft.decide(Order(generation_id, command))
-    for entry in draft.transaction().entries:
+    pending = PendingTransaction(now=now, usage=UsageByTenant(), caps=caps(10), before={generation_id: state})
+    pending.decide(Order(generation_id, command))
+    for entry in pending.transaction().entries:
         assert decode(encode(entry.event)) == entry.event, "the log would hold something else"
     return message
 

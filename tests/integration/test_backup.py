@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from core.errors import LogUnusable
-from core.log import backup as sqlite_backup
 from core.log import cli
 from core.log.backup import backup, restore
 from core.log.connection import connect, connect_read_only
@@ -87,7 +86,7 @@ def test_a_backup_beside_a_writing_core_is_one_moment_of_it(core: Run, data: Pat
             assert (report.head.position, report.head.chain.hex()) == begun
 
     monkey = pytest.MonkeyPatch()
-    monkey.setattr(sqlite_backup, "PAGES_PER_STEP", 2)
+    monkey.setattr("core.log.backup.PAGES_PER_STEP", 2)
     try:
         asyncio.run(beside())
     finally:

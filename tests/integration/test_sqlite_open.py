@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import LogUnusable
-from core.log import startup_checks as sqlite_open
+from core.log import startup_checks
 from core.log.connection import assert_version, connect
 from core.log.sqlite_log import SqliteLog
 from tests.core_events import submission
@@ -80,9 +80,9 @@ async def test_a_damaged_log_is_refused_at_the_start(path: Path, where: bytes) -
 
 @pytest.mark.asyncio
 async def test_a_large_log_is_still_checked_at_its_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_open, "CHECKED_WHOLE_BYTES", 0)
+    monkeypatch.setattr(startup_checks, "CHECKED_WHOLE_BYTES", 0)
     async with SqliteLog(path) as log:
-        for number in range(sqlite_open.CHECKED_EVENTS + 3):
+        for number in range(startup_checks.CHECKED_EVENTS + 3):
             await log.append(submission(f"gen_{number}"))
     await append_one(path)
     connection = connect(path)

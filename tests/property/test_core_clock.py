@@ -11,9 +11,9 @@ from core.domain import commands as c
 from core.domain.decide import Now
 from core.domain.events import Failure, GenerationRequested, Recorded, RenderFacts, Timings, Trace
 from core.domain.projection import project
-from core.domain.shares import Books, caps
+from core.domain.shares import UsageByTenant, caps
 from core.domain.state import Generation, fold
-from core.domain.transaction import Draft, Order
+from core.domain.transaction import Order, PendingTransaction
 from core.log.history import lines
 from tests.core_events import NOON_MS, prompt_row, spec
 
@@ -26,7 +26,7 @@ walks = st.lists(st.tuples(steps, works, st.booleans()), min_size=1, max_size=30
 
 
 class Core:
-    """The writer's part that knows the time: one draft after another; `restart` forgets all but the log."""
+    """The writer's part that knows the time: one transaction after another; `restart` forgets all but the log."""
 
     def __init__(self) -> None:
         self.log: list[Recorded] = []
@@ -34,10 +34,10 @@ class Core:
         self.made = 0
 
     def write(self, now: Now, orders: list[tuple[str, str]]) -> None:
-        draft = Draft(now=now, books=Books(), caps=caps(1_000), before=dict(self.states))
+        pending = PendingTransaction(now=now, usage=UsageByTenant(), caps=caps(1_000), before=dict(self.states))
         for generation_id, deed in orders:
-            draft.decide(Order(generation_id, self._command(generation_id, deed), prompt_row(generation_id)))
-        for entry in draft.transaction().entries:
+            pending.decide(Order(generation_id, self._command(generation_id, deed), prompt_row(generation_id)))
+        for entry in pending.transaction().entries:
             self.log.append(
                 Recorded(
                     position=len(self.log) + 1,
@@ -48,7 +48,7 @@ class Core:
                     event=entry.event,
                 )
             )
-        self.states.update({after.id: after for _, after in draft.changes()})
+        self.states.update({after.id: after for _, after in pending.changes()})
 
     def restart(self) -> None:
         """A new life, or a restored copy: what is known of time is what the events say."""

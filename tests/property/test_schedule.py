@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.domain.fair_queue import Backlog, Pending
+from core.domain.fair_queue import FairQueue, Pending
 from core.domain.state import Ref
 
 BOUND_S = 10.0
@@ -32,7 +32,7 @@ steps = st.lists(
 class Run:
     """Replays steps, and keeps an account of its own of who was overtaken by how much."""
 
-    backlog: Backlog = field(default_factory=lambda: Backlog(overtaking_s=BOUND_S))
+    backlog: FairQueue = field(default_factory=lambda: FairQueue(overtaking_s=BOUND_S))
     waiting: dict[Ref, Pending] = field(default_factory=dict)
     added: list[Ref] = field(default_factory=list)
     chosen: list[Ref] = field(default_factory=list)
@@ -119,7 +119,7 @@ crowds = st.lists(
 )
 
 
-def fill(backlog: Backlog, tenant: str, drawn: tuple[float, list[int], list[str]], first: int, many: int) -> None:
+def fill(backlog: FairQueue, tenant: str, drawn: tuple[float, list[int], list[str]], first: int, many: int) -> None:
     work_s, priorities, keys = drawn
     for number in range(first, first + many):
         backlog.add(
@@ -143,7 +143,7 @@ def test_tenants_that_always_wait_get_equal_work_whatever_their_priorities(
 
     The first tenant was there earlier, with so many images that it is the longest waiting all the time.
     """
-    backlog = Backlog(overtaking_s=30.0)
+    backlog = FairQueue(overtaking_s=30.0)
     for tenant, drawn in enumerate(crowd):
         fill(backlog, f"t{tenant}", drawn, 0, 300 + (0 if tenant else ahead))
     served = {f"t{tenant}": 0.0 for tenant in range(len(crowd))}
@@ -160,7 +160,7 @@ def test_a_newcomer_waits_for_one_batch_of_each_other_tenant_at_most(
     crowd: list[tuple[float, list[int], list[str]]], batch: int, rounds: int, priority: int
 ) -> None:
     """Whatever their priorities and however long they have waited; of a tenant that was not heard of, or has paused."""
-    backlog = Backlog(overtaking_s=30.0)
+    backlog = FairQueue(overtaking_s=30.0)
     for tenant, drawn in enumerate(crowd):
         fill(backlog, f"t{tenant}", drawn, 0, 10 + 50 * batch)
     for newcomer in ("a", "z"):  # of equal charges the one goes first that waits longer, whatever the names
@@ -174,7 +174,7 @@ def test_a_newcomer_waits_for_one_batch_of_each_other_tenant_at_most(
 @given(st.integers(1, 8), st.integers(2, 6))
 @settings(max_examples=50, deadline=None)
 def test_a_stream_of_new_tenants_does_not_keep_one_from_its_first_turn(batch: int, each_round: int) -> None:
-    backlog = Backlog(overtaking_s=30.0)
+    backlog = FairQueue(overtaking_s=30.0)
     fill(backlog, "z", (1.0, [-10], ["k"]), 0, 1)
     served: list[str] = []
     for number in range(20):

@@ -7,7 +7,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from core.domain.shares import IMAGE_SHARE, ONE, Books, Bound, Caps, Ground, Sheet, TooMuch, Usage, caps, judge
+from core.domain.shares import (
+    IMAGE_SHARE,
+    ONE,
+    Bound,
+    Caps,
+    Ground,
+    PendingUsage,
+    TooMuch,
+    Usage,
+    UsageByTenant,
+    caps,
+    judge,
+)
 
 HARMONIC = [0.0, *accumulate(1 / n for n in range(1, 5_001))]
 GUARANTEED_TENANTS = 1_673
@@ -68,22 +80,22 @@ class Tenants(RuleBasedStateMachine):
     @initialize(cap=st.integers(1, 300))
     def begin(self, cap: int) -> None:
         self.caps = caps(cap)
-        self.books = Books()
+        self.usage = UsageByTenant()
         self.held: dict[str, list[tuple[int, Ground]]] = {}
         self.new = count()
 
     def ask(self, tenant: str, wanted: Usage) -> Ground | TooMuch:
-        own, n = self.books.own(tenant), self.books.active + (not self.books.own(tenant).images)
-        sheet = Sheet(self.books)
-        verdict = sheet.judge(self.caps, tenant, wanted)
+        own, n = self.usage.own(tenant), self.usage.active + (not self.usage.own(tenant).images)
+        pending = PendingUsage(self.usage)
+        verdict = pending.judge(self.caps, tenant, wanted)
         if below_share(self.caps, own, n, wanted):
             assert isinstance(verdict, Ground), "below its share nobody depends on others"
-        if self.books.total.charge + wanted.charge <= self.caps.charge:
-            few = 2 * (self.books.total.images + wanted.images) <= self.caps.images
+        if self.usage.total.charge + wanted.charge <= self.caps.charge:
+            few = 2 * (self.usage.total.images + wanted.images) <= self.caps.images
             assert isinstance(verdict, Ground) or not few
         if isinstance(verdict, Ground):
-            sheet.change(tenant, wanted)
-            sheet.post()
+            pending.change(tenant, wanted)
+            pending.commit()
             each = wanted.charge // wanted.images
             self.held.setdefault(tenant, []).extend([(each, verdict)] * wanted.images)
         return verdict
@@ -114,41 +126,41 @@ class Tenants(RuleBasedStateMachine):
             charge, _ = self.held[tenant].pop()
             if not self.held[tenant]:
                 del self.held[tenant]
-            sheet = Sheet(self.books)
-            sheet.change(tenant, Usage(-charge, -1))
-            sheet.post()
+            pending = PendingUsage(self.usage)
+            pending.change(tenant, Usage(-charge, -1))
+            pending.commit()
 
     @invariant()
     def what_is_held_is_bounded(self) -> None:
-        if not hasattr(self, "books"):
+        if not hasattr(self, "usage"):
             return
-        n = self.books.active
+        n = self.usage.active
         first = sum(charge for held in self.held.values() for charge, ground in held if ground is Ground.FIRST)
-        assert self.books.total.charge <= self.caps.charge * HARMONIC[n] + first + n
-        assert self.books.total.images <= self.caps.images
+        assert self.usage.total.charge <= self.caps.charge * HARMONIC[n] + first + n
+        assert self.usage.total.images <= self.caps.images
 
     @invariant()
     def the_books_are_what_is_held(self) -> None:
-        if hasattr(self, "books"):
+        if hasattr(self, "usage"):
             held = [(tenant, Usage(charge, 1)) for tenant, each in self.held.items() for charge, _ in each]
-            assert self.books == Books.of(held)
+            assert self.usage == UsageByTenant.of(held)
 
 
 Tenants.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
 TestTenants = Tenants.TestCase
 
 
-def flood(allowed: Caps, books: Books, name: str, tenants: int, wanted: Usage) -> int:
+def flood(allowed: Caps, usage: UsageByTenant, name: str, tenants: int, wanted: Usage) -> int:
     """So many tenants, each asking until it is refused; how many were let in at all."""
     found = 0
     for number in range(tenants):
         let_in = 0
         while True:
-            sheet = Sheet(books)
-            if isinstance(sheet.judge(allowed, f"{name}{number}", wanted), TooMuch):
+            pending = PendingUsage(usage)
+            if isinstance(pending.judge(allowed, f"{name}{number}", wanted), TooMuch):
                 break
-            sheet.change(f"{name}{number}", wanted)
-            sheet.post()
+            pending.change(f"{name}{number}", wanted)
+            pending.commit()
             let_in += 1
         found += bool(let_in)
     return found
@@ -157,40 +169,40 @@ def flood(allowed: Caps, books: Books, name: str, tenants: int, wanted: Usage) -
 def test_a_flood_of_throw_away_tenants_leaves_memory_and_the_shares_of_the_others_alone() -> None:
     """Each with one huge request: they are let in for having nothing, up to half of memory's bound."""
     allowed = caps(300)
-    books = Books.of([("quiet", Usage(ONE, 1))])
+    usage = UsageByTenant.of([("quiet", Usage(ONE, 1))])
     huge = Usage(10 * 80 * ONE, 10)
-    assert flood(allowed, books, "throwaway", 99, huge) == 99
-    assert Sheet(books).judge(allowed, "quiet", Usage(ONE, 1)) is Ground.SHARE
-    assert flood(allowed, books, "more", 5_000, huge) == 140
-    assert books.total.images <= allowed.images // 2
-    verdict = Sheet(books).judge(allowed, "another", huge)
+    assert flood(allowed, usage, "throwaway", 99, huge) == 99
+    assert PendingUsage(usage).judge(allowed, "quiet", Usage(ONE, 1)) is Ground.SHARE
+    assert flood(allowed, usage, "more", 5_000, huge) == 140
+    assert usage.total.images <= allowed.images // 2
+    verdict = PendingUsage(usage).judge(allowed, "another", huge)
     assert isinstance(verdict, TooMuch)
     assert verdict.bound is Bound.EVERYTHING
-    share = allowed.charge // (books.active + 1)
+    share = allowed.charge // (usage.active + 1)
     assert share >= ONE, "requests of ten images leave room for no more tenants than this"
-    assert Sheet(books).judge(allowed, "another", Usage(share, 1)) is Ground.SHARE
+    assert PendingUsage(usage).judge(allowed, "another", Usage(share, 1)) is Ground.SHARE
 
 
 def test_the_cheapest_images_of_tenants_who_take_all_they_get_leave_room_for_each_share() -> None:
     """The worst order for memory: each fills its share when it is the last to come, with work that costs nothing."""
     allowed = caps(1_000)
-    books = Books()
-    assert flood(allowed, books, "greedy", GUARANTEED_TENANTS, Usage(1, 1)) >= 1_000
-    assert books.total.images <= allowed.images
-    share = allowed.images // IMAGE_SHARE // (books.active + 1)
+    usage = UsageByTenant()
+    assert flood(allowed, usage, "greedy", GUARANTEED_TENANTS, Usage(1, 1)) >= 1_000
+    assert usage.total.images <= allowed.images
+    share = allowed.images // IMAGE_SHARE // (usage.active + 1)
     if share:
-        assert Sheet(books).judge(allowed, "late", Usage(share, share)) is Ground.SHARE
+        assert PendingUsage(usage).judge(allowed, "late", Usage(share, share)) is Ground.SHARE
     assert HARMONIC[GUARANTEED_TENANTS] <= IMAGE_SHARE / 2 < HARMONIC[GUARANTEED_TENANTS + 1]
 
 
 def test_the_cap_is_so_many_images_of_the_default_request() -> None:
     for cap in (1, 5, 300, 10_000):
-        books = Books()
+        usage = UsageByTenant()
         allowed = caps(cap)
-        sheet = Sheet(books)
+        pending = PendingUsage(usage)
         admitted = 0
-        while sheet.judge(allowed, "only", Usage(ONE, 1)) is Ground.ROOM:
-            sheet.change("only", Usage(ONE, 1))
+        while pending.judge(allowed, "only", Usage(ONE, 1)) is Ground.ROOM:
+            pending.change("only", Usage(ONE, 1))
             admitted += 1
         assert admitted == cap
-        assert isinstance(sheet.judge(allowed, "only", Usage(ONE, 1)), TooMuch)
+        assert isinstance(pending.judge(allowed, "only", Usage(ONE, 1)), TooMuch)

@@ -148,7 +148,7 @@ def look_at_the_books(world: World, line: CoreLine, checker: Checker) -> None:
         images = sum(image.phase < Phase.PUBLISHED for image in state.images) if state.open else 0
         if images:
             truth[state.tenant] += images  # each weighs as one: no gateway tells what is usual
-    books = core.writer.books
-    wrong = [each for each, images in truth.items() if books.own(each) != Usage(images * ONE, images)]
-    if wrong or books.active != len(truth) or books.total != Usage(truth.total() * ONE, truth.total()):
-        world.violate(f"core's books say {books}, and what is unfinished is {truth}")
+    usage = core.writer.usage
+    wrong = [each for each, images in truth.items() if usage.own(each) != Usage(images * ONE, images)]
+    if wrong or usage.active != len(truth) or usage.total != Usage(truth.total() * ONE, truth.total()):
+        world.violate(f"core counts {usage} as unfinished, and the log says {truth}")

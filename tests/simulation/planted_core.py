@@ -15,7 +15,7 @@ import core.results.reply_consumer
 from core.assembly import Core
 from core.domain import commands as c
 from core.domain import events as e
-from core.domain.shares import Books, Bound, Ground, TooMuch, Usage
+from core.domain.shares import Bound, Ground, TooMuch, Usage, UsageByTenant
 from core.domain.state import Generation, Phase
 from core.results.publisher import Publisher
 from core.results.reply_consumer import ReplyConsumer
@@ -102,9 +102,9 @@ def the_log_answers_before_it_is_durable(plant: Plant) -> None:
 @bug
 def a_full_disk_is_taken_for_success(plant: Plant) -> None:
     def make(good: Any) -> Any:
-        async def append(self: Any, draft: Any) -> None:
+        async def append(self: Any, transaction: Any) -> None:
             with contextlib.suppress(Retryable):
-                await good(self, draft)
+                await good(self, transaction)
 
         return append
 
@@ -163,7 +163,7 @@ def what_was_cancelled_is_charged_on(plant: Plant) -> None:
 
 @bug
 def core_begins_each_life_with_empty_books(plant: Plant) -> None:
-    plant(Books, "of", lambda _: lambda _: Books())
+    plant(UsageByTenant, "of", lambda _: lambda _: UsageByTenant())
 
 
 @bug
@@ -171,7 +171,7 @@ def idempotency_keys_are_ignored(plant: Plant) -> None:
     def make(good: Any) -> Any:
         return lambda self, order, request, state: good(self, replace(order, claim=None), request, state)
 
-    plant(core.domain.transaction.Draft, "_repeated", make)
+    plant(core.domain.transaction.PendingTransaction, "_repeated", make)
 
 
 @bug

@@ -9,9 +9,9 @@ from core.domain import commands as c
 from core.domain.decide import Now
 from core.domain.events import TERMINAL_TYPES, TYPES, Failure, ImagePublished, RenderFacts, Timings, Trace
 from core.domain.projection import project
-from core.domain.shares import Books, caps
+from core.domain.shares import UsageByTenant, caps
 from core.domain.state import Ending, Generation, Image, Phase, apply
-from core.domain.transaction import Draft, Order
+from core.domain.transaction import Order, PendingTransaction
 from core.log.codec import decode, encode
 from tests.core_events import NOON_MS, spec
 from tests.unit.core.journey import check_step
@@ -51,9 +51,11 @@ class SmallCore:
         request = c.Request(
             tenant="acme", spec=spec(n=images), priority=0, ttl_s=_TTL_S, prompt_hmac=bytes(32), trace=Trace()
         )
-        draft = Draft(now=Now(at_ms=NOON_MS, running_ms=0), books=Books(), caps=caps(100), before={"gen_1": None})
-        draft.decide(Order("gen_1", request))
-        [(_, state)] = draft.changes()
+        pending = PendingTransaction(
+            now=Now(at_ms=NOON_MS, running_ms=0), usage=UsageByTenant(), caps=caps(100), before={"gen_1": None}
+        )
+        pending.decide(Order("gen_1", request))
+        [(_, state)] = pending.changes()
         return self._apart(state)
 
     def ending(self, shell: int) -> Ending:
@@ -93,17 +95,17 @@ class SmallCore:
     def _decide(self, state: Generation, command: c.Command, late: int) -> Answer:
         expires_ms = _TTL_S * 1000 if isinstance(command, c.Expire) else 0
         now = Now(at_ms=NOON_MS, running_ms=max(RUNNING_MS[late], expires_ms))
-        draft = Draft(now=now, books=Books(), caps=caps(100), before={state.id: state})
-        result = draft.decide(Order(state.id, command))
+        pending = PendingTransaction(now=now, usage=UsageByTenant(), caps=caps(100), before={state.id: state})
+        result = pending.decide(Order(state.id, command))
         after = found = state
-        for entry in draft.transaction().entries:
+        for entry in pending.transaction().entries:
             assert after.open, f"{entry.event} comes after the end"
             before, after = after, apply(after, entry.event, entry.at_ms)
             found = apply(found, decode(encode(entry.event)), entry.at_ms)
             check_step(before, after, entry.event)
             assert after.open == (TYPES[type(entry.event)] not in TERMINAL_TYPES)
             assert entry.version == after.version
-        assert result.changed or not draft.size
+        assert result.changed or not pending.size
         assert found == after == (result.state or state), "a restart would find something else"
         assert project(found) == project(after)
         shell, images = self._apart(after)

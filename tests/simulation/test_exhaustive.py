@@ -10,9 +10,9 @@ import pytest
 
 from core.domain import commands as c
 from core.domain.decide import Now
-from core.domain.shares import Books, caps
+from core.domain.shares import UsageByTenant, caps
 from core.domain.state import Ending, Generation
-from core.domain.transaction import Draft, Order
+from core.domain.transaction import Order, PendingTransaction
 from tests.core_events import NOON_MS
 from tests.simulation import planted_core
 from tests.simulation.exhaustive import explore
@@ -49,11 +49,11 @@ def test_a_planted_bug_is_in_some_order(bug: object) -> None:
 
 def race(first: Generation, orders: tuple[c.Command, ...], apart: bool) -> tuple[Generation, bool]:
     """The state after the commands, in one transaction or each in its own, and whether the cancel was granted."""
-    state, granted, draft = first, False, None
+    state, granted, pending = first, False, None
     for command in orders:
-        if draft is None or apart:
-            draft = Draft(now=NOW, books=Books(), caps=caps(10), before={first.id: state})
-        result = draft.decide(Order(first.id, command))
+        if pending is None or apart:
+            pending = PendingTransaction(now=NOW, usage=UsageByTenant(), caps=caps(10), before={first.id: state})
+        result = pending.decide(Order(first.id, command))
         assert result.state is not None
         state = result.state
         if isinstance(command, c.Cancel):
@@ -83,5 +83,5 @@ def test_row_45_cancel_result_and_expiry_in_every_order_end_it_once_and_the_lose
     assert state.ending is expected, "who comes first wins"
     assert granted is (expected is Ending.CANCELLED)
     for late in (*commands.values(), publish):
-        draft = Draft(now=NOW, books=Books(), caps=caps(10), before={state.id: state})
-        assert not draft.decide(Order(state.id, late)).changed, "something came after the end"
+        pending = PendingTransaction(now=NOW, usage=UsageByTenant(), caps=caps(10), before={state.id: state})
+        assert not pending.decide(Order(state.id, late)).changed, "something came after the end"

@@ -8,17 +8,17 @@ from collections.abc import Callable
 from typing import Any
 
 from core.__main__ import main
-from core.log import connection as sqlite_base
+from core.log import connection
 
 
-def weakened(set_up: Callable[[Any], None]) -> Callable[[Any], None]:
+def weakened(set_pragmas: Callable[[Any], None]) -> Callable[[Any], None]:
     def weak(connection: Any) -> None:
-        set_up(connection)
+        set_pragmas(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
 
     return weak
 
 
 if __name__ == "__main__":
-    vars(sqlite_base)["set_up"] = weakened(sqlite_base.set_up)
+    vars(connection)["set_pragmas"] = weakened(connection.set_pragmas)
     sys.exit(main(["serve"]))

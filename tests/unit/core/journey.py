@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from core.domain import commands as c
 from core.domain import events as e
-from core.domain import stream_check as story
+from core.domain import stream_check
 from core.domain.decide import Now, decide
 from core.domain.events import TYPES, Event, Failure, Recorded, RenderFacts, Timings, Trace
 from core.domain.projection import project, status_of
@@ -36,7 +36,7 @@ class Journey:
             assert self.state is not None
             if before is not None:
                 check_step(before, self.state, event)
-        assert not self.each_checked or list(story.problems(self.log)) == []
+        assert not self.each_checked or list(stream_check.problems(self.log)) == []
         assert decide(self.state, command, now) == () or isinstance(command, c.Dispatch), "a repeat has an effect"
         return events
 

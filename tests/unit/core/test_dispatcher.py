@@ -3,7 +3,7 @@
 import asyncio
 
 from core.assembly import Core
-from core.domain.shares import Books
+from core.domain.shares import UsageByTenant
 from core.domain.state import Ending
 from schema import pb
 from tests import virtual_time
@@ -38,7 +38,7 @@ def test_everything_submitted_succeeds_once() -> None:
             assert all(world.types(each).count("image.published") == 3 for each in ids)
             assert len(world.public.objects) == 120
             await eventually(lambda: not world.temp.objects, what="drafts are deleted")
-            assert core.writer.books == Books()
+            assert core.writer.usage == UsageByTenant()
 
     virtual_time.run(main())
 

@@ -4,21 +4,21 @@ import time
 
 import pytest
 
-from core.domain.fair_queue import Backlog, Pending
+from core.domain.fair_queue import FairQueue, Pending
 
 
 def image(number: int, *, tenant: str = "a", priority: int = 0, key: object = "k", work_s: float = 1.0) -> Pending:
     return Pending(ref=(f"g{number}", 0), tenant=tenant, priority=priority, age=number, key=key, work_s=work_s)
 
 
-def backlog(*images: Pending, overtaking_s: float = 30.0) -> Backlog:
-    made = Backlog(overtaking_s=overtaking_s)
+def backlog(*images: Pending, overtaking_s: float = 30.0) -> FairQueue:
+    made = FairQueue(overtaking_s=overtaking_s)
     for each in images:
         made.add(each)
     return made
 
 
-def order(of: Backlog, *, batch: int = 1) -> list[str]:
+def order(of: FairQueue, *, batch: int = 1) -> list[str]:
     chosen = []
     while more := of.choose(1 if batch == 1 else batch, batch):
         chosen += [each.ref[0] for each in more]

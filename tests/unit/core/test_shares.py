@@ -13,9 +13,9 @@ from core.domain import commands as c
 from core.domain.commands import Request
 from core.domain.decide import Now
 from core.domain.events import Failure, RenderFacts, Timings, Trace
-from core.domain.shares import ONE, Books, caps
+from core.domain.shares import ONE, UsageByTenant, caps
 from core.domain.state import Generation, Phase, apply, begin
-from core.domain.transaction import Draft, Order
+from core.domain.transaction import Order, PendingTransaction
 from core.log.codec import decode, encode
 from core.runtime.estimates import Estimates
 from infra.lifecycle import ConfigError
@@ -57,12 +57,12 @@ def test_a_repeat_is_neither_judged_nor_charged() -> None:
     async def main() -> None:
         async with World().core(backlog_cap=1) as core:
             await submit(core, item("a", key="k"))
-            books = core.writer.books.total
+            usage = core.writer.usage.total
             again = await core.service.submit([item("a", key="k"), item("other", key="k"), item("b")], DEFAULT)
             outcomes = [int(each.outcome) for each in again]
             replayed = int(pb.SubmitOutcome.REPLAYED)
             assert outcomes == [replayed, replayed, int(pb.SubmitOutcome.BACKLOG_FULL)]
-            assert core.writer.books.total == books
+            assert core.writer.usage.total == usage
 
     virtual_time.run(main())
 
@@ -146,7 +146,7 @@ def test_when_to_come_back_follows_the_pace_and_is_never_now_and_never_beyond_tw
             before = [await retry_after(core, "ann", n) for n in (1, 10)]
             worker = Worker(world, render_s=2.0)
             async with working(worker):
-                await eventually(lambda: core.writer.books.total.images <= 25, 100, what="fifteen pictures")
+                await eventually(lambda: core.writer.usage.total.images <= 25, 100, what="fifteen pictures")
                 await submit(core, *(item(f"more{number}", tenant="ann") for number in range(15)))
                 one, ten = [await retry_after(core, "ann", n) for n in (1, 10)]
         assert all(1 <= each <= 120 for each in (*before, one, ten))
@@ -171,10 +171,10 @@ def test_books_after_a_restart_are_equal_and_bound_as_before() -> None:
             large.spec.width = large.spec.height = 512
             await submit(core, large, item("b", tenant="bob", n=4), item("gone", tenant="bob", n=2))
             await core.service.cancel("bob", "gone")
-            before = core.writer.books
+            before = core.writer.usage
             assert (before.total.charge, before.total.images) == (16 * ONE, 7)
         async with world.core(backlog_cap=20) as core:
-            assert core.writer.books == before
+            assert core.writer.usage == before
             assert await submit(core, item("late", tenant="ann", n=5)) == [SHARE]
             assert await submit(core, item("fits", tenant="ann", n=4)) == [ACCEPTED]
 
@@ -186,19 +186,19 @@ def test_every_end_gives_back_once_and_image_by_image() -> None:
         world = World()
         async with world.core() as core:
             left: list[int] = []
-            core.writer.listen(lambda _: left.append(core.writer.books.total.images))
+            core.writer.listen(lambda _: left.append(core.writer.usage.total.images))
             await submit(core, item("done", n=3), item("cancelled", n=2), item("expired", n=2, ttl_s=30))
             await core.service.cancel("ann", "cancelled")
             async with working(Worker(world)):
-                await eventually(lambda: core.writer.books.total.images == 0)
-            assert core.writer.books == Books()
+                await eventually(lambda: core.writer.usage.total.images == 0)
+            assert core.writer.usage == UsageByTenant()
             await core.writer.carry_out([Order("done", c.Erase())])
-            assert core.writer.books == Books()
+            assert core.writer.usage == UsageByTenant()
             assert set(left) >= {7, 5, 4, 3}
             await submit(core, item("late", ttl_s=5, n=2))
             await asyncio.sleep(10)
             assert core.writer.open == {}
-            assert core.writer.books == Books()
+            assert core.writer.usage == UsageByTenant()
 
     virtual_time.run(main())
 
@@ -208,11 +208,11 @@ def test_what_the_log_does_not_take_is_not_charged() -> None:
         world = World()
         async with world.core() as core:
             await submit(core, item("a"))
-            books = core.writer.books.total
+            usage = core.writer.usage.total
             world.log.full = True
             with pytest.raises(Exception, match="full"):
                 await submit(core, item("b", tenant="bob", n=5))
-            assert (core.writer.books.total, core.writer.books.active) == (books, 1)
+            assert (core.writer.usage.total, core.writer.usage.active) == (usage, 1)
             world.log.full = False
             assert await submit(core, item("b", tenant="bob", n=5)) == [ACCEPTED]
 
@@ -250,7 +250,7 @@ commands = st.one_of(
 @settings(max_examples=200, deadline=None)
 def test_whatever_happens_the_books_are_those_of_what_is_open(history: list[tuple[str, int, int]]) -> None:
     """And those that a new life reads from the log's bytes."""
-    books, states, log = Books(), dict[str, Generation](), list[tuple[str, bytes]]()
+    usage, states, log = UsageByTenant(), dict[str, Generation](), list[tuple[str, bytes]]()
     for number, (what, one, two) in enumerate(history):
         if what == "request":
             order = Order(f"g{len(states)}", request(f"t{number % 3}", one, two))
@@ -259,19 +259,19 @@ def test_whatever_happens_the_books_are_those_of_what_is_open(history: list[tupl
         else:
             continue
         before = {order.generation_id: states.get(order.generation_id)}
-        draft = Draft(now=Now(at_ms=0, running_ms=10**9), books=books, caps=caps(10), before=before)
-        result = draft.decide(order)
+        pending = PendingTransaction(now=Now(at_ms=0, running_ms=10**9), usage=usage, caps=caps(10), before=before)
+        result = pending.decide(order)
         if result.changed and result.state is not None:
-            draft.post()
+            pending.commit(lambda *_: None)
             states[order.generation_id] = result.state
-            log += [(entry.generation_id, encode(entry.event)) for entry in draft.transaction().entries]
-        assert books == Books.of((state.tenant, state.usage) for state in states.values())
+            log += [(entry.generation_id, encode(entry.event)) for entry in pending.transaction().entries]
+        assert usage == UsageByTenant.of((state.tenant, state.usage) for state in states.values())
     again: dict[str, Generation] = {}
     for generation_id, data in log:
         event = decode(data)
         state = again.get(generation_id)
         again[generation_id] = apply(state, event, 0) if state else begin(generation_id, event)  # type: ignore[arg-type]
-    assert books == Books.of((state.tenant, state.usage) for state in again.values())
+    assert usage == UsageByTenant.of((state.tenant, state.usage) for state in again.values())
     assert all(not state.usage.images for state in states.values() if not state.open)
 
 

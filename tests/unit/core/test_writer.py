@@ -65,7 +65,7 @@ def test_what_waits_while_one_append_is_in_flight_becomes_one_transaction() -> N
             log.gate.set()
             await eventually(lambda: len(writer.open) == 51)
         assert log.appends == 2
-        assert writer.books.total.images == 102
+        assert writer.usage.total.images == 102
 
     virtual_time.run(main())
 
@@ -172,7 +172,7 @@ def test_the_cap_counts_unfinished_images_within_a_batch_too() -> None:
             await writer.carry_out([cancel("g1")])
             [room] = await writer.carry_out([request("g3")])
             assert room.changed
-            assert writer.books.total.images == 4
+            assert writer.usage.total.images == 4
 
     virtual_time.run(main())
 
@@ -188,7 +188,7 @@ def test_a_log_that_takes_nothing_refuses_and_changes_nothing(fault: str, error:
                 await writer.carry_out([request("g2", key="k"), cancel("g1")])
             assert writer.trouble
             assert list(writer.open) == ["g1"]
-            assert writer.books.total.images == 2
+            assert writer.usage.total.images == 2
             setattr(log, fault, False)
             results = await writer.carry_out([request("g2", key="k"), cancel("g1")])
             assert all(result.changed for result in results)

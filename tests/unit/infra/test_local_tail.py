@@ -3,14 +3,14 @@
 import pytest
 
 from core.domain import provenance
-from core.log import files as sqlite_files
+from core.log import files
 from infra.local import tail
 
 
 @pytest.mark.parametrize(
     ("advice", "recipes"),
     [
-        (sqlite_files.PUT_BACK, ["just restore FILE", "just init"]),
+        (files.PUT_BACK, ["just restore FILE", "just init"]),
         (provenance.GO_ON, ["just backup FILE", "just restore FILE --replace"]),
     ],
 )
