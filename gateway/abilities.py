@@ -10,7 +10,7 @@ from typing import Any
 
 from gateway.models.requests import GenerationRequest
 from gateway.ports import Model
-from schema import pb, schedulers
+from schema import fast, schedulers
 
 BOUNDED = ("width", "height", "num_inference_steps", "guidance_scale")
 """What a model has defaults and bounds of."""
@@ -28,7 +28,7 @@ class Abilities:
     negative_prompt: bool | None = None
 
 
-def of(model: Model, told: pb.ModelCapabilities | None = None) -> Abilities:
+def of(model: Model, told: fast.ModelCapabilities | None = None) -> Abilities:
     """As far as the models file and the model's workers tell."""
     bounds: dict[str, tuple[float, float]] = {
         name: (getattr(model, f"min_{name}"), getattr(model, f"max_{name}")) for name in BOUNDED

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
-from schema import pb
+from schema import fast, pb
 
 _SHOWN_WORKERS: Final = 8
 STATES: Final = ("available", "loading", "away", "broken", "no_worker", "unknown")
@@ -22,7 +22,7 @@ class ModelState:
 UNKNOWN: Final = ModelState(state="unknown", reason=None, workers=0, capabilities=None)
 
 
-def state_of(reply: pb.ModelsReply, model: str) -> ModelState:
+def state_of(reply: fast.ModelsReply, model: str) -> ModelState:
     """How it is with the model of this name."""
     status = next((each for each in reply.models if each.name == model), None)
     if status is not None:
@@ -31,7 +31,7 @@ def state_of(reply: pb.ModelsReply, model: str) -> ModelState:
     return ModelState(state="no_worker", reason=None, workers=0, capabilities=None) if sure else UNKNOWN
 
 
-def _shown(status: pb.ModelStatus) -> ModelState:
+def _shown(status: fast.ModelStatus) -> ModelState:
     idle = status.workers - status.loaded - status.loading - status.broken - status.away
     if status.loaded or idle > 0:
         state = "available"
@@ -48,7 +48,7 @@ def _shown(status: pb.ModelStatus) -> ModelState:
     )
 
 
-def _capabilities(can: pb.ModelCapabilities) -> dict[str, Any] | None:
+def _capabilities(can: fast.ModelCapabilities) -> dict[str, Any] | None:
     if not can.guidance:
         return None
     return {

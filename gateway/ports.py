@@ -1,20 +1,20 @@
 """What the gateway needs of the world, in its own words. `app.py` supplies the adapters, tests supply fakes.
 
-Views, items and results are the messages of `schema/fast.py`, whose types are those of `schema.pb`.
+Views, items and results are the messages of `schema/fast.py`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from schema import pb
+from schema import fast
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
     """One page of a list, newest first, perhaps shorter than asked for. An empty cursor: no more."""
 
-    generations: Sequence[pb.GenerationView]
+    generations: Sequence[fast.GenerationView]
     next_cursor: str
 
 
@@ -23,7 +23,7 @@ class CancelOutcome:
     """What became of a cancel: whether it holds now, and the generation as it stands."""
 
     cancelled: bool
-    generation: pb.GenerationView
+    generation: fast.GenerationView
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,16 +31,16 @@ class EraseOutcome:
     """What became of an erasure: whether it is erased now, and the generation as it stands."""
 
     erased: bool
-    generation: pb.GenerationView
+    generation: fast.GenerationView
 
 
 class Core(Protocol):
     """The truth about generations. Calls raise Unavailable or Broken, and NotFound for a foreign or unknown id."""
 
-    async def submit(self, item: pb.SubmitItem) -> pb.SubmitResult:
+    async def submit(self, item: fast.SubmitItem) -> fast.SubmitResult:
         """Decided and durable when this returns. Repeating an item is harmless."""
 
-    async def get(self, tenant: str, generation_id: str, *, wait_s: float = 0.0) -> pb.GenerationView:
+    async def get(self, tenant: str, generation_id: str, *, wait_s: float = 0.0) -> fast.GenerationView:
         """The generation; with `wait_s`, as soon as it has ended, or that time is over, or earlier still."""
 
     async def page(self, tenant: str, *, size: int, cursor: str, status: int) -> Page:
@@ -49,7 +49,7 @@ class Core(Protocol):
     async def cancel(self, tenant: str, generation_id: str) -> CancelOutcome:
         """Cancels, unless every image is decided."""
 
-    async def models(self) -> pb.ModelsReply:
+    async def models(self) -> fast.ModelsReply:
         """What the workers have said of their models lately."""
 
     async def erase(self, tenant: str, generation_id: str) -> EraseOutcome:

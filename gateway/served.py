@@ -11,7 +11,7 @@ from typing import Final, NoReturn
 
 from gateway.errors import GatewayError
 from gateway.model_states import UNKNOWN, ModelState, state_of
-from schema import pb
+from schema import fast
 
 KEPT_S: Final = 2.0
 _DEADLINE_S: Final = 1.0
@@ -20,11 +20,11 @@ _DEADLINE_S: Final = 1.0
 class Served:
     """`watch` is its task. One question at a time, however many want to know; `now` in seconds."""
 
-    def __init__(self, ask: Callable[[], Awaitable[pb.ModelsReply]], *, now: Callable[[], float]) -> None:
+    def __init__(self, ask: Callable[[], Awaitable[fast.ModelsReply]], *, now: Callable[[], float]) -> None:
         self._ask = ask
         self._now = now
-        self._able: dict[str, pb.ModelCapabilities] = {}
-        self._reply: pb.ModelsReply | None = None
+        self._able: dict[str, fast.ModelCapabilities] = {}
+        self._reply: fast.ModelsReply | None = None
         self._until_s = float("-inf")
         self._asking = asyncio.Lock()
 
@@ -34,7 +34,7 @@ class Served:
             await self._latest()
             await asyncio.sleep(max(0.0, self._until_s - self._now()))
 
-    def capabilities(self, name: str) -> pb.ModelCapabilities | None:
+    def capabilities(self, name: str) -> fast.ModelCapabilities | None:
         """What the model can do; None while that is not known."""
         return self._able.get(name)
 
@@ -43,14 +43,14 @@ class Served:
         reply = await self._latest()
         return UNKNOWN if reply is None else state_of(reply, name)
 
-    async def _latest(self) -> pb.ModelsReply | None:
+    async def _latest(self) -> fast.ModelsReply | None:
         async with self._asking:
             if self._now() >= self._until_s:
                 self._reply = await self._asked()
                 self._until_s = self._now() + KEPT_S
             return self._reply
 
-    async def _asked(self) -> pb.ModelsReply | None:
+    async def _asked(self) -> fast.ModelsReply | None:
         try:
             async with asyncio.timeout(_DEADLINE_S):
                 reply = await self._ask()

@@ -18,8 +18,8 @@ def spec(
     wanted: GenerationRequest,
     models: Mapping[str, Model],
     new_seed: Callable[[], int],
-    told: Callable[[str], pb.ModelCapabilities | None] = lambda _: None,
-) -> pb.GenerationSpec:
+    told: Callable[[str], fast.ModelCapabilities | None] = lambda _: None,
+) -> fast.GenerationSpec:
     """Everything that determines the pictures. Raises InvalidFields for what this model cannot do."""
     model = models.get(wanted.model) if wanted.model is not None else next(iter(models.values()))
     if model is None:
@@ -40,20 +40,20 @@ def spec(
     )
 
 
-def default_spec(models: Mapping[str, Model]) -> pb.GenerationSpec:
+def default_spec(models: Mapping[str, Model]) -> fast.GenerationSpec:
     """What a client gets that gives nothing but a prompt; core charges in images of it."""
     return spec(GenerationRequest(prompt="-"), models, lambda: 0)
 
 
 def item(
     wanted: GenerationRequest,
-    spec: pb.GenerationSpec,
+    spec: fast.GenerationSpec,
     *,
     generation_id: str,
     tenant: str,
     idempotency: tuple[str, bytes],
     trace: tuple[str, str],
-) -> pb.SubmitItem:
+) -> fast.SubmitItem:
     """The submission. `idempotency` is the client's key and the digest of its body, `trace` traceparent and -state."""
     return fast.SubmitItem(
         generation_id=generation_id,

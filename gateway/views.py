@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from gateway.pictures.signing import Urls
-from schema import pb
+from schema import fast, pb
 
 Json = dict[str, Any]
 
@@ -44,7 +44,7 @@ _TOLD = frozenset({int(pb.AttemptFailure.MODEL_BROKEN), int(pb.AttemptFailure.RE
 """Failures whose reason clients are told: of a model or a model server, written by the worker for their eyes."""
 
 
-def etag(view: pb.GenerationView, signed: Urls) -> str:
+def etag(view: fast.GenerationView, signed: Urls) -> str:
     """Strong: two bodies of the same URL with the same tag are the same bytes. `signed` as for the body.
 
     Steps and the place in the backlog move without an event. The steps themselves stand here, not core's count of
@@ -56,22 +56,22 @@ def etag(view: pb.GenerationView, signed: Urls) -> str:
     return f'"{tag}"'
 
 
-def status_name(view: pb.GenerationView) -> str:
+def status_name(view: fast.GenerationView) -> str:
     """The public name of its status."""
     return _name(STATUSES, view.status)
 
 
-def has_ended(view: pb.GenerationView) -> bool:
+def has_ended(view: fast.GenerationView) -> bool:
     """Whether nothing more will happen to it, but erasure."""
     return view.status > pb.GenerationStatus.RUNNING
 
 
-def without_images(view: pb.GenerationView) -> bool:
+def without_images(view: fast.GenerationView) -> bool:
     """Whether its images are gone or will never be, whatever was published before."""
     return view.erased or view.status in _WITHOUT_IMAGES
 
 
-def body(view: pb.GenerationView, base_url: str, signed: Urls) -> Json:
+def body(view: fast.GenerationView, base_url: str, signed: Urls) -> Json:
     """The JSON body of a generation. `base_url` goes before its links, empty: links are paths; `signed` signs URLs.
 
     Of an erased one it shows what core still tells: no prompts, seeds, keys, digests or sizes.
@@ -109,7 +109,7 @@ def body(view: pb.GenerationView, base_url: str, signed: Urls) -> Json:
     }
 
 
-def _image(image: pb.ImageView, view: pb.GenerationView, link: str | None, signed: Urls) -> Json:
+def _image(image: fast.ImageView, view: fast.GenerationView, link: str | None, signed: Urls) -> Json:
     status = _IMAGE_ERASED if view.erased and image.status == _IMAGE_PUBLISHED else image.status
     published = status == _IMAGE_PUBLISHED
     fetchable = published and link is not None
@@ -132,7 +132,7 @@ def failure(number: int) -> Json:
     return {"code": code, "message": message}
 
 
-def _error(view: pb.GenerationView) -> Json:
+def _error(view: fast.GenerationView) -> Json:
     failed = [image.failure for image in view.images if image.status == _IMAGE_FAILED]
     message = f"{len(failed)} of {len(view.images)} images could not be made."
     if view.failure_detail and any(each in _TOLD for each in failed):
@@ -140,11 +140,11 @@ def _error(view: pb.GenerationView) -> Json:
     return {"code": "generation_failed", "message": message}
 
 
-def _progress(view: pb.GenerationView) -> Json:
+def _progress(view: fast.GenerationView) -> Json:
     return {"step": _steps_done(view), "steps": view.spec.num_inference_steps * len(view.images)}
 
 
-def _steps_done(view: pb.GenerationView) -> int:
+def _steps_done(view: fast.GenerationView) -> int:
     per_image = view.spec.num_inference_steps
     step = 0
     for image in view.images:

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Iterable
 
-from schema import limits, pb
+from schema import fast, limits, pb
 
 
 class Invalid(ValueError):
@@ -79,7 +79,7 @@ def side(field: str, value: int) -> None:
         raise Invalid(field, f"must be a multiple of {limits.SIDE_MULTIPLE_PX}")
 
 
-def spec(value: pb.GenerationSpec) -> None:
+def spec(value: fast.GenerationSpec) -> None:
     """A whole specification, defaults filled in."""
     if not _MODEL.fullmatch(value.model):
         raise Invalid("model", "is not a model name")
@@ -94,19 +94,19 @@ def spec(value: pb.GenerationSpec) -> None:
         identifier("scheduler", value.scheduler)
 
 
-def prompts(value: pb.Prompts) -> None:
+def prompts(value: fast.Prompts) -> None:
     """Both prompts."""
     text("prompt", value.prompt, limits.MAX_PROMPT_CHARS)
     text("negative_prompt", value.negative_prompt, limits.MAX_PROMPT_CHARS, empty=True)
 
 
-def image(value: pb.ImageRef) -> None:
+def image(value: fast.ImageRef) -> None:
     """Which image: a generation's id and an index."""
     identifier("image.generation_id", value.generation_id)
     whole("image.index", value.index, 0, limits.MAX_IMAGES - 1)
 
 
-def submit_item(value: pb.SubmitItem) -> None:
+def submit_item(value: fast.SubmitItem) -> None:
     """One submission, before core decides it."""
     identifier("generation_id", value.generation_id)
     identifier("tenant", value.tenant)
@@ -120,7 +120,7 @@ def submit_item(value: pb.SubmitItem) -> None:
     trace(value.trace)
 
 
-def image_job(value: pb.ImageJob) -> None:
+def image_job(value: fast.ImageJob) -> None:
     """A job on the queue."""
     image(value.image)
     whole("dispatch", value.dispatch, 1, 2**31)
@@ -134,14 +134,14 @@ def image_job(value: pb.ImageJob) -> None:
     trace(value.trace)
 
 
-def image_started(value: pb.ImageStarted) -> None:
+def image_started(value: fast.ImageStarted) -> None:
     """A worker's word that it begins."""
     _attempt(value)
     identifier("batch_id", value.batch_id)
     whole("batch_size", value.batch_size, 1, 4096)
 
 
-def image_rendered(value: pb.ImageRendered) -> None:
+def image_rendered(value: fast.ImageRendered) -> None:
     """A worker's word that a picture lies in the temporary bucket."""
     _attempt(value)
     if value.temp_key != f"temp/{value.image.generation_id}/{value.image.index}/{value.attempt_id}":
@@ -156,7 +156,7 @@ def image_rendered(value: pb.ImageRendered) -> None:
     facts(value.facts)
 
 
-def image_attempt_failed(value: pb.ImageAttemptFailed) -> None:
+def image_attempt_failed(value: fast.ImageAttemptFailed) -> None:
     """A worker's word that an attempt gave no picture. Object loss is core's finding, not a worker's."""
     _attempt(value)
     if int(value.failure) not in _REPORTED:
@@ -164,7 +164,7 @@ def image_attempt_failed(value: pb.ImageAttemptFailed) -> None:
     text("detail", value.detail, limits.MAX_DETAIL_CHARS, empty=True)
 
 
-def model_report(value: pb.ModelReport) -> None:
+def model_report(value: fast.ModelReport) -> None:
     """What a worker says of one of its models."""
     if not _MODEL.fullmatch(value.name):
         raise Invalid("models.name", "is not a model name")
@@ -184,21 +184,21 @@ def model_report(value: pb.ModelReport) -> None:
         whole(f"models.capabilities.{field}", getattr(can, field), 0, _MAX_BOUND)
 
 
-def _attempt(value: pb.ImageStarted | pb.ImageRendered | pb.ImageAttemptFailed) -> None:
+def _attempt(value: fast.ImageStarted | fast.ImageRendered | fast.ImageAttemptFailed) -> None:
     image(value.image)
     identifier("attempt_id", value.attempt_id)
     identifier("worker_id", value.worker_id)
     whole("dispatch", value.dispatch, 1, 2**31)
 
 
-def timings(value: pb.AttemptTimings) -> None:
+def timings(value: fast.AttemptTimings) -> None:
     """Where an attempt's time went."""
     for field in ("wait_ms", "gpu_ms", "batch_gpu_ms", "decode_ms", "encode_ms", "upload_ms"):
         finite(f"timings.{field}", getattr(value, field), 0.0, 1e9)
     text("timings.wait_reason", value.wait_reason, 40, empty=True)
 
 
-def facts(value: pb.RenderFacts) -> None:
+def facts(value: fast.RenderFacts) -> None:
     """What explains a picture."""
     short: Iterable[str] = (
         "engine",
@@ -223,7 +223,7 @@ def facts(value: pb.RenderFacts) -> None:
     whole("facts.rendered_height", value.rendered_height, 0, limits.MAX_RENDERED_PX)
 
 
-def trace(value: pb.TraceContext) -> None:
+def trace(value: fast.TraceContext) -> None:
     """A trace context; empty when untraced."""
     text("trace.traceparent", value.traceparent, 64, empty=True)
     text("trace.tracestate", value.tracestate, 512, empty=True)

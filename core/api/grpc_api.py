@@ -16,7 +16,7 @@ from grpclib.server import Stream
 
 from core.api.service import BadRequest, NotFound, Service
 from infra.retry import Retryable
-from schema import fast, pb
+from schema import fast
 
 _SERVICE = "darkroom.v1.Core"
 CALL_DEADLINE_S = 30.0
@@ -29,16 +29,16 @@ class CoreApi:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    async def submit(self, request: pb.SubmitRequest) -> pb.SubmitReply:
+    async def submit(self, request: fast.SubmitRequest) -> fast.SubmitReply:
         async with _answering():
             return fast.SubmitReply(results=await self._service.submit(request.items, request.default_spec))
 
-    async def get(self, request: pb.GetRequest) -> pb.GetReply:
+    async def get(self, request: fast.GetRequest) -> fast.GetReply:
         async with _answering(CALL_DEADLINE_S + request.wait_ms / 1000):
             shown = await self._service.get(request.tenant, request.generation_id, request.wait_ms)
             return fast.GetReply(generation=shown)
 
-    async def list(self, request: pb.ListRequest) -> pb.ListReply:
+    async def list(self, request: fast.ListRequest) -> fast.ListReply:
         async with _answering():
             shown, cursor = await self._service.list(
                 request.tenant,
@@ -48,22 +48,22 @@ class CoreApi:
             )
             return fast.ListReply(generations=[*shown], next_cursor=cursor)
 
-    async def cancel(self, request: pb.CancelRequest) -> pb.CancelReply:
+    async def cancel(self, request: fast.CancelRequest) -> fast.CancelReply:
         async with _answering():
             cancelled, shown = await self._service.cancel(request.tenant, request.generation_id)
             return fast.CancelReply(cancelled=cancelled, generation=shown)
 
-    async def erase(self, request: pb.EraseRequest) -> pb.EraseReply:
+    async def erase(self, request: fast.EraseRequest) -> fast.EraseReply:
         async with _answering():
             erased, shown = await self._service.erase(request.tenant, request.generation_id, operator=request.operator)
             return fast.EraseReply(erased=erased, generation=shown)
 
-    async def still_wanted(self, request: pb.StillWantedRequest) -> pb.StillWantedReply:
+    async def still_wanted(self, request: fast.StillWantedRequest) -> fast.StillWantedReply:
         async with _answering():
             wanted = self._service.still_wanted(request.worker_id, request.held, request.models)
             return fast.StillWantedReply(wanted=[*wanted])
 
-    async def models(self, _: pb.ModelsRequest) -> pb.ModelsReply:
+    async def models(self, _: fast.ModelsRequest) -> fast.ModelsReply:
         async with _answering():
             return self._service.models()
 

@@ -102,8 +102,8 @@ class Service:
         self._waiters.stop()
 
     async def submit(
-        self, items: Sequence[pb.SubmitItem], default: pb.GenerationSpec | None = None
-    ) -> list[pb.SubmitResult]:
+        self, items: Sequence[fast.SubmitItem], default: fast.GenerationSpec | None = None
+    ) -> list[fast.SubmitResult]:
         """Decide each item on its own; the accepted ones are durable. Work is charged in images of `default`, the
         gateway's default request. Raises BadRequest, Retryable.
         """
@@ -112,7 +112,7 @@ class Service:
         if len(items) > limits.MAX_SUBMIT_ITEMS:
             raise BadRequest("items", f"may be at most {limits.MAX_SUBMIT_ITEMS}")
         self._admission.compare_with(default)
-        answers: dict[int, pb.SubmitResult] = {}
+        answers: dict[int, fast.SubmitResult] = {}
         orders: list[Order] = []
         places: list[int] = []
         with self._admission.spans() as spans:
@@ -140,7 +140,7 @@ class Service:
         self._count(answers.values())
         return [answers[place] for place in range(len(items))]
 
-    async def get(self, tenant: str, generation_id: str, wait_ms: int = 0) -> pb.GenerationView:
+    async def get(self, tenant: str, generation_id: str, wait_ms: int = 0) -> fast.GenerationView:
         """What the tenant may know of it, after waiting up to `wait_ms` for its end. Raises NotFound, BadRequest."""
         if wait_ms > limits.MAX_WAIT_MS:
             raise BadRequest("wait_ms", f"may be at most {limits.MAX_WAIT_MS}")
@@ -151,7 +151,7 @@ class Service:
 
     async def list(
         self, tenant: str, *, page_size: int, cursor: str, status: int
-    ) -> tuple[Sequence[pb.GenerationView], str]:
+    ) -> tuple[Sequence[fast.GenerationView], str]:
         """A page of the tenant's generations, newest first, and the cursor of the next one, empty when this is the
         last. A page may hold fewer than asked for and not be the last. Raises BadRequest.
         """
@@ -172,7 +172,7 @@ class Service:
         found = [_Found(each, self._writer.open.get(each.generation.id)) for each in rows]
         return [self._show(each, known) for each in found], cursor_of(more)
 
-    async def erase(self, tenant: str, generation_id: str, *, operator: bool) -> tuple[bool, pb.GenerationView]:
+    async def erase(self, tenant: str, generation_id: str, *, operator: bool) -> tuple[bool, fast.GenerationView]:
         """Whether it is erased now, and its view. An operator may leave the tenant out. Raises NotFound, Retryable."""
         found = await self._find(tenant, generation_id, anybodys=operator and not tenant)
         if found.state is not None:
@@ -181,14 +181,14 @@ class Service:
             await self._eraser.erase([generation_id], Cause.OPERATOR if operator else Cause.TENANT)
         return True, await self._view(await self._find(found.rows.generation.tenant, generation_id))
 
-    async def cancel(self, tenant: str, generation_id: str) -> tuple[bool, pb.GenerationView]:
+    async def cancel(self, tenant: str, generation_id: str) -> tuple[bool, fast.GenerationView]:
         """Whether it is cancelled now, and its view. Raises NotFound, Retryable."""
         await self._find(tenant, generation_id)
         [result] = await self._writer.carry_out([Order(generation_id, c.Cancel())])
         return result.refusal is None, await self._view(await self._find(tenant, generation_id))
 
     def still_wanted(
-        self, worker_id: str, held: Sequence[pb.HeldImage], models: Sequence[pb.ModelReport] = ()
+        self, worker_id: str, held: Sequence[fast.HeldImage], models: Sequence[fast.ModelReport] = ()
     ) -> Sequence[bool]:
         """Which images the worker should keep; `models` is what it lists. Raises BadRequest."""
         if len(held) > limits.MAX_STILL_WANTED:
@@ -207,7 +207,7 @@ class Service:
         self._reports.report(worker_id, models)
         return self._progress.report(worker_id, images, self._dispatcher)
 
-    def models(self) -> pb.ModelsReply:
+    def models(self) -> fast.ModelsReply:
         """What the workers that report have said of their models."""
         return fast.ModelsReply(
             models=self._reports.statuses(),
@@ -228,23 +228,23 @@ class Service:
             raise NotFound
         return found
 
-    async def _view(self, found: _Found) -> pb.GenerationView:
+    async def _view(self, found: _Found) -> fast.GenerationView:
         ids = [] if found.rows.generation.erased else [found.rows.generation.id]
         known = await (self._prompts.of_open(ids) if found.state else self._prompts.of_any(ids))
         return self._show(found, known)
 
-    def _show(self, found: _Found, prompts: Mapping[str, Prompts]) -> pb.GenerationView:
+    def _show(self, found: _Found, prompts: Mapping[str, Prompts]) -> fast.GenerationView:
         own = prompts.get(found.rows.generation.id)
         if found.state is None:
             return view(found.rows, own)
         position = self._dispatcher.position(found.state)
         return view(found.rows, own, self._progress.live(found.state, position))
 
-    def _count(self, answers: Iterable[pb.SubmitResult]) -> None:
+    def _count(self, answers: Iterable[fast.SubmitResult]) -> None:
         for outcome, times in Counter(int(answer.outcome) for answer in answers).items():
             self._metrics.submissions.labels(str(pb.SubmitOutcome(outcome).name).lower()).inc(times)
 
-    def _accepted(self, item: pb.SubmitItem, state: Generation) -> pb.SubmitResult:
+    def _accepted(self, item: fast.SubmitItem, state: Generation) -> fast.SubmitResult:
         shown = fast.GenerationView(
             generation_id=item.generation_id,
             status=_QUEUED,
@@ -260,7 +260,7 @@ class Service:
         return fast.SubmitResult(outcome=_ACCEPTED, generation=shown)
 
     async def _show_first(
-        self, replayed: Sequence[int], results: Mapping[int, Result], answers: dict[int, pb.SubmitResult]
+        self, replayed: Sequence[int], results: Mapping[int, Result], answers: dict[int, fast.SubmitResult]
     ) -> None:
         """Fill in the first generations of repeated requests."""
         firsts = {place: state for place in replayed if (state := results[place].state) is not None}
@@ -271,7 +271,7 @@ class Service:
             answers[place] = fast.SubmitResult(outcome=_REPLAYED, generation=self._show(found, known))
 
 
-def _queued_images(seed: int, n: int) -> "list[pb.ImageView]":
+def _queued_images(seed: int, n: int) -> "list[fast.ImageView]":
     return [
         fast.ImageView(index=index, status=_IMAGE_QUEUED, seed=(seed + index) % limits.SEED_MODULUS)
         for index in range(n)

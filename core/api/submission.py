@@ -38,7 +38,7 @@ class Admission:
         self._new_salt = new_salt
         self._rng = rng
 
-    def compare_with(self, default: pb.GenerationSpec | None) -> None:
+    def compare_with(self, default: fast.GenerationSpec | None) -> None:
         """Charge in images of this, the default request of the gateway that submits. None, or one that is no request,
         changes nothing.
         """
@@ -50,11 +50,11 @@ class Admission:
             return
         self._estimates.compare_with(spec_of(default))
 
-    def invalid(self, invalid: validate.Invalid) -> pb.SubmitResult:
+    def invalid(self, invalid: validate.Invalid) -> fast.SubmitResult:
         """The answer to an item that is none."""
         return fast.SubmitResult(outcome=_INVALID, field=invalid.field, detail=invalid.reason)
 
-    def refused(self, refusal: Refused) -> pb.SubmitResult:
+    def refused(self, refusal: Refused) -> fast.SubmitResult:
         """The answer to a request that was refused."""
         match refusal:
             case KeyConflict():
@@ -88,7 +88,7 @@ class Admission:
             for span in spans:
                 span.end()
 
-    def order(self, item: pb.SubmitItem, spans: list[Span] | None) -> Order:
+    def order(self, item: fast.SubmitItem, spans: list[Span] | None) -> Order:
         """The order for one item."""
         salt = self._new_salt()
         spec = spec_of(item.spec)
@@ -106,7 +106,7 @@ class Admission:
         claim = KeyClaim(item.idempotency_key, item.body_sha256) if item.idempotency_key else None
         return Order(item.generation_id, request, row, claim)
 
-    def _trace(self, item: pb.SubmitItem, spans: list[Span] | None) -> Trace:
+    def _trace(self, item: fast.SubmitItem, spans: list[Span] | None) -> Trace:
         given = Trace(traceparent=item.trace.traceparent, tracestate=item.trace.tracestate)
         if spans is None:
             return given
@@ -119,12 +119,12 @@ class Admission:
         return tracing.trace_of(span)
 
 
-def prompt_hmac(salt: bytes, prompts: pb.Prompts) -> bytes:
+def prompt_hmac(salt: bytes, prompts: fast.Prompts) -> bytes:
     """HMAC-SHA256(salt, prompt NUL negative_prompt): proves what was asked without holding it."""
     return hmac.digest(salt, f"{prompts.prompt}\0{prompts.negative_prompt}".encode(), "sha256")
 
 
-def spec_of(spec: pb.GenerationSpec) -> Spec:
+def spec_of(spec: fast.GenerationSpec) -> Spec:
     """The spec as the log keeps it."""
     return Spec(
         model=spec.model,

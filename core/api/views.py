@@ -9,7 +9,7 @@ from core.runtime.worker_reports import NOTHING_LIVE, Live
 from schema import fast, pb
 
 
-def view(rows: Rows, prompts: Prompts | None, live: Live = NOTHING_LIVE) -> pb.GenerationView:
+def view(rows: Rows, prompts: Prompts | None, live: Live = NOTHING_LIVE) -> fast.GenerationView:
     """What the client may see. `prompts` None: erased, or not asked for."""
     row = rows.generation
     return fast.GenerationView(
@@ -38,14 +38,14 @@ def _not_before(at_ms: int, earlier_ms: int) -> int:
     return max(at_ms, earlier_ms) if at_ms else 0
 
 
-def _shown(prompts: Prompts | None) -> pb.Prompts:
+def _shown(prompts: Prompts | None) -> fast.Prompts:
     """The words as a message."""
     if prompts is None:
         return fast.Prompts()
     return fast.Prompts(prompt=prompts.prompt, negative_prompt=prompts.negative_prompt)
 
 
-def _spec(row: GenerationRow) -> pb.GenerationSpec:
+def _spec(row: GenerationRow) -> fast.GenerationSpec:
     return fast.GenerationSpec(
         model=row.model,
         width=row.width,
@@ -59,7 +59,7 @@ def _spec(row: GenerationRow) -> pb.GenerationSpec:
     )
 
 
-def _image_view(row: GenerationRow, image: ImageRow, steps: Sequence[int]) -> pb.ImageView:
+def _image_view(row: GenerationRow, image: ImageRow, steps: Sequence[int]) -> fast.ImageView:
     return fast.ImageView(
         index=image.index,
         status=pb.ImageStatus(image.status),

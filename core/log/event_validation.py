@@ -9,7 +9,7 @@ from typing import Final, assert_never, cast
 from core.domain import events as e
 from core.domain.events import Event, Failure
 from core.domain.shares import MOST
-from schema import limits, pb
+from schema import fast, limits
 from schema import validate as v
 
 MAX_ENDING_CHARS: Final = 3 * limits.MAX_DETAIL_CHARS
@@ -58,14 +58,14 @@ def check(event: Event) -> None:
 
 def _requested(event: e.GenerationRequested) -> None:
     v.identifier("tenant", event.tenant)
-    v.spec(cast("pb.GenerationSpec", event.spec))  # the same fields, told apart by nothing
+    v.spec(cast("fast.GenerationSpec", event.spec))  # the same fields, told apart by nothing
     v.whole("priority", event.priority, limits.MIN_PRIORITY, limits.MAX_PRIORITY)
     v.whole("ttl_s", event.ttl_s, 0, limits.MAX_TTL_S)
     v.whole("requested_at_ms", event.requested_at_ms, 0, _MAX_MS)
     v.whole("expires_at_running_ms", event.expires_at_running_ms, 0, _MAX_MS)
     if len(event.prompt_hmac) != 32:
         raise v.Invalid("prompt_hmac", "must have 32 bytes")
-    v.trace(cast("pb.TraceContext", event.trace))
+    v.trace(cast("fast.TraceContext", event.trace))
     v.whole("charge", event.charge, 0, MOST)
 
 
@@ -79,7 +79,7 @@ def _rendered(event: e.ImageRendered) -> None:
     v.side("height", event.height)
     v.whole("format", event.format, 1, 3)
     v.identifier("public_token", event.public_token)
-    v.timings(cast("pb.AttemptTimings", event.timings))
+    v.timings(cast("fast.AttemptTimings", event.timings))
     _facts(event.facts)
 
 

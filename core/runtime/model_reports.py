@@ -33,7 +33,7 @@ class WorkerReport:
     """What one worker said last. `models` by name."""
 
     at_ms: int
-    models: Mapping[str, pb.ModelReport]
+    models: Mapping[str, fast.ModelReport]
 
 
 class SeenWorkers(Protocol):
@@ -62,7 +62,7 @@ class ModelReports:
         """Whether every worker has had the time to report."""
         return self._now_ms() >= self._complete_at_ms
 
-    def report(self, worker_id: str, models: Sequence[pb.ModelReport]) -> None:
+    def report(self, worker_id: str, models: Sequence[fast.ModelReport]) -> None:
         """What a worker lists; nothing from one that does not report."""
         if not models:
             return
@@ -107,9 +107,9 @@ class ModelReports:
             case _:
                 return Verdict.COUNT
 
-    def statuses(self) -> list[pb.ModelStatus]:
+    def statuses(self) -> list[fast.ModelStatus]:
         """Every model that a live worker lists, by name."""
-        by_name: dict[str, list[tuple[str, pb.ModelReport]]] = {}
+        by_name: dict[str, list[tuple[str, fast.ModelReport]]] = {}
         for worker_id, report in self._live().items():
             for name, said in report.models.items():
                 by_name.setdefault(name, []).append((worker_id, said))
@@ -120,7 +120,7 @@ class ModelReports:
         live = self._live()
         return sum(each not in live for each in self._workers.ids())
 
-    def _note_away(self, models: Sequence[pb.ModelReport]) -> None:
+    def _note_away(self, models: Sequence[fast.ModelReport]) -> None:
         self._maybe_away.update(each.name for each in models if each.state == _AWAY)
 
     def _broken(self, worker_id: str, model: str) -> Verdict:
@@ -155,7 +155,7 @@ class ModelReports:
         return self._reports
 
 
-def _status(name: str, said: Sequence[tuple[str, pb.ModelReport]]) -> pb.ModelStatus:
+def _status(name: str, said: Sequence[tuple[str, fast.ModelReport]]) -> fast.ModelStatus:
     states = [int(each.state) for _, each in said]
     out = [
         fast.ModelOut(worker_id=worker_id, state=each.state, reason=each.reason)

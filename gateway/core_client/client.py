@@ -1,7 +1,7 @@
 """Core's gRPC API as the port `Core`: coalesced submissions, deadlines, repeats, and errors in the gateway's words.
 
 The only module that knows grpclib here. Channel and `calling` (spans, deadlines, errors) are infra's, handed in by
-`app.py`. Messages are those of `schema/fast.py`, of which the types are `schema.pb`'s.
+`app.py`. Messages are those of `schema/fast.py`.
 """
 
 import asyncio
@@ -74,7 +74,7 @@ class CoreClient:
         rng: Callable[[], float],
         on_batch: Callable[[int], None],
         max_waiting: int,
-        default_spec: pb.GenerationSpec,
+        default_spec: fast.GenerationSpec,
     ) -> None:
         self._calling = calling
         self._contain_errors = contain_errors
@@ -93,7 +93,7 @@ class CoreClient:
         self._turns = Turns(_CALLS_AT_ONCE, waiting=max_waiting)
         waits = [_method(channel, "Get", fast.GetRequest, fast.GetReply) for channel in channels.waits]
         self._waits = Lanes(waits, per_lane=_WAITS_PER_CHANNEL)
-        self._submissions: Coalescer[tuple[pb.SubmitItem, Span], pb.SubmitResult] = Coalescer(
+        self._submissions: Coalescer[tuple[fast.SubmitItem, Span], fast.SubmitResult] = Coalescer(
             self._send, max_items=limits.MAX_SUBMIT_ITEMS, max_waiting=max_waiting, timeout_s=deadlines.submit_s
         )
         self.problem = "core has not answered yet"
@@ -117,13 +117,13 @@ class CoreClient:
                 _log.info("core.found")
             await asyncio.sleep(self._deadlines.probe_s)
 
-    async def submit(self, item: pb.SubmitItem) -> pb.SubmitResult:
+    async def submit(self, item: fast.SubmitItem) -> fast.SubmitResult:
         """See the port."""
         return await self._submissions.put((item, trace.get_current_span()), item.tenant)
 
-    async def get(self, tenant: str, generation_id: str, *, wait_s: float = 0.0) -> pb.GenerationView:
+    async def get(self, tenant: str, generation_id: str, *, wait_s: float = 0.0) -> fast.GenerationView:
         """See the port."""
-        reply: pb.GetReply | None
+        reply: fast.GetReply | None
         if wait_s:
             request = fast.GetRequest(tenant=tenant, generation_id=generation_id, wait_ms=int(wait_s * 1000))
             reply = await self._waits.call(tenant, lambda get: self._call("Get", get, request, wait_s + _WAIT_MARGIN_S))
@@ -137,37 +137,39 @@ class CoreClient:
     async def page(self, tenant: str, *, size: int, cursor: str, status: int) -> Page:
         """See the port."""
         request = fast.ListRequest(tenant=tenant, page_size=size, cursor=cursor, status=pb.GenerationStatus(status))
-        reply: pb.ListReply = await self._in_turn(tenant, "List", self._list, request)
+        reply: fast.ListReply = await self._in_turn(tenant, "List", self._list, request)
         return Page(generations=reply.generations, next_cursor=reply.next_cursor)
 
     async def cancel(self, tenant: str, generation_id: str) -> CancelOutcome:
         """See the port."""
         request = fast.CancelRequest(tenant=tenant, generation_id=generation_id)
-        reply: pb.CancelReply = await self._in_turn(tenant, "Cancel", self._cancel, request)
+        reply: fast.CancelReply = await self._in_turn(tenant, "Cancel", self._cancel, request)
         return CancelOutcome(cancelled=reply.cancelled, generation=reply.generation)
 
-    async def models(self) -> pb.ModelsReply:
+    async def models(self) -> fast.ModelsReply:
         """See the port."""
-        reply: pb.ModelsReply = await self._call("Models", self._models, fast.ModelsRequest(), self._deadlines.call_s)
+        reply: fast.ModelsReply = await self._call("Models", self._models, fast.ModelsRequest(), self._deadlines.call_s)
         return reply
 
     async def erase(self, tenant: str, generation_id: str) -> EraseOutcome:
         """See the port."""
         request = fast.EraseRequest(tenant=tenant, generation_id=generation_id)
-        reply: pb.EraseReply = await self._in_turn(tenant, "Erase", self._erase, request)
+        reply: fast.EraseReply = await self._in_turn(tenant, "Erase", self._erase, request)
         return EraseOutcome(erased=reply.erased, generation=reply.generation)
 
-    async def _send(self, entries: Sequence[tuple[pb.SubmitItem, Span]], deadline: float) -> Sequence[pb.SubmitResult]:
+    async def _send(
+        self, entries: Sequence[tuple[fast.SubmitItem, Span]], deadline: float
+    ) -> Sequence[fast.SubmitResult]:
         """One Submit call, repeated if the connection breaks: core knows each item by its id."""
         await self._failpoints.reach("gateway.before_submit")
         self._on_batch(len(entries))
         request = fast.SubmitRequest(items=[item for item, _ in entries], default_spec=self._default_spec)
         loop = asyncio.get_running_loop()
 
-        async def attempt() -> pb.SubmitReply:
+        async def attempt() -> fast.SubmitReply:
             left_s = max(deadline - loop.time(), 0.05)
             async with self._calling(f"{_SERVICE}/Submit", deadline_s=left_s):
-                reply: pb.SubmitReply = await self._submit(request)
+                reply: fast.SubmitReply = await self._submit(request)
                 return reply
 
         recorded = [span for _, span in entries if span.is_recording()]

@@ -12,7 +12,7 @@ from gateway.model_states import ModelState
 from gateway.models import responses
 from gateway.operations import Answer, operation
 from gateway.ports import Model
-from schema import pb
+from schema import fast
 
 
 @operation(
@@ -32,7 +32,7 @@ async def list_models(context: Context, _: web.Request, __: Caller) -> web.Respo
     return web.Response(body=to_json({"object": "list", "data": data}), content_type="application/json")
 
 
-def _shown(model: Model, told: pb.ModelCapabilities | None, created_s: int, now: ModelState) -> dict[str, Any]:
+def _shown(model: Model, told: fast.ModelCapabilities | None, created_s: int, now: ModelState) -> dict[str, Any]:
     able = abilities.of(model, told)
     most = {name: high for name, (_, high) in able.bounds.items()}
     least = {f"min_{name}": low for name, (low, _) in able.bounds.items()}

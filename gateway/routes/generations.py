@@ -14,7 +14,7 @@ from gateway.keys import Caller
 from gateway.models import requests, responses
 from gateway.operations import Answer, Parameter, operation
 from gateway.pictures.signing import Urls
-from schema import limits, pb
+from schema import fast, limits, pb
 
 _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?([0-9]{1,9})\"?\s*(?=[,;]|$)", re.IGNORECASE)
 _ETAG = re.compile(r"(?:W/)?(\"[^\"]*\")")
@@ -89,13 +89,13 @@ async def create(context: Context, request: web.Request, caller: Caller) -> web.
     return _accepted(context, outcome, result, signed_urls(context, request, caller))
 
 
-def _outcome(item: pb.SubmitItem, result: pb.SubmitResult) -> int:
+def _outcome(item: fast.SubmitItem, result: fast.SubmitResult) -> int:
     """What core decided, to the client. A call that the gateway itself repeated is no repeat of the client's."""
     own = result.outcome == pb.SubmitOutcome.REPLAYED and result.generation.generation_id == item.generation_id
     return int(pb.SubmitOutcome.ACCEPTED if own else result.outcome)
 
 
-def _accepted(context: Context, outcome: int, result: pb.SubmitResult, signed: Urls) -> web.Response:
+def _accepted(context: Context, outcome: int, result: fast.SubmitResult, signed: Urls) -> web.Response:
     """The answer to what core decided. Raises what it refused."""
     if outcome in (pb.SubmitOutcome.ACCEPTED, pb.SubmitOutcome.REPLAYED):
         view = result.generation
@@ -188,7 +188,7 @@ async def get(context: Context, request: web.Request, caller: Caller) -> web.Res
 
 async def _waited(
     context: Context, request: web.Request, tenant: str, generation_id: str, wait_s: int
-) -> pb.GenerationView:
+) -> fast.GenerationView:
     now = context.now
     end = now() + wait_s
     while True:
@@ -206,7 +206,7 @@ async def _waited(
 
 async def _asked(
     context: Context, request: web.Request, tenant: str, generation_id: str, wait_s: float
-) -> pb.GenerationView | None:
+) -> fast.GenerationView | None:
     """What core answers; None when the request's place is needed for others meanwhile."""
     try:
         async with asyncio.timeout(None) as limit:
@@ -276,7 +276,7 @@ def _own_address(request: web.Request) -> str:
 
 
 def _answer(
-    context: Context, view: pb.GenerationView, headers: dict[str, str], signed: Urls, *, status: int = 200
+    context: Context, view: fast.GenerationView, headers: dict[str, str], signed: Urls, *, status: int = 200
 ) -> web.Response:
     headers["Cache-Control"] = "private, no-cache"
     headers["Content-Type"] = "application/json"

@@ -12,7 +12,7 @@ from gateway.operations import Answer, Parameter, operation
 from gateway.pictures import ranges, signing
 from gateway.pictures.sending import Missing, Picture
 from gateway.routes.generations import ID_PARAMETER
-from schema import limits, pb
+from schema import fast, limits, pb
 
 _log = structlog.get_logger()
 _YEAR_S = 31_536_000
@@ -122,7 +122,7 @@ async def get(context: Context, request: web.Request, caller: Caller) -> web.Str
         ) from None
 
 
-def published(view: pb.GenerationView, index: int) -> pb.ImageView:
+def published(view: fast.GenerationView, index: int) -> fast.ImageView:
     """The image, if it can be had. Raises NotFound, NotReady or Gone."""
     image = next((each for each in view.images if each.index == index), None)
     if image is None:
@@ -137,7 +137,7 @@ def published(view: pb.GenerationView, index: int) -> pb.ImageView:
     raise errors.NotReady(retry_after_s=1)
 
 
-def _found(view: pb.GenerationView, index: int) -> _Found:
+def _found(view: fast.GenerationView, index: int) -> _Found:
     image = published(view, index)
     number = int(view.spec.output_format)
     known = 0 < number < len(_TYPES)

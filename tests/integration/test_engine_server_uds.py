@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from schema.pb import EngineFrameKind
 from tests.engine_processes import ROOT, job
 from tests.eventually import until
 from tests.process import Process, module
 from worker.engines.child_process.frames import Closed, Connection
 from worker.engines.child_process.messages import frame, job_message
-from worker.engines.child_process.proto import Kind
 
 MODELS = """
 [[models]]
@@ -49,27 +49,27 @@ def connect(server: Process) -> Connection:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     until(lambda: sock.connect_ex(str(server.folder / "engine.sock")) == 0)
     connection = Connection(sock)
-    assert connection.receive().kind == Kind.HELLO
+    assert connection.receive().kind == EngineFrameKind.HELLO
     return connection
 
 
 def serves(server: Process) -> None:
     connection = connect(server)
-    connection.send(frame(Kind.ADMIT, jobs=[job_message(job(1, steps=1))]))
-    assert connection.receive().kind == Kind.DONE
-    connection.send(frame(Kind.STEP))
-    assert connection.receive().kind == Kind.PROGRESS
+    connection.send(frame(EngineFrameKind.ADMIT, jobs=[job_message(job(1, steps=1))]))
+    assert connection.receive().kind == EngineFrameKind.DONE
+    connection.send(frame(EngineFrameKind.STEP))
+    assert connection.receive().kind == EngineFrameKind.PROGRESS
     assert [each.job_id for each in connection.receive().finished] == ["gen_1/0"]
     connection.close()
 
 
 def test_garbage_closes_the_connection_and_costs_nothing_else(server: Process) -> None:
-    pixels = frame(Kind.STEP)
+    pixels = frame(EngineFrameKind.STEP)
     unknown = frame(99)
-    nobody = frame(Kind.PARK)
-    path = frame(Kind.PARK, job_ids=["gen_1"])
-    ticket = frame(Kind.DECODE, tickets=[7])
-    crowd = frame(Kind.ADMIT)
+    nobody = frame(EngineFrameKind.PARK)
+    path = frame(EngineFrameKind.PARK, job_ids=["gen_1"])
+    ticket = frame(EngineFrameKind.DECODE, tickets=[7])
+    crowd = frame(EngineFrameKind.ADMIT)
     for number, wrong in enumerate((unknown, nobody, path, ticket, crowd, pixels)):
         connection = connect(server)
         connection.send(wrong, b"abc" if wrong is pixels else b"")
@@ -89,8 +89,8 @@ def test_garbage_closes_the_connection_and_costs_nothing_else(server: Process) -
 
 def test_members_of_a_closed_connection_are_forgotten(server: Process) -> None:
     connection = connect(server)
-    connection.send(frame(Kind.ADMIT, jobs=[job_message(job(5))]))
-    assert connection.receive().kind == Kind.DONE
+    connection.send(frame(EngineFrameKind.ADMIT, jobs=[job_message(job(5))]))
+    assert connection.receive().kind == EngineFrameKind.DONE
     connection.close()
     serves(server)
 
@@ -100,9 +100,9 @@ def test_a_job_out_of_range_is_refused_and_the_connection_stays(server: Process)
     wrong = job_message(job(1))
     wrong.spec.width = 65
     for _ in range(2):
-        connection.send(frame(Kind.ADMIT, jobs=[wrong]))
+        connection.send(frame(EngineFrameKind.ADMIT, jobs=[wrong]))
         answer = connection.receive()
-        assert (answer.kind, answer.error.detail) == (Kind.ERROR, "width must be a multiple of 8")
+        assert (answer.kind, answer.error.detail) == (EngineFrameKind.ERROR, "width must be a multiple of 8")
     connection.close()
 
 

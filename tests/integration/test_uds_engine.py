@@ -25,14 +25,14 @@ def test_a_server_that_another_process_answers_for_is_not_taken() -> None:
         "from pathlib import Path\n"
         "from tests.engine_processes import emulated\n"
         "from worker.engines.child_process.frames import Connection, listen\n"
-        "from worker.engines.child_process.proto import Kind\n"
+        "from schema.pb import EngineFrameKind\n"
         "from worker.engines.child_process.messages import frame, hello\n"
         "if os.fork():\n"
         "    time.sleep(600)\n"
         "engine = emulated()\n"
         "listener = listen(Path(sys.argv[2]), os.geteuid())\n"
         "connection = Connection(listener.accept()[0])\n"
-        "connection.send(frame(Kind.HELLO, hello=hello(engine.facts, engine.capabilities)))\n"
+        "connection.send(frame(EngineFrameKind.HELLO, hello=hello(engine.facts, engine.capabilities)))\n"
         "connection.waiting(60)\n"
     )
     with faulty(loaded=False) as engine:

@@ -12,7 +12,7 @@ from core.domain.events import TYPES, Failure, Recorded
 from core.domain.projection import Rows, project
 from core.domain.state import Ending, Generation, Phase, apply, begin, image_seed
 from core.runtime.public_note import PREFIX
-from schema import pb
+from schema import fast
 from tests.simulation import poison
 from tests.simulation.erasure import ErasureRules
 from tests.simulation.gpu import DEAD
@@ -229,7 +229,7 @@ class Checker:
         seen = self.seen.setdefault(generation_id, _Seen())
         return seen.status, seen.version, seen.erased
 
-    def look(self, view: pb.GenerationView, floor: "Floor" = (0, 0, False)) -> None:
+    def look(self, view: fast.GenerationView, floor: "Floor" = (0, 0, False)) -> None:
         """A client sees its generation. `floor`: as it was when the client asked."""
         seen = self.seen.setdefault(view.generation_id, _Seen())
         status, version = int(view.status), int(view.version)

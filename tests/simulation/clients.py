@@ -70,7 +70,7 @@ class Client:
             # With a key another gateway may mint another id at a new try; without one the id is what tells repeats.
             item = self._item(f"{self.name}-{attempt if self._key else 0}")
 
-            async def method(core: Core, item: pb.SubmitItem = item) -> list[pb.SubmitResult]:
+            async def method(core: Core, item: fast.SubmitItem = item) -> list[fast.SubmitResult]:
                 return await core.service.submit([item])
 
             attempt += 1
@@ -87,7 +87,7 @@ class Client:
                 self._world.violate(f"{self.name} is refused with {result.outcome}")
             await self._breathe()
 
-    def _item(self, generation_id: str) -> pb.SubmitItem:
+    def _item(self, generation_id: str) -> fast.SubmitItem:
         return fast.SubmitItem(
             generation_id=generation_id,
             tenant=self._tenant,
@@ -103,7 +103,7 @@ class Client:
         while True:
             wait_ms = self._dice.choice((0, 2_000))
 
-            async def method(core: Core, wait_ms: int = wait_ms) -> pb.GenerationView:
+            async def method(core: Core, wait_ms: int = wait_ms) -> fast.GenerationView:
                 return await core.service.get(self._tenant, generation_id, wait_ms)
 
             floor = self._checker.floor(generation_id)
@@ -120,7 +120,7 @@ class Client:
     async def _cancel(self, generation_id: str, after_s: float) -> None:
         await asyncio.sleep(after_s)
 
-        async def method(core: Core) -> tuple[bool, pb.GenerationView]:
+        async def method(core: Core) -> tuple[bool, fast.GenerationView]:
             return await core.service.cancel(self._tenant, generation_id)
 
         for _ in range(20):
@@ -137,7 +137,7 @@ class Client:
     async def _erase(self, generation_id: str, after_s: float) -> None:
         await asyncio.sleep(after_s)
 
-        async def method(core: Core) -> tuple[bool, pb.GenerationView]:
+        async def method(core: Core) -> tuple[bool, fast.GenerationView]:
             return await core.service.erase(self._tenant, generation_id, operator=False)
 
         while True:

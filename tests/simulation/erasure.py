@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from core.domain import events as e
 from core.domain.events import TERMINAL_TYPES, TYPES, Recorded
 from core.domain.object_keys import draft_prefix, public_key
-from schema import pb
+from schema import fast
 from tests.fake_log import FakeLog
 from tests.simulation.store import SimBucket
 from tests.simulation.world import World
@@ -46,7 +46,7 @@ class ErasureRules:
                         f"{stream} is erased after {(decided_up_ms - up_ms) / 1000:.1f} s of running time"
                     )
 
-    def look(self, view: pb.GenerationView, *, told: bool) -> None:
+    def look(self, view: fast.GenerationView, *, told: bool) -> None:
         """A client sees its generation; `told`: it knew that it was erased when it looked."""
         name = view.generation_id
         if view.erased:

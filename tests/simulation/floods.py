@@ -60,7 +60,7 @@ class _Tenant:
             prompts=fast.Prompts(prompt=f"a picture for {self.name}"),
         )
 
-        async def method(core: Core) -> list[pb.SubmitResult]:
+        async def method(core: Core) -> list[fast.SubmitResult]:
             return await core.service.submit([item])
 
         try:
@@ -72,7 +72,7 @@ class _Tenant:
         return int(result.outcome)
 
     async def _cancel(self, number: int) -> None:
-        async def method(core: Core) -> tuple[bool, pb.GenerationView]:
+        async def method(core: Core) -> tuple[bool, fast.GenerationView]:
             return await core.service.cancel(self.name, f"{self.name}_{number}-0")
 
         try:
@@ -117,7 +117,7 @@ class Quiet(_Tenant):
         self.done = True
 
     async def _ended(self, generation_id: str) -> bool:
-        async def method(core: Core) -> pb.GenerationView:
+        async def method(core: Core) -> fast.GenerationView:
             return await core.service.get(self.name, generation_id)
 
         floor = self._checker.floor(generation_id)

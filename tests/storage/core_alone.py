@@ -133,7 +133,7 @@ class CoreAlone:
         finally:
             channel.close()
 
-    async def submit(self, channel: Channel, *, key: str = "") -> pb.SubmitResult | None:
+    async def submit(self, channel: Channel, *, key: str = "") -> fast.SubmitResult | None:
         """Submit one, by the key of an earlier one or its own. None: refused, or nobody knows."""
         generation_id = new_id("gen")
         asked = key or generation_id
@@ -232,7 +232,7 @@ async def _call(channel: Channel, name: str, request: Any) -> Any:
     return await method(request, timeout=15)
 
 
-def _item(generation_id: str, key: str) -> pb.SubmitItem:
+def _item(generation_id: str, key: str) -> fast.SubmitItem:
     return fast.SubmitItem(
         generation_id=generation_id,
         tenant=TENANT,

@@ -14,10 +14,11 @@ from typing import Final
 
 import structlog
 
+from schema import fast
+from schema.pb import EngineErrorKind, EngineFrameKind
 from schema.validate import Invalid
 from worker.engines.child_process.frames import Closed, Connection, Garbage, listen, peer_pid
 from worker.engines.child_process.messages import error_message, frame, hello, job_id, job_of, picture_message
-from worker.engines.child_process.proto import EngineFinished, EngineFrame, EngineStep, ErrorKind, Kind
 from worker.engines.contract import Done, Engine, Progress
 from worker.engines.errors import EngineLost, LoadFailed, Unsupported
 
@@ -87,7 +88,7 @@ class _Session:
             asked = self._connection.receive()
             if asked.pixel_bytes:
                 raise Garbage("pixels for the server")
-            if asked.kind == Kind.EVICT:
+            if asked.kind == EngineFrameKind.EVICT:
                 self._evict(asked)
             else:
                 self._attempt(lambda asked=asked: self._answer(asked))  # type: ignore[misc]
@@ -103,37 +104,37 @@ class _Session:
         else:
             return
         # outside the except block: its traceback would hold tensors
-        self._connection.send(frame(Kind.ERROR, error=failed))
-        if failed.kind == ErrorKind.LOST:
+        self._connection.send(frame(EngineFrameKind.ERROR, error=failed))
+        if failed.kind == EngineErrorKind.LOST:
             raise EngineLost
-        if failed.kind == ErrorKind.LOAD_FAILED:
+        if failed.kind == EngineErrorKind.LOAD_FAILED:
             raise LoadFailed
 
     def _hello(self) -> None:
         if not self._engine.loaded:
             self._engine.load()
-        self._connection.send(frame(Kind.HELLO, hello=hello(self._engine.facts, self._engine.capabilities)))
+        self._connection.send(frame(EngineFrameKind.HELLO, hello=hello(self._engine.facts, self._engine.capabilities)))
 
-    def _answer(self, asked: EngineFrame) -> None:
+    def _answer(self, asked: fast.EngineFrame) -> None:
         match asked.kind:
-            case Kind.STEP:
+            case EngineFrameKind.STEP:
                 return self._step(asked)
-            case Kind.DECODE:
+            case EngineFrameKind.DECODE:
                 return self._decode(asked)
-            case Kind.ADMIT:
+            case EngineFrameKind.ADMIT:
                 self._admit(asked)
-            case Kind.PARK:
+            case EngineFrameKind.PARK:
                 self._engine.park(self._one_job(asked))
-            case Kind.UNPARK:
+            case EngineFrameKind.UNPARK:
                 self._engine.unpark(self._one_job(asked))
-            case Kind.RESET:
+            case EngineFrameKind.RESET:
                 self._results.clear()
                 self._engine.reset()
             case _:
                 raise Garbage(f"frame kind {int(asked.kind)}")
-        return self._connection.send(frame(Kind.DONE))
+        return self._connection.send(frame(EngineFrameKind.DONE))
 
-    def _admit(self, asked: EngineFrame) -> None:
+    def _admit(self, asked: fast.EngineFrame) -> None:
         if not 0 < len(asked.jobs) <= MAX_MEMBERS:
             raise Garbage(f"{len(asked.jobs)} jobs")
         try:
@@ -142,16 +143,16 @@ class _Session:
             raise Unsupported(str(error)) from None
         self._engine.admit(jobs)
 
-    def _step(self, asked: EngineFrame) -> None:
+    def _step(self, asked: fast.EngineFrame) -> None:
         for ticket in asked.tickets:
             self._results.pop(ticket, None)
         self._evict(asked)
         stepped = self._engine.step(self._report)
-        finished = [EngineFinished(job_id=done.job_id, ticket=self._keep(done)) for done in stepped.finished]
+        finished = [fast.EngineFinished(job_id=done.job_id, ticket=self._keep(done)) for done in stepped.finished]
         timed = stepped.timed
         self._connection.send(
             frame(
-                Kind.STEPPED,
+                EngineFrameKind.STEPPED,
                 finished=finished,
                 job_ids=list(stepped.evicted),
                 fits=stepped.fits or 0,
@@ -162,11 +163,11 @@ class _Session:
         )
 
     def _report(self, progress: Progress) -> None:
-        steps = [EngineStep(job_id=each, step=step) for each, step in progress.steps.items()]
-        self._connection.send(frame(Kind.PROGRESS, steps=steps))
+        steps = [fast.EngineStep(job_id=each, step=step) for each, step in progress.steps.items()]
+        self._connection.send(frame(EngineFrameKind.PROGRESS, steps=steps))
         while self._connection.waiting():
             asked = self._connection.receive()
-            if asked.kind != Kind.EVICT or asked.pixel_bytes:
+            if asked.kind != EngineFrameKind.EVICT or asked.pixel_bytes:
                 raise Garbage("a call within a call")
             self._evict(asked)
 
@@ -175,19 +176,19 @@ class _Session:
         self._results[self._tickets] = done
         return self._tickets
 
-    def _decode(self, asked: EngineFrame) -> None:
+    def _decode(self, asked: fast.EngineFrame) -> None:
         if len(asked.tickets) != 1 or asked.tickets[0] not in self._results:
             raise Garbage("an unknown ticket")
         picture = self._engine.decode(self._results.pop(asked.tickets[0]))
         about, data = picture_message(picture)
-        self._connection.send(frame(Kind.PICTURE, picture=about), data)
+        self._connection.send(frame(EngineFrameKind.PICTURE, picture=about), data)
 
-    def _evict(self, asked: EngineFrame) -> None:
+    def _evict(self, asked: fast.EngineFrame) -> None:
         for each in asked.job_ids:
             self._engine.evict(each)
 
     @staticmethod
-    def _one_job(asked: EngineFrame) -> str:
+    def _one_job(asked: fast.EngineFrame) -> str:
         if len(asked.job_ids) != 1:
             raise Garbage("not one job")
         try:

@@ -116,7 +116,7 @@ class World:
 
 def item(
     generation_id: str, *, tenant: str = "ann", n: int = 1, key: str = "", body: bytes = b"", **fields: object
-) -> pb.SubmitItem:
+) -> fast.SubmitItem:
     spec = fast.GenerationSpec(
         model=str(fields.pop("model", "demo")),
         width=256,

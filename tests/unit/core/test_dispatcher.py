@@ -5,7 +5,7 @@ import asyncio
 from core.assembly import Core
 from core.domain.shares import UsageByTenant
 from core.domain.state import Ending
-from schema import pb
+from schema import fast, pb
 from tests import virtual_time
 from tests.eventually import eventually
 from tests.unit.core.rig import VISIBILITY_S, Worker, World, item, working
@@ -115,7 +115,7 @@ def test_a_job_that_is_sent_again_is_wanted_before_its_dispatch_is_recorded() ->
             [one] = await submit(core, 1)
 
             def wanted(dispatch: int, worker_id: str = "w2") -> bool:
-                held = pb.HeldImage(image=pb.ImageRef(generation_id=one), dispatch=dispatch)
+                held = fast.HeldImage(image=fast.ImageRef(generation_id=one), dispatch=dispatch)
                 return core.service.still_wanted(worker_id, [held])[0]
 
             async with working(Worker(world, "w1", start_only=True)):
@@ -142,7 +142,7 @@ def test_three_silent_starts_alone_are_enough() -> None:
         world = World()
         async with world.core() as core:
             [one] = await submit(core, 1)
-            copy = [pb.HeldImage(image=pb.ImageRef(generation_id=one))]
+            copy = [fast.HeldImage(image=fast.ImageRef(generation_id=one))]
             for number in range(1, 5):
                 async with working(Worker(world, "w1", start_only=True)):
                     await eventually(lambda n=number: world.types(one).count("image.started") == n, 200)  # type: ignore[misc]
@@ -213,7 +213,7 @@ def test_reports_of_workers_put_off_the_recheck_and_a_silence_brings_it_back() -
             async with working(holder):
                 await eventually(lambda: world.types(one)[-1] == "image.started")
             world.jobs.purge()
-            held = [pb.HeldImage(image=pb.ImageRef(generation_id=one), running=True, step=3)]
+            held = [fast.HeldImage(image=fast.ImageRef(generation_id=one), running=True, step=3)]
             for _ in range(30):
                 await asyncio.sleep(VISIBILITY_S / 2)
                 assert core.service.still_wanted("w1", held) == [True]
@@ -223,7 +223,7 @@ def test_reports_of_workers_put_off_the_recheck_and_a_silence_brings_it_back() -
     virtual_time.run(main())
 
 
-async def report(core: Core, held: pb.HeldImage, rounds: int) -> None:
+async def report(core: Core, held: fast.HeldImage, rounds: int) -> None:
     for _ in range(rounds):
         await asyncio.sleep(VISIBILITY_S / 2)
         assert core.service.still_wanted("w1", [held]) == [True]
@@ -237,7 +237,7 @@ def test_a_new_life_of_core_waits_for_reports_before_it_sends_again_what_is_well
             async with working(Worker(world, "w1", start_only=True)):
                 await eventually(lambda: world.types(one)[-1] == "image.started")
             world.jobs.purge()
-            held = pb.HeldImage(image=pb.ImageRef(generation_id=one), running=True)
+            held = fast.HeldImage(image=fast.ImageRef(generation_id=one), running=True)
             await report(core, held, 10)
         async with world.core() as core:
             await report(core, held, 10)
@@ -255,7 +255,7 @@ def test_a_new_life_of_core_gives_up_nothing_that_is_well_in_hand() -> None:
         world = World()
         async with world.core() as core:
             [one] = await submit(core, 1)
-            held = pb.HeldImage(image=pb.ImageRef(generation_id=one), running=True)
+            held = fast.HeldImage(image=fast.ImageRef(generation_id=one), running=True)
             for number in range(1, 5):
                 async with working(Worker(world, "w1", start_only=True)):
                     await eventually(lambda n=number: world.types(one).count("image.started") == n, 200)  # type: ignore[misc]
@@ -276,7 +276,7 @@ def test_a_waiting_copy_of_what_another_worker_started_is_dropped() -> None:
             [one] = await submit(core, 1)
             async with working(Worker(world, "w1", start_only=True)):
                 await eventually(lambda: world.types(one)[-1] == "image.started")
-            waiting = [pb.HeldImage(image=pb.ImageRef(generation_id=one), running=False)]
+            waiting = [fast.HeldImage(image=fast.ImageRef(generation_id=one), running=False)]
             assert core.service.still_wanted("w1", waiting) == [True]
             assert core.service.still_wanted("w2", waiting) == [False]
             await eventually(lambda: world.types(one).count("image.dispatched") == 2, 3 * VISIBILITY_S)

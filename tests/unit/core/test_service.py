@@ -7,7 +7,7 @@ import pytest
 from core.api.service import BadRequest, NotFound
 from core.runtime.stall_detector import SLOW_S
 from infra.retry import Retryable
-from schema import limits, pb
+from schema import fast, limits, pb
 from tests import virtual_time
 from tests.eventually import eventually
 from tests.unit.core.rig import Worker, World, item, working
@@ -16,7 +16,7 @@ Outcome = pb.SubmitOutcome
 Status = pb.GenerationStatus
 
 
-def outcomes(results: "list[pb.SubmitResult]") -> list[int]:
+def outcomes(results: "list[fast.SubmitResult]") -> list[int]:
     return [int(result.outcome) for result in results]
 
 
@@ -184,10 +184,10 @@ def test_still_wanted_shows_progress_and_bounds_the_list() -> None:
             await core.service.submit([item("g", n=2), item("gone")])
             await core.service.cancel("ann", "gone")
             held = [
-                pb.HeldImage(image=pb.ImageRef(generation_id="g", index=1), running=True, step=4),
-                pb.HeldImage(image=pb.ImageRef(generation_id="g", index=9)),
-                pb.HeldImage(image=pb.ImageRef(generation_id="gone")),
-                pb.HeldImage(image=pb.ImageRef(generation_id="unknown")),
+                fast.HeldImage(image=fast.ImageRef(generation_id="g", index=1), running=True, step=4),
+                fast.HeldImage(image=fast.ImageRef(generation_id="g", index=9)),
+                fast.HeldImage(image=fast.ImageRef(generation_id="gone")),
+                fast.HeldImage(image=fast.ImageRef(generation_id="unknown")),
             ]
             assert core.service.still_wanted("w1", held) == [True, False, False, False]
             shown = await core.service.get("ann", "g")

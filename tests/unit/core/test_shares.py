@@ -30,7 +30,7 @@ DEFAULT = item("default").spec
 """What the fake items ask for, too."""
 
 
-async def submit(core: Core, *items: pb.SubmitItem) -> list[tuple[int, int]]:
+async def submit(core: Core, *items: fast.SubmitItem) -> list[tuple[int, int]]:
     """Outcome and bound of each."""
     results = await core.service.submit(list(items), DEFAULT)
     assert all((int(each.outcome) == pb.SubmitOutcome.BACKLOG_FULL) == (each.retry_after_s > 0) for each in results)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from core.assembly import Core
-from schema import fast, messages, pb
+from schema import fast, messages
 from tests import virtual_time
 from tests.eventually import eventually
 from tests.unit.core.rig import Worker, World, item, working
@@ -80,7 +80,7 @@ def test_jobs_that_were_cancelled_take_up_room_on_the_queue_until_a_worker_drops
             await submit(core, "quiet", 1)
             received = await world.jobs.receive(limit=unwanted, wait_s=0, visibility_s=30)
             jobs = [messages.decode(each.body) for each in received]
-            held = [pb.HeldImage(image=job.image) for job in jobs if isinstance(job, fast.ImageJob)]
+            held = [fast.HeldImage(image=job.image) for job in jobs if isinstance(job, fast.ImageJob)]
             assert not any(core.service.still_wanted("w1", held))
             await eventually(lambda: core._dispatcher.counts["queued"] == 10, 1)
 

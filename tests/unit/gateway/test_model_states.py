@@ -27,13 +27,13 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Rig]:
 class Asked:
     """Core, as far as it is asked for its models."""
 
-    def __init__(self, *models: pb.ModelStatus, complete: bool = True, silent: int = 0) -> None:
+    def __init__(self, *models: fast.ModelStatus, complete: bool = True, silent: int = 0) -> None:
         self.reply = fast.ModelsReply(models=list(models), complete=complete, silent_workers=silent)
         self.times = 0
         self.away = False
         self.held: asyncio.Event | None = None
 
-    async def models(self) -> pb.ModelsReply:
+    async def models(self) -> fast.ModelsReply:
         self.times += 1
         if self.held is not None:
             await self.held.wait()
@@ -49,7 +49,7 @@ class Clock:
         return self.now_s
 
 
-def status(**counts: int) -> pb.ModelStatus:
+def status(**counts: int) -> fast.ModelStatus:
     out = [
         fast.ModelOut(worker_id="w", state=pb.ModelState(state), reason=f"is {name}")
         for name, state in (("broken", State.BROKEN), ("away", State.AWAY))

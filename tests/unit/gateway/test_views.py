@@ -18,7 +18,7 @@ _statuses = st.integers(1, 6)
 
 
 @st.composite
-def generations(draw: st.DrawFn) -> pb.GenerationView:
+def generations(draw: st.DrawFn) -> fast.GenerationView:
     n = draw(st.integers(1, 10))
     images = [
         fast.ImageView(
@@ -58,7 +58,7 @@ def generations(draw: st.DrawFn) -> pb.GenerationView:
 
 @relaxed
 @given(generations())
-def test_every_body_is_of_the_documented_shape(view: pb.GenerationView) -> None:
+def test_every_body_is_of_the_documented_shape(view: fast.GenerationView) -> None:
     body = responses.Generation.model_validate(views.body(view, "", URLS))
     if body.progress is not None:
         assert 0 <= body.progress.step <= body.progress.steps
@@ -84,11 +84,11 @@ def test_the_tag_tells_steps_apart_that_two_lives_of_core_counted_alike() -> Non
     assert views.etag(before, URLS) != views.etag(after, URLS)
 
 
-def _running(*, step: int) -> pb.ImageView:
+def _running(*, step: int) -> fast.ImageView:
     return fast.ImageView(status=pb.ImageStatus(pb.ImageStatus.RUNNING), progress_step=step)
 
 
-def _view(**fields: Any) -> pb.GenerationView:
+def _view(**fields: Any) -> fast.GenerationView:
     running = pb.GenerationStatus(pb.GenerationStatus.RUNNING)
     return fast.GenerationView(status=running, spec=fast.GenerationSpec(num_inference_steps=20), **fields)
 

@@ -210,7 +210,7 @@ async def send_again(rig: Rig) -> None:
         for reply in replies[answered:]:
             if int(reply.failure) == pb.AttemptFailure.MODEL_AWAY:
                 again = fast.ImageJob()
-                again.CopyFrom(rig.sent[reply.image.generation_id])  # type: ignore[attr-defined]
+                again.CopyFrom(rig.sent[reply.image.generation_id])
                 again.dispatch += 1
                 await rig.send(again)
         answered = len(replies)

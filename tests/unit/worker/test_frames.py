@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schema import limits
+from schema import fast, limits
+from schema.pb import EngineFrameKind
 from schema.validate import Invalid
 from worker.engines.child_process import messages as wire
 from worker.engines.child_process.frames import (
@@ -23,7 +24,6 @@ from worker.engines.child_process.frames import (
     listen,
     peer_pid,
 )
-from worker.engines.child_process.proto import EngineFrame, Kind
 from worker.engines.contract import Capabilities, EngineFacts, RenderJob
 from worker.engines.errors import BadOutput, EngineDied, EngineLost, LoadFailed, OutOfMemory, Unsupported
 
@@ -45,10 +45,12 @@ def test_a_frame_and_its_pixels_arrive_as_they_were_sent(pair: Pair, size: int) 
     connection, bare = pair
     pixels = os.urandom(size)
     other = Connection(bare)
-    sender = threading.Thread(target=lambda: other.send(wire.frame(Kind.PICTURE, job_ids=["gen_1/0"]), pixels))
+    sender = threading.Thread(
+        target=lambda: other.send(wire.frame(EngineFrameKind.PICTURE, job_ids=["gen_1/0"]), pixels)
+    )
     sender.start()
     frame = connection.receive()
-    assert (frame.kind, list(frame.job_ids), frame.pixel_bytes) == (Kind.PICTURE, ["gen_1/0"], size)
+    assert (frame.kind, list(frame.job_ids), frame.pixel_bytes) == (EngineFrameKind.PICTURE, ["gen_1/0"], size)
     assert connection.pixels(frame.pixel_bytes) == pixels
     sender.join()
 
@@ -73,14 +75,14 @@ def test_garbage_is_told_from_frames(pair: Pair, data: bytes) -> None:
 
 def test_more_pixels_than_the_largest_picture_has_are_not_received(pair: Pair) -> None:
     connection, bare = pair
-    header = EngineFrame(pixel_bytes=MAX_PIXEL_BYTES + 1).SerializeToString()
+    header = fast.EngineFrame(pixel_bytes=MAX_PIXEL_BYTES + 1).SerializeToString()
     bare.sendall(struct.pack(">I", len(header)) + header)
     with pytest.raises(Garbage, match="pixels"):
         connection.receive()
 
 
 def test_an_end_anywhere_inside_a_frame_is_an_end(pair: Pair) -> None:
-    picture = wire.frame(Kind.PICTURE)
+    picture = wire.frame(EngineFrameKind.PICTURE)
     picture.pixel_bytes = 10
     header = picture.SerializeToString()
     whole = struct.pack(">I", len(header)) + header + b"0123456789"
@@ -96,7 +98,7 @@ def test_an_end_anywhere_inside_a_frame_is_an_end(pair: Pair) -> None:
 
 def test_what_does_not_fit_at_once_is_not_sent_now(pair: Pair) -> None:
     connection, _ = pair
-    evict = wire.frame(Kind.EVICT, job_ids=["gen_1/0"])
+    evict = wire.frame(EngineFrameKind.EVICT, job_ids=["gen_1/0"])
     sent = 0
     while connection.send_now(evict):
         sent += 1
@@ -147,8 +149,8 @@ _jobs = st.builds(
 @settings(deadline=None)
 @given(_jobs)
 def test_a_job_crosses_unchanged(job: RenderJob) -> None:
-    frame = wire.frame(Kind.ADMIT, jobs=[wire.job_message(job)])
-    (message,) = EngineFrame.FromString(frame.SerializeToString()).jobs
+    frame = wire.frame(EngineFrameKind.ADMIT, jobs=[wire.job_message(job)])
+    (message,) = fast.EngineFrame.FromString(frame.SerializeToString()).jobs
     assert wire.job_of(message) == job
 
 
@@ -202,7 +204,9 @@ def test_a_job_out_of_range_is_refused(changes: dict[str, object]) -> None:
 def test_an_error_crosses_as_what_it_means_and_foreign_texts_stay(
     raised: Exception, arrives: type[Exception], text: str
 ) -> None:
-    message = EngineFrame.FromString(wire.frame(Kind.ERROR, error=wire.error_message(raised)).SerializeToString()).error
+    message = fast.EngineFrame.FromString(
+        wire.frame(EngineFrameKind.ERROR, error=wire.error_message(raised)).SerializeToString()
+    ).error
     arrived = wire.exception_of(message)
     assert isinstance(arrived, arrives)
     assert str(arrived) == text

@@ -18,6 +18,8 @@ from typing import Final
 import structlog
 
 from infra.retry import backoff_s
+from schema import fast
+from schema.pb import EngineFrameKind
 from worker.engines.child_process.frames import Closed, Garbage, Silent
 from worker.engines.child_process.messages import (
     capabilities_of,
@@ -28,7 +30,6 @@ from worker.engines.child_process.messages import (
     picture_of,
 )
 from worker.engines.child_process.process import EngineProcess
-from worker.engines.child_process.proto import EngineFrame, Kind
 from worker.engines.contract import (
     BatchKey,
     Capabilities,
@@ -137,7 +138,7 @@ class UdsEngine:
         with self._lock:
             self._members |= {job.id for job in jobs}
             self._evicted = [each for each in self._evicted if each not in self._members]
-        self._call(frame(Kind.ADMIT, jobs=[job_message(job) for job in jobs]), Kind.DONE)
+        self._call(frame(EngineFrameKind.ADMIT, jobs=[job_message(job) for job in jobs]), EngineFrameKind.DONE)
 
     def step(self, report: Report) -> Stepped:
         """As the served engine steps. `report` is called as its reports arrive."""
@@ -145,19 +146,19 @@ class UdsEngine:
             connection = process.connection
             with self._lock:
                 gone = [self._unclaimed.popleft() for _ in range(len(self._unclaimed))]
-                asked = frame(Kind.STEP, job_ids=self._evicted, tickets=gone)
+                asked = frame(EngineFrameKind.STEP, job_ids=self._evicted, tickets=gone)
                 self._evicted = []
                 self._stepping = True
                 connection.send(asked)
             try:
                 answer = connection.receive()
-                while answer.kind == Kind.PROGRESS:
+                while answer.kind == EngineFrameKind.PROGRESS:
                     report(Progress(steps={each.job_id: each.step for each in answer.steps}))
                     answer = connection.receive()
             finally:
                 with self._lock:
                     self._stepping = False
-            self._check(answer, Kind.STEPPED)
+            self._check(answer, EngineFrameKind.STEPPED)
         finished = [Done(job_id=each.job_id, result=_Result(each.ticket, self._unclaimed)) for each in answer.finished]
         left = list(answer.job_ids)
         with self._lock:
@@ -174,16 +175,16 @@ class UdsEngine:
                 return
             process = self._process
             now = self._stepping and process is not None and process.alive
-            if not (now and process and process.connection.send_now(frame(Kind.EVICT, job_ids=[job_id]))):
+            if not (now and process and process.connection.send_now(frame(EngineFrameKind.EVICT, job_ids=[job_id]))):
                 self._evicted.append(job_id)
 
     def park(self, job_id: str) -> None:
         """As the served engine does."""
-        self._call(frame(Kind.PARK, job_ids=[job_id]), Kind.DONE, self._answer_deadline_s)
+        self._call(frame(EngineFrameKind.PARK, job_ids=[job_id]), EngineFrameKind.DONE, self._answer_deadline_s)
 
     def unpark(self, job_id: str) -> None:
         """As the served engine does."""
-        self._call(frame(Kind.UNPARK, job_ids=[job_id]), Kind.DONE, self._answer_deadline_s)
+        self._call(frame(EngineFrameKind.UNPARK, job_ids=[job_id]), EngineFrameKind.DONE, self._answer_deadline_s)
 
     def decode(self, done: Done) -> Picture | EncodedPicture:
         """The picture, its pixels received into the bytes that are returned."""
@@ -191,10 +192,10 @@ class UdsEngine:
         if not isinstance(result, _Result) or result.unclaimed is not self._unclaimed:
             raise EngineDied("the result was lost with its process")
         with self._talking() as process:
-            process.connection.send(frame(Kind.DECODE, tickets=[result.ticket]))
+            process.connection.send(frame(EngineFrameKind.DECODE, tickets=[result.ticket]))
             result.ticket = 0
             answer = process.connection.receive()
-            self._check(answer, Kind.PICTURE)
+            self._check(answer, EngineFrameKind.PICTURE)
             data = process.connection.pixels(answer.pixel_bytes)
         return picture_of(answer.picture, data)
 
@@ -208,7 +209,7 @@ class UdsEngine:
         process = self._process
         if process is not None and process.alive:
             try:
-                self._call(frame(Kind.RESET), Kind.DONE, self._answer_deadline_s)
+                self._call(frame(EngineFrameKind.RESET), EngineFrameKind.DONE, self._answer_deadline_s)
             except EngineDied:
                 pass
             except Exception as error:  # noqa: BLE001  (whatever it answers: a new process can do without this one)
@@ -228,7 +229,7 @@ class UdsEngine:
             self._sleep(backoff_s(self._deaths - 2, first_s=0.5, cap_s=_LONGEST_WAIT_S, draw=self._rng()))
         self.load()
 
-    def _call(self, asked: EngineFrame, answer: int, deadline_s: float | None = None) -> None:
+    def _call(self, asked: fast.EngineFrame, answer: int, deadline_s: float | None = None) -> None:
         """Without a deadline somebody else watches: the worker's watchdog does while images are at work."""
         with self._talking() as process:
             process.connection.send(asked)
@@ -260,9 +261,9 @@ class UdsEngine:
         return how
 
     @staticmethod
-    def _check(answer: EngineFrame, kind: int) -> None:
+    def _check(answer: fast.EngineFrame, kind: int) -> None:
         """Raises what the server reported, and Garbage for an answer to another question."""
-        if answer.kind == Kind.ERROR:
+        if answer.kind == EngineFrameKind.ERROR:
             raise exception_of(answer.error)
         if answer.kind != kind:
             raise Garbage(f"frame kind {int(answer.kind)} where {int(kind)} was due")

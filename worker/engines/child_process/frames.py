@@ -1,6 +1,6 @@
 """Frames on a Unix domain socket between a worker and its engine server: 4 bytes of length, header, raw pixels.
 
-Both sides use `Connection`, which knows sizes and nothing of engines. The header is an EngineFrame of
+Both sides use `Connection`, which knows sizes and nothing of engines. The header is an fast.EngineFrame of
 schema/darkroom/v1/engine.proto.
 Pixels travel as they are: one sendmsg on one side, one recv into the bytes object that becomes the picture on the
 other, so user space never copies them.
@@ -16,8 +16,7 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
-from schema import limits
-from worker.engines.child_process.proto import EngineFrame
+from schema import fast, limits
 
 MAX_HEADER_BYTES: Final = 8 * 1024 * 1024
 """A batch of 256 jobs with two prompts of 2,000 characters of four bytes each needs half of it."""
@@ -55,7 +54,7 @@ class Connection:
         self._readable = select.poll()
         self._readable.register(sock, select.POLLIN)
 
-    def send(self, frame: EngineFrame, pixels: bytes = b"") -> None:
+    def send(self, frame: fast.EngineFrame, pixels: bytes = b"") -> None:
         """The whole frame. Raises Closed."""
         parts = [memoryview(_packed(frame, len(pixels))), memoryview(pixels)]
         try:
@@ -68,7 +67,7 @@ class Connection:
         except OSError as error:
             raise Closed(type(error).__name__) from None
 
-    def send_now(self, frame: EngineFrame) -> bool:
+    def send_now(self, frame: fast.EngineFrame) -> bool:
         """A small frame if it fits into the kernel's buffer at once; False otherwise. Any thread."""
         data = _packed(frame, 0)
         try:
@@ -76,7 +75,7 @@ class Connection:
         except OSError:
             return False
 
-    def receive(self) -> EngineFrame:
+    def receive(self) -> fast.EngineFrame:
         """The next header. Its pixels, if it has any, must be taken with `pixels` next. Raises Closed and Garbage."""
         self._fill(self._head)
         (size,) = _LENGTH.unpack(self._head)
@@ -85,7 +84,7 @@ class Connection:
         header = bytearray(size)
         self._fill(header)
         try:
-            frame = EngineFrame.FromString(bytes(header))
+            frame = fast.EngineFrame.FromString(bytes(header))
         except DecodeError:
             raise Garbage("a header that cannot be decoded") from None
         if frame.pixel_bytes > MAX_PIXEL_BYTES:
@@ -173,7 +172,7 @@ def _remove_stale(path: Path) -> None:
             path.unlink()
 
 
-def _packed(frame: EngineFrame, pixel_bytes: int) -> bytes:
+def _packed(frame: fast.EngineFrame, pixel_bytes: int) -> bytes:
     frame.pixel_bytes = pixel_bytes
     header: bytes = frame.SerializeToString()
     return _LENGTH.pack(len(header)) + header

@@ -2,23 +2,12 @@
 
 import re
 from dataclasses import fields
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import structlog
 
-from schema import pb, validate
-from worker.engines.child_process.proto import (
-    EngineAbilities,
-    EngineError,
-    EngineFrame,
-    EngineHello,
-    EngineJob,
-    EnginePicture,
-    ErrorKind,
-    GenerationSpec,
-    Kind,
-    Prompts,
-)
+from schema import fast, pb, validate
+from schema.pb import EngineErrorKind
 from worker.engines.contract import Capabilities, EncodedPicture, EngineFacts, Made, ModelAbilities, Picture, RenderJob
 from worker.engines.error_places import places, text
 from worker.engines.errors import BadOutput, EngineDied, EngineLost, Incapable, LoadFailed, OutOfMemory, Unsupported
@@ -34,14 +23,14 @@ class RemoteModelError(Exception):
     """What the model raised in the other process. Its subclasses bear the original's name, for the record."""
 
 
-def frame(kind: int, **fields: Any) -> EngineFrame:
-    """A frame of one Kind."""
-    return EngineFrame(kind=cast("Kind", kind), **fields)
+def frame(kind: int, **fields: Any) -> fast.EngineFrame:
+    """A frame of one EngineFrameKind."""
+    return fast.EngineFrame(kind=kind, **fields)
 
 
-def job_message(job: RenderJob) -> EngineJob:
+def job_message(job: RenderJob) -> fast.EngineJob:
     """A job for the other side."""
-    spec = GenerationSpec(
+    spec = fast.GenerationSpec(
         model=job.model,
         width=job.width,
         height=job.height,
@@ -49,13 +38,15 @@ def job_message(job: RenderJob) -> EngineJob:
         guidance_scale=job.guidance_scale,
         seed=job.seed,
         n=1,
-        output_format=cast("pb.OutputFormat", _PNG),
+        output_format=_PNG,
         scheduler=job.scheduler,
     )
-    return EngineJob(job_id=job.id, spec=spec, prompts=Prompts(prompt=job.prompt, negative_prompt=job.negative_prompt))
+    return fast.EngineJob(
+        job_id=job.id, spec=spec, prompts=fast.Prompts(prompt=job.prompt, negative_prompt=job.negative_prompt)
+    )
 
 
-def job_of(message: EngineJob) -> RenderJob:
+def job_of(message: fast.EngineJob) -> RenderJob:
     """The job in a message. Raises schema.validate.Invalid."""
     job_id(message.job_id)
     spec, prompts = message.spec, message.prompts
@@ -82,9 +73,9 @@ def job_id(value: str) -> str:
     return value
 
 
-def hello(facts: EngineFacts, can: Capabilities) -> EngineHello:
+def hello(facts: EngineFacts, can: Capabilities) -> fast.EngineHello:
     """What the server says once the model is loaded."""
-    return EngineHello(
+    return fast.EngineHello(
         engine=facts.engine,
         model=facts.model,
         model_revision=facts.model_revision,
@@ -95,11 +86,11 @@ def hello(facts: EngineFacts, can: Capabilities) -> EngineHello:
         evict_one=can.evict_one,
         park=can.park,
         max_batch=can.max_batch,
-        abilities=EngineAbilities(**{name: getattr(facts.abilities, name) for name in _ABILITIES}),
+        abilities=fast.EngineAbilities(**{name: getattr(facts.abilities, name) for name in _ABILITIES}),
     )
 
 
-def facts_of(message: EngineHello, through: str) -> EngineFacts:
+def facts_of(message: fast.EngineHello, through: str) -> EngineFacts:
     """The facts of a served engine, which say that it was reached `through` a server."""
     return EngineFacts(
         engine=f"{through}:{message.engine}",
@@ -115,7 +106,7 @@ def facts_of(message: EngineHello, through: str) -> EngineFacts:
     )
 
 
-def capabilities_of(message: EngineHello) -> Capabilities:
+def capabilities_of(message: fast.EngineHello) -> Capabilities:
     """What a served engine can do; as it runs in a process of its own, it can be started again."""
     return Capabilities(
         join_midway=message.join_midway,
@@ -126,10 +117,10 @@ def capabilities_of(message: EngineHello) -> Capabilities:
     )
 
 
-def picture_message(picture: Picture | EncodedPicture) -> tuple[EnginePicture, bytes]:
+def picture_message(picture: Picture | EncodedPicture) -> tuple[fast.EnginePicture, bytes]:
     """A picture for the other side: what is said of it, and its bytes."""
     made = picture.made
-    about = EnginePicture(
+    about = fast.EnginePicture(
         width=picture.width,
         height=picture.height,
         scheduler=picture.scheduler,
@@ -143,7 +134,7 @@ def picture_message(picture: Picture | EncodedPicture) -> tuple[EnginePicture, b
     return about, picture.data if isinstance(picture, EncodedPicture) else picture.rgb
 
 
-def picture_of(about: EnginePicture, data: bytes) -> Picture | EncodedPicture:
+def picture_of(about: fast.EnginePicture, data: bytes) -> Picture | EncodedPicture:
     """The picture that `picture_message` was given."""
     made = Made(
         guidance=about.guidance,
@@ -160,42 +151,42 @@ def picture_of(about: EnginePicture, data: bytes) -> Picture | EncodedPicture:
     return Picture(width=width, height=height, rgb=data, scheduler=scheduler, made=made)
 
 
-def error_message(error: BaseException) -> EngineError:
+def error_message(error: BaseException) -> fast.EngineError:
     """An engine's error for the other side, without the text of foreign exceptions: that may hold a prompt."""
     match error:
         case OutOfMemory() | MemoryError():
-            kind, detail = ErrorKind.OUT_OF_MEMORY, ""
+            kind, detail = EngineErrorKind.OUT_OF_MEMORY, ""
         case BadOutput():
-            kind, detail = ErrorKind.BAD_OUTPUT, str(error)
+            kind, detail = EngineErrorKind.BAD_OUTPUT, str(error)
         case Incapable():
-            kind, detail = ErrorKind.INCAPABLE, str(error)
+            kind, detail = EngineErrorKind.INCAPABLE, str(error)
         case Unsupported():
-            kind, detail = ErrorKind.UNSUPPORTED, str(error)
+            kind, detail = EngineErrorKind.UNSUPPORTED, str(error)
         case LoadFailed():
-            kind, detail = ErrorKind.LOAD_FAILED, str(error)
+            kind, detail = EngineErrorKind.LOAD_FAILED, str(error)
         case EngineLost():
-            kind, detail = ErrorKind.LOST, str(error)
+            kind, detail = EngineErrorKind.LOST, str(error)
         case _:
-            kind, detail = ErrorKind.MODEL_ERROR, type(error).__name__
+            kind, detail = EngineErrorKind.MODEL_ERROR, type(error).__name__
             _log.warning("model.raised", error=detail, at=places(error), error_text=text(error))
-    return EngineError(kind=cast("ErrorKind", kind), detail=detail[:300])
+    return fast.EngineError(kind=kind, detail=detail[:300])
 
 
-def exception_of(message: EngineError) -> Exception:
+def exception_of(message: fast.EngineError) -> Exception:
     """What the other side's error is on this side."""
     detail = message.detail
-    match int(message.kind):
-        case ErrorKind.OUT_OF_MEMORY:
+    match message.kind:
+        case EngineErrorKind.OUT_OF_MEMORY:
             return OutOfMemory(detail)
-        case ErrorKind.BAD_OUTPUT:
+        case EngineErrorKind.BAD_OUTPUT:
             return BadOutput(detail)
-        case ErrorKind.INCAPABLE:
+        case EngineErrorKind.INCAPABLE:
             return Incapable(detail)
-        case ErrorKind.UNSUPPORTED:
+        case EngineErrorKind.UNSUPPORTED:
             return Unsupported(detail)
-        case ErrorKind.LOAD_FAILED:
+        case EngineErrorKind.LOAD_FAILED:
             return LoadFailed(detail)
-        case ErrorKind.LOST:
+        case EngineErrorKind.LOST:
             return EngineDied(f"its device was lost ({detail})")
         case _:
             return type(detail, (RemoteModelError,), {})() if _NAME.fullmatch(detail) else RemoteModelError()

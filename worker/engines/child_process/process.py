@@ -16,10 +16,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from schema import fast
+from schema.pb import EngineFrameKind
 from worker.engines.child_process import environment
 from worker.engines.child_process.frames import Closed, Connection, Garbage, peer_pid
 from worker.engines.child_process.messages import exception_of
-from worker.engines.child_process.proto import EngineHello, Kind
 from worker.engines.errors import EngineDied, LoadFailed, ModelAway, OutOfMemory
 
 _LOOK_EVERY_S: Final = 0.02
@@ -52,7 +53,7 @@ class EngineProcess:
         """Of the child; 0 before `open`."""
         return self._child.pid if self._child else 0
 
-    def open(self, deadline_s: float) -> EngineHello:
+    def open(self, deadline_s: float) -> fast.EngineHello:
         """Start, connect, and wait until the model is loaded. Raises LoadFailed, ModelAway when the process died or
         took too long, and leaves nothing behind then.
         """
@@ -116,17 +117,17 @@ class EngineProcess:
             raise
         return sock
 
-    def _greeted(self, end_s: float) -> EngineHello:
+    def _greeted(self, end_s: float) -> fast.EngineHello:
         while not self.connection.waiting(_LOOK_EVERY_S):
             self._still_waiting(end_s)
         first = self.connection.receive()
-        if first.kind == Kind.ERROR:
+        if first.kind == EngineFrameKind.ERROR:
             error = exception_of(first.error)
             if isinstance(error, LoadFailed):
                 raise error
             kind = ModelAway if isinstance(error, OutOfMemory | EngineDied) else LoadFailed
             raise kind(f"{type(error).__name__} while loading")
-        if first.kind != Kind.HELLO:
+        if first.kind != EngineFrameKind.HELLO:
             raise Garbage("no greeting")
         return first.hello
 

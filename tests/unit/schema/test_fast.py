@@ -1,6 +1,7 @@
-"""The upb twins of core's messages say the same on the wire as the betterproto ones."""
+"""The classes of `schema.fast`: the same on the wire as betterproto's, with types that say what they are."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import betterproto
@@ -9,7 +10,8 @@ from google.protobuf.message import DecodeError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schema import fast, pb
+from schema import codec, fast, pb
+from tests.unit.schema import fast_types
 
 relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 _texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -81,12 +83,17 @@ def test_a_reply_of_either_codec_is_read_by_the_other(view: pb.GenerationView) -
 
 
 def test_every_field_of_every_message_has_its_number_and_type() -> None:
-    built = fast.build(fast.ROOTS)
-    assert set(built) >= {root.__name__ for root in fast.ROOTS}
+    built = codec.build(codec.every_message())
+    assert set(built) >= {root.__name__ for root in codec.every_message()}
     for name, quick in built.items():
         slow = getattr(pb, name)()
         numbers = {field: meta.number for field, meta in slow._betterproto.meta_by_field_name.items()}
         assert {field.name: field.number for field in quick.DESCRIPTOR.fields} == numbers
+
+
+def test_the_types_are_those_of_the_contract() -> None:
+    stub = Path(fast.__file__).with_suffix(".pyi").read_text()
+    assert stub == fast_types.stub(), "run: python -m tests.unit.schema.fast_types > schema/fast.pyi"
 
 
 def test_truncated_input_is_refused() -> None:
@@ -101,4 +108,4 @@ def test_a_oneof_is_not_translated_silently() -> None:
         one: str = betterproto.string_field(1, group="body")
 
     with pytest.raises(TypeError, match="oneof"):
-        fast.build([Either])
+        codec.build([Either])
