@@ -330,8 +330,8 @@ class Dispatcher:
         recheck = self._policy.recheck
         return max(
             recheck.after_refusal_ms(image.refusals) if image.refusals else 0,
-            recheck.after_pass_ms(image.passes) if image.passes else 0,
-            recheck.after_refusal_ms(len(image.lost)) if image.lost else 0,
+            recheck.after_uncounted_refusal_ms(image.uncounted_refusals) if image.uncounted_refusals else 0,
+            recheck.after_refusal_ms(len(image.revoked_attempts)) if image.revoked_attempts else 0,
             _AWAY_MS if self._away(state.spec.model) else 0,
         )
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from core.domain.events import Cause, Failure, RenderFacts, Spec, Timings, Trace
+from core.domain.events import Cause, ImageAttemptFailed, ImageRendered, Spec, Trace
 from core.domain.shares import ONE
 
 
@@ -63,34 +63,29 @@ class RecordStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordRendered:
-    """A worker says that a picture lies in the temporary bucket. `public_token` is fresh and random."""
+    """A worker reports a picture in the temporary bucket. `event`: what is appended if this picture wins; its
+    `public_token` is fresh and random.
+    """
 
-    index: int
-    attempt_id: str
-    worker_id: str
-    temp_key: str
-    sha256: bytes
-    size_bytes: int
-    width: int
-    height: int
-    format: int
-    public_token: str
-    timings: Timings
-    facts: RenderFacts
+    event: ImageRendered
+
+    @property
+    def index(self) -> int:
+        """The image."""
+        return self.event.index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordAttemptFailed:
-    """A worker says that an attempt gave no picture."""
+    """A worker reports an attempt without a picture. `event`: what is appended; `decide` sets its `uncounted`."""
 
-    index: int
-    attempt_id: str
-    dispatch: int
-    worker_id: str
-    failure: Failure
-    solo: bool
-    detail: str
+    event: ImageAttemptFailed
     verdict: Verdict = Verdict.COUNT
+
+    @property
+    def index(self) -> int:
+        """The image."""
+        return self.event.index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

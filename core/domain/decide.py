@@ -4,7 +4,7 @@ An empty answer means that there is nothing to do: the fact is already known, or
 comes too late to matter. A `Refused` means that somebody must be told.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
 from core.domain import commands as c
@@ -21,7 +21,7 @@ whoever refused: where one worker is all there is, three different ones would ne
 for ever. So a worker whose models file was forgotten can fail images beside healthy ones, if it gets each three times.
 """
 
-MAX_PASSES: Final = 1_000
+MAX_UNCOUNTED_REFUSALS: Final = 1_000
 """Refusals that do not count because another worker may serve the model. Beyond them every refusal counts, so that an
 image ends that never reaches that worker: after two hours, for they are up to eight seconds apart.
 """
@@ -87,7 +87,7 @@ def _decide_image(image: Image, command: c.Command, now: Now) -> tuple[Event, ..
         case c.RecordStarted():
             return _started(image, command, now)
         case c.RecordRendered():
-            return () if image.decided or command.attempt_id in image.lost else (_rendered(command),)
+            return _rendered(image, command)
         case c.RecordAttemptFailed():
             return _attempt_failed(image, command)
         case c.RecordDeadLetter():
@@ -181,7 +181,7 @@ def _give_up(image: Image, now: Now) -> tuple[Event, ...]:
 
 def _started(image: Image, command: c.RecordStarted, now: Now) -> tuple[Event, ...]:
     stale = command.dispatch < image.dispatches and image.phase is Phase.STARTED
-    known = command.attempt_id in image.attempts or command.attempt_id in image.over
+    known = command.attempt_id in image.attempts or command.attempt_id in image.ended_attempts
     if image.decided or known or stale:
         return ()
     return (
@@ -198,51 +198,33 @@ def _started(image: Image, command: c.RecordStarted, now: Now) -> tuple[Event, .
     )
 
 
-def _rendered(command: c.RecordRendered) -> Event:
-    return e.ImageRendered(
-        index=command.index,
-        attempt_id=command.attempt_id,
-        worker_id=command.worker_id,
-        temp_key=command.temp_key,
-        sha256=command.sha256,
-        size_bytes=command.size_bytes,
-        width=command.width,
-        height=command.height,
-        format=command.format,
-        public_token=command.public_token,
-        timings=command.timings,
-        facts=command.facts,
-    )
+def _rendered(image: Image, command: c.RecordRendered) -> tuple[Event, ...]:
+    """The first picture wins, from whichever attempt; a picture whose object was lost cannot win a second time."""
+    if image.decided or command.event.attempt_id in image.revoked_attempts:
+        return ()
+    return (command.event,)
 
 
 def _attempt_failed(image: Image, command: c.RecordAttemptFailed) -> tuple[Event, ...]:
-    """Reports of attempts that lost are ignored: only the current attempt or the current dispatch may speak."""
-    current = command.attempt_id == image.attempt_id or command.dispatch >= image.dispatches
-    # A worker that refuses a job may be quicker than the record of its dispatch.
-    not_sent = image.phase is Phase.PENDING and command.dispatch <= image.dispatches
-    if image.decided or not_sent or command.attempt_id in image.over or not current:
+    """Reports of superseded attempts are ignored: only the current attempt or the current dispatch counts."""
+    event = command.event
+    current = event.attempt_id == image.attempt_id or event.dispatch >= image.dispatches
+    # A worker may refuse a job before core has recorded its dispatch: then the reported number is above the known one.
+    not_sent = image.phase is Phase.PENDING and event.dispatch <= image.dispatches
+    if image.decided or not_sent or event.attempt_id in image.ended_attempts or not current:
         return ()
-    failed = e.ImageAttemptFailed(
-        index=image.index,
-        attempt_id=command.attempt_id,
-        dispatch=command.dispatch,
-        worker_id=command.worker_id,
-        failure=command.failure,
-        solo=command.solo,
-        detail=command.detail,
-        uncounted=_passes(image, command),
-    )
-    final = command.verdict is c.Verdict.FINAL or command.failure is Failure.REFUSED
+    failed = replace(event, uncounted=_is_uncounted(image, command))
+    final = command.verdict is c.Verdict.FINAL or event.failure is Failure.REFUSED
     return _with_verdict(image, failed, final=final)
 
 
-def _passes(image: Image, command: c.RecordAttemptFailed) -> bool:
-    """Whether the refusal says nothing about the image. A model that is away may come back, however often it was."""
-    if command.failure is Failure.MODEL_AWAY:
+def _is_uncounted(image: Image, command: c.RecordAttemptFailed) -> bool:
+    """Whether the refusal says nothing about the image. A model that is away may come back, so that never counts."""
+    if command.event.failure is Failure.MODEL_AWAY:
         return True
-    if command.failure is Failure.REFUSED:  # the worker has asked more than once, alone
+    if command.event.failure is Failure.REFUSED:  # the worker has already repeated the request alone
         return False
-    return command.verdict is c.Verdict.ELSEWHERE and image.passes < MAX_PASSES
+    return command.verdict is c.Verdict.ELSEWHERE and image.uncounted_refusals < MAX_UNCOUNTED_REFUSALS
 
 
 def _dead_letter(image: Image, command: c.RecordDeadLetter) -> tuple[Event, ...]:
@@ -289,7 +271,7 @@ def _published(image: Image, command: c.RecordPublished) -> tuple[Event, ...]:
 
 def _with_verdict(image: Image, failed: e.ImageAttemptFailed, *, final: bool = False) -> tuple[Event, ...]:
     after = image_after(image, failed)
-    exhausted = final or convicted(after) or after.refusals >= MAX_REFUSALS or len(after.lost) >= MAX_LOSSES
+    exhausted = final or convicted(after) or after.refusals >= MAX_REFUSALS or len(after.revoked_attempts) >= MAX_LOSSES
     if not exhausted:
         return (failed,)
     return failed, e.ImageFailed(index=image.index, failure=failed.failure, detail=failed.detail)

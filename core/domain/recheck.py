@@ -9,7 +9,7 @@ _MOST_DOUBLINGS: Final = 20
 _FIRST_REPORTS_S: Final = 15.0
 
 
-_LONGEST_PASS_S: Final = 8.0
+_LONGEST_UNCOUNTED_S: Final = 8.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +35,9 @@ class RecheckPolicy:
         """
         return int(self.visibility_s / 4 * 4.0 ** (refusals - 1) * 1000)
 
-    def after_pass_ms(self, passes: int) -> int:
+    def after_uncounted_refusal_ms(self, refusals: int) -> int:
         """Until an image goes out again whose model a worker could not use, and another may: 1 s, doubling to 8."""
-        return int(min(2.0 ** min(passes - 1, _MOST_DOUBLINGS), _LONGEST_PASS_S) * 1000)
+        return int(min(2.0 ** min(refusals - 1, _MOST_DOUBLINGS), _LONGEST_UNCOUNTED_S) * 1000)
 
     def after_report_ms(self) -> int:
         """After a worker said that it holds the image."""

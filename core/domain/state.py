@@ -61,10 +61,10 @@ class Image:
     ever_started: bool = False
     solo_starts: int = 0
     refusals: int = 0
-    passes: int = 0
+    uncounted_refusals: int = 0
     attempts: tuple[str, ...] = ()
-    over: tuple[str, ...] = ()
-    lost: tuple[str, ...] = ()
+    ended_attempts: tuple[str, ...] = ()
+    revoked_attempts: tuple[str, ...] = ()
     recheck_at_running_ms: int = 0
     rendered: e.ImageRendered | None = None
     public_key: str = ""
@@ -235,15 +235,17 @@ def image_after(image: Image, event: ImageEvent) -> Image:
 def _apply_attempt_failed(image: Image, event: e.ImageAttemptFailed) -> Image:
     if event.failure is Failure.DEAD_LETTERED:  # no attempt: nobody to suspect, nothing to count
         return replace(image, phase=Phase.PENDING)
-    over = (*image.over, event.attempt_id)[-REMEMBERED_ATTEMPTS:]
-    image = replace(image, phase=Phase.PENDING, rendered=None, over=over, dispatches=_heard_of(image, event.dispatch))
+    ended = (*image.ended_attempts, event.attempt_id)[-REMEMBERED_ATTEMPTS:]
+    image = replace(
+        image, phase=Phase.PENDING, rendered=None, ended_attempts=ended, dispatches=_heard_of(image, event.dispatch)
+    )
     counted_at_start = event.solo and event.attempt_id in image.attempts
     if event.uncounted:
         solo_starts = max(0, image.solo_starts - counted_at_start)
-        return replace(image, passes=image.passes + 1, solo_starts=solo_starts)
+        return replace(image, uncounted_refusals=image.uncounted_refusals + 1, solo_starts=solo_starts)
     match event.failure:
         case Failure.OBJECT_LOST:
-            return replace(image, lost=(*image.lost, event.attempt_id))
+            return replace(image, revoked_attempts=(*image.revoked_attempts, event.attempt_id))
         case Failure.DRAINED:
             return replace(image, solo_starts=max(0, image.solo_starts - counted_at_start))
         case Failure.UNSUPPORTED | Failure.MODEL_BROKEN:

@@ -5,7 +5,7 @@ from opentelemetry.trace import SpanKind
 
 from core import tracing
 from core.domain import commands as c
-from core.domain.events import Failure, RenderFacts, Spec, Timings
+from core.domain.events import Failure, ImageAttemptFailed, ImageRendered, RenderFacts, Spec, Timings
 from core.ports import Received
 from schema import fast
 
@@ -68,55 +68,59 @@ def rendered(reply: fast.ImageRendered, public_token: str) -> c.RecordRendered:
     """The command for a worker's word that a picture lies in the temporary bucket. `public_token` is fresh."""
     times, facts = reply.timings, reply.facts
     return c.RecordRendered(
-        index=reply.image.index,
-        attempt_id=reply.attempt_id,
-        worker_id=reply.worker_id,
-        temp_key=reply.temp_key,
-        sha256=reply.sha256,
-        size_bytes=reply.size_bytes,
-        width=reply.width,
-        height=reply.height,
-        format=int(reply.format),
-        public_token=public_token,
-        timings=Timings(
-            wait_ms=times.wait_ms,
-            gpu_ms=times.gpu_ms,
-            batch_gpu_ms=times.batch_gpu_ms,
-            decode_ms=times.decode_ms,
-            encode_ms=times.encode_ms,
-            upload_ms=times.upload_ms,
-            wait_reason=times.wait_reason,
-        ),
-        facts=RenderFacts(
-            engine=facts.engine,
-            model=facts.model,
-            model_revision=facts.model_revision,
-            scheduler=facts.scheduler,
-            dtype=facts.dtype,
-            device=facts.device,
-            libraries=facts.libraries,
-            batch_id=facts.batch_id,
-            batch_members=tuple((member.generation_id, member.index) for member in facts.batch_members),
-            seed=facts.seed,
-            guidance=facts.guidance,
-            guidance_scale=facts.guidance_scale,
-            negative_prompt=facts.negative_prompt,
-            rendered_width=facts.rendered_width,
-            rendered_height=facts.rendered_height,
-        ),
+        event=ImageRendered(
+            index=reply.image.index,
+            attempt_id=reply.attempt_id,
+            worker_id=reply.worker_id,
+            temp_key=reply.temp_key,
+            sha256=reply.sha256,
+            size_bytes=reply.size_bytes,
+            width=reply.width,
+            height=reply.height,
+            format=int(reply.format),
+            public_token=public_token,
+            timings=Timings(
+                wait_ms=times.wait_ms,
+                gpu_ms=times.gpu_ms,
+                batch_gpu_ms=times.batch_gpu_ms,
+                decode_ms=times.decode_ms,
+                encode_ms=times.encode_ms,
+                upload_ms=times.upload_ms,
+                wait_reason=times.wait_reason,
+            ),
+            facts=RenderFacts(
+                engine=facts.engine,
+                model=facts.model,
+                model_revision=facts.model_revision,
+                scheduler=facts.scheduler,
+                dtype=facts.dtype,
+                device=facts.device,
+                libraries=facts.libraries,
+                batch_id=facts.batch_id,
+                batch_members=tuple((member.generation_id, member.index) for member in facts.batch_members),
+                seed=facts.seed,
+                guidance=facts.guidance,
+                guidance_scale=facts.guidance_scale,
+                negative_prompt=facts.negative_prompt,
+                rendered_width=facts.rendered_width,
+                rendered_height=facts.rendered_height,
+            ),
+        )
     )
 
 
 def attempt_failed(reply: fast.ImageAttemptFailed, verdict: c.Verdict = c.Verdict.COUNT) -> c.RecordAttemptFailed:
     """The command for a worker's word that an attempt gave no picture, and what follows of it."""
     return c.RecordAttemptFailed(
-        index=reply.image.index,
-        attempt_id=reply.attempt_id,
-        dispatch=reply.dispatch,
-        worker_id=reply.worker_id,
-        failure=Failure(int(reply.failure)),
-        solo=reply.solo,
-        detail=reply.detail,
+        event=ImageAttemptFailed(
+            index=reply.image.index,
+            attempt_id=reply.attempt_id,
+            dispatch=reply.dispatch,
+            worker_id=reply.worker_id,
+            failure=Failure(int(reply.failure)),
+            solo=reply.solo,
+            detail=reply.detail,
+        ),
         verdict=verdict,
     )
 
@@ -126,11 +130,13 @@ def misfit(reply: fast.ImageRendered, spec: Spec) -> c.RecordAttemptFailed | Non
     if (reply.width, reply.height, int(reply.format)) == (spec.width, spec.height, spec.output_format):
         return None
     return c.RecordAttemptFailed(
-        index=reply.image.index,
-        attempt_id=reply.attempt_id,
-        dispatch=reply.dispatch,
-        worker_id=reply.worker_id,
-        failure=Failure.BAD_OUTPUT,
-        solo=False,
-        detail="the picture has another size or format than asked for",
+        event=ImageAttemptFailed(
+            index=reply.image.index,
+            attempt_id=reply.attempt_id,
+            dispatch=reply.dispatch,
+            worker_id=reply.worker_id,
+            failure=Failure.BAD_OUTPUT,
+            solo=False,
+            detail="the picture has another size or format than asked for",
+        )
     )

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from core.api.views import view
 from core.domain import commands as c
 from core.domain.decide import Now
-from core.domain.events import Failure, GenerationRequested, Recorded, RenderFacts, Timings, Trace
+from core.domain.events import (
+    Failure,
+    GenerationRequested,
+    ImageAttemptFailed,
+    ImageRendered,
+    Recorded,
+    RenderFacts,
+    Timings,
+    Trace,
+)
 from core.domain.projection import project
 from core.domain.shares import UsageByTenant, caps
 from core.domain.state import Generation, fold
@@ -153,28 +162,32 @@ def _started(attempt_id: str, dispatch: int) -> c.RecordStarted:
 
 def _rendered(attempt_id: str) -> c.RecordRendered:
     return c.RecordRendered(
-        index=0,
-        attempt_id=attempt_id,
-        worker_id="w1",
-        temp_key=f"temp/gen_1/0/{attempt_id}",
-        sha256=bytes(32),
-        size_bytes=1,
-        width=256,
-        height=256,
-        format=1,
-        public_token="token",
-        timings=Timings(),
-        facts=RenderFacts(batch_id="bat_1"),
+        event=ImageRendered(
+            index=0,
+            attempt_id=attempt_id,
+            worker_id="w1",
+            temp_key=f"temp/gen_1/0/{attempt_id}",
+            sha256=bytes(32),
+            size_bytes=1,
+            width=256,
+            height=256,
+            format=1,
+            public_token="token",
+            timings=Timings(),
+            facts=RenderFacts(batch_id="bat_1"),
+        )
     )
 
 
 def _failed(attempt_id: str, dispatch: int) -> c.RecordAttemptFailed:
     return c.RecordAttemptFailed(
-        index=0,
-        attempt_id=attempt_id,
-        dispatch=dispatch,
-        worker_id="w1",
-        failure=Failure.MODEL_ERROR,
-        solo=False,
-        detail="it failed",
+        event=ImageAttemptFailed(
+            index=0,
+            attempt_id=attempt_id,
+            dispatch=dispatch,
+            worker_id="w1",
+            failure=Failure.MODEL_ERROR,
+            solo=False,
+            detail="it failed",
+        )
     )

@@ -47,7 +47,7 @@ def the_last_picture_wins(plant: Plant) -> None:
     def make(good: Any) -> Any:
         def decide_image(image: Any, command: Any, now: Any) -> Any:
             if isinstance(command, c.RecordRendered):
-                return (core.domain.decide._rendered(command),)
+                return (command.event,)
             return good(image, command, now)
 
         return decide_image

@@ -85,7 +85,7 @@ class Rules:
             return
         image = state.images[ref[1]]
         # A decision that has been revoked since may have made it one that came too late.
-        if not image.decided and not image.lost and message.attempt_id not in image.over:
+        if not image.decided and not image.revoked_attempts and message.attempt_id not in image.ended_attempts:
             self.world.violate(f"core deleted the reply of {message.attempt_id} for {ref} before it was recorded")
 
     def admitted(self, worker: str, ref: Ref) -> None:

@@ -7,7 +7,17 @@ from dataclasses import dataclass, replace
 
 from core.domain import commands as c
 from core.domain.decide import Now
-from core.domain.events import TERMINAL_TYPES, TYPES, Failure, ImagePublished, RenderFacts, Timings, Trace
+from core.domain.events import (
+    TERMINAL_TYPES,
+    TYPES,
+    Failure,
+    ImageAttemptFailed,
+    ImagePublished,
+    ImageRendered,
+    RenderFacts,
+    Timings,
+    Trace,
+)
 from core.domain.projection import project
 from core.domain.shares import UsageByTenant, caps
 from core.domain.state import Ending, Generation, Image, Phase, apply
@@ -151,13 +161,15 @@ class SmallCore:
                 )
             case "failed":
                 return c.RecordAttemptFailed(
-                    index=place,
-                    attempt_id=attempt,
-                    dispatch=dispatch,
-                    worker_id=worker,
-                    failure=Failure.MODEL_ERROR,
-                    solo=False,
-                    detail="",
+                    event=ImageAttemptFailed(
+                        index=place,
+                        attempt_id=attempt,
+                        dispatch=dispatch,
+                        worker_id=worker,
+                        failure=Failure.MODEL_ERROR,
+                        solo=False,
+                        detail="",
+                    )
                 )
             case "published":
                 won = state.images[place].rendered
@@ -168,18 +180,20 @@ class SmallCore:
 
 def _rendered(place: int, attempt: str, worker: str) -> c.RecordRendered:
     return c.RecordRendered(
-        index=place,
-        attempt_id=attempt,
-        worker_id=worker,
-        temp_key=f"temp/{attempt}",
-        sha256=bytes(32),
-        size_bytes=1,
-        width=256,
-        height=256,
-        format=1,
-        public_token="token",
-        timings=Timings(),
-        facts=RenderFacts(batch_id="bat_1"),
+        event=ImageRendered(
+            index=place,
+            attempt_id=attempt,
+            worker_id=worker,
+            temp_key=f"temp/{attempt}",
+            sha256=bytes(32),
+            size_bytes=1,
+            width=256,
+            height=256,
+            format=1,
+            public_token="token",
+            timings=Timings(),
+            facts=RenderFacts(batch_id="bat_1"),
+        )
     )
 
 

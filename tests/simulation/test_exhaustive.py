@@ -75,7 +75,7 @@ def test_row_45_cancel_result_and_expiry_in_every_order_end_it_once_and_the_lose
     journey.rendered("a")
     winner = journey.image().rendered
     assert winner is not None
-    result = c.RecordRendered(**{name: getattr(winner, name) for name in c.RecordRendered.__slots__})
+    result = c.RecordRendered(event=winner)
     commands: dict[str, c.Command] = {"cancel": c.Cancel(), "result": result, "expiry": c.Expire()}
     publish = c.RecordPublished(index=0, attempt_id="a", public_key="key")
     state, granted = race(before, (*(commands[each] for each in order), publish), apart)

@@ -6,7 +6,17 @@ from core.domain import commands as c
 from core.domain import events as e
 from core.domain import stream_check
 from core.domain.decide import Now, decide
-from core.domain.events import TYPES, Event, Failure, Recorded, RenderFacts, Timings, Trace
+from core.domain.events import (
+    TYPES,
+    Event,
+    Failure,
+    ImageAttemptFailed,
+    ImageRendered,
+    Recorded,
+    RenderFacts,
+    Timings,
+    Trace,
+)
 from core.domain.projection import project, status_of
 from core.domain.state import Ending, Generation, Image, Phase, apply, begin, fold
 from schema import pb
@@ -109,18 +119,20 @@ class Journey:
     def rendered(self, attempt_id: str, index: int = 0) -> tuple[Event, ...]:
         return self.do(
             c.RecordRendered(
-                index=index,
-                attempt_id=attempt_id,
-                worker_id="w1",
-                temp_key=f"temp/gen_1/{index}/{attempt_id}",
-                sha256=bytes(32),
-                size_bytes=1,
-                width=256,
-                height=256,
-                format=1,
-                public_token="token",
-                timings=Timings(),
-                facts=RenderFacts(batch_id="bat_1"),
+                event=ImageRendered(
+                    index=index,
+                    attempt_id=attempt_id,
+                    worker_id="w1",
+                    temp_key=f"temp/gen_1/{index}/{attempt_id}",
+                    sha256=bytes(32),
+                    size_bytes=1,
+                    width=256,
+                    height=256,
+                    format=1,
+                    public_token="token",
+                    timings=Timings(),
+                    facts=RenderFacts(batch_id="bat_1"),
+                )
             )
         )
 
@@ -147,13 +159,15 @@ class Journey:
         image = self.image(index)
         return self.do(
             c.RecordAttemptFailed(
-                index=index,
-                attempt_id=attempt_id,
-                dispatch=dispatch or image.dispatches,
-                worker_id="w1",
-                failure=failure,
-                solo=image.suspect if solo is None else solo,
-                detail="it failed",
+                event=ImageAttemptFailed(
+                    index=index,
+                    attempt_id=attempt_id,
+                    dispatch=dispatch or image.dispatches,
+                    worker_id="w1",
+                    failure=failure,
+                    solo=image.suspect if solo is None else solo,
+                    detail="it failed",
+                ),
                 verdict=verdict,
             )
         )

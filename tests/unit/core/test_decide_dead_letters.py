@@ -73,5 +73,5 @@ def test_dead_letters_of_one_image_count_however_many_they_are_and_convict_nobod
         assert journey.dead_letter()
         assert journey.dead_letter() == (), "the same letter again"
     image = journey.image()
-    assert (image.over, image.solo_starts, image.refusals, image.suspect) == ((), 0, 0, False)
+    assert (image.ended_attempts, image.solo_starts, image.refusals, image.suspect) == ((), 0, 0, False)
     assert not convicted(image)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from core.domain import commands as c
-from core.domain.decide import MAX_PASSES
+from core.domain.decide import MAX_UNCOUNTED_REFUSALS
 from core.domain.events import Failure
 from core.domain.state import Ending, Phase
 from core.runtime.model_reports import SETTLE_S
@@ -27,13 +27,18 @@ def broken(world: World, name: str = "w1") -> Worker:
 def test_a_refusal_that_says_nothing_counts_for_nothing() -> None:
     journey = begun()
     journey.each_checked = False
-    for number in range(MAX_PASSES):
+    for number in range(MAX_UNCOUNTED_REFUSALS):
         journey.dispatch()
         events = journey.failed(f"att_{number}", Failure.MODEL_BROKEN, verdict=c.Verdict.ELSEWHERE)
         assert len(events) == 1
     journey.each_checked = True
     image = journey.image()
-    assert (image.passes, image.refusals, image.suspect, image.phase) == (MAX_PASSES, 0, False, Phase.PENDING)
+    assert (image.uncounted_refusals, image.refusals, image.suspect, image.phase) == (
+        MAX_UNCOUNTED_REFUSALS,
+        0,
+        False,
+        Phase.PENDING,
+    )
     for number in range(3):
         journey.dispatch()
         journey.failed(f"more_{number}", Failure.MODEL_BROKEN, verdict=c.Verdict.ELSEWHERE)

@@ -12,7 +12,7 @@ from core.config import CoreSettings
 from core.domain import commands as c
 from core.domain.commands import Request
 from core.domain.decide import Now
-from core.domain.events import Failure, RenderFacts, Timings, Trace
+from core.domain.events import Failure, ImageAttemptFailed, ImageRendered, RenderFacts, Timings, Trace
 from core.domain.shares import ONE, UsageByTenant, caps
 from core.domain.state import Generation, Phase, apply, begin
 from core.domain.transaction import Order, PendingTransaction
@@ -292,21 +292,21 @@ def command(what: str, number: int, index: int) -> c.Command:
                 batch_size=1, recheck_after_ms=0,
             )  # fmt: skip
         case "rendered":
-            return c.RecordRendered(
+            return c.RecordRendered(event=ImageRendered(
                 index=index, attempt_id=attempt, worker_id="w", temp_key="temp/x", sha256=bytes(32), size_bytes=1,
                 width=64, height=64, format=1, public_token="token", timings=Timings(),
                 facts=RenderFacts(batch_id="b"),
-            )  # fmt: skip
+            ))  # fmt: skip
         case "published":
             return c.RecordPublished(index=index, attempt_id=attempt, public_key="token/x.png")
         case "lost":
             return c.RecordObjectLost(index=index, attempt_id=attempt, detail="gone")
         case "failed" | "unsupported":
             failure = Failure.UNSUPPORTED if what == "unsupported" else Failure.MODEL_ERROR
-            return c.RecordAttemptFailed(
+            return c.RecordAttemptFailed(event=ImageAttemptFailed(
                 index=index, attempt_id=f"{attempt}{number}", dispatch=2**31, worker_id="w", failure=failure,
                 solo=True, detail="",
-            )  # fmt: skip
+            ))  # fmt: skip
         case "cancel":
             return c.Cancel()
         case "expire":

@@ -37,7 +37,7 @@ def test_what_is_remembered_of_attempts_is_bounded() -> None:
         state = apply(state, started(attempt_id=f"att_{number}"), NOON_MS)
         state = apply(state, attempt_failed(attempt_id=f"att_{number}"), NOON_MS)
     image = state.images[0]
-    assert len(image.attempts) == len(image.over) == REMEMBERED_ATTEMPTS
+    assert len(image.attempts) == len(image.ended_attempts) == REMEMBERED_ATTEMPTS
     assert image.attempt_id == "att_49"
 
 
