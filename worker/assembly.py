@@ -4,17 +4,19 @@
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Final, TypeVar
 
 from infra.loops import Loops
 from worker.batching.batch_limits import BatchLimits
 from worker.batching.measurements import Measurements
 from worker.batching.step_times import StepTimes
 from worker.context import Context
+from worker.engines.errors import EngineLost
 from worker.gpu.announcer import Announcer
 from worker.gpu.gpu_state import GpuState
-from worker.gpu.loop import GpuLoop
+from worker.gpu.lookahead import Lookahead
+from worker.gpu.loop import BatchedLoop, GpuLoop, GpuParts, OverlappedLoop, PlainLoop
 from worker.gpu.model_pool import ModelPool
 from worker.gpu.render_record import RenderRecord, Waits
 from worker.gpu.renderer import Renderer
@@ -35,12 +37,17 @@ from worker.output.uploader import Uploader
 from worker.ports import Ports
 from worker.shutdown import ShutdownSequence
 from worker.time_ledger import TimeLedger
-from worker.tuning import Tuning
+from worker.tuning import Mode, Tuning
 
 __all__ = ["LANES", "Ports", "Tuning", "Worker"]
 T = TypeVar("T")
 LANES = 2
 """Calls of one kind under way at a time."""
+_LOOPS: Final[Mapping[Mode, type[GpuLoop]]] = {
+    Mode.PLAIN: PlainLoop,
+    Mode.BATCHED: BatchedLoop,
+    Mode.OVERLAPPED: OverlappedLoop,
+}
 
 
 def _context(ports: Ports, tuning: Tuning) -> Context:
@@ -96,14 +103,6 @@ class Worker:
         self._delivery = self._build_delivery()
         self._models = self._build_models()
         self._receiver = self._build_receiver()
-        self._shutdown = ShutdownSequence(
-            shared.window,
-            self._receiver,
-            self._delivery,
-            lambda: self._gpu,
-            health=context.health,
-            failpoints=ports.failpoints,
-        )
         self._inquiry = StillWantedCheck(
             shared.window,
             self._delivery,
@@ -117,6 +116,14 @@ class Worker:
         self._watchdog = Watchdog(shared.pulse, tick_s=min(1.0, tuning.hang_s / 5), leave=self._hung)
         self._renderer = self._build_renderer()
         self._gpu = self._build_gpu()
+        self._shutdown = ShutdownSequence(
+            shared.window,
+            self._receiver,
+            self._delivery,
+            self._gpu,
+            health=context.health,
+            failpoints=ports.failpoints,
+        )
         self._heartbeat = Heartbeat(context, shared.window, ports.jobs, visibility_s=tuning.visibility_s)
         self._watch_depths()
 
@@ -154,7 +161,11 @@ class Worker:
         if self._tuning.preload:
             await self._models.preload()
             self.window.touch()  # the receiver waits for that
-        await self._gpu.run()
+        try:
+            await self._gpu.run()
+        except* EngineLost:
+            await self._shutdown.broken(Failure.MODEL_ERROR, "the device failed beyond repair")
+            raise
 
     async def _hung(self, detail: str) -> bool:
         """An engine in a process of its own is ended and started again; any other takes this process along."""
@@ -165,9 +176,6 @@ class Worker:
             return True
         await self._shutdown.broken(Failure.HUNG, detail)
         return False
-
-    async def _lost(self, failure: Failure, detail: str) -> None:
-        await self._shutdown.broken(failure, detail)
 
     def _evict(self, held: Held) -> None:
         self._models.engine(held.job.render.model).evict(held.id)
@@ -239,7 +247,6 @@ class Worker:
             wait_s=tuning.receive_wait_s,
             visibility_s=tuning.visibility_s,
             suspect_receives=tuning.suspect_receives,
-            new_id=ports.new_id,
             rng=ports.rng,
             measured=shared.measured,
             ledger=self._context.ledger,
@@ -256,7 +263,6 @@ class Worker:
             ports.gpu_thread,
             shared.window,
             self._delivery,
-            mode=tuning.mode,
             limit=self._models.limit,
             clock=ports.clock,
             caps=shared.caps,
@@ -278,30 +284,20 @@ class Worker:
         )
 
     def _build_gpu(self) -> GpuLoop:
-        ports, tuning, shared = self._ports, self._tuning, self._shared
+        shared, models = self._shared, self._models
         announcer = Announcer(
-            shared.window,
-            self._models,
-            self._inquiry,
-            self._settler,
-            shared.floor,
-            mode=tuning.mode,
-            curves=shared.curves,
-            measured=shared.measured,
-            refuse=self._receiver.refuse,
-            new_id=ports.new_id,
-            failpoints=ports.failpoints,
+            self._context, shared.window, models, self._inquiry, self._settler, self._delivery, shared.measured
         )
-        return GpuLoop(
-            shared.window,
-            self._delivery,
-            shared.floor,
-            announcer,
-            self._renderer,
-            self._models,
-            refuse=self._receiver.refuse,
-            lost=self._lost,
+        parts = GpuParts(
+            window=shared.window,
+            delivery=self._delivery,
+            state=shared.floor,
+            announcer=announcer,
+            renderer=self._renderer,
+            models=models,
+            lookahead=Lookahead(shared.window, models, shared.floor, shared.curves, shared.measured),
         )
+        return _LOOPS[self._tuning.mode](parts)
 
     def _watch_depths(self) -> None:
         window = self._shared.window

@@ -6,7 +6,6 @@ reported and deleted; what is not done by the deadline is reported as drained, w
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 
 import structlog
 
@@ -34,7 +33,7 @@ class ShutdownSequence:
         window: Window,
         receiver: Receiver,
         delivery: Delivery,
-        gpu: Callable[[], GpuLoop],
+        gpu: GpuLoop,
         *,
         health: Health,
         failpoints: Failpoints,
@@ -87,7 +86,7 @@ class ShutdownSequence:
         self.begun = True
         self._health.mark_unready("shutdown", reason)
         self._receiver.close()
-        self._gpu().close()
+        self._gpu.close()
 
     async def _release_waiting(self) -> None:
         waiting = self._window.waiting()

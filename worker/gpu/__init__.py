@@ -1,4 +1,19 @@
 """The GPU's loop: which images share the next step, on which model, and the record of what each one cost.
 
-Nothing here may receive, upload or delete. Begin with `loop`, then `session` (one batch key's running batch).
+Nothing here may receive, upload or delete. The life of an image, step by step, with the module of each:
+
+1. It waits in the prefetch window (`worker.holding.window`), received by `worker.intake.receiver`.
+2. `lookahead` chooses it: to join the running session, or for the next one. `worker.batching` has the pure rules.
+3. `announcer` announces it: `model_pool` loads its model if need be, `still_wanted` asks core for it once more, and the
+   reply queue accepts its `started`.
+4. `loop` hands it to the running session or begins a session with it. Begin to read there: it shows the plain, the
+   batched and the overlapped loop side by side.
+5. `session` lets it in at the next step, on the GPU thread; `choice` asks the policy who takes each step; `slots` are
+   the images in it and the events that the thread posts.
+6. After its last step it waits in `decode_queue` for a permit of the delivery pipeline, and is decoded.
+7. `renderer` turns the thread's events into states, times and pictures on the event loop, with `render_record`. When
+   the engine fails, it bisects the batch until the culprit is alone.
+8. `worker.output.delivery` encodes and uploads the picture, replies and deletes the message.
+
+Meanwhile `watchdog` sees to it that the thread makes its steps, and `worker.time_ledger` accounts for its seconds.
 """

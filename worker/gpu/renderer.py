@@ -38,7 +38,6 @@ from worker.metrics import Metrics
 from worker.output.delivery import Delivery
 from worker.ports import Failpoints, NewId, Recorder, Threads
 from worker.time_ledger import Cause, TimeLedger
-from worker.tuning import Mode
 
 _log = structlog.get_logger()
 
@@ -60,7 +59,6 @@ class Renderer:
         window: Window,
         delivery: Delivery,
         *,
-        mode: Mode,
         limit: Callable[[RenderJob, BatchKey], int],
         clock: Callable[[], float],
         caps: BatchLimits,
@@ -78,7 +76,6 @@ class Renderer:
         self._thread = thread
         self._window = window
         self._delivery = delivery
-        self._mode = mode
         self._limit = limit
         self._clock = clock
         self._caps = caps
@@ -95,9 +92,8 @@ class Renderer:
         self._hung = False
         self._between: tuple[Cause, float] | None = None
 
-    def session(self, engine: Engine, key: BatchKey, *, solo: bool = False) -> Session:
-        """A session that others may join, where engine and mode allow it."""
-        overlapped = self._mode is Mode.OVERLAPPED
+    def session(self, engine: Engine, key: BatchKey, *, joins_midway: bool, solo: bool = False) -> Session:
+        """A session that others may join midway, where the engine allows it too; none may join a `solo` one."""
         loop = asyncio.get_running_loop()
         session: Session
 
@@ -118,13 +114,11 @@ class Renderer:
             limit=self._limit,
             record=self._recorder,
         )
-        can = engine.capabilities
         session = Session(
             engine,
             key,
             around,
-            joins=overlapped and can.join_midway,
-            parks=overlapped and can.park,
+            joins_midway=joins_midway,
             step_seconds=self._curves.step_s(key),
         )
         if solo:
@@ -244,7 +238,7 @@ class Renderer:
         self._judge(work, crash)
         while work.groups:
             members = work.groups.pop()
-            apart = self.session(session.engine, session.key, solo=True)
+            apart = self.session(session.engine, session.key, joins_midway=session.joins_midway, solo=True)
             apart.offer(members)
             again = await self._until_it_ends(apart)
             if again is not None:

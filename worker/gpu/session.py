@@ -41,7 +41,9 @@ _FAILURES: Final[dict[type, Failure]] = {
 
 
 class Session:
-    """See the module's text. `joins` and `parks`: what the engine can do, and is to do."""
+    """See the module's text. `joins_midway`: images may join and stand aside at every step, as far as
+    the engine can do that.
+    """
 
     def __init__(
         self,
@@ -49,20 +51,19 @@ class Session:
         key: BatchKey,
         around: Surroundings,
         *,
-        joins: bool,
-        parks: bool,
+        joins_midway: bool,
         step_seconds: Callable[[int], float],
     ) -> None:
         self.engine = engine
         self.key = key
-        self.open = joins
-        self._joins = joins
+        self.joins_midway = joins_midway
+        self.open = self._joins = joins_midway and engine.capabilities.join_midway
+        self._parks = joins_midway and engine.capabilities.park
         self.began_s = around.clock()
         self.step_seconds = step_seconds
         self.roster: tuple[Member, ...] = ()
         self.behind: Behind = ()
         self._around = around
-        self._parks = parks
         self._offered: deque[Member] = deque()
         self._members: list[Member] = []
         self._undecoded = DecodeQueue()

@@ -18,13 +18,13 @@ from worker.engines.errors import Unsupported
 from worker.gpu.model_faults import refusal_of
 from worker.gpu.model_pool import ModelPool
 from worker.health import Health
-from worker.holding.types import Failed, Failure, Held, Job, State
+from worker.holding.types import Failure, Job, State
 from worker.holding.window import Offer, Window
 from worker.intake.prefetch import RECEIVE_KIND, Prefetch
 from worker.messages import parse
 from worker.metrics import Metrics
 from worker.output.delivery import Delivery
-from worker.ports import Failpoints, JobQueue, NewId, Received, Recorder, Reply, ReplyQueue, Rng
+from worker.ports import Failpoints, JobQueue, Received, Recorder, Reply, ReplyQueue, Rng
 from worker.time_ledger import TimeLedger
 
 _log = structlog.get_logger()
@@ -53,7 +53,6 @@ class Receiver:
         wait_s: int,
         visibility_s: int,
         suspect_receives: int,
-        new_id: NewId,
         rng: Rng,
         measured: Measurements,
         ledger: TimeLedger,
@@ -72,7 +71,6 @@ class Receiver:
         self._wait_s = wait_s
         self._visibility_s = visibility_s
         self._suspect_receives = suspect_receives
-        self._new_id = new_id
         self._rng = rng
         self._measured = measured
         self._ledger = ledger
@@ -121,12 +119,6 @@ class Receiver:
         """Give messages back to the queue now. Best effort: the visibility timeout does it otherwise."""
         if receipts:
             await self._call("release", lambda: self._queue.extend(receipts, 0))
-
-    async def refuse(self, held: Held, failure: Failure, reason: str) -> None:
-        """It will not be rendered here: core hears of it, and the message goes once it has."""
-        held.attempt_id = self._new_id("att")
-        self._window.move(held, State.FINISHING)
-        await self._delivery.fail(Failed(held=held, failure=failure, detail=reason))
 
     async def _hold_back(self) -> None:
         """Until something changes. When that is because of what is behind the GPU, an idle GPU waits for just that,
@@ -221,7 +213,7 @@ class Receiver:
         offer = self._offer(message, job, ())
         held = self._window.get(job.render.id)
         if held is not None and held.state is State.WAITING and not held.key:
-            await self.refuse(held, failure, reason)
+            await self._delivery.refuse(held, failure, reason)
         return offer is Offer.SETTLED
 
     async def _quarantine(self, message: Received, reason: str) -> bool:

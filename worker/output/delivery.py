@@ -86,6 +86,11 @@ class Delivery:
             self._window.move(failed.held, State.FINISHING)
             await self._settle.put(failed)
 
+    async def refuse(self, held: Held, failure: Failure, reason: str) -> None:
+        """An image that this worker does not render: core is told why, and the message is deleted after that."""
+        held.attempt_id = self._context.new_id("att")
+        await self.fail(Failed(held=held, failure=failure, detail=reason))
+
     async def drop(self, held: Held) -> None:
         """Nobody wants it any more: only its message is left to delete."""
         self._context.metrics.dropped.labels(state=held.state.value).inc()

@@ -137,7 +137,7 @@ def session_of(engine: LatentEngine, device: Device, steps: Sequence[int], event
         image = Job(image=ImageId(generation_id=f"g_{number}", index=0), dispatch=1, render=render, output_format=1)
         key = engine.key(render)
         held.append(Held(job=image, key=key, receipts={}, received_s=0.0, existed_s=0.0, order=number))
-    session = Session(engine, key, around, joins=True, parks=True, step_seconds=lambda _: STEP_S)
+    session = Session(engine, key, around, joins_midway=True, step_seconds=lambda _: STEP_S)
     session.offer(members_of(Batch(id="b", engine=engine, key=key, members=tuple(held))))
     return session
 

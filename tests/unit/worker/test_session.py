@@ -69,7 +69,7 @@ def begun(engine: Told, permits: DeliveryPermits, events: list[Event]) -> Sessio
         record=lambda *_: None,
     )
     key = group(engine, range(1))[0].held.key
-    return Session(engine, key, around, joins=True, parks=True, step_seconds=lambda _: 1.0)
+    return Session(engine, key, around, joins_midway=True, step_seconds=lambda _: 1.0)
 
 
 @pytest.mark.parametrize("ahead", [False, True])
