@@ -24,10 +24,12 @@ from worker.gpu.still_wanted import StillWantedCheck
 from worker.gpu.watchdog import Pulse, Watchdog
 from worker.health import Health
 from worker.holding.heartbeat import Heartbeat
+from worker.holding.leases import Leases
 from worker.holding.types import Failure, Held, State
 from worker.holding.window import Window
+from worker.intake.job_intake import JobIntake
 from worker.intake.prefetch import Prefetch
-from worker.intake.receiver import Receiver
+from worker.intake.receiver import Polling, Receiver
 from worker.metrics import Metrics
 from worker.output.call_batching import CallBatcher
 from worker.output.delivery import Delivery
@@ -94,11 +96,12 @@ class Worker:
         shared = _Shared(tuning)
         self._ports, self._tuning, self._shared = ports, tuning, shared
         self.metrics, self.health, self.window = context.metrics, context.health, shared.window
-        self._sizes = DeliveryLimits(
+        self._limits = DeliveryLimits(
             encoders=tuning.encoders, uploads=tuning.uploads, queued=tuning.line_images, undeleted=tuning.undeleted
         )
         self._outbox = self._call_batcher("replies", ports.replies.send)
         self._deletions = self._call_batcher("delete", ports.jobs.delete)
+        self._leases = Leases(context, ports.jobs)
         self._settler = self._build_settler()
         self._delivery = self._build_delivery()
         self._models = self._build_models()
@@ -117,12 +120,7 @@ class Worker:
         self._renderer = self._build_renderer()
         self._gpu = self._build_gpu()
         self._shutdown = ShutdownSequence(
-            shared.window,
-            self._receiver,
-            self._delivery,
-            self._gpu,
-            health=context.health,
-            failpoints=ports.failpoints,
+            context, shared.window, self._leases, self._receiver, self._delivery, self._gpu
         )
         self._heartbeat = Heartbeat(context, shared.window, ports.jobs, visibility_s=tuning.visibility_s)
         self._watch_depths()
@@ -189,12 +187,9 @@ class Worker:
             self._shared.window,
             self._outbox,
             self._deletions,
+            self._leases,
             queue=self._tuning.replies_queue,
-            give_back=self._give_back,
         )
-
-    async def _give_back(self, receipts: Sequence[str]) -> None:
-        await self._receiver.release(receipts)
 
     def _build_delivery(self) -> Delivery:
         ports, tuning, shared = self._ports, self._tuning, self._shared
@@ -205,7 +200,7 @@ class Worker:
             ports.encode_threads,
             uploader,
             self._settler,
-            sizes=self._sizes,
+            limits=self._limits,
         )
 
     def _build_models(self) -> ModelPool:
@@ -228,34 +223,26 @@ class Worker:
         )
 
     def _build_receiver(self) -> Receiver:
-        ports, tuning, shared = self._ports, self._tuning, self._shared
-        return Receiver(
+        context, tuning, shared = self._context, self._tuning, self._shared
+        prefetch = Prefetch(
+            context,
             shared.window,
-            ports.jobs,
-            ports.dead,
-            self._delivery,
             self._models,
-            prefetch=Prefetch(
-                shared.window,
-                self._models,
-                shared.curves,
-                shared.measured,
-                mode=tuning.mode,
-                limit=tuning.window_images,
-                behind=self._sizes.behind,
-            ),
-            wait_s=tuning.receive_wait_s,
-            visibility_s=tuning.visibility_s,
-            suspect_receives=tuning.suspect_receives,
-            rng=ports.rng,
-            measured=shared.measured,
-            ledger=self._context.ledger,
-            metrics=self._context.metrics,
-            health=self._context.health,
-            failpoints=ports.failpoints,
-            recorder=ports.recorder,
-            wall_ms=ports.wall_ms,
+            shared.curves,
+            shared.measured,
+            limit=tuning.window_images,
+            behind=self._limits.behind,
         )
+        intake = JobIntake(
+            context,
+            shared.window,
+            self._models,
+            self._delivery,
+            self._ports.dead,
+            suspect_receives=tuning.suspect_receives,
+        )
+        polling = Polling(wait_s=tuning.receive_wait_s, visibility_s=tuning.visibility_s)
+        return Receiver(context, shared.window, self._ports.jobs, self._leases, prefetch, intake, polling)
 
     def _build_renderer(self) -> Renderer:
         ports, tuning, shared = self._ports, self._tuning, self._shared

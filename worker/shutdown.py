@@ -9,13 +9,13 @@ import contextlib
 
 import structlog
 
+from worker.context import Context
 from worker.gpu.loop import GpuLoop
-from worker.health import Health
+from worker.holding.leases import Leases
 from worker.holding.types import Failed, Failure, State
 from worker.holding.window import Window
 from worker.intake.receiver import Receiver
 from worker.output.delivery import Delivery
-from worker.ports import Failpoints
 
 _log = structlog.get_logger()
 LAST_WORDS_S = 2.0
@@ -30,28 +30,27 @@ class ShutdownSequence:
 
     def __init__(
         self,
+        context: Context,
         window: Window,
+        leases: Leases,
         receiver: Receiver,
         delivery: Delivery,
         gpu: GpuLoop,
-        *,
-        health: Health,
-        failpoints: Failpoints,
     ) -> None:
+        self._context = context
         self._window = window
+        self._leases = leases
         self._receiver = receiver
         self._delivery = delivery
         self._gpu = gpu
-        self._health = health
         self.begun = False
-        self._failpoints = failpoints
 
     async def drain(self, deadline_s: float) -> None:
         """Returns when nothing is held any more, and soon after the deadline even if queue and store hang."""
         loop = asyncio.get_running_loop()
         end = loop.time() + max(0.0, deadline_s - LAST_WORDS_S)
         self._close("draining")
-        await self._failpoints.reach("worker.drain")
+        await self._context.failpoints.reach("worker.drain")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(end):
                 await self._receiver.poll_ended()
@@ -84,7 +83,7 @@ class ShutdownSequence:
 
     def _close(self, reason: str) -> None:
         self.begun = True
-        self._health.mark_unready("shutdown", reason)
+        self._context.health.mark_unready("shutdown", reason)
         self._receiver.close()
         self._gpu.close()
 
@@ -93,12 +92,12 @@ class ShutdownSequence:
         receipts = [receipt for held in waiting for receipt in held.receipts.values()]
         for held in waiting:
             self._window.release(held)
-        await self._receiver.release(receipts)
+        await self._leases.give_back(receipts)
         if receipts:
             _log.info("window.released", messages=len(receipts))
 
     async def _release_all(self) -> None:
-        await self._receiver.release([receipt for _, _, receipt in self._window.receipts()])
+        await self._leases.give_back([receipt for _, _, receipt in self._window.receipts()])
 
     async def _report(self, failure: Failure, detail: str) -> None:
         """Last words for whatever is still held; what cannot be said is left to be delivered again."""

@@ -4,6 +4,7 @@ import math
 
 from worker.batching.measurements import Measurements
 from worker.batching.step_times import StepTimes
+from worker.context import Context
 from worker.gpu.model_pool import ModelPool
 from worker.holding.window import Window
 from worker.tuning import Mode
@@ -12,35 +13,35 @@ RECEIVE_KIND = ("receive",)
 
 
 class Prefetch:
-    """The receiver asks before every poll."""
+    """Asked by the receiver before every poll. `limit` and `behind` in images."""
 
     def __init__(
         self,
+        context: Context,
         window: Window,
         models: ModelPool,
         curves: StepTimes,
         measured: Measurements,
         *,
-        mode: Mode,
         limit: int,
         behind: int,
     ) -> None:
+        self._context = context
         self._window = window
         self._models = models
         self._curves = curves
         self._measured = measured
-        self._mode = mode
         self._limit = limit
         self._behind = behind
 
     @property
     def full(self) -> bool:
-        """Whether too many are behind the GPU: replies or deletions do not keep up, or are refused."""
+        """Whether too many images are behind the GPU: replies or deletions do not keep up, or are refused."""
         return self._window.behind_count() >= self._behind
 
     def room(self) -> int:
-        """At most `limit` images wait in all; none before the default model has been tried, and none while `behind` of
-        them are behind the GPU.
+        """Images to receive now; zero or less: none. At most `limit` images wait in all; none before the first attempt
+        to load the default model, and none while `behind` of them are behind the GPU.
 
         Loading may take minutes, or hang: what was received meanwhile would be hidden from workers that are free.
         Without overlap nothing is received until everything held is deleted.
@@ -49,14 +50,18 @@ class Prefetch:
             return 0
         first = next(iter(self._window.waiting()), None)
         batch = self._models.largest_batch() if first is None else self._models.limit(first.job.render, first.key)
-        if self._mode is not Mode.OVERLAPPED:
-            return (1 if self._mode is Mode.PLAIN else batch) if not self._window.held() else 0
+        if self._context.mode is not Mode.OVERLAPPED:
+            return (1 if self._context.mode is Mode.PLAIN else batch) if not self._window.held() else 0
         batch_s = None
         if first is not None and self._curves.known(first.key):
             batch_s = first.job.render.num_inference_steps * self._curves.step_s(first.key)(batch)
         receive_s = self._measured.seconds(RECEIVE_KIND) or 0.0
         target = ahead(batch=batch, batch_s=batch_s, receive_s=receive_s, limit=self._limit)
         return target - self._window.waiting_count()
+
+    def received(self, receive_s: float) -> None:
+        """A receive that came back full took this long."""
+        self._measured.observe(RECEIVE_KIND, receive_s)
 
 
 def ahead(*, batch: int, batch_s: float | None, receive_s: float, limit: int) -> int:

@@ -34,20 +34,20 @@ class Delivery:
         uploader: Uploader,
         settler: Settler,
         *,
-        sizes: DeliveryLimits,
+        limits: DeliveryLimits,
     ) -> None:
         self._context = context
         self._window = window
         self._threads = threads
         self._uploader = uploader
         self._settler = settler
-        self.permits = DeliveryPermits(sizes.queued)
+        self.permits = DeliveryPermits(limits.queued)
         self._encode = Stage(
-            "encode", self._encoded, bound=sizes.queued, workers=sizes.encoders, taken=self.permits.release
+            "encode", self._encoded, bound=limits.queued, workers=limits.encoders, taken=self.permits.release
         )
-        self._upload = Stage("upload", self._uploaded, bound=sizes.queued, workers=sizes.uploads)
-        self._settle = Stage("settle", self._settled, bound=SETTLE_BOUND, workers=sizes.settling)
-        self._deletion = Stage("deletion", settler.delete, bound=SETTLE_BOUND, workers=sizes.deleting)
+        self._upload = Stage("upload", self._uploaded, bound=limits.queued, workers=limits.uploads)
+        self._settle = Stage("settle", self._settled, bound=SETTLE_BOUND, workers=limits.settling)
+        self._deletion = Stage("deletion", settler.delete, bound=SETTLE_BOUND, workers=limits.deleting)
         self.stages = (self._encode, self._upload, self._settle, self._deletion)
 
     async def wait_for_permit(self) -> None:

@@ -1,23 +1,20 @@
 """The last steps of an image: its reply, and only when that is accepted the deletion of its message."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import structlog
 
 from worker import messages as replies
 from worker import tracing
 from worker.context import Context
+from worker.holding.leases import Leases
 from worker.holding.types import Batch, Failed, Held, Settled, State, Uploaded
 from worker.holding.window import Window
 from worker.output.call_batching import CallBatcher
 from worker.ports import Reply
 
 _log = structlog.get_logger()
-
-
-GiveBack = Callable[[Sequence[str]], Awaitable[None]]
-"""Shows messages to other workers at once, by their receipts. Best effort: the visibility timeout does it otherwise."""
 
 
 class Settler:
@@ -29,16 +26,16 @@ class Settler:
         window: Window,
         outbox: CallBatcher[Reply],
         deletions: CallBatcher[str],
+        leases: Leases,
         *,
         queue: str,
-        give_back: GiveBack,
     ) -> None:
         self._context = context
         self._window = window
         self._outbox = outbox
         self._deletions = deletions
         self._queue = queue
-        self._give_back = give_back
+        self._leases = leases
 
     async def started(self, batch: Batch) -> None:
         """Returns once the reply queue has accepted a `started` for every member."""
@@ -64,8 +61,7 @@ class Settler:
             _log.warning("attempt.failed", **_about(held), failure=item.failure.name, detail=item.detail)
         await self._context.failpoints.reach("worker.reply_sent")
         spared = self._window.settle(held, picture=isinstance(item, Uploaded))
-        if spared:
-            await self._give_back(spared)
+        await self._leases.give_back(spared)
         return Settled(held=held, began_s=began, error=item.detail if isinstance(item, Failed) else "")
 
     async def delete(self, settled: Settled) -> None:
