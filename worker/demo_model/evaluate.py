@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from textwrap import wrap
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from worker.demo_model.checker import Reading, expected, read_image
 from worker.demo_model.export import DEFAULTS_FILE, WEIGHTS
 from worker.demo_model.world import ATTRIBUTES, Scene, is_held_out, scenes
 
-_SHEET = (8, 6)  # columns and rows of the contact sheet
+_SHEET = (8, 6)  # columns, and at most so many rows, of the contact sheet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,15 +93,16 @@ def summary(trials: list[Trial]) -> dict[str, float]:
 
 def contact_sheet(trials: list[Trial]) -> Image.Image:
     """The first pictures in rows, with their prompts; what came out wrong is named in red."""
-    columns, rows = _SHEET
+    columns, most = _SHEET
+    rows = min(most, -(-len(trials) // columns))
     cell, foot = 192, 44
     sheet = Image.new("RGB", (columns * cell, rows * (cell + foot)), "white")
     pen = ImageDraw.Draw(sheet)
     for index, trial in enumerate(trials[: columns * rows]):
         left, top = index % columns * cell, index // columns * (cell + foot)
         sheet.paste(trial.picture.resize((cell - 4, cell - 4)), (left + 2, top + 2))
-        for line in range(2):
-            pen.text((left + 4, top + cell + 12 * line), trial.prompt[line * 30 : line * 30 + 30], fill="black")
+        for line, words in enumerate(wrap(trial.prompt, 30, max_lines=2, placeholder=" ...")):
+            pen.text((left + 4, top + cell + 12 * line), words, fill="black")
         pen.text((left + 4, top + cell + 26), ", ".join(trial.misses), fill="red")
     return sheet
 
