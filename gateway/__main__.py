@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from gateway.access.keys import KeyFile, KeysFileError
 from gateway.config import GatewaySettings
-from gateway.keys import KeyFile, KeysFileError
 from gateway.pictures.link_secrets import LinkSecretFile, LinkSecretsError
 from infra import lifecycle, settings, telemetry
 from infra.clock import wall_ms

@@ -11,17 +11,16 @@ import structlog
 from aiohttp import web
 from opentelemetry import trace
 
-from gateway import documents, openapi, submissions
-from gateway.body import MAX_BODY_BYTES
+from gateway.access.concurrency import Crowd
+from gateway.access.keys import KeyFile, KeyRing, KeysFileError
+from gateway.access.rate_limits import Limits, Rule, RulesFileError, load_rules
+from gateway.bodies.parsing import MAX_BODY_BYTES
 from gateway.config import GatewaySettings
-from gateway.context import Context
 from gateway.core_client.client import SENDERS, Channels, CoreClient, Deadlines
 from gateway.edge import cors
 from gateway.edge.cors import Cors
 from gateway.edge.endpoints import Endpoints
 from gateway.edge.origins import KeylessGuard
-from gateway.keys import KeyFile, KeyRing, KeysFileError
-from gateway.limits import Limits, Rule, RulesFileError, load_rules
 from gateway.metrics import Metrics
 from gateway.pictures.link_secrets import FixedLinkSecrets, LinkSecretFile, LinkSecrets, LinkSecretsError
 from gateway.pictures.service import PictureService
@@ -29,12 +28,11 @@ from gateway.pictures.signing import Signer
 from gateway.pictures.streams import Pieces, Streams
 from gateway.ports import Model, PictureStore
 from gateway.private_file import own_folder
-from gateway.routes import OPERATIONS
-from gateway.served import Served
-from gateway.server import middleware as boundary
+from gateway.routes import OPERATIONS, documents, middleware, openapi, submissions
+from gateway.routes.context import Context
+from gateway.served_models.reports import Served
 from gateway.server.connections import Room, most
 from gateway.server.listener import Listener, PortUnavailable
-from gateway.server.overload import Crowd
 from gateway.tracing import HttpTracer
 from infra import aws, models, rpc
 from infra.admin import AdminServer
@@ -123,10 +121,10 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown, overrides: Overri
 
 def application(context: Context) -> web.Application:
     """The aiohttp application around `context`."""
-    definitions, middleware = boundary.routes(context, OPERATIONS)
-    app = web.Application(middlewares=[middleware], client_max_size=MAX_BODY_BYTES)
+    definitions, around = middleware.routes(context, OPERATIONS)
+    app = web.Application(middlewares=[around], client_max_size=MAX_BODY_BYTES)
     app.add_routes(definitions)
-    app.on_response_prepare.append(boundary.finishing(context))
+    app.on_response_prepare.append(middleware.finishing(context))
     return app
 
 

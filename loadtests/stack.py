@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from gateway.keys import KeyFile
+from gateway.access.keys import KeyFile
 from infra.local import layout, secret_file
 from infra.local.emulator_lock import ALIVE_PATH
 

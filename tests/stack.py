@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from gateway.keys import KeyFile
+from gateway.access.keys import KeyFile
 from infra.local.emulator_lock import ALIVE_PATH
 from tests.api import CANARY, Client, Memory, fetch
 from tests.cloud import Cloud

@@ -239,6 +239,7 @@ def test_services_take_time_from_the_loop_or_the_injected_clock() -> None:
 
 
 ROOMS = {
+    "gateway": ("edge", "access", "server", "pictures", "core_client", "bodies", "served_models", "routes"),
     "core": ("domain", "log", "runtime", "dispatch", "results", "erasure", "api"),
     "worker": ("engines", "batching", "holding", "output", "gpu", "intake"),
 }
@@ -280,6 +281,8 @@ def test_rooms_import_only_the_rooms_before_them() -> None:
         ("core/results/publisher.py", "core.ports.Ports", True),
         ("core/assembly.py", "core.api.service", True),
         ("worker/gpu/session.py", "worker.intake.receiver", False),
+        ("gateway/server/connections.py", "gateway.routes.middleware", False),
+        ("gateway/routes/images.py", "gateway.pictures.signing", True),
         ("worker/engines/latent/engine.py", "worker.engines.errors", True),
     ],
 )

@@ -1,7 +1,11 @@
-"""The operations of the public API, in the order in which the documentation lists them."""
+"""The operations of the public API, in the order in which the documentation lists them, and what stands around them.
 
-from gateway.operations import Operation
+`middleware` runs around every handler; `context` is what handlers are given; `openapi` describes the operations.
+Nothing here may know gRPC or sockets. Begin with `generations`.
+"""
+
 from gateway.routes import catalogue, docs, generations, health, images, index
+from gateway.routes.operations import Operation
 
 OPERATIONS: tuple[Operation, ...] = (
     generations.create,

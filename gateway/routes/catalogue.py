@@ -5,13 +5,13 @@ from typing import Any
 from aiohttp import web
 from pydantic_core import to_json
 
-from gateway import abilities
-from gateway.context import Context
-from gateway.keys import Caller
-from gateway.model_states import ModelState
-from gateway.models import responses
-from gateway.operations import Answer, operation
+from gateway.access.keys import Caller
+from gateway.bodies import responses
 from gateway.ports import Model
+from gateway.routes.context import Context
+from gateway.routes.operations import Answer, operation
+from gateway.served_models import abilities
+from gateway.served_models.states import ModelState
 from schema import fast
 
 

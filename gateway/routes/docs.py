@@ -3,9 +3,9 @@
 from aiohttp import web
 
 from gateway import errors
-from gateway.context import Context, Document
-from gateway.keys import Caller
-from gateway.operations import Answer, operation
+from gateway.access.keys import Caller
+from gateway.routes.context import Context, Document
+from gateway.routes.operations import Answer, operation
 
 OPENAPI = "openapi.json"
 PAGE = "docs.html"

@@ -7,13 +7,14 @@ from typing import Final
 from aiohttp import web
 from pydantic_core import to_json
 
-from gateway import body, errors, paths, submissions, tracing, views
-from gateway.context import PLACE, Context
+from gateway import errors, tracing
+from gateway.access.keys import Caller
+from gateway.bodies import parsing, requests, responses, views
 from gateway.edge import framing
-from gateway.keys import Caller
-from gateway.models import requests, responses
-from gateway.operations import Answer, Parameter, operation
 from gateway.pictures.signing import Urls
+from gateway.routes import paths, submissions
+from gateway.routes.context import PLACE, Context
+from gateway.routes.operations import Answer, Parameter, operation
 from schema import fast, limits, pb
 
 _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?([0-9]{1,9})\"?\s*(?=[,;]|$)", re.IGNORECASE)
@@ -73,8 +74,8 @@ _GENERATION_HEADERS = {"ETag": "Strong: changes with the body."}
 )
 async def create(context: Context, request: web.Request, caller: Caller) -> web.Response:
     """POST /v1/generations."""
-    sent = body.parse(await body.read(request, timeout_s=context.body_timeout_s))
-    wanted = body.validated(requests.GenerationRequest, sent)
+    sent = parsing.parse(await parsing.read(request, timeout_s=context.body_timeout_s))
+    wanted = parsing.validated(requests.GenerationRequest, sent)
     item = submissions.item(
         wanted,
         submissions.spec(wanted, context.models, context.new_seed, context.served.capabilities),
@@ -133,7 +134,7 @@ def _accepted(context: Context, outcome: int, result: fast.SubmitResult, signed:
 )
 async def list_page(context: Context, request: web.Request, caller: Caller) -> web.Response:
     """GET /v1/generations."""
-    query = body.validated_query(requests.ListQuery, request)
+    query = parsing.validated_query(requests.ListQuery, request)
     status = _BY_STATUS[query.status] if query.status else 0
     page = await context.core.page(caller.tenant, size=query.limit, cursor=query.cursor, status=status)
     signed = signed_urls(context, request, caller)

@@ -5,13 +5,15 @@ from dataclasses import dataclass
 import structlog
 from aiohttp import web
 
-from gateway import errors, paths, views
-from gateway.context import Context
-from gateway.keys import Caller
-from gateway.operations import Answer, Parameter, operation
+from gateway import errors
+from gateway.access.keys import Caller
+from gateway.bodies import views
 from gateway.pictures import ranges, signing
 from gateway.pictures.sending import Missing, Picture
+from gateway.routes import paths
+from gateway.routes.context import Context
 from gateway.routes.generations import ID_PARAMETER
+from gateway.routes.operations import Answer, Parameter, operation
 from schema import fast, limits, pb
 
 _log = structlog.get_logger()

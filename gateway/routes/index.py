@@ -5,10 +5,10 @@ from html import escape
 from aiohttp import web
 from pydantic_core import to_json
 
-from gateway.context import Context
-from gateway.keys import Caller
-from gateway.models import responses
-from gateway.operations import Answer, operation
+from gateway.access.keys import Caller
+from gateway.bodies import responses
+from gateway.routes.context import Context
+from gateway.routes.operations import Answer, operation
 
 _LINKS = {
     "docs": ("/docs", "Read the API and try it"),

@@ -1,10 +1,10 @@
-"""Who is connected to the public port: at most so many, and nobody who lets an answer lie for long.
+"""The connections of the public port: a bounded number, and a limit on how long an answer may stay unread.
 
-A connection that sends nothing, or half of something, or does not read, costs its client nothing and us a file and
-memory. So when the room is full, whoever has kept us waiting longest makes place for who comes next, among those who
-have more than their share of the connections: a tenant, or an address of which no tenant is known yet. A connection
-whose request is whole and under way is never cut: if there are only such, the newcomer is; `crowd.py` sees to it that
-there are fewer of them than connections.
+A connection that sends nothing, or half of something, or does not read, costs its client nothing and the gateway a
+file and memory. When all connections are taken, a newcomer replaces the connection that has waited longest for its
+client, among owners with more than their share; an owner is a tenant, or an address while its tenant is unknown. A
+connection whose request is complete and in progress is never closed: if there are only such, the newcomer is refused.
+`access.concurrency` keeps the number of those below the number of connections.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ import structlog
 from aiohttp import web
 
 from gateway import errors, problems
-from gateway.limits import source_of
+from gateway.access.rate_limits import source_of
 from gateway.server.aiohttp_private import ObservedHandler
 from infra.fairness import Tally
 
@@ -200,7 +200,7 @@ class Connection(ObservedHandler):
         exc: BaseException | None = None,  # noqa: ARG002
         message: str | None = None,  # noqa: ARG002
     ) -> web.StreamResponse:
-        """aiohttp: what its parser raised, and nothing else: `boundary.py` lets no error through.
+        """aiohttp: what its parser raised, and nothing else: `routes.middleware` lets no error through.
 
         The parser's text may hold a key or a prompt: it is answered and logged nowhere.
         """

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pysqlite3 import dbapi2 as sqlite
 
-from gateway.keys import KeyFile
+from gateway.access.keys import KeyFile
 from tests.api import Answer, fetch
 from tests.eventually import Hopeless, until
 from tests.process import Process, free_port, module

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gateway.limits import load_rules
+from gateway.access.rate_limits import load_rules
 from gateway.routes import OPERATIONS
 from infra import models
 from infra.local import processes

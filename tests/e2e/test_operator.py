@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pysqlite3 import dbapi2 as sqlite
 
-from gateway.keys import KeyFile
+from gateway.access.keys import KeyFile
 from infra.local import http
 from tests.api import CANARY
 from tests.e2e import invariants

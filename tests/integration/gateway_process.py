@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 
-from gateway.keys import KeyFile
+from gateway.access.keys import KeyFile
 from tests.eventually import eventually
 from tests.process import free_port
 from tests.unit.gateway.harness import MODELS

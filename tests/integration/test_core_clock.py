@@ -14,9 +14,9 @@ from core.assembly import Core
 from core.log import cli
 from core.log.connection import connect_read_only
 from core.log.sqlite_log import SqliteLog
+from gateway.bodies.views import body as body_of
 from gateway.pictures.link_secrets import drawn_from
 from gateway.pictures.signing import Urls
-from gateway.views import body as body_of
 from infra.loops import Loops
 from tests.core_events import NOON_MS, dispatched, started
 from tests.eventually import eventually

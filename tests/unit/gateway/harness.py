@@ -11,9 +11,9 @@ from typing import Any
 
 import aiohttp
 
+from gateway.access.keys import KeyFile
 from gateway.app import Overrides, serve
 from gateway.config import GatewaySettings
-from gateway.keys import KeyFile
 from infra.lifecycle import Shutdown
 from infra.retry import Permanent, Retryable
 from infra.s3 import StoredPiece

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from gateway.models import responses
+from gateway.bodies import responses
 from schema import pb
 from tests.unit.gateway.harness import PICTURE, PROMPT, SEED, UNKNOWN, Rig, rig
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway.access.keys import Caller, KeyFile, KeyRing, KeysFileError
 from gateway.errors import Unauthorized
-from gateway.keys import Caller, KeyFile, KeyRing, KeysFileError
 from tests.eventually import eventually
 from tests.unit.gateway.harness import rig
 

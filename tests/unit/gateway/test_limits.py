@@ -7,8 +7,8 @@ from grpclib import Status
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gateway.access.rate_limits import Limits, Rule, RulesFileError, load_rules, source_of
 from gateway.errors import RateLimited
-from gateway.limits import Limits, Rule, RulesFileError, load_rules, source_of
 from tests.unit.gateway.harness import UNKNOWN, Answer, rig
 
 RULES = """

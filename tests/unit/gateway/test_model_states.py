@@ -9,9 +9,9 @@ import pytest
 import pytest_asyncio
 from grpclib import Status
 
+from gateway.bodies import responses
 from gateway.errors import Unavailable
-from gateway.models import responses
-from gateway.served import KEPT_S, Served
+from gateway.served_models.reports import KEPT_S, Served
 from schema import fast, pb
 from tests.eventually import eventually
 from tests.unit.gateway.harness import Rig, rig

@@ -12,7 +12,7 @@ import pytest_asyncio
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from gateway.app import description
-from gateway.models.requests import GenerationRequest
+from gateway.bodies.requests import GenerationRequest
 from gateway.routes import OPERATIONS
 from tests.unit.gateway.harness import Rig, rig
 

@@ -12,9 +12,9 @@ import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway import body
+from gateway.bodies import parsing
+from gateway.bodies.requests import GenerationRequest
 from gateway.errors import BadSyntax, UserFault
-from gateway.models.requests import GenerationRequest
 from tests.unit.gateway.harness import PROMPT, Rig, rig
 
 CANARY = "xq7canaryxq7"
@@ -121,7 +121,7 @@ async def test_numbers_and_text_that_json_can_say_and_we_cannot_mean(gateway: Ri
 
 @pytest.mark.asyncio
 async def test_a_body_over_64_kib_is_refused_whether_it_says_so_or_not(gateway: Rig) -> None:
-    raw = json.dumps({"prompt": PROMPT, "padding": "x" * body.MAX_BODY_BYTES}).encode()
+    raw = json.dumps({"prompt": PROMPT, "padding": "x" * parsing.MAX_BODY_BYTES}).encode()
     (await gateway.call("POST", "/v1/generations", raw)).problem(413)
 
     async def in_pieces() -> AsyncIterator[bytes]:
@@ -175,7 +175,7 @@ async def test_the_scheme_is_read_in_any_case(gateway: Rig) -> None:
 
 @pytest.mark.asyncio
 async def test_unknown_paths_and_methods_are_problems_too(gateway: Rig) -> None:
-    for path in ("/v1/nothing", "/metrics", "/docs/../openapi.py", "/docs/%2e%2e%2fapp.py", "/docs/keys.py"):
+    for path in ("/v1/nothing", "/metrics", "/docs/../errors.py", "/docs/%2e%2e%2fapp.py", "/docs/ports.py"):
         (await gateway.call("GET", path)).problem(404)
     answer = await gateway.call("DELETE", "/v1/generations")
     answer.problem(405)
@@ -272,18 +272,18 @@ json_values: st.SearchStrategy[object] = st.recursive(
 @given(value=json_values)
 def test_any_json_is_a_request_or_a_fault_of_the_user(value: object) -> None:
     with contextlib.suppress(UserFault):
-        body.validated(GenerationRequest, body.parse(json.dumps(value).encode()))
+        parsing.validated(GenerationRequest, parsing.parse(json.dumps(value).encode()))
 
 
 @relaxed
 @given(raw=st.binary(max_size=60) | st.text(max_size=40).map(str.encode))
 def test_any_bytes_are_json_or_a_fault_of_the_user(raw: bytes) -> None:
     with contextlib.suppress(BadSyntax):
-        body.parse(raw)
+        parsing.parse(raw)
 
 
 @relaxed
 @given(value=st.dictionaries(st.text(max_size=5), json_values, max_size=4))
 def test_the_canonical_form_does_not_depend_on_order_or_space(value: dict[str, object]) -> None:
     turned = json.dumps(dict(reversed(value.items())), indent=3).encode()
-    assert body.canonical(body.parse(turned)) == body.canonical(value)
+    assert parsing.canonical(parsing.parse(turned)) == parsing.canonical(value)

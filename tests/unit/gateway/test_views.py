@@ -5,8 +5,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway import views
-from gateway.models import responses
+from gateway.bodies import responses, views
 from gateway.pictures.link_secrets import drawn_from
 from gateway.pictures.signing import Urls
 from schema import fast, pb

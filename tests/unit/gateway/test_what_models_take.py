@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from gateway.models import responses
+from gateway.bodies import responses
 from schema import pb, schedulers
 from tests.eventually import eventually
 from tests.unit.gateway.harness import BOUNDED, MODELS, PROMPT, Rig, rig

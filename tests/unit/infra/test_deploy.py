@@ -10,8 +10,8 @@ import yaml
 from pydantic_settings import BaseSettings
 
 from core.config import CoreSettings
+from gateway.access.rate_limits import load_rules
 from gateway.config import GatewaySettings
-from gateway.limits import load_rules
 from infra.lifecycle import ConfigError
 from infra.local.emulator import hosts_from, key_from
 from infra.local.emulator_lock import ALIVE_PATH

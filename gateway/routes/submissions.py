@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any
 
-from gateway import abilities, body
+from gateway.bodies import parsing
+from gateway.bodies.requests import GenerationRequest
 from gateway.errors import InvalidFields
-from gateway.models.requests import GenerationRequest
 from gateway.ports import Model
+from gateway.served_models import abilities
 from schema import fast, limits, pb
 from schema.numbers import whole
 
@@ -80,4 +81,4 @@ def idempotency(key: str | None, sent: Mapping[str, Any]) -> tuple[str, bytes]:
         message = f"must have 1 to {limits.MAX_IDEMPOTENCY_KEY_CHARS} printable ASCII characters"
         raise InvalidFields([("Idempotency-Key", message)])
     meant = {name: value if name == "guidance_scale" else whole(value) for name, value in sent.items()}
-    return key, sha256(body.canonical(meant)).digest()
+    return key, sha256(parsing.canonical(meant)).digest()

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.models.requests import GenerationRequest
+from gateway.bodies.requests import GenerationRequest
 from gateway.ports import Model
 from schema import fast, schedulers
 

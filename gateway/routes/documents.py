@@ -6,10 +6,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from gateway.context import Document
+from gateway.routes.context import Document
 from gateway.routes.docs import OPENAPI, PAGE
 
-_STATIC = Path(__file__).parent / "static"
+_STATIC = Path(__file__).parent.parent / "static"
 _HTML, _CSS, _JS = "text/html; charset=utf-8", "text/css; charset=utf-8", "text/javascript; charset=utf-8"
 _FILES = {
     PAGE: ("docs.html", _HTML),

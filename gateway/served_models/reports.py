@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, NoReturn
 
 from gateway.errors import GatewayError
-from gateway.model_states import UNKNOWN, ModelState, state_of
+from gateway.served_models.states import UNKNOWN, ModelState, state_of
 from schema import fast
 
 KEPT_S: Final = 2.0

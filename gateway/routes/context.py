@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from gateway.access.concurrency import Crowd, Place
+from gateway.access.keys import KeyRing
+from gateway.access.rate_limits import Limits
 from gateway.edge.cors import Cors
 from gateway.edge.endpoints import Endpoints
 from gateway.edge.origins import KeylessGuard
-from gateway.keys import KeyRing
-from gateway.limits import Limits
 from gateway.metrics import Metrics
 from gateway.pictures.service import PictureService
 from gateway.ports import Core, Model
-from gateway.served import Served
-from gateway.server.overload import Crowd, Place
+from gateway.served_models.reports import Served
 from gateway.tracing import HttpTracer
 
 PLACE = web.RequestKey("place", Place)

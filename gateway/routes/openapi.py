@@ -9,8 +9,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from gateway import problems
-from gateway.models.responses import Problem
-from gateway.operations import Answer, Operation, Parameter
+from gateway.bodies.responses import Problem
+from gateway.routes.operations import Answer, Operation, Parameter
 
 _REF = "#/components/schemas/{model}"
 _COMMON_PROBLEMS = (500,)

@@ -7,8 +7,8 @@ from typing import Any
 from aiohttp import web
 from pydantic import BaseModel
 
-from gateway.context import Context
-from gateway.keys import Caller
+from gateway.access.keys import Caller
+from gateway.routes.context import Context
 
 Handler = Callable[[Context, web.Request, Caller], Awaitable[web.StreamResponse]]
 

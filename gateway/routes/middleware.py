@@ -14,12 +14,13 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from gateway import errors, paths, problems, tracing
-from gateway.context import PLACE, Context
+from gateway import errors, problems, tracing
+from gateway.access.keys import Caller
 from gateway.edge import framing
-from gateway.keys import Caller
-from gateway.operations import Operation
 from gateway.pictures import signing
+from gateway.routes import paths
+from gateway.routes.context import PLACE, Context
+from gateway.routes.operations import Operation
 from gateway.server.connections import Connection
 from infra.retry import Retryable
 
