@@ -1,4 +1,4 @@
-"""The composition root: the worker's ports made of real queues, stores, threads and engines. `serve` is the service."""
+"""The composition root: builds the worker's ports from real queues, stores, threads and engines. `serve` is the service."""
 
 import asyncio
 import random
@@ -28,15 +28,15 @@ from worker.engines.factory import build
 from worker.engines.model_folder import examine
 from worker.gpu.load_marks import LoadMarkFiles
 from worker.gpu.model_files import ModelFilesOnDisk
-from worker.ports import JobQueue, ObjectStore, Reply, ReplyQueue, StillWanted, Threads
+from worker.ports import JobQueue, Reply, ReplyQueue, StillWanted, TempStore, Threads
 from worker.threads import WorkerThreads
 from worker.tuning import Mode
 
 _log = structlog.get_logger()
 UNLOAD_S = 3.0
-"""For the engines, at the end."""
+"""How long unloading the engines may take at the end."""
 OWN_LIMIT_S = 60.0
-"""Beyond the limit of loading that an engine in a process of its own keeps itself, the end of that process included."""
+"""Added to the load limit that an engine in a process of its own keeps by itself: time to end that process."""
 
 
 class Replies:
@@ -51,7 +51,7 @@ class Replies:
 
 
 async def serve(settings: WorkerSettings, shutdown: Shutdown) -> None:
-    """The worker until it has drained. Raises infra.lifecycle.ConfigError, errors.Hung or errors.EngineLost."""
+    """Runs the worker until it has drained. Raises infra.lifecycle.ConfigError, watchdog.Hung or errors.EngineLost."""
     async with AsyncExitStack() as stack:
         skew = Skew(settings.max_clock_skew_s)
         ports = await open_ports(settings, stack, skew)
@@ -71,8 +71,8 @@ async def serve(settings: WorkerSettings, shutdown: Shutdown) -> None:
 
 
 async def open_ports(settings: WorkerSettings, stack: AsyncExitStack, skew: Skew | None = None) -> Ports:
-    """The real ports; `stack` closes them. Raises ConfigError when no model has its folder or file: where one has,
-    those that lack theirs are out alone.
+    """The real ports; `stack` closes them. Raises ConfigError when no model has its folder or file; while one has, only
+    the models without theirs cannot be used.
     """
     entries = models.load(settings.models_file)
     models.require_a_source(entries)
@@ -87,15 +87,15 @@ async def open_ports(settings: WorkerSettings, stack: AsyncExitStack, skew: Skew
     marks = stack.enter_context(LoadMarkFiles(settings.data_dir / "worker" / "loads"))
     jobs: JobQueue = SqsQueue(clients.sqs, settings.jobs_queue)
     replies: ReplyQueue = Replies(SqsQueue(clients.sqs, settings.replies_queue))
-    store: ObjectStore = S3Bucket(clients.s3, settings.temp_bucket)
+    temp: TempStore = S3Bucket(clients.s3, settings.temp_bucket)
     engines = {entry.name: _engine(entry, settings) for entry in entries}
     stack.push_async_callback(unload, engines.values(), gpu_thread)
     return Ports(
         jobs=jobs,
         replies=replies,
-        dead=Replies(SqsQueue(clients.sqs, settings.dead_queue)),
-        store=store,
-        wanted=_core(settings, stack),
+        quarantine=Replies(SqsQueue(clients.sqs, settings.dead_queue)),
+        temp=temp,
+        still_wanted=_core(settings, stack),
         engines=engines,
         gpu_thread=gpu_thread,
         encode_threads=encode_threads,
@@ -114,7 +114,9 @@ async def open_ports(settings: WorkerSettings, stack: AsyncExitStack, skew: Skew
 
 
 def problem_of(entry: models.ModelEntry) -> str:
-    """What is plainly wrong with the model's files: found without its library, and before another one makes room."""
+    """What is wrong with the model's files; empty for nothing. Found without the model's library, and before another model
+    is unloaded to make room.
+    """
     problem = models.problem_of_source(entry)
     if problem or entry.in_process not in {"pipeline", "latent"} or not Path(entry.source).is_dir():
         return problem
@@ -126,7 +128,7 @@ def problem_of(entry: models.ModelEntry) -> str:
 
 
 def _sources(entry: models.ModelEntry) -> tuple[Path, ...]:
-    """Where the model's files are, as far as they are here."""
+    """The model's files and folders on this machine."""
     if entry.in_process not in {"pipeline", "latent"}:
         return ()
     return tuple(Path(each) for each in (entry.source, entry.config) if each)
@@ -141,22 +143,22 @@ def _engine(entry: models.ModelEntry, settings: WorkerSettings) -> Engine:
 
 
 async def unload(engines: Iterable[Engine], gpu_thread: Threads) -> None:
-    """Close connections and end processes, as far as there is time: a GPU thread that hangs holds nobody up."""
+    """Closes connections and ends processes, for UNLOAD_S at most: a GPU thread that hangs does not delay the exit."""
 
-    def each_that_is_loaded() -> None:
+    def unload_all() -> None:
         for engine in engines:
             if engine.loaded:
                 engine.unload()
 
     try:
         async with asyncio.timeout(UNLOAD_S):
-            await gpu_thread.run(each_that_is_loaded)
-    except Exception as error:  # noqa: BLE001  (it ends anyway, and why it does must not be hidden by this)
+            await gpu_thread.run(unload_all)
+    except Exception as error:  # noqa: BLE001  (the worker ends anyway, and this must not hide why)
         _log.warning("worker.not_unloaded", error=type(error).__name__)
 
 
 def tuning(settings: WorkerSettings) -> Tuning:
-    """The settings in the worker's own words."""
+    """The worker's tuning from its settings."""
     return Tuning(
         worker_id=settings.worker_id,
         jobs_queue=settings.jobs_queue,

@@ -1,6 +1,6 @@
-"""The worker put together from its ports: no I/O of its own, so the same objects run in tests and simulations.
+"""All parts of the worker, joined: what `app` serves and a simulation drives. Knows ports and tuning, no adapter.
 
-`app.py` fills the ports with real queues, stores and threads.
+Built in the order in which work flows back: what answers first, then what renders, then what stops the rest.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ from worker.tuning import Mode, Tuning
 __all__ = ["LANES", "Ports", "Tuning", "Worker"]
 T = TypeVar("T")
 LANES = 2
-"""Calls of one kind under way at a time."""
+"""Concurrent calls of each kind, reply and deletion: one is under way while the next gathers."""
 _LOOPS: Final[Mapping[Mode, type[GpuLoop]]] = {
     Mode.PLAIN: PlainLoop,
     Mode.BATCHED: BatchedLoop,
@@ -76,7 +76,7 @@ def _context(ports: Ports, tuning: Tuning) -> Context:
 
 
 class _Shared:
-    """What the parts of one worker have in common."""
+    """State that several parts work on."""
 
     def __init__(self, tuning: Tuning) -> None:
         self.floor = GpuState()
@@ -89,7 +89,7 @@ class _Shared:
 
 
 class Worker:
-    """`run` serves until told to drain."""
+    """Built without I/O; `run` serves until it is asked to drain."""
 
     def __init__(self, ports: Ports, tuning: Tuning) -> None:
         self._context = context = _context(ports, tuning)
@@ -109,7 +109,7 @@ class Worker:
         self._inquiry = StillWantedCheck(
             shared.window,
             self._delivery,
-            ports.wanted,
+            ports.still_wanted,
             worker_id=tuning.worker_id,
             models=self._models.listed,
             every_s=tuning.wanted_every_s,
@@ -126,12 +126,12 @@ class Worker:
         self._watch_depths()
 
     async def run(self, draining: Callable[[], Awaitable[object]]) -> None:
-        """Until `draining()` returns and everything held is settled or given back. Raises Hung, EngineLost or
-        LoopEnded, in a group.
+        """Serves until `draining()` returns, then until everything held is settled or given back. Raises Hung, EngineLost
+        or LoopEnded, in a group.
         """
         async with Loops() as loops:
-            gpu = loops.run("worker.gpu", self._gpu_loop, may_return=self._is_leaving)
-            receiver = loops.run("worker.receive", self._receiver.run, may_return=self._is_leaving)
+            gpu = loops.run("worker.gpu", self._gpu_loop, may_return=self._is_stopping)
+            receiver = loops.run("worker.receive", self._receiver.run, may_return=self._is_stopping)
             for name, loop in self._endless():
                 loops.run(f"worker.{name}", loop)
             await draining()
@@ -152,13 +152,13 @@ class Worker:
             loops += [(f"{stage.name}.{number}", stage.run) for number in range(stage.workers)]
         return loops
 
-    def _is_leaving(self) -> bool:
+    def _is_stopping(self) -> bool:
         return self._shutdown.begun
 
     async def _gpu_loop(self) -> None:
         if self._tuning.preload:
             await self._models.preload()
-            self.window.touch()  # the receiver waits for that
+            self.window.touch()  # wakes the receiver, which prefetches nothing before the default model was tried
         try:
             await self._gpu.run()
         except* EngineLost:
@@ -166,7 +166,9 @@ class Worker:
             raise
 
     async def _hung(self, detail: str) -> bool:
-        """An engine in a process of its own is ended and started again; any other takes this process along."""
+        """Ends an engine that has a process of its own, and returns True: it starts again. Otherwise stops the worker, whose
+        process must end, and returns False.
+        """
         session = self._shared.floor.session
         if session is not None and session.engine.capabilities.restartable:
             self._renderer.hung()
@@ -193,7 +195,7 @@ class Worker:
 
     def _build_delivery(self) -> Delivery:
         ports, tuning, shared = self._ports, self._tuning, self._shared
-        uploader = Uploader(self._context, ports.store, bucket=tuning.temp_bucket, deadline_s=tuning.upload_deadline_s)
+        uploader = Uploader(self._context, ports.temp, bucket=tuning.temp_bucket, deadline_s=tuning.upload_deadline_s)
         return Delivery(
             self._context,
             shared.window,
@@ -238,7 +240,7 @@ class Worker:
             shared.window,
             self._models,
             self._delivery,
-            self._ports.dead,
+            self._ports.quarantine,
             suspect_receives=tuning.suspect_receives,
         )
         polling = Polling(wait_s=tuning.receive_wait_s, visibility_s=tuning.visibility_s)

@@ -1,4 +1,5 @@
-"""What the worker needs from the world, in its own words. Adapters fit structurally; `app.py` joins them.
+"""What the worker needs from outside, as protocols that the worker owns. Adapters fit them structurally; `app.py`
+joins the two.
 
 Every call may raise infra.retry.Retryable or infra.retry.Permanent, and nothing else but cancellation.
 """
@@ -14,11 +15,11 @@ NewId = Callable[[str], str]
 """Mints an id with this prefix."""
 
 Rng = Callable[[], float]
-"""Numbers from 0 to 1, for jitter."""
+"""Draws a number from 0 to 1, for jitter."""
 
 
 class Received(Protocol):
-    """A message as it came from the queue."""
+    """A message as the queue delivered it."""
 
     @property
     def message_id(self) -> str: ...
@@ -41,48 +42,48 @@ class Reply:
 
 
 class JobQueue(Protocol):
-    """Where jobs come from. Answers are in the order of the receipts."""
+    """The jobs queue. Answers are in the order of the receipts."""
 
     async def receive(self, *, limit: int, wait_s: int, visibility_s: int) -> Sequence[Received]:
         """Up to `limit` (at most 10) messages, hidden from others for `visibility_s`."""
 
     async def extend(self, receipts: Sequence[str], visibility_s: int) -> Sequence[bool]:
-        """Hide them for that long from now; 0 gives them back. False: the receipt is no longer valid."""
+        """Hide the messages for that long from now; 0 makes them visible. False: the receipt is no longer valid."""
 
     async def delete(self, receipts: Sequence[str]) -> Sequence[bool]:
-        """True: gone."""
+        """True: the message is deleted, or was before."""
 
 
 class ReplyQueue(Protocol):
-    """Where replies and quarantined messages go."""
+    """A queue that the worker only sends to: for replies, or for quarantined messages."""
 
     async def send(self, messages: Sequence[Reply]) -> Sequence[bool]:
-        """True where the queue has accepted."""
+        """True for each message that the queue has accepted."""
 
 
-class ObjectStore(Protocol):
-    """Where pictures go."""
+class TempStore(Protocol):
+    """The temporary bucket."""
 
     async def put(self, key: str, data: bytes, *, content_type: str, sha256: bytes) -> None:
-        """Store; returns once the store has verified the digest."""
+        """Returns once the store has verified the digest of what it has stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holding:
-    """What the worker says of one image it holds."""
+    """What the worker reports of one image that it holds."""
 
     generation_id: str
     index: int
     running: bool
     step: int
     dispatch: int = 0
-    """The newest dispatch of it that is held; 0: unknown."""
+    """The newest dispatch of the image that is held; 0: unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedModel:
-    """What the worker says of one model that it serves. `state` is a number of types.ModelState, `reason` one line
-    that says why it is broken or away.
+    """What the worker reports of one model that it serves. `state` is a number of types.ModelState, `reason` one line
+    that says why the model is broken or away.
     """
 
     facts: EngineFacts
@@ -92,83 +93,83 @@ class ListedModel:
 
 
 class ModelFiles(Protocol):
-    """Whether the files of a model are there, and have changed."""
+    """Whether a model's files are complete, and whether they have changed."""
 
     def problem(self, model: str, /) -> str:
-        """What is plainly wrong before anything is loaded; empty for nothing. On the GPU thread."""
+        """What is wrong with the files, found without loading them; empty for nothing. On the GPU thread."""
 
     def stamp_at_load(self, model: str, /) -> str:
-        """The stamp of the files that a load is about to read. On the GPU thread."""
+        """The stamp of the files that are about to be loaded. On the GPU thread."""
 
     async def stamp(self, model: str, /) -> str:
-        """Changes with them; empty where there is nothing to look at. May take long."""
+        """A text that changes when the files do; empty for a model without files. May take long."""
 
 
 class NoModelFiles:
     """Models without files."""
 
     def problem(self, _model: str) -> str:
-        """Nothing to look at."""
+        """Empty: no files."""
         return ""
 
     def stamp_at_load(self, _model: str) -> str:
-        """Nothing to look at."""
+        """Empty: no files."""
         return ""
 
     async def stamp(self, _model: str) -> str:
-        """Nothing to look at."""
+        """Empty: no files."""
         return ""
 
 
 class LoadMarks(Protocol):
-    """Remembers across lives of the worker during which model's load one ended."""
+    """Remembers across restarts which model was being loaded when the worker's process ended."""
 
     def left(self) -> Mapping[str, int]:
-        """Models during whose load the worker ended, and how often in a row."""
+        """Models during whose load the process ended, and how often in a row."""
 
     def begin(self, model: str, /) -> None:
         """A load begins. On the GPU thread."""
 
     def end(self, model: str, /) -> None:
-        """It has come to an end, good or bad. On the GPU thread."""
+        """The load has ended, in success or failure. On the GPU thread."""
 
 
 class NoLoadMarks:
-    """No memory."""
+    """Remembers nothing."""
 
     def left(self) -> Mapping[str, int]:
-        """Nothing is known."""
+        """Empty."""
         return {}
 
     def begin(self, _model: str) -> None:
-        """Not kept."""
+        """Does nothing."""
 
     def end(self, _model: str) -> None:
-        """Not kept."""
+        """Does nothing."""
 
 
 class StillWanted(Protocol):
-    """Optional: somebody who knows which images are cancelled or expired, and hears of progress and of models."""
+    """Core's answer which images are cancelled or expired. The question carries progress and the states of models."""
 
     async def ask(self, worker_id: str, held: Sequence[Holding], models: Sequence[ListedModel]) -> Sequence[bool]:
-        """False: drop it. In the order of `held`."""
+        """False: drop the image. In the order of `held`."""
 
 
 class Threads(Protocol):
     """One thread or several, outside the event loop."""
 
     async def run(self, work: Callable[[], T]) -> T:
-        """The result of `work`, made on a thread. Cancelling gives up the result, not the work."""
+        """The result of `work`, run on a thread. Cancelling abandons the result; the work runs on."""
 
 
 class Recorder(Protocol):
-    """Draws a run's timeline: what was done from when to when, in seconds of the worker's clock. Any thread."""
+    """Records a timeline: what was done from when to when, in seconds of the worker's clock. Any thread."""
 
     def __call__(self, lane: str, name: str, began_s: float, ended_s: float) -> None: ...
 
 
 def record_nothing(lane: str, name: str, began_s: float, ended_s: float) -> None:
-    """The recorder of a worker whose timeline nobody draws."""
+    """The recorder of a worker without a timeline."""
 
 
 class Failpoints(Protocol):
@@ -180,15 +181,16 @@ class Failpoints(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """Everything outside the worker. `clock` is the loop's time and may be read from threads; `wall_ms` is Unix time
-    and only tells how long ago a job was requested.
+    """The worker's adapters. `quarantine` sends to the dead-letter queue; without `still_wanted` the worker renders
+    whatever it receives. `clock` is the event loop's time and may be read from any thread; `wall_ms` is Unix time, used
+    for the age of a job alone.
     """
 
     jobs: JobQueue
     replies: ReplyQueue
-    dead: ReplyQueue
-    store: ObjectStore
-    wanted: StillWanted | None
+    quarantine: ReplyQueue
+    temp: TempStore
+    still_wanted: StillWanted | None
     engines: Mapping[str, Engine]
     gpu_thread: Threads
     encode_threads: Threads

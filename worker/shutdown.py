@@ -1,7 +1,8 @@
-"""How the worker goes: drained by a signal, or driven out by a hung or broken device.
+"""How the worker stops: drained after a signal, or at once because its device hangs or is broken.
 
-Drain: no more receiving, what waits is given back as soon as the last poll is over, what runs is finished, uploaded,
-reported and deleted; what is not done by the deadline is reported as drained, which convicts nobody.
+Drain: receiving stops, waiting jobs are given back once the last poll is over, running ones are rendered, uploaded,
+answered and deleted. What is unfinished at the deadline is reported as drained, which does not count as a start without
+a result.
 """
 
 import asyncio
@@ -18,15 +19,15 @@ from worker.intake.receiver import Receiver
 from worker.output.delivery import Delivery
 
 _log = structlog.get_logger()
-LAST_WORDS_S = 2.0
-"""For the last replies and releases, kept from the deadline."""
+FINAL_CALLS_S = 2.0
+"""The end of the drain's deadline that is kept for the last replies and for giving messages back."""
 
-LINE_S = 5.0
-"""A lost device: pictures already on their way get this long."""
+DELIVERY_S = 5.0
+"""How long finished pictures may take to be delivered after the device is lost."""
 
 
 class ShutdownSequence:
-    """Called by the service at a signal, and by the GPU loop and the watchdog before they give up the process."""
+    """`drain` is called at a signal, `broken` when the watchdog or the GPU loop gives the process up."""
 
     def __init__(
         self,
@@ -46,16 +47,16 @@ class ShutdownSequence:
         self.begun = False
 
     async def drain(self, deadline_s: float) -> None:
-        """Returns when nothing is held any more, and soon after the deadline even if queue and store hang."""
+        """Returns when nothing is held, and soon after the deadline even if queue and store hang."""
         loop = asyncio.get_running_loop()
-        end = loop.time() + max(0.0, deadline_s - LAST_WORDS_S)
+        end = loop.time() + max(0.0, deadline_s - FINAL_CALLS_S)
         self._close("draining")
         await self._context.failpoints.reach("worker.drain")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(end):
                 await self._receiver.poll_ended()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(max(end, loop.time() + LAST_WORDS_S)):
+            async with asyncio.timeout_at(max(end, loop.time() + FINAL_CALLS_S)):
                 await self._release_waiting()
         try:
             async with asyncio.timeout_at(end):
@@ -66,13 +67,13 @@ class ShutdownSequence:
         _log.info("worker.drained")
 
     async def broken(self, failure: Failure, detail: str) -> None:
-        """The device is lost: say so for what ran on it, let finished pictures go out, give back the rest."""
+        """The device is lost: report what ran on it as failed, deliver finished pictures, give back the rest."""
         self._close(detail)
         await self._release_waiting()
         running = [held for held in self._window.busy() if held.state is State.RUNNING]
         announced = [held for held in self._window.busy() if held.state is State.STARTED]
         try:
-            async with asyncio.timeout(LINE_S):  # also for the line itself, which may be full
+            async with asyncio.timeout(DELIVERY_S):  # also for `fail`, which waits while the pipeline is full
                 for held in running:
                     await self._delivery.fail(Failed(held=held, failure=failure, detail=detail))
                 for held in announced:
@@ -100,16 +101,18 @@ class ShutdownSequence:
         await self._leases.give_back([receipt for _, _, receipt in self._window.receipts()])
 
     async def _report(self, failure: Failure, detail: str) -> None:
-        """Last words for whatever is still held; what cannot be said is left to be delivered again."""
+        """Reports a failure for each image that is held and was started. What cannot be reported in time is given back, to
+        be delivered again.
+        """
         try:
-            async with asyncio.timeout(LAST_WORDS_S / 2):
+            async with asyncio.timeout(FINAL_CALLS_S / 2):
                 for held in self._window.busy():
                     if held.attempt_id:
                         await self._delivery.fail(Failed(held=held, failure=failure, detail=detail))
                 await self._until_empty()
         except TimeoutError:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LAST_WORDS_S / 2):
+                async with asyncio.timeout(FINAL_CALLS_S / 2):
                     await self._release_all()
 
     async def _until_empty(self) -> None:

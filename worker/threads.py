@@ -1,4 +1,4 @@
-"""Real threads behind `ports.Threads`. All are daemons: a hung model must not keep the process from ending."""
+"""The threads behind `ports.Threads`. All are daemons: a hung model must not keep the process from ending."""
 
 import asyncio
 import contextlib
@@ -12,11 +12,11 @@ _Work = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", Callable[[], Any
 
 
 class _Thread(threading.Thread):
-    """One of ours."""
+    """A type of its own, so that `left_behind` finds the worker's threads among those of libraries."""
 
 
 def left_behind(wait_s: float = 1.0) -> bool:
-    """Whether a thread is still at work once all should have ended, as one that hangs in a model's library is."""
+    """Whether a thread is still running after `wait_s`, when all should have ended: it hangs in a model's library."""
     ours = [each for each in threading.enumerate() if isinstance(each, _Thread)]
     for each in ours:
         each.join(wait_s / len(ours))
@@ -26,7 +26,7 @@ def left_behind(wait_s: float = 1.0) -> bool:
 class WorkerThreads:
     """`count` named threads that take work in order. The threads start with the first work.
 
-    Bounded by its users: each awaits its own result.
+    The queue of work is bounded by the callers: each awaits its result before it hands over more.
     """
 
     def __init__(self, name: str, count: int = 1) -> None:
@@ -47,14 +47,14 @@ class WorkerThreads:
         return await future
 
     def close(self) -> None:
-        """Ends the threads once they have done what they were given; does not wait for them."""
+        """Ends the threads after the work that is queued; does not wait for them."""
         for _ in range(self._count):
             self._work.put(None)
 
     def _serve(self) -> None:
         while (item := self._work.get()) is not None:
             self._do(*item)
-            del item  # or this thread would hold the last result until the next work comes
+            del item  # otherwise this thread holds the last result until the next work comes
 
     @staticmethod
     def _do(loop: asyncio.AbstractEventLoop, future: "asyncio.Future[Any]", work: Callable[[], Any]) -> None:
@@ -73,5 +73,5 @@ class WorkerThreads:
             else:
                 future.set_result(result)
 
-        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop has closed, and the awaiting task with it
             loop.call_soon_threadsafe(settle)

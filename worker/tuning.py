@@ -1,18 +1,18 @@
-"""What a worker is made of: its ports, and its names, sizes and times."""
+"""The worker's names, sizes and times, free of where they were configured. `app` fills them from the settings."""
 
 from dataclasses import dataclass
 from enum import Enum
 
 
 class Mode(Enum):
-    """How the worker goes about it. The simpler loops are kept as references to measure the real one against."""
+    """Which GPU loop runs. The simpler two are references to compare the overlapped one with."""
 
     PLAIN = "plain"
-    """One image at a time: received, rendered, uploaded, answered, deleted, and only then the next."""
+    """One image at a time is received, rendered, uploaded, answered and deleted."""
     BATCHED = "batched"
-    """A batch at a time, everything of it settled before the next is received."""
+    """One batch at a time: all of it is settled before the next is received."""
     OVERLAPPED = "overlapped"
-    """The real one."""
+    """Receiving, encoding, uploading and answering overlap with rendering. The default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,14 +35,14 @@ class Tuning:
     wanted_every_s: float = 1.0
     hang_s: float = 30.0
     reset_s: float = 300.0
-    """An engine may be made ready again for so long; one behind HTTP waits two minutes for its server."""
+    """How long a reset of an engine may take; one behind HTTP waits two minutes for its server."""
     undeleted: int = 1_024
-    """Images that may wait to be answered or deleted, beyond what fills the line, before nothing more is received: ten
-    seconds without deletions at a hundred images a second. Every heartbeat extends them, ten to a call, one call after
-    the other: within a quarter of the visibility timeout for calls of up to 130 ms.
+    """Images that may wait to be answered or deleted, beyond what fills the delivery pipeline, before receiving stops:
+    ten seconds without deletions at a hundred images a second. Every heartbeat extends them, ten to a call, one call
+    after the other: within a quarter of the visibility timeout for calls of up to 130 ms.
     """
     load_s: float = 660.0
-    """A model may be loaded for so long. An engine in a process of its own gives up a minute before and tries again."""
+    """How long a load may take. An engine in a process of its own gives up a minute earlier and tries again."""
     models_loaded: int = 1
     longest_away_s: float = 60.0
     preload: bool = True

@@ -137,7 +137,7 @@ class MemoryReplies:
 
 
 class MemoryStore:
-    """`worker.ports.ObjectStore` that takes `latency_s` for each picture, any number at a time, and hands it to
+    """`worker.ports.TempStore` that takes `latency_s` for each picture, any number at a time, and hands it to
     `accept(key, data)`. A stopped store takes nothing until it goes on.
     """
 

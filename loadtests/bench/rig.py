@@ -129,9 +129,9 @@ class Rig:
         defaults = Ports(
             jobs=self.jobs,
             replies=MemoryReplies(call_s, self._replied),
-            dead=MemoryReplies(call_s, lambda _: self._wrong.append("a message was quarantined")),
-            store=self.store,
-            wanted=None,
+            quarantine=MemoryReplies(call_s, lambda _: self._wrong.append("a message was quarantined")),
+            temp=self.store,
+            still_wanted=None,
             engines={engine.facts.model: self.engine},
             gpu_thread=self._gpu,
             encode_threads=self._encode,

@@ -210,9 +210,11 @@ class WorkerProcess:
         return Ports(
             jobs=self.queues["jobs"],
             replies=self.queues["replies"],
-            dead=self.queues["dead"],
-            store=self._temp,
-            wanted=Asking(self._line, lambda held, wanted: self._heard(life, held, wanted)) if self.asks else None,
+            quarantine=self.queues["dead"],
+            temp=self._temp,
+            still_wanted=Asking(self._line, lambda held, wanted: self._heard(life, held, wanted))
+            if self.asks
+            else None,
             engines={MODEL: life.engine, **life.others},
             gpu_thread=GpuThread(self._world, life.actor),
             encode_threads=Inline(),

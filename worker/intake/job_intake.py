@@ -42,7 +42,7 @@ class JobIntake:
         window: Window,
         models: ModelPool,
         delivery: Delivery,
-        dead_letters: ReplyQueue,
+        quarantine: ReplyQueue,
         *,
         suspect_receives: int,
     ) -> None:
@@ -50,7 +50,7 @@ class JobIntake:
         self._window = window
         self._models = models
         self._delivery = delivery
-        self._dead_letters = dead_letters
+        self._quarantine_queue = quarantine
         self._suspect_receives = suspect_receives
 
     async def take(self, message: Received) -> Taken:
@@ -94,5 +94,5 @@ class JobIntake:
         self._context.metrics.quarantined.inc()
         _log.warning("message.quarantined", message_id=message.message_id, bytes=len(message.body), reason=reason)
         copy = Reply(body=message.body, attributes=message.attributes)
-        accepted = await best_effort(self._context, "quarantine", lambda: self._dead_letters.send([copy]))
+        accepted = await best_effort(self._context, "quarantine", lambda: self._quarantine_queue.send([copy]))
         return bool(accepted and accepted[0])

@@ -12,7 +12,7 @@ from worker import messages as replies
 from worker import tracing
 from worker.context import Context
 from worker.holding.types import Encoded, Uploaded
-from worker.ports import ObjectStore
+from worker.ports import TempStore
 
 _log = structlog.get_logger()
 
@@ -20,9 +20,9 @@ _log = structlog.get_logger()
 class Uploader:
     """One upload at a time per call; the line calls it from as many tasks as uploads may overlap."""
 
-    def __init__(self, context: Context, store: ObjectStore, *, bucket: str, deadline_s: float) -> None:
+    def __init__(self, context: Context, temp: TempStore, *, bucket: str, deadline_s: float) -> None:
         self._context = context
-        self._store = store
+        self._temp = temp
         self._bucket = bucket
         self._deadline_s = deadline_s
         self._failing: set[str] = set()
@@ -75,7 +75,7 @@ class Uploader:
         await self._context.failpoints.reach("worker.upload_mid")
         try:
             async with asyncio.timeout(self._deadline_s):
-                await self._store.put(key, encoded.data, content_type=encoded.content_type, sha256=encoded.sha256)
+                await self._temp.put(key, encoded.data, content_type=encoded.content_type, sha256=encoded.sha256)
         except (Permanent, TimeoutError) as error:  # a refused upload is the operator's to mend, not the image's fault
             raise Retryable(cause(error)) from error
         return True

@@ -149,9 +149,9 @@ class Rig:
         self.ports = Ports(
             jobs=self.jobs,
             replies=self.replies,
-            dead=self.dead,
-            store=self.bucket,
-            wanted=self.wanted,
+            quarantine=self.dead,
+            temp=self.bucket,
+            still_wanted=self.wanted,
             engines={MODEL: self.engine},
             gpu_thread=self._gpu,
             encode_threads=self._encode,

@@ -52,7 +52,7 @@ class Mute:
 async def test_readiness_and_log_name_the_cause(name: str) -> None:
     rig = Rig()
     store, jobs, replies = Refusing(), Closed("jobs"), Mute(rig)
-    rig.ports = replace(rig.ports, store=store, jobs=jobs, replies=replies)
+    rig.ports = replace(rig.ports, temp=store, jobs=jobs, replies=replies)
     rig.jobs = jobs
     rig.worker = Worker(rig.ports, TUNING)
 
