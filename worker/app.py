@@ -1,4 +1,4 @@
-"""The composition root: builds the worker's ports from real queues, stores, threads and engines. `serve` is the service."""
+"""The composition root: builds the worker's ports from real queues, stores, threads and engines, and serves."""
 
 import asyncio
 import random
@@ -114,8 +114,8 @@ async def open_ports(settings: WorkerSettings, stack: AsyncExitStack, skew: Skew
 
 
 def problem_of(entry: models.ModelEntry) -> str:
-    """What is wrong with the model's files; empty for nothing. Found without the model's library, and before another model
-    is unloaded to make room.
+    """What is wrong with the model's files; empty for nothing. Needs no library of the model, and runs before another
+    model is unloaded to make room.
     """
     problem = models.problem_of_source(entry)
     if problem or entry.in_process not in {"pipeline", "latent"} or not Path(entry.source).is_dir():

@@ -126,8 +126,8 @@ class Worker:
         self._watch_depths()
 
     async def run(self, draining: Callable[[], Awaitable[object]]) -> None:
-        """Serves until `draining()` returns, then until everything held is settled or given back. Raises Hung, EngineLost
-        or LoopEnded, in a group.
+        """Serves until `draining()` returns, then until all that is held is settled or given back. Raises Hung,
+        EngineLost or LoopEnded, in a group.
         """
         async with Loops() as loops:
             gpu = loops.run("worker.gpu", self._gpu_loop, may_return=self._is_stopping)
@@ -166,8 +166,8 @@ class Worker:
             raise
 
     async def _hung(self, detail: str) -> bool:
-        """Ends an engine that has a process of its own, and returns True: it starts again. Otherwise stops the worker, whose
-        process must end, and returns False.
+        """An engine in a process of its own is ended, to be started again: True. With any other the worker stops, for
+        its process must end: False.
         """
         session = self._shared.floor.session
         if session is not None and session.engine.capabilities.restartable:

@@ -101,8 +101,8 @@ class ShutdownSequence:
         await self._leases.give_back([receipt for _, _, receipt in self._window.receipts()])
 
     async def _report(self, failure: Failure, detail: str) -> None:
-        """Reports a failure for each image that is held and was started. What cannot be reported in time is given back, to
-        be delivered again.
+        """Reports a failure for each image that was started and is not settled. What cannot be reported in time is
+        given back, to be delivered again.
         """
         try:
             async with asyncio.timeout(FINAL_CALLS_S / 2):
