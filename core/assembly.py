@@ -11,12 +11,18 @@ from typing import Any
 
 import structlog
 
+from core.api.reader import Reader
 from core.api.service import Service
 from core.api.submission import Admission
+from core.api.submitter import Submitter
+from core.api.waiters import Waiters
+from core.api.worker_calls import WorkerCalls
+from core.context import Context
 from core.dispatch.dead_letter_consumer import DeadLetterConsumer
 from core.dispatch.dispatcher import Dispatcher
-from core.dispatch.in_flight import Policy
-from core.domain.decide import Now
+from core.dispatch.image_book import ImageBook
+from core.dispatch.in_flight import FlowControl
+from core.dispatch.job_message import JobSender
 from core.domain.fair_queue import FairQueue
 from core.domain.recheck import RecheckPolicy
 from core.domain.shares import ONE, caps
@@ -24,12 +30,12 @@ from core.erasure.eraser import Eraser
 from core.erasure.object_deletions import LOOKS_S, ObjectDeletions
 from core.erasure.retention import Keep, Retention
 from core.metrics import Metrics
-from core.ports import (
-    Ports,
-)
-from core.results.object_cleanup import ObjectCleanup
+from core.ports import Ports
+from core.results.object_cleanup import Cleanups, ObjectCleanup
 from core.results.publisher import Publisher
-from core.results.reply_consumer import Polling, ReplyConsumer
+from core.results.reply_consumer import ReplyConsumer, ReplySource
+from core.results.reply_effects import ReplyEffects
+from core.results.reply_interpreter import ReplyInterpreter
 from core.runtime.estimates import Estimates
 from core.runtime.expiry import Expiry
 from core.runtime.model_reports import ModelReports
@@ -72,64 +78,54 @@ class Tuning:
 
 
 class Core:
-    """Built without I/O."""
+    """Built without I/O, from the writer outwards: what a part needs is built before it."""
 
     def __init__(self, ports: Ports, tuning: Tuning, metrics: Metrics | None = None) -> None:
         self._ports = ports
         self._tuning = tuning
         self.metrics = metrics if metrics is not None else Metrics()
         self.clock = RunningClock()
-        allowed = caps(tuning.backlog_cap, tuning.backlog_images)
-        self.writer = Writer(
-            ports.log, ports.log, now=self._now, metrics=self.metrics, caps=allowed, durable=ports.durable
+        self._context = Context(
+            metrics=self.metrics,
+            failpoints=ports.failpoints,
+            now_ms=self.clock.now_ms,
+            wall_ms=ports.wall_ms,
+            rng=ports.rng,
         )
+        allowed = caps(tuning.backlog_cap, tuning.backlog_images)
+        self.writer = Writer(ports.log, self._context, caps=allowed, durable=ports.durable)
         self._workers = Workers()
         self._reports = ModelReports(self._workers, now_ms=self.clock.now_ms)
         self._estimates = Estimates()
         self._prompts = PromptCache(ports.log, kept=tuning.backlog_cap)
         self._progress = Progress(self.writer.open, self._workers, visibility_s=tuning.visibility_s)
-        self._expiry = Expiry(self.writer, now_ms=self.clock.now_ms, metrics=self.metrics)
-        self._temp_cleanup = ObjectCleanup(ports.temp)
-        self._public_cleanup = ObjectCleanup(ports.public)
-        self._note = NoteUpdater(ports.log, ports.notes, wall_ms=ports.wall_ms, rng=ports.rng)
-        self._provisioning = Provisioning(ports.make, ports.temp, rng=ports.rng)
-        recheck = RecheckPolicy(visibility_s=tuning.visibility_s, cap_s=tuning.recheck_cap_s)
-        self._eraser = self._build_eraser()
-        self._retention = Retention(
-            ports.log,
-            self._eraser,
-            keep=tuning.keep,
-            now_ms=self.clock.now_ms,
-            wall_ms=ports.wall_ms,
-            rng=ports.rng,
+        self._expiry = Expiry(self.writer, self._context)
+        self._note = NoteUpdater(ports.log, ports.notes, self._context)
+        self._provisioning = Provisioning(ports.make, ports.temp, self._context)
+        self._recheck = RecheckPolicy(visibility_s=tuning.visibility_s, cap_s=tuning.recheck_cap_s)
+        self._images = ImageBook(
+            self.writer.open,
+            FairQueue(overtaking_s=tuning.overtaking_s),
+            self._recheck,
+            work_s=self._estimates.work_s,
+            away=self._reports.away,
         )
-        self._deletions = self._build_deletions()
-        self._dispatcher = self._build_dispatcher(recheck)
-        self._replies = self._build_replies(recheck)
-        self._dead_letter_consumer = self._build_undelivered()
+        self._dispatcher = self._build_dispatcher()
+        self._dead_letter_consumer = DeadLetterConsumer(
+            self.writer, ports.dead_letters, self._provisioning, self._context, every_s=tuning.dead_letters_s
+        )
+        self._eraser = Eraser(self.writer, ports.log, ports.erasures, self._context)
+        self._retention = Retention(ports.log, self._eraser, self._context, keep=tuning.keep)
+        self._deletions = ObjectDeletions(
+            ports.log, ports.public, ports.temp, self._context, looks_s=tuning.erasure_looks_s
+        )
+        self._cleanups = Cleanups(temp=ObjectCleanup(ports.temp), public=ObjectCleanup(ports.public))
         self._publisher = Publisher(
-            self.writer,
-            ports.temp,
-            ports.public,
-            temp_cleanup=self._temp_cleanup,
-            public_cleanup=self._public_cleanup,
-            failpoints=ports.failpoints,
-            heal=self._provisioning.heal,
-            rng=ports.rng,
-            metrics=self.metrics,
+            self.writer, ports.temp, ports.public, self._cleanups, self._provisioning, self._context
         )
-        self.service = Service(
-            self.writer,
-            ports.log,
-            admission=Admission(self._estimates, new_salt=ports.new_salt, rng=ports.rng),
-            prompts=self._prompts,
-            progress=self._progress,
-            reports=self._reports,
-            dispatcher=self._dispatcher,
-            eraser=self._eraser,
-            metrics=self.metrics,
-            max_waiters=tuning.max_waiters,
-        )
+        self._replies = self._build_replies()
+        self._waiters = Waiters(tuning.max_waiters)
+        self.service = self._build_service()
         self._join()
 
     async def load(self) -> None:
@@ -140,7 +136,7 @@ class Core:
         self.clock.start(max(latest_ms, self._ports.log.running_ms))
         self._reports.begin()
         await self._eraser.take_over()
-        self._dispatcher.take_over()
+        self._dispatcher.begin()
         self.writer.announce_loaded()
         _log.info("core.loaded", open=len(self.writer.open), running_ms=self.clock.now_ms())
 
@@ -163,8 +159,8 @@ class Core:
             ("eraser", self._eraser.run),
             ("retention", self._retention.run),
             ("deletions", self._deletions.run),
-            ("leftovers.drafts", self._temp_cleanup.run),
-            ("leftovers.copies", self._public_cleanup.run),
+            ("leftovers.drafts", self._cleanups.temp.run),
+            ("leftovers.copies", self._cleanups.public.run),
         ]
         endless += [(f"replies.{number}", self._replies.run) for number in range(self._tuning.reply_consumers)]
         endless += [(f"publisher.{number}", self._publisher.run) for number in range(self._tuning.publishers)]
@@ -201,94 +197,61 @@ class Core:
         except TimeoutError:
             _log.warning("core.drain_cut_short")
 
-    def _now(self) -> Now:
-        return Now(at_ms=self._ports.wall_ms(), running_ms=self.clock.now_ms())
-
-    def _build_dispatcher(self, recheck: RecheckPolicy) -> Dispatcher:
+    def _build_dispatcher(self) -> Dispatcher:
         return Dispatcher(
             self.writer,
-            self._ports.jobs,
-            self._prompts,
-            policy=Policy(queue=self._tuning.jobs_queue, recheck=recheck, runway=self._tuning.runway),
-            backlog=FairQueue(overtaking_s=self._tuning.overtaking_s),
-            now_ms=self.clock.now_ms,
+            JobSender(self._ports.jobs, self._prompts, self._tuning.jobs_queue),
+            self._images,
+            FlowControl(self._workers.batches, fixed=self._tuning.runway),
+            self._estimates,
+            self._provisioning,
+            self._context,
+        )
+
+    def _build_replies(self) -> ReplyConsumer:
+        ports, tuning = self._ports, self._tuning
+        source = ReplySource(
+            queue=ports.replies,
+            quarantine=ports.quarantine,
+            name=tuning.replies_queue,
+            wait_s=tuning.reply_wait_s,
+            visibility_s=tuning.reply_visibility_s,
+        )
+        interpreter = ReplyInterpreter(
+            self.writer.open,
+            recheck=self._recheck,
             estimates=self._estimates,
-            workers=self._workers,
-            away=self._reports.away,
-            failpoints=self._ports.failpoints,
-            heal=self._provisioning.heal,
-            rng=self._ports.rng,
-            metrics=self.metrics,
+            reports=self._reports,
+            new_token=ports.new_token,
         )
-
-    def _build_eraser(self) -> Eraser:
-        return Eraser(
-            self.writer,
-            self._ports.log,
-            self._ports.erasures,
-            failpoints=self._ports.failpoints,
-            rng=self._ports.rng,
-            metrics=self.metrics,
-        )
-
-    def _build_deletions(self) -> ObjectDeletions:
-        return ObjectDeletions(
-            self._ports.log,
-            self._ports.public,
-            self._ports.temp,
-            looks_s=self._tuning.erasure_looks_s,
-            now_ms=self.clock.now_ms,
-            failpoints=self._ports.failpoints,
-            rng=self._ports.rng,
-            metrics=self.metrics,
-        )
-
-    def _build_replies(self, recheck: RecheckPolicy) -> ReplyConsumer:
-        tuning = self._tuning
-        return ReplyConsumer(
-            self.writer,
-            self._ports.replies,
-            self._ports.quarantine,
-            polling=Polling(
-                queue=tuning.replies_queue, wait_s=tuning.reply_wait_s, visibility_s=tuning.reply_visibility_s
-            ),
-            recheck=recheck,
-            estimates=self._estimates,
+        effects = ReplyEffects(
             progress=self._progress,
             workers=self._workers,
-            reports=self._reports,
-            cleanup=self._temp_cleanup,
-            look_again=self._deletions.again,
-            new_token=self._ports.new_token,
-            failpoints=self._ports.failpoints,
-            heal=self._provisioning.heal,
-            rng=self._ports.rng,
+            temp_cleanup=self._cleanups.temp,
+            late=self._deletions,
             metrics=self.metrics,
         )
+        return ReplyConsumer(self.writer, source, interpreter, effects, self._provisioning, self._context)
 
-    def _build_undelivered(self) -> DeadLetterConsumer:
-        return DeadLetterConsumer(
-            self.writer,
-            self._ports.dead_letters,
-            every_s=self._tuning.dead_letters_s,
-            failpoints=self._ports.failpoints,
-            heal=self._provisioning.heal,
-            rng=self._ports.rng,
-            metrics=self.metrics,
-        )
+    def _build_service(self) -> Service:
+        reader = Reader(self.writer, self._ports.log, self._prompts, self._progress, self._images)
+        admission = Admission(self._estimates, new_salt=self._ports.new_salt, rng=self._ports.rng)
+        submitter = Submitter(self.writer, admission, self._prompts, reader, self.metrics)
+        workers = WorkerCalls(self._progress, self._reports, self._dispatcher)
+        return Service(self.writer, reader, submitter, workers, self._eraser, self._waiters)
 
     def _join(self) -> None:
-        """Who hears of changes, in this order: what is known first, then who acts on it."""
+        """Subscribe the listeners: those that hold knowledge first, since those that act on a change read it there."""
         for listener in (self._estimates, self._prompts, self._progress, self._expiry, self._dispatcher):
             self.writer.listen(listener.on_changes)
-        self._reports.served = self._dispatcher.served
+        self._reports.listen(self._dispatcher.served)
         self.writer.listen(self._publisher.on_changes)
         self.writer.listen(self._deletions.on_changes)
         self.writer.listen(self.service.on_changes)
         counts = self.metrics.backlog
-        counts.labels("pending").set_function(lambda: self._dispatcher.counts["pending"])
-        counts.labels("queued").set_function(lambda: self._dispatcher.counts["queued"])
-        counts.labels("started").set_function(lambda: self._dispatcher.counts["started"])
+        counts.labels("pending").set_function(lambda: self._images.counts["pending"])
+        counts.labels("queued").set_function(lambda: self._images.counts["queued"])
+        counts.labels("started").set_function(lambda: self._images.counts["started"])
         counts.labels("unpublished").set_function(lambda: self._publisher.waiting)
         counts.labels("unfinished").set_function(lambda: self.writer.usage.total.images)
         self.metrics.backlog_charge.set_function(lambda: self.writer.usage.total.charge / ONE)
@@ -296,3 +259,4 @@ class Core:
         self.metrics.log_tail.set_function(self._ports.log_tail_bytes)
         self.metrics.running_s.set_function(lambda: self.clock.now_ms() / 1000)
         self.metrics.workers.set_function(lambda: len(self._workers.batches()))
+        self.metrics.waiters.set_function(self._waiters.__len__)

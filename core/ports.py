@@ -11,6 +11,10 @@ from core.domain.records import KeyRow, PromptRow, Transaction
 from core.domain.transaction import DurableListener
 
 
+Rng = Callable[[], float]
+"""Gives numbers from 0 to 1."""
+
+
 class EventLog(Protocol):
     """The truth: an append-only log of events with the projection written in the same transaction.
 
@@ -164,7 +168,7 @@ class Received(Protocol):
 
 
 class JobQueue(Protocol):
-    """Where images wait for workers; also the queue of the dead letters."""
+    """A queue that core sends to: the jobs queue, or the dead-letter queue."""
 
     async def send(self, messages: Sequence[Outgoing]) -> list[bool]:
         """True where the queue accepted the message. Raises Retryable when nothing can be said."""
@@ -265,14 +269,18 @@ class DeadLetterQueue(Protocol):
         """Hide each for so long from now; 0: not at all."""
 
 
-class Log(EventLog, WriterReads, Projection, Upkeep, Lineage, Deletions, Retained, Protocol):
+class WriterLog(EventLog, WriterReads, Protocol):
+    """The log as the writer uses it."""
+
+
+class Log(WriterLog, Projection, Upkeep, Lineage, Deletions, Retained, Protocol):
     """One log, seen from every side."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
     """Core's adapters. `quarantine` and `dead_letters` are two sides of one queue. `make` creates missing queues and
-    buckets; `new_token` gives 128 random bits or more, `new_salt` 16 random bytes, `rng` numbers from 0 to 1.
+    buckets; `new_token` gives 128 random bits or more, `new_salt` 16 random bytes.
     """
 
     log: Log
@@ -289,7 +297,7 @@ class Ports:
     wall_ms: Callable[[], int]
     new_token: Callable[[], str]
     new_salt: Callable[[], bytes]
-    rng: Callable[[], float]
+    rng: Rng
     durable: DurableListener = lambda *_: None
     """Hears of each event once it is durable, to log it."""
     log_tail_bytes: Callable[[], int] = int

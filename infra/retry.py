@@ -1,4 +1,4 @@
-"""The two kinds of failure that every adapter speaks of, and the one retry loop. Imports nothing heavy.
+"""The two kinds of failure that every adapter speaks of, and how to try again. Imports nothing heavy.
 
 Errors::
 
@@ -40,6 +40,29 @@ def backoff_s(attempt: int, *, first_s: float, cap_s: float, draw: float) -> flo
     https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
     """
     return draw * min(cap_s, first_s * 2.0 ** min(attempt, 60))
+
+
+class Backoff:
+    """The pauses of an endless loop after attempts that fail: they grow, with full jitter, until one succeeds.
+
+    `rng` gives numbers from 0 to 1.
+    """
+
+    def __init__(self, *, first_s: float, cap_s: float, rng: Callable[[], float]) -> None:
+        self._first_s = first_s
+        self._cap_s = cap_s
+        self._rng = rng
+        self._failures = 0
+
+    def reset(self) -> None:
+        """An attempt has succeeded: the next failure counts as the first."""
+        self._failures = 0
+
+    async def pause(self) -> None:
+        """Sleep after an attempt that failed."""
+        pause_s = backoff_s(self._failures, first_s=self._first_s, cap_s=self._cap_s, draw=self._rng())
+        self._failures += 1
+        await asyncio.sleep(pause_s)
 
 
 async def retry(

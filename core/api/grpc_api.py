@@ -14,7 +14,8 @@ from grpclib import GRPCError, Status
 from grpclib.const import Cardinality, Handler
 from grpclib.server import Stream
 
-from core.api.service import BadRequest, NotFound, Service
+from core.api.errors import BadRequest, NotFound
+from core.api.service import Service
 from infra.retry import Retryable
 from schema import fast
 

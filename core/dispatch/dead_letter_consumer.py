@@ -8,19 +8,20 @@ second or so. While that queue cannot be reached, rechecks find the same images,
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
 import structlog
 
+from core.context import Context
 from core.dispatch.dead_letters import DeadLetter, DeadLetters
 from core.domain import commands as c
 from core.domain.transaction import Order, Result
-from core.metrics import Metrics
-from core.ports import DeadLetterQueue, Failpoints
+from core.ports import DeadLetterQueue
+from core.runtime.provisioning import Provisioning
 from core.runtime.writer import Writer
-from infra.retry import Missing, Permanent, Retryable, backoff_s
+from infra.retry import Backoff, Missing, Permanent, Retryable
 from schema import fast
 
 _log = structlog.get_logger()
@@ -31,36 +32,29 @@ which wait for their rechecks then.
 
 _SHORTEST_HIDDEN_S: Final = 5
 _LONGEST_REST_S: Final = 60.0
+_NOT_MADE: Final = "dead_letters.queues_not_made"
 
 
 class DeadLetterConsumer:
-    """Looks every `every_s`. `heal` makes missing queues again, or raises; `rng` gives numbers from 0 to 1."""
+    """Looks every `every_s`."""
 
     def __init__(
-        self,
-        writer: Writer,
-        queue: DeadLetterQueue,
-        *,
-        every_s: float,
-        failpoints: Failpoints,
-        heal: Callable[[], Awaitable[None]],
-        rng: Callable[[], float],
-        metrics: Metrics,
+        self, writer: Writer, queue: DeadLetterQueue, provisioning: Provisioning, context: Context, *, every_s: float
     ) -> None:
         self._writer = writer
         self._queue = queue
+        self._provisioning = provisioning
         self._every_s = every_s
         self._hidden_s = max(_SHORTEST_HIDDEN_S, int(2 * every_s))
-        self._failpoints = failpoints
-        self._heal = heal
-        self._rng = rng
-        self._metrics = metrics
+        self._failpoints = context.failpoints
+        self._rng = context.rng
+        self._metrics = context.metrics
         self._kept = 0
 
     async def run(self) -> None:
-        """Look, for ever."""
-        failures = 0
-        await self._try_heal()
+        """Look regularly. Never returns."""
+        backoff = Backoff(first_s=1.0, cap_s=_LONGEST_REST_S, rng=self._rng)
+        await self._provisioning.try_ensure(_NOT_MADE)
         while True:
             try:
                 more = await self._look()
@@ -68,20 +62,13 @@ class DeadLetterConsumer:
                 self._metrics.dead_letter_looks.labels("failed").inc()
                 _log.warning("dead_letters.delayed", reason=str(error))
                 if isinstance(error, Missing):
-                    await self._try_heal()
-                await asyncio.sleep(backoff_s(failures, first_s=1.0, cap_s=_LONGEST_REST_S, draw=self._rng()))
-                failures += 1
+                    await self._provisioning.try_ensure(_NOT_MADE)
+                await backoff.pause()
                 continue
             self._metrics.dead_letter_looks.labels("done").inc()
-            failures = 0
+            backoff.reset()
             if not more:
                 await asyncio.sleep(self._every_s)
-
-    async def _try_heal(self) -> None:
-        try:
-            await self._heal()
-        except (Retryable, Permanent) as error:
-            _log.warning("dead_letters.queues_not_made", reason=str(error))
 
     async def _look(self) -> bool:
         """One look; whether there may be more jobs there. Raises Retryable or Permanent."""

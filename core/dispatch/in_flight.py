@@ -1,17 +1,16 @@
-"""The images that are out on the queue or on a GPU: how many, how many there should be, and when to look at each again.
+"""The images in flight, on the queue or with a worker: how many, how many there should be, and when to recheck each.
 
-Pure book-keeping for the dispatcher. A recheck time here may be later than the stored one, because reports of
+Pure; part of the image book. A recheck time here may be later than the stored one, because reports of
 workers move it in memory; never earlier, or `decide` would refuse the dispatch.
 """
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from typing import Final
 
-from core.domain.recheck import RecheckPolicy
 from core.domain.state import Ref
 
 _SLACK: Final = 64
@@ -22,20 +21,11 @@ _WORK_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """How to send. `runway` 0: as many images as workers, dispatch rate and loop time ask for."""
-
-    queue: str
-    recheck: RecheckPolicy
-    runway: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reach:
+class QueueTarget:
     """How much may be on the queue: `least` images whatever they cost, and `most` while they cost less than `work_s`.
 
-    What is on the queue goes before everything that waits, so it is bounded in time too: a few dozen of the largest
-    images would keep a newcomer waiting for an hour. The least keeps every GPU busy.
+    What is on the queue runs before everything that waits in the backlog, so it is bounded in time too: a few dozen
+    of the largest images would keep a new tenant waiting for an hour. The least keeps every GPU busy.
     """
 
     least: int
@@ -55,10 +45,10 @@ class Reach:
         return most, least, spare_s
 
 
-def reach(batches: Sequence[int], paced: int) -> Reach:
+def queue_target(batches: Sequence[int], paced: int) -> QueueTarget:
     """For workers of these batch sizes, when `paced` images go out during a slow round."""
     least = max(_LEAST, 2 * sum(batches), paced)
-    return Reach(least=least, most=max(_MOST, least), work_s=_WORK_S * max(1, len(batches)))
+    return QueueTarget(least=least, most=max(_MOST, least), work_s=_WORK_S * max(1, len(batches)))
 
 
 class _Out:
@@ -124,7 +114,7 @@ class InFlight:
         return self.on_queue + len(self._unwanted)
 
     def postpone(self, ref: Ref, recheck_ms: int) -> None:
-        """Somebody has it in hand: look again at `recheck_ms`, or later if that was planned."""
+        """A worker has it: look again at `recheck_ms`, or later if that was planned."""
         out = self._out.get(ref)
         if out is not None and recheck_ms > out.recheck_ms:
             out.recheck_ms = recheck_ms  # its entry in the heap comes up early, and is put back
@@ -161,18 +151,29 @@ class InFlight:
         heappush(self._heap, (at_ms, ref))
 
 
-class Pace:
-    """The last hundred rounds of dispatching."""
+class FlowControl:
+    """How much should be on the queue: `fixed` images, or with 0 what workers, dispatch rate and round time ask for.
 
-    def __init__(self) -> None:
+    `batches` gives the largest batch of each worker that was heard of lately.
+    """
+
+    def __init__(self, batches: Callable[[], Sequence[int]], *, fixed: int = 0) -> None:
+        self._batches = batches
+        self._fixed = fixed
         self._rounds: deque[tuple[float, float, int]] = deque(maxlen=100)
 
     def note(self, ended_s: float, took_s: float, images: int) -> None:
-        """A round has ended."""
+        """A round of dispatching has ended."""
         self._rounds.append((ended_s, took_s, images))
 
-    def reach(self) -> int:
-        """Images that go out at this rate while the slowest round (99 of 100 are faster) takes place."""
+    def target(self) -> QueueTarget:
+        """What should be on the queue now."""
+        if self._fixed:
+            return QueueTarget(least=self._fixed, most=self._fixed)
+        return queue_target(self._batches(), self._sent_in_a_slow_round())
+
+    def _sent_in_a_slow_round(self) -> int:
+        """Images that go out at the present rate during the slowest round (99 of 100 are faster)."""
         if len(self._rounds) < 2:
             return 0
         span_s = max(self._rounds[-1][0] - self._rounds[0][0], 0.001)

@@ -1,32 +1,36 @@
-"""Job messages: what core tells a worker about one image, and the span under which it says so."""
+"""Job messages: what a worker learns about one image, and the span under which it is sent."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
 from core import tracing
-from core.domain.events import Prompts, Spec
-from core.domain.state import Generation, Image, Ref, image_seed
+from core.dispatch.image_book import Job
+from core.domain.events import Prompts
+from core.domain.state import Generation, Image, image_seed
 from core.errors import LogBroken
-from core.ports import Outgoing
+from core.ports import JobQueue, Outgoing
+from core.runtime.prompt_cache import PromptCache
 from schema import fast, messages, pb
 
 _tracer = trace.get_tracer(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One sending of one image. `solo`: it must run in a batch of its own."""
+class JobSender:
+    """`name` is the queue's, for spans."""
 
-    state: Generation
-    image: Image
-    solo: bool
+    def __init__(self, queue: JobQueue, prompts: PromptCache, name: str) -> None:
+        self._queue = queue
+        self._prompts = prompts
+        self._name = name
 
-    @property
-    def ref(self) -> Ref:
-        return self.state.id, self.image.index
+    async def send(self, jobs: Sequence[Job]) -> list[bool]:
+        """Up to ten. True where the queue has accepted. Raises Retryable or Permanent when nothing can be said, and
+        LogBroken when a prompt is missing.
+        """
+        prompts = await self._prompts.of_open([job.state.id for job in jobs])
+        return await self._queue.send([outgoing(job, prompts, self._name) for job in jobs])
 
 
 def outgoing(job: Job, prompts: Mapping[str, Prompts], queue: str) -> Outgoing:
@@ -56,16 +60,11 @@ def outgoing(job: Job, prompts: Mapping[str, Prompts], queue: str) -> Outgoing:
         return Outgoing(body=body, attributes=tracing.attributes_of(tracing.trace_of(span)))
 
 
-def batch_key(spec: Spec) -> tuple[object, ...]:
-    """What images must share to run in one batch on any engine."""
-    return spec.model, spec.width, spec.height, spec.num_inference_steps, spec.guidance_scale, spec.scheduler
-
-
 def job_message(state: Generation, image: Image, prompts: Prompts, *, solo: bool) -> fast.ImageJob:
     """The message that asks a worker for this image.
 
-    Without its priority: that orders the images of one tenant, which is done here, and a worker, which knows no
-    tenants, would let it pass those of another.
+    Without its priority: a priority orders the images of one tenant, which core does, and a worker, which knows no
+    tenants, would let an image pass those of other tenants.
     """
     spec = state.spec
     return fast.ImageJob(

@@ -6,19 +6,19 @@ against it before anything is served. Whoever asks is answered when both are dur
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import structlog
 
+from core.context import Context
 from core.domain import commands as c
 from core.domain.events import Cause
 from core.domain.transaction import Order, Result
 from core.errors import FATAL
-from core.metrics import Metrics
-from core.ports import ErasureList, Failpoints, Retained
+from core.ports import ErasureList, Retained
 from core.runtime.writer import Writer
-from infra.retry import Permanent, Retryable, backoff_s
+from infra.retry import Backoff, Permanent, Retryable
 
 _log = structlog.get_logger()
 MAX_OWED: Final = 1_000
@@ -35,17 +35,14 @@ class Eraser:
         writer: Writer,
         log: Retained,
         listed: ErasureList,
-        *,
-        failpoints: Failpoints,
-        rng: Callable[[], float],
-        metrics: Metrics,
+        context: Context,
     ) -> None:
         self._writer = writer
         self._log = log
         self._list = listed
-        self._failpoints = failpoints
-        self._rng = rng
-        self._metrics = metrics
+        self._failpoints = context.failpoints
+        self._rng = context.rng
+        self._metrics = context.metrics
         self._owed: dict[str, Cause] = {}
         self._stuck = asyncio.Event()
         self.trouble = "list of erasures: not looked up yet"
@@ -79,11 +76,11 @@ class Eraser:
 
     async def run(self) -> None:
         """Carry on what got stuck, for ever."""
-        failures = 0
+        backoff = Backoff(first_s=1.0, cap_s=_LONGEST_REST_S, rng=self._rng)
         while True:
             await self._stuck.wait()
             self._stuck.clear()
-            await asyncio.sleep(backoff_s(failures, first_s=1.0, cap_s=_LONGEST_REST_S, draw=self._rng()))
+            await backoff.pause()
             owed = dict(self._owed)
             try:
                 if owed:
@@ -92,16 +89,15 @@ class Eraser:
                 raise
             except (Retryable, Permanent) as error:
                 _log.warning("erasure.delayed", count=len(owed), reason=str(error))
-                failures += 1
                 self._stuck.set()
             else:
-                failures = 0
+                backoff.reset()
 
     async def take_over(self) -> None:
         """Erase again what this log should not hold any more. To be called before the loops run, and before anybody
         hears of the open generations. Waits as long as the list, or the log, cannot be used.
         """
-        failures = 0
+        backoff = Backoff(first_s=0.2, cap_s=5.0, rng=self._rng)
         while True:
             try:
                 erased = await self._take_over()
@@ -110,8 +106,7 @@ class Eraser:
             except (Retryable, Permanent) as error:
                 self.trouble = f"list of erasures: {error}"
                 _log.warning("erasures.not_looked_up", reason=str(error))
-                await asyncio.sleep(backoff_s(failures, first_s=0.2, cap_s=5.0, draw=self._rng()))
-                failures += 1
+                await backoff.pause()
             else:
                 self.trouble = ""
                 if erased:

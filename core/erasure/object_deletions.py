@@ -8,16 +8,16 @@ the store refuses is put off and holds up no other.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
 
+from core.context import Context
 from core.domain.object_keys import draft_keys, draft_prefix, public_keys
 from core.domain.transaction import Change
-from core.metrics import Metrics
-from core.ports import Deletion, Deletions, Failpoints, PublicStore, TempStore
-from infra.retry import Permanent, Retryable, backoff_s
+from core.ports import Deletion, Deletions, PublicStore, TempStore
+from infra.retry import Backoff, Permanent, Retryable
 
 _log = structlog.get_logger()
 LOOKS_S: Final = (60.0, 600.0, 3_600.0, 21_600.0, 86_400.0)
@@ -37,28 +37,19 @@ _REMEMBERED: Final = 10_000
 
 
 class ObjectDeletions:
-    """Follows the writer for its wake-up only. `now_ms` is core's running time."""
+    """Listens to the writer only to be woken: what is due stands in the log."""
 
     def __init__(
-        self,
-        log: Deletions,
-        public: PublicStore,
-        temp: TempStore,
-        *,
-        looks_s: Sequence[float],
-        now_ms: Callable[[], int],
-        failpoints: Failpoints,
-        rng: Callable[[], float],
-        metrics: Metrics,
+        self, log: Deletions, public: PublicStore, temp: TempStore, context: Context, *, looks_s: Sequence[float]
     ) -> None:
         self._log = log
         self._public = public
         self._temp = temp
         self._looks_s = looks_s
-        self._now_ms = now_ms
-        self._failpoints = failpoints
-        self._rng = rng
-        self._metrics = metrics
+        self._now_ms = context.now_ms
+        self._failpoints = context.failpoints
+        self._rng = context.rng
+        self._metrics = context.metrics
         self._failures: dict[str, int] = {}
         self._wake = asyncio.Event()
 
@@ -74,8 +65,8 @@ class ObjectDeletions:
             self._wake.set()
 
     async def run(self) -> None:
-        """Delete, for ever."""
-        failures = 0
+        """Delete what is due. Never returns."""
+        backoff = Backoff(first_s=_FIRST_REST_S, cap_s=_LONGEST_REST_S, rng=self._rng)
         while True:
             self._wake.clear()
             try:
@@ -84,13 +75,12 @@ class ObjectDeletions:
             except Retryable as error:  # the log's
                 _log.warning("deletions.not_recorded", reason=str(error))
                 went = False
-            if went:
-                failures = 0
-                if not due:
-                    await self._rest()
+            if not went:
+                await backoff.pause()
                 continue
-            await asyncio.sleep(backoff_s(failures, first_s=_FIRST_REST_S, cap_s=_LONGEST_REST_S, draw=self._rng()))
-            failures += 1
+            backoff.reset()
+            if not due:
+                await self._rest()
 
     async def _round(self, due: Sequence[Deletion]) -> bool:
         """Each once. False, and no more of them, when several in a row were refused: the store itself is away."""

@@ -6,16 +6,17 @@ restart would lose. Erasing goes in small batches with rests between them.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
 
+from core.context import Context
 from core.domain.events import Cause
 from core.erasure.eraser import Eraser
 from core.ports import Ended, Retained
-from infra.retry import Retryable, backoff_s
+from infra.retry import Backoff, Retryable
 
 _log = structlog.get_logger()
 DAY_MS: Final = 86_400_000
@@ -58,30 +59,21 @@ def due(found: Sequence[Ended], keep: Keep, *, at_ms: int, running_ms: int) -> l
 
 
 class Retention:
-    """`now_ms` is core's running time, `wall_ms` Unix time."""
+    """Works from the log alone; holds nothing between two walks."""
 
-    def __init__(
-        self,
-        log: Retained,
-        eraser: Eraser,
-        *,
-        keep: Keep,
-        now_ms: Callable[[], int],
-        wall_ms: Callable[[], int],
-        rng: Callable[[], float],
-    ) -> None:
+    def __init__(self, log: Retained, eraser: Eraser, context: Context, *, keep: Keep) -> None:
         self._log = log
         self._eraser = eraser
         self._keep = keep
-        self._now_ms = now_ms
-        self._wall_ms = wall_ms
-        self._rng = rng
+        self._now_ms = context.now_ms
+        self._wall_ms = context.wall_ms
+        self._rng = context.rng
 
     async def run(self) -> None:
-        """Walk the log from time to time, for ever."""
+        """Walk the log from time to time. Never returns."""
         shortest_s = self._keep.shortest_ms / 1_000
         rest_s = min(max(shortest_s / 24, _OFTEN_S), _SELDOM_S)
-        failures = 0
+        backoff = Backoff(first_s=_OFTEN_S, cap_s=60.0, rng=self._rng)
         while True:
             if not shortest_s:
                 await asyncio.sleep(_SELDOM_S)
@@ -90,10 +82,9 @@ class Retention:
                 await self._walk()
             except Retryable as error:
                 _log.warning("retention.delayed", reason=str(error))
-                await asyncio.sleep(backoff_s(failures, first_s=_OFTEN_S, cap_s=60.0, draw=self._rng()))
-                failures += 1
+                await backoff.pause()
             else:
-                failures = 0
+                backoff.reset()
                 await asyncio.sleep(rest_s)
 
     async def _walk(self) -> None:

@@ -1,10 +1,11 @@
-"""Deletes objects that nobody will ask for: drafts of attempts that lost, copies that came too late.
+"""Deletes objects that nothing needs: temporary ones of attempts that lost, and public copies that came too late.
 
-Best effort: what is not deleted here, the temporary bucket's expiry deletes, and nothing points to the rest.
+Best effort: a temporary object that is left is deleted by its bucket's expiry, and no link points to a public one.
 """
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
@@ -16,25 +17,25 @@ _AT_ONCE = 100
 
 
 class CleanupStore(Protocol):
-    """Where the leftovers lie."""
+    """A bucket to delete from."""
 
     async def delete(self, keys: Sequence[str]) -> None: ...
 
 
 class ObjectCleanup:
-    """A bounded list of keys to delete; what does not fit is left to expire."""
+    """A bounded list of keys to delete; a key that does not fit is left to expire."""
 
     def __init__(self, bucket: CleanupStore, *, limit: int = 10_000) -> None:
         self._bucket = bucket
         self._keys: asyncio.Queue[str] = asyncio.Queue(limit)
 
     def add(self, key: str) -> None:
-        """Delete this some time."""
+        """Delete this object soon."""
         if not self._keys.full():
             self._keys.put_nowait(key)
 
     async def run(self) -> None:
-        """Delete, for ever."""
+        """Delete what is added. Never returns."""
         while True:
             keys = [await self._keys.get()]
             while not self._keys.empty() and len(keys) < _AT_ONCE:
@@ -44,3 +45,11 @@ class ObjectCleanup:
             except (Retryable, Permanent) as error:
                 _log.info("leftovers.kept", count=len(keys), reason=str(error))
                 await asyncio.sleep(1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cleanups:
+    """One for each bucket."""
+
+    temp: ObjectCleanup
+    public: ObjectCleanup

@@ -12,7 +12,7 @@ trouble with the store.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -21,14 +21,15 @@ import structlog
 from opentelemetry import trace
 
 from core import tracing
+from core.context import Context
 from core.domain import commands as c
 from core.domain.events import ImageRendered
 from core.domain.object_keys import content_type, public_key
 from core.domain.state import Generation, Phase, Ref
 from core.domain.transaction import Change, Order
-from core.metrics import Metrics
-from core.ports import Failpoints, PublicStore, Stored, TempStore
-from core.results.object_cleanup import ObjectCleanup
+from core.ports import PublicStore, Stored, TempStore
+from core.results.object_cleanup import Cleanups
+from core.runtime.provisioning import Provisioning
 from core.runtime.writer import Writer
 from infra.retry import Missing, Permanent, Retryable, backoff_s
 
@@ -68,30 +69,26 @@ class _NotFound(Exception):
 
 
 class Publisher:
-    """Any number of `run`s may work side by side. `heal` makes missing buckets again, or raises Retryable."""
+    """Any number of `run`s may work side by side."""
 
     def __init__(
         self,
         writer: Writer,
         temp: TempStore,
         public: PublicStore,
-        *,
-        temp_cleanup: ObjectCleanup,
-        public_cleanup: ObjectCleanup,
-        failpoints: Failpoints,
-        heal: Callable[[], Awaitable[None]],
-        rng: Callable[[], float],
-        metrics: Metrics,
+        cleanups: Cleanups,
+        provisioning: Provisioning,
+        context: Context,
     ) -> None:
         self._writer = writer
         self._temp = temp
         self._public = public
-        self._temp_cleanup = temp_cleanup
-        self._public_cleanup = public_cleanup
-        self._failpoints = failpoints
-        self._heal = heal
-        self._rng = rng
-        self._metrics = metrics
+        self._temp_cleanup = cleanups.temp
+        self._public_cleanup = cleanups.public
+        self._provisioning = provisioning
+        self._failpoints = context.failpoints
+        self._rng = context.rng
+        self._metrics = context.metrics
         self._waiting: dict[Ref, None] = {}  # in order; bounded by the images of open generations
         self._wake = asyncio.Semaphore(0)
         self._failing: dict[Ref, str] = {}  # those that are being tried again, since the last success
@@ -164,19 +161,13 @@ class Publisher:
             return wait_s
         except (Retryable, Permanent) as error:
             if isinstance(error, Missing):
-                await self._try_heal()
+                await self._provisioning.try_ensure("publish.buckets_not_made")
             self._failing[ref] = f"store: {error}"
             _log.warning("publish.delayed", generation_id=ref[0], index=ref[1], reason=str(error))
             delay.failures += 1
             return backoff_s(delay.failures - 1, first_s=_FIRST_RETRY_S, cap_s=_LONGEST_RETRY_S, draw=self._rng())
         self._failing.clear()  # the store works: one picture that it does not copy makes nobody unready
         return None
-
-    async def _try_heal(self) -> None:
-        try:
-            await self._heal()
-        except (Retryable, Permanent) as error:
-            _log.warning("publish.buckets_not_made", reason=str(error))
 
     def _picture(self, ref: Ref) -> _Picture | None:
         """What to publish; None when it is not wanted any more, or done."""

@@ -1,12 +1,12 @@
 """Ends generations whose time to live has run out, in core's running time."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
 
+from core.context import Context
 from core.domain import commands as c
 from core.domain.transaction import Change, Order
-from core.metrics import Metrics
 from core.runtime.writer import Writer
 from infra.retry import Retryable
 
@@ -19,10 +19,10 @@ _SLACK = 64
 class Expiry:
     """Follows the writer and keeps a heap of deadlines."""
 
-    def __init__(self, writer: Writer, *, now_ms: Callable[[], int], metrics: Metrics) -> None:
+    def __init__(self, writer: Writer, context: Context) -> None:
         self._writer = writer
-        self._now_ms = now_ms
-        self._metrics = metrics
+        self._now_ms = context.now_ms
+        self._metrics = context.metrics
         self._heap: list[tuple[int, str]] = []
         self._mortal: set[str] = set()
         self._wake = asyncio.Event()

@@ -43,7 +43,7 @@ class SeenWorkers(Protocol):
 
 
 class ModelReports:
-    """`now_ms` is core's running time. `served` is told of each model that a worker can serve from now on."""
+    """`now_ms` is core's running time."""
 
     def __init__(self, workers: SeenWorkers, *, now_ms: Callable[[], int]) -> None:
         self._workers = workers
@@ -51,7 +51,11 @@ class ModelReports:
         self._reports: dict[str, WorkerReport] = {}
         self._maybe_away: set[str] = set()
         self._complete_at_ms = 0
-        self.served: Callable[[str], None] = lambda _: None
+        self._listeners: list[Callable[[str], None]] = []
+
+    def listen(self, listener: Callable[[str], None]) -> None:
+        """Call `listener` with each model that a worker can serve from now on and could not before."""
+        self._listeners.append(listener)
 
     def begin(self) -> None:
         """Call at the start of core, before anything is judged."""
@@ -74,7 +78,8 @@ class ModelReports:
         self._note_away(models)
         for each in models:
             if each.state not in _OUT and (each.name not in known or known[each.name].state in _OUT):
-                self.served(each.name)
+                for listener in self._listeners:
+                    listener(each.name)
 
     def refused(self, worker_id: str, model: str, failure: Failure, reason: str) -> None:
         """A reply says that the worker cannot use the model, perhaps before its next report does."""

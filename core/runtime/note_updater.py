@@ -6,16 +6,16 @@ just begun before the note names it: were its folder lost then, the next start w
 """
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
 import structlog
 
+from core.context import Context
 from core.domain.provenance import GO_ON, Claim, LogNote, Provenance, UnreadableNote, decode, encode, refusal
 from core.errors import LogBroken, LogUnusable, VersionConflict
 from core.ports import Lineage, PublicNotes
-from infra.retry import Permanent, Retryable, backoff_s
+from infra.retry import Backoff, Permanent, Retryable
 
 _log = structlog.get_logger()
 EVERY_S: Final = 60.0
@@ -28,15 +28,13 @@ START_LOOK_S: Final = 5.0
 
 
 class NoteUpdater:
-    """`wall_ms` is for the people who read the note."""
+    """Notes carry the wall clock's time for their human readers; nothing is decided by it."""
 
-    def __init__(
-        self, log: Lineage, notes: PublicNotes, *, wall_ms: Callable[[], int], rng: Callable[[], float]
-    ) -> None:
+    def __init__(self, log: Lineage, notes: PublicNotes, context: Context) -> None:
         self._log = log
         self._notes = notes
-        self._wall_ms = wall_ms
-        self._rng = rng
+        self._wall_ms = context.wall_ms
+        self._rng = context.rng
         self._failing = ""
 
     @property
@@ -55,11 +53,10 @@ class NoteUpdater:
         """Before anything is accepted: note a log that was just begun, however long that takes; look once at what is
         noted of any other. Raises LogUnusable when this log must not go on.
         """
-        failures = 0
+        backoff = Backoff(first_s=FIRST_WAIT_S, cap_s=START_LOOK_S, rng=self._rng)
         while self._must_note:
             if not await self._attempt():
-                await self._wait(failures, START_LOOK_S)
-                failures += 1
+                await backoff.pause()
         try:
             async with asyncio.timeout(START_LOOK_S):
                 await self._attempt()
@@ -68,14 +65,13 @@ class NoteUpdater:
 
     async def run(self) -> None:
         """Note, endlessly. Raises LogUnusable when another log is noted, as by a core that has taken over."""
-        failures = 0
+        backoff = Backoff(first_s=FIRST_WAIT_S, cap_s=LONGEST_WAIT_S, rng=self._rng)
         while True:
             if await self._attempt():
-                failures = 0
+                backoff.reset()
                 await asyncio.sleep(EVERY_S)
             else:
-                await self._wait(failures, LONGEST_WAIT_S)
-                failures += 1
+                await backoff.pause()
 
     async def finish(self) -> None:
         """Note the end of a core that drains, if that can be done at once."""
@@ -84,9 +80,6 @@ class NoteUpdater:
                 await self._attempt()
         except TimeoutError:
             self._failed("no answer in time")
-
-    async def _wait(self, failures: int, cap_s: float) -> None:
-        await asyncio.sleep(backoff_s(failures, first_s=FIRST_WAIT_S, cap_s=cap_s, draw=self._rng()))
 
     async def _attempt(self) -> bool:
         try:

@@ -1,5 +1,5 @@
-"""Sees to it that queues and buckets are there: makes them at start, again when they went missing, and tells
-whether the store can be reached.
+"""Keeps queues and buckets in existence: makes them at start and again when they are missing, and watches whether
+the store can be reached.
 """
 
 import asyncio
@@ -7,27 +7,28 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from core.context import Context
 from core.ports import TempStore
-from infra.retry import Permanent, Retryable, backoff_s
+from infra.retry import Backoff, Permanent, Retryable
 
 _log = structlog.get_logger()
 _LOOK_EVERY_S = 5.0
 _NOT_AGAIN_S = 0.5
-_NOBODYS_KEY = "temp/none"
+_ABSENT_KEY = "temp/none"
 
 
 class Provisioning:
-    """`make` creates what is missing (or nothing, where that is not core's to do)."""
+    """`make` creates what is missing, or nothing where core may not create queues and buckets."""
 
-    def __init__(self, make: Callable[[], Awaitable[None]], temp: TempStore, *, rng: Callable[[], float]) -> None:
+    def __init__(self, make: Callable[[], Awaitable[None]], temp: TempStore, context: Context) -> None:
         self._make = make
         self._temp = temp
-        self._rng = rng
+        self._rng = context.rng
         self._lock = asyncio.Lock()
         self._made_at_s = float("-inf")
         self.trouble = "queues and buckets: not looked at yet"
 
-    async def heal(self) -> None:
+    async def ensure(self) -> None:
         """Make what is missing, unless that has just been done. Raises Retryable or Permanent."""
         async with self._lock:
             now = asyncio.get_running_loop().time()
@@ -35,22 +36,29 @@ class Provisioning:
                 await self._make()
                 self._made_at_s = asyncio.get_running_loop().time()
 
+    async def try_ensure(self, event: str) -> None:
+        """As `ensure`, for a loop whose own next attempt shows whether it was of use: an error is logged as `event`."""
+        try:
+            await self.ensure()
+        except (Retryable, Permanent) as error:
+            _log.warning(event, reason=str(error))
+
     async def run(self) -> None:
-        """Look, for ever."""
-        failures = 0
+        """Look regularly. Never returns."""
+        backoff = Backoff(first_s=0.2, cap_s=5.0, rng=self._rng)
         made = False
         while True:
             try:
                 if not made:
-                    await self.heal()
+                    await self.ensure()
                     made = True
-                await self._temp.head(_NOBODYS_KEY)
+                await self._temp.head(_ABSENT_KEY)
             except (Retryable, Permanent) as error:
                 self.trouble = f"queues and buckets: {error}"
                 _log.warning("surroundings.unreachable", reason=str(error))
-                made = False  # whatever comes back may come back empty
-                await asyncio.sleep(backoff_s(failures, first_s=0.2, cap_s=5.0, draw=self._rng()))
-                failures += 1
+                made = False  # a service that comes back may come back empty
+                await backoff.pause()
             else:
-                self.trouble, failures = "", 0
+                self.trouble = ""
+                backoff.reset()
                 await asyncio.sleep(_LOOK_EVERY_S)

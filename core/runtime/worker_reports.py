@@ -40,8 +40,8 @@ class Held:
     dispatch: int = 0
 
 
-class Shipping(Protocol):
-    """Who sends images out."""
+class Dispatching(Protocol):
+    """What workers' reports change about dispatch."""
 
     def postpone(self, ref: Ref) -> None:
         """A worker has the image in hand."""
@@ -118,18 +118,18 @@ class Progress:
             now = asyncio.get_running_loop().time()
             self._known.setdefault(ref[0], _Steps()).starters[ref[1]] = (worker_id, now)
 
-    def report(self, worker_id: str, held: Sequence[Held], shipping: Shipping) -> list[bool]:
-        """Which images the worker should keep; `shipping` hears of those that are in good hands."""
+    def report(self, worker_id: str, held: Sequence[Held], dispatching: Dispatching) -> list[bool]:
+        """Which images the worker should keep; `dispatching` learns of each."""
         self._workers.saw(worker_id)
         wanted = []
         for each in held:
-            keep = self._wanted(each, worker_id, shipping)
+            keep = self._wanted(each, worker_id, dispatching)
             wanted.append(keep)
             if keep:
                 self._note_step(each)
-                shipping.postpone(each.ref)
+                dispatching.postpone(each.ref)
             else:
-                shipping.dropped(each.ref)
+                dispatching.dropped(each.ref)
         return wanted
 
     def live(self, state: Generation, position: int) -> Live:
@@ -140,7 +140,7 @@ class Progress:
         steps = tuple(known.steps.get(index, 0) for index in range(len(state.images)))
         return Live(backlog_position=position, steps=steps, revision=known.revision)
 
-    def _wanted(self, held: Held, worker_id: str, shipping: Shipping) -> bool:
+    def _wanted(self, held: Held, worker_id: str, dispatching: Dispatching) -> bool:
         """No for what has ended or is decided; and no for a waiting copy of what was started and not heard of.
 
         Whoever started it may be dead, and the image may have killed it. So its copies must not run among others:
@@ -163,7 +163,7 @@ class Progress:
         if convicted(image):
             fresh = asyncio.get_running_loop().time() - at_s < self._visibility_s / 2
             return starter == worker_id and fresh
-        on_its_way = held.dispatch > image.dispatches or (not held.dispatch and shipping.is_sending(held.ref))
+        on_its_way = held.dispatch > image.dispatches or (not held.dispatch and dispatching.is_sending(held.ref))
         return on_its_way or starter in {"", worker_id}
 
     def _note_step(self, held: Held) -> None:

@@ -13,21 +13,29 @@ from dataclasses import dataclass
 
 import structlog
 
+from core.context import Context
 from core.domain import commands as c
 from core.domain import events as e
-from core.domain.decide import Now
 from core.domain.shares import Caps, UsageByTenant
 from core.domain.state import Generation, fold
 from core.domain.transaction import Change, DurableListener, Order, PendingTransaction, Result
 from core.errors import LogFull, LogHeld
-from core.metrics import Metrics
-from core.ports import EventLog, WriterReads
+from core.ports import WriterLog
 from core.runtime.stall_detector import StallDetector
 from infra.retry import Retryable
 
 _log = structlog.get_logger()
 
 Listener = Callable[[Sequence[Change]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriterBounds:
+    """Commands in one transaction, calls that wait, and ended generations that are remembered."""
+
+    commands: int = 256
+    waiting: int = 1_000
+    ended: int = 2_000
 
 
 @dataclass(slots=True)
@@ -37,32 +45,24 @@ class _Work:
 
 
 class Writer:
-    """Owns the states of open generations. `now` gives both times; `ended_kept` bounds the memory of ended ones;
-    `durable` hears of each event.
-    """
+    """Owns the states of open generations. `durable` is called with each durable event."""
 
     def __init__(
         self,
-        log: EventLog,
-        reads: WriterReads,
+        log: WriterLog,
+        context: Context,
         *,
-        now: Callable[[], Now],
-        metrics: Metrics,
         caps: Caps,
-        max_commands: int = 256,
-        max_waiting: int = 1_000,
-        ended_kept: int = 2_000,
+        bounds: WriterBounds | None = None,
         durable: DurableListener = lambda *_: None,
     ) -> None:
         self._log = log
-        self._reads = reads
-        self._now = now
-        self._metrics = metrics
+        self._context = context
+        self._metrics = context.metrics
         self._caps = caps
-        self._max_commands = max_commands
-        self._ended_kept = ended_kept
+        self._bounds = bounds or WriterBounds()
         self._durable = durable
-        self._queue: asyncio.Queue[_Work] = asyncio.Queue(max_waiting)
+        self._queue: asyncio.Queue[_Work] = asyncio.Queue(self._bounds.waiting)
         self._open: dict[str, Generation] = {}
         self._ended: OrderedDict[str, Generation] = OrderedDict()
         self._listeners: list[Listener] = []
@@ -146,13 +146,13 @@ class Writer:
     async def _take(self) -> list[_Work]:
         works = [await self._queue.get()]
         count = len(works[0].orders)
-        while count < self._max_commands and not self._queue.empty():
+        while count < self._bounds.commands and not self._queue.empty():
             works.append(self._queue.get_nowait())
             count += len(works[-1].orders)
         return works
 
     async def _write(self, works: Sequence[_Work]) -> None:
-        pending = PendingTransaction(now=self._now(), usage=self.usage, caps=self._caps)
+        pending = PendingTransaction(now=self._context.now(), usage=self.usage, caps=self._caps)
         try:
             await self._load([order for work in works for order in work.orders], pending)
             results = [[pending.decide(order) for order in work.orders] for work in works]
@@ -216,17 +216,17 @@ class Writer:
             if order.claim is not None and isinstance(order.command, c.Request):
                 claims.add((order.command.tenant, order.claim.key))
         if claims:
-            pending.keys.update(await self._reads.keys(sorted(claims), pending.now.running_ms))
+            pending.keys.update(await self._log.keys(sorted(claims), pending.now.running_ms))
             for row in pending.keys.values():
                 first = pending.before[row.generation_id] = self.remembered(row.generation_id)
                 if first is None:
                     unknown[row.generation_id] = None
         if unknown:
-            for known in await self._reads.known(list(unknown)):
+            for known in await self._log.known(list(unknown)):
                 pending.before[known] = await self._read(known)
 
     async def _read(self, generation_id: str) -> Generation | None:
-        history = await self._reads.stream(generation_id)
+        history = await self._log.stream(generation_id)
         if not history:
             return None
         state = fold(generation_id, [(each.event, each.at_ms) for each in history])
@@ -244,7 +244,7 @@ class Writer:
     def _keep_ended(self, state: Generation) -> None:
         self._ended[state.id] = state
         self._ended.move_to_end(state.id)
-        while len(self._ended) > self._ended_kept:
+        while len(self._ended) > self._bounds.ended:
             self._ended.popitem(last=False)
 
     def _tell(self, changes: Sequence[Change]) -> None:

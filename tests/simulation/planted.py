@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from infra.retry import Backoff
+
 Plant = Callable[[Any, str, Callable[[Any], Any]], None]
 """Replaces an attribute of an owner by what the last argument makes of it."""
 
@@ -33,6 +35,11 @@ def planted(name: str) -> Iterator[None]:
 
         BUGS[name](plant)
         yield
+
+
+def never_again(_: Any) -> Any:
+    """In place of `Backoff`: the pause after the first failure does not end."""
+    return lambda **_: Backoff(first_s=1e9, cap_s=1e9, rng=lambda: 1.0)
 
 
 def background(coroutine: Any) -> None:

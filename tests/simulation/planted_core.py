@@ -26,7 +26,7 @@ from core.runtime.running_clock import RunningClock
 from core.runtime.writer import Writer
 from infra.retry import Retryable
 from tests.simulation.log import SimLog
-from tests.simulation.planted import Plant, background, bug
+from tests.simulation.planted import Plant, background, bug, never_again
 from tests.simulation.queues import SimQueue
 
 
@@ -230,7 +230,7 @@ def one_start_alone_convicts(plant: Plant) -> None:
 
 @bug
 def core_hears_no_replies_after_an_error(plant: Plant) -> None:
-    plant(core.results.reply_consumer, "backoff_s", lambda _: lambda *_, **__: 1e9)
+    plant(core.results.reply_consumer, "Backoff", never_again)
 
 
 @bug
@@ -238,7 +238,7 @@ def nobody_makes_the_queues_again(plant: Plant) -> None:
     async def nothing(*_: Any) -> None:
         pass
 
-    plant(Provisioning, "heal", lambda _: nothing)
+    plant(Provisioning, "ensure", lambda _: nothing)
 
 
 @bug

@@ -9,9 +9,10 @@ import core.domain.decide
 from core.dispatch.dead_letter_consumer import DeadLetterConsumer
 from core.dispatch.dispatcher import Dispatcher
 from core.dispatch.in_flight import InFlight
+from core.dispatch.job_message import JobSender
 from core.domain.state import Phase
 from core.runtime.worker_reports import Progress
-from tests.simulation.planted import Plant, bug
+from tests.simulation.planted import Plant, bug, never_again
 
 
 class _AllTrue:
@@ -28,12 +29,12 @@ class _AllTrue:
 @bug
 def core_ignores_failed_entries(plant: Plant) -> None:
     def make(good: Any) -> Any:
-        def init(self: Any, writer: Any, queue: Any, *others: Any, **named: Any) -> None:
-            good(self, writer, _AllTrue(queue), *others, **named)
+        def init(self: Any, queue: Any, *others: Any) -> None:
+            good(self, _AllTrue(queue), *others)
 
         return init
 
-    plant(Dispatcher, "__init__", make)
+    plant(JobSender, "__init__", make)
 
 
 @bug
@@ -43,7 +44,7 @@ def nothing_is_sent_again(plant: Plant) -> None:
 
 @bug
 def core_sends_no_jobs_after_an_error(plant: Plant) -> None:
-    plant(core.dispatch.dispatcher, "backoff_s", lambda _: lambda *_, **__: 1e9)
+    plant(core.dispatch.dispatcher, "Backoff", never_again)
 
 
 @bug
@@ -93,8 +94,8 @@ def a_job_is_unwanted_until_its_dispatch_is_recorded(plant: Plant) -> None:
     """It was: whoever received it before that, while another had started it, threw it away."""
 
     def make(good: Any) -> Any:
-        def wanted(self: Any, held: Any, worker_id: str, shipping: Any) -> bool:
-            return bool(good(self, replace(held, dispatch=1), worker_id, shipping))
+        def wanted(self: Any, held: Any, worker_id: str, dispatching: Any) -> bool:
+            return bool(good(self, replace(held, dispatch=1), worker_id, dispatching))
 
         return wanted
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from core.api.service import BadRequest, NotFound
+from core.api.errors import BadRequest, NotFound
 from core.assembly import Core
 from infra.retry import Retryable
 from schema import fast

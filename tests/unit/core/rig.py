@@ -2,13 +2,15 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 
 from core.assembly import Core, Tuning
-from core.ports import Outgoing, Ports
+from core.context import Context
+from core.metrics import Metrics
+from core.ports import Outgoing, Ports, Rng
 from core.runtime.public_note import BucketNotes
 from infra import sqs
 from infra.loops import Loops
@@ -19,6 +21,11 @@ from tests.fakes import FakeBucket, FakeErasures, FakeQueue
 
 VISIBILITY_S = 5
 TUNING = Tuning(jobs_queue="jobs", replies_queue="replies", visibility_s=VISIBILITY_S)
+
+
+def context(*, rng: Rng, now_ms: Callable[[], int] = int, wall_ms: Callable[[], int] = int) -> Context:
+    """For a part that is tested alone; the clocks stand at 0 unless a test gives others."""
+    return Context(metrics=Metrics(), failpoints=Reached(), now_ms=now_ms, wall_ms=wall_ms, rng=rng)
 
 
 class Sender:

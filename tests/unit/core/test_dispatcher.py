@@ -48,10 +48,10 @@ def test_the_runway_bounds_what_is_on_the_queue() -> None:
         world = World()
         async with world.core() as core:
             await submit(core, 300)
-            await eventually(lambda: core._dispatcher.counts["queued"] == 64)
+            await eventually(lambda: core._images.counts["queued"] == 64)
             await asyncio.sleep(1)
             assert (await world.jobs.depth()).visible == 64
-            assert core._dispatcher.counts == {"pending": 236, "queued": 64, "started": 0}
+            assert core._images.counts == {"pending": 236, "queued": 64, "started": 0}
 
     virtual_time.run(main())
 
@@ -61,7 +61,7 @@ def test_a_purged_queue_costs_twice_the_visibility_at_most() -> None:
         world = World()
         async with world.core() as core:
             ids = await submit(core, 50)
-            await eventually(lambda: core._dispatcher.counts["queued"] == 50)
+            await eventually(lambda: core._images.counts["queued"] == 50)
             world.jobs.purge()
             async with working(Worker(world)):
                 await ended(core, ids, SUCCEEDED, 2 * VISIBILITY_S + 10)
@@ -80,7 +80,7 @@ def test_a_burst_lost_after_a_quiet_time_is_noticed_as_soon_as_any_other() -> No
                     await ended(core, await submit(core, 1, prefix=f"quiet{number}"), SUCCEEDED, 10)
                     await asyncio.sleep(5)
             ids = await submit(core, 50)
-            await eventually(lambda: core._dispatcher.counts["queued"] == 50)
+            await eventually(lambda: core._images.counts["queued"] == 50)
             world.jobs.purge()
             async with working(Worker(world)):
                 await ended(core, ids, SUCCEEDED, 2 * VISIBILITY_S + 10)
@@ -180,7 +180,7 @@ def test_only_refused_entries_are_sent_again() -> None:
         world.jobs.refuse = 3
         async with world.core() as core:
             ids = await submit(core, 10)
-            await eventually(lambda: core._dispatcher.counts["queued"] == 10)
+            await eventually(lambda: core._images.counts["queued"] == 10)
             assert (await world.jobs.depth()).visible == 10
             assert all(world.types(each).count("image.dispatched") == 1 for each in ids)
 

@@ -5,7 +5,7 @@ from hashlib import sha256
 
 import pytest
 
-from core.api.service import NotFound
+from core.api.errors import NotFound
 from core.assembly import Core
 from core.domain import commands as c
 from core.domain import events as e

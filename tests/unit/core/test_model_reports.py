@@ -31,7 +31,7 @@ class Book:
         self.seen = Seen()
         self.reports = ModelReports(self.seen, now_ms=lambda: int(self.now_s * 1000))
         self.served: list[str] = []
-        self.reports.served = self.served.append
+        self.reports.listen(self.served.append)
         self.reports.begin()
         if settled:
             self.now_s += SETTLE_S

@@ -15,6 +15,7 @@ from core.runtime.note_updater import EVERY_S, FINISH_S, START_LOOK_S, NoteUpdat
 from infra.retry import Permanent
 from tests.core_events import submission
 from tests.fake_log import FakeLog
+from tests.unit.core.rig import context
 from tests.virtual_time import run
 
 OWN = Provenance(log_id="log_" + "a" * 16, epoch=2)
@@ -65,7 +66,7 @@ class Rig:
     def __init__(self, claim: Claim = Claim.NOTED, events: int = 0) -> None:
         self.log = FakeLog(of=replace(OWN, claim=claim))
         self.notes = Notes()
-        self.updater = NoteUpdater(self.log, self.notes, wall_ms=lambda: 5, rng=lambda: 1.0)
+        self.updater = NoteUpdater(self.log, self.notes, context(wall_ms=lambda: 5, rng=lambda: 1.0))
         self._events = events
 
     async def fill(self) -> None:

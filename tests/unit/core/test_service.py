@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from core.api.service import BadRequest, NotFound
+from core.api.errors import BadRequest, NotFound
 from core.runtime.stall_detector import SLOW_S
 from infra.retry import Retryable
 from schema import fast, limits, pb
@@ -58,7 +58,7 @@ def test_an_accepted_item_is_shown_as_get_shows_it() -> None:
                 assert (
                     [each.seed for each in shown.images] == [each.seed for each in result.generation.images] == [7, 8]
                 )
-            await eventually(lambda: core._dispatcher.counts["queued"] == 1)
+            await eventually(lambda: core._images.counts["queued"] == 1)
             assert (await core.service.get("ann", "g2")).backlog_position in {4, 5}
 
     virtual_time.run(main())

@@ -33,7 +33,7 @@ def test_a_flood_of_the_highest_priority_leaves_another_tenant_its_share() -> No
         world = World()
         async with world.core(runway=20) as core:
             await submit(core, "flood", 100, priority=10)
-            await eventually(lambda: core._dispatcher.counts["queued"] == 20)
+            await eventually(lambda: core._images.counts["queued"] == 20)
             await submit(core, "quiet", 5, priority=-10)
             worker = Worker(world)
             async with working(worker):
@@ -51,9 +51,9 @@ def test_a_flood_of_the_largest_images_is_no_hour_of_work_before_a_newcomer() ->
         world = World()
         async with world.core() as core:
             await submit(core, "flood", 20, side=2048, steps=150)
-            await eventually(lambda: core._dispatcher.counts["queued"] > 0)
+            await eventually(lambda: core._images.counts["queued"] > 0)
             await asyncio.sleep(10)
-            assert core._dispatcher.counts["queued"] == 16
+            assert core._images.counts["queued"] == 16
             await submit(core, "quiet", 1)
             worker = Worker(world, render_s=40.0)
             async with working(worker):
@@ -82,6 +82,6 @@ def test_jobs_that_were_cancelled_take_up_room_on_the_queue_until_a_worker_drops
             jobs = [messages.decode(each.body) for each in received]
             held = [fast.HeldImage(image=job.image) for job in jobs if isinstance(job, fast.ImageJob)]
             assert not any(core.service.still_wanted("w1", held))
-            await eventually(lambda: core._dispatcher.counts["queued"] == 10, 1)
+            await eventually(lambda: core._images.counts["queued"] == 10, 1)
 
     virtual_time.run(main())

@@ -7,19 +7,19 @@ from contextlib import asynccontextmanager
 import pytest
 
 from core.domain import commands as c
-from core.domain.decide import Now, TooLate, UnknownGeneration
+from core.domain.decide import TooLate, UnknownGeneration
 from core.domain.events import Prompts, Spec, Trace
 from core.domain.records import PromptRow
 from core.domain.shares import caps
 from core.domain.state import Ending
 from core.domain.transaction import BacklogFull, Change, IdTaken, KeyClaim, KeyConflict, Order
 from core.errors import LogBroken, LogFull
-from core.metrics import Metrics
-from core.runtime.writer import Writer
+from core.runtime.writer import Writer, WriterBounds
 from infra.retry import Retryable
 from tests import virtual_time
 from tests.eventually import eventually
 from tests.fake_log import FakeLog
+from tests.unit.core.rig import context
 
 SPEC = Spec(model="demo", width=64, height=64, num_inference_steps=4, guidance_scale=1.0, seed=0, n=2, output_format=1)
 
@@ -37,14 +37,8 @@ def cancel(generation_id: str) -> Order:
 @asynccontextmanager
 async def writing(log: FakeLog, *, cap: int = 1_000, ended_kept: int = 10) -> AsyncIterator[Writer]:
     loop = asyncio.get_running_loop()
-    writer = Writer(
-        log,
-        log,
-        now=lambda: Now(at_ms=1_000, running_ms=int((loop.time() - 1_000) * 1000)),
-        metrics=Metrics(),
-        caps=caps(cap),
-        ended_kept=ended_kept,
-    )
+    around = context(now_ms=lambda: int((loop.time() - 1_000) * 1000), wall_ms=lambda: 1_000, rng=lambda: 0.5)
+    writer = Writer(log, around, caps=caps(cap), bounds=WriterBounds(ended=ended_kept))
     await writer.load()
     async with asyncio.TaskGroup() as group:
         task = group.create_task(writer.run(), name="writer")

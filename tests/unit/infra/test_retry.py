@@ -1,8 +1,11 @@
 """The retry loop and its back-off."""
 
+import asyncio
+
 import pytest
 
-from infra.retry import Permanent, Retryable, backoff_s, retry
+from infra.retry import Backoff, Permanent, Retryable, backoff_s, retry
+from tests import virtual_time
 
 
 class Flaky:
@@ -51,3 +54,18 @@ def test_backoff_doubles_up_to_the_cap_and_is_drawn_in_full() -> None:
     assert longest == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0])
     assert backoff_s(3, first_s=0.2, cap_s=10.0, draw=0.0) == 0.0
     assert backoff_s(10_000, first_s=0.2, cap_s=10.0, draw=1.0) == 10.0
+
+
+def test_the_pauses_of_a_loop_grow_to_their_cap_and_begin_again_after_a_success() -> None:
+    async def main() -> list[float]:
+        backoff, pauses = Backoff(first_s=1.0, cap_s=3.0, rng=lambda: 0.5), []
+        for succeeds in (False, False, False, True, False):
+            if succeeds:
+                backoff.reset()
+                continue
+            begun = asyncio.get_running_loop().time()
+            await backoff.pause()
+            pauses.append(asyncio.get_running_loop().time() - begun)
+        return pauses
+
+    assert virtual_time.run(main()) == pytest.approx([0.5, 1.0, 1.5, 0.5])
