@@ -10,7 +10,6 @@ from core.domain.provenance import LogNote, Provenance
 from core.domain.records import KeyRow, PromptRow, Transaction
 from core.domain.transaction import DurableListener
 
-
 Rng = Callable[[], float]
 """Gives numbers from 0 to 1."""
 

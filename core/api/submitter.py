@@ -30,7 +30,9 @@ class Submitter:
         self._reader = reader
         self._metrics = metrics
 
-    async def submit(self, items: Sequence[fast.SubmitItem], default: fast.GenerationSpec | None) -> list[fast.SubmitResult]:
+    async def submit(
+        self, items: Sequence[fast.SubmitItem], default: fast.GenerationSpec | None
+    ) -> list[fast.SubmitResult]:
         """One answer per item, in order. Work is charged in images of `default`. Raises Retryable."""
         self._admission.compare_with(default)
         answers: dict[int, fast.SubmitResult] = {}
