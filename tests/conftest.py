@@ -2,14 +2,17 @@
 started last, one long file would keep one process waiting for the other.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-ORDER = ("crash", "e2e", "simulation", "conformance", "integration", "fuzz", "property", "storage", "unit")
+ORDER = ("crash", "e2e", "docs", "simulation", "conformance", "integration", "fuzz", "property", "storage", "unit")
 """Folders, the slowest first."""
+# Hundreds of processes are started: where this is set, each would compile our modules again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # An example that takes long on a busy machine is no failure: what may take how long is for benchmarks to say.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")

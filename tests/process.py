@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.eventually import until
+from tests.launcher import Forked, Launcher, can_start
 
 
 class Process:
@@ -24,15 +25,19 @@ class Process:
         self.env = dict(env)
         self.folder = folder
         self.log = folder / f"{name}.log"
-        self._running: subprocess.Popen[bytes] | None = None
+        self._running: subprocess.Popen[bytes] | Forked | None = None
 
     def start(self, **env: str) -> None:
         """Start it; `env` is added for this run only."""
         assert not self.alive, f"{self.name} runs already"
+        whole_env = {**self.env, **env}
+        if can_start(self.argv, whole_env):
+            self._running = launcher().start(self.argv, env=whole_env, folder=self.folder, log=self.log)
+            return
         with self.log.open("ab") as log:
             self._running = subprocess.Popen(
                 self.argv,
-                env={**self.env, **env},
+                env=whole_env,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -64,7 +69,9 @@ class Process:
         running = self._running
         assert running is not None, f"{self.name} was never started"
         until(lambda: running.poll() is not None, deadline_s, what=f"{self.name} ends\n{self.tail()}")
-        return running.returncode
+        code = running.returncode
+        assert code is not None
+        return code
 
     def stop(self, deadline_s: float = 25.0) -> None:
         """SIGTERM and a clean end."""
@@ -89,6 +96,32 @@ class Process:
 def module(name: str, *arguments: str) -> list[str]:
     """The command line of `python -m name`."""
     return [sys.executable, "-m", name, *arguments]
+
+
+def run(
+    name: str, *arguments: str, env: Mapping[str, str], folder: Path, deadline_s: float = 60.0
+) -> "subprocess.CompletedProcess[str]":
+    """`python -m name` of one of ours to its end, and what it said."""
+    argv = module(name, *arguments)
+    if not can_start(argv, env):
+        return subprocess.run(
+            argv, env=env, cwd=folder, capture_output=True, text=True, timeout=deadline_s, check=False
+        )
+    with tempfile.TemporaryDirectory() as outputs:
+        stdout, stderr = Path(outputs, "stdout"), Path(outputs, "stderr")
+        running = launcher().start(argv, env=env, folder=folder, log=stdout, errors=stderr)
+        try:
+            until(lambda: running.poll() is not None, deadline_s, what=f"{name} {arguments} ends", every_s=0.01)
+        finally:
+            running.send_signal(signal.SIGKILL)
+        code = running.returncode or 0
+        return subprocess.CompletedProcess(argv, code, stdout.read_text("utf-8"), stderr.read_text("utf-8"))
+
+
+@functools.cache
+def launcher() -> Launcher:
+    """The one of this process of tests, from the first start on."""
+    return Launcher()
 
 
 def free_port() -> int:

@@ -8,7 +8,6 @@ checks that it ended cleanly and logged neither a prompt nor a key.
 """
 
 import os
-import subprocess
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from tests.api import CANARY, Client, Memory, fetch
 from tests.cloud import Cloud
 from tests.emulators import SECRET, aws_environment, locked_environment
 from tests.eventually import Hopeless, until
-from tests.process import Process, free_port, module
+from tests.process import Process, free_port, module, run
 
 READY_S = 120.0
 
@@ -184,9 +183,7 @@ class Stack:
     def command(self, name: str, *arguments: str, expect: int = 0, data: Path | None = None) -> str:
         """Run `python -m name …` with the stack's settings, or on another data folder, to its end; what it printed."""
         env = self._env | ({"DARKROOM_DATA_DIR": str(data)} if data else {})
-        done = subprocess.run(
-            module(name, *arguments), env=env, cwd=self.folder, capture_output=True, text=True, timeout=60, check=False
-        )
+        done = run(name, *arguments, env=env, folder=self.folder)
         assert done.returncode == expect, f"{name} {arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout if expect == 0 else done.stdout + done.stderr
 
