@@ -11,12 +11,12 @@ import structlog
 from aiohttp import web
 from opentelemetry import trace
 
-from gateway.access.concurrency import Crowd
+from gateway.access.concurrency import RequestLimit
 from gateway.access.keys import KeyFile, KeyRing, KeysFileError
 from gateway.access.rate_limits import Limits, Rule, RulesFileError, load_rules
 from gateway.bodies.parsing import MAX_BODY_BYTES
 from gateway.config import GatewaySettings
-from gateway.core_client.client import SENDERS, Channels, CoreClient, Deadlines
+from gateway.core_client.client import SENDERS, Bounds, Channels, CoreClient, Rpc
 from gateway.edge import cors
 from gateway.edge.cors import Cors
 from gateway.edge.endpoints import Endpoints
@@ -25,13 +25,13 @@ from gateway.metrics import Metrics
 from gateway.pictures.link_secrets import FixedLinkSecrets, LinkSecretFile, LinkSecrets, LinkSecretsError
 from gateway.pictures.service import PictureService
 from gateway.pictures.signing import Signer
-from gateway.pictures.streams import Pieces, Streams
-from gateway.ports import Model, PictureStore
+from gateway.pictures.streams import PieceBudget, StreamTable
+from gateway.ports import ModelEntry, PictureStore
 from gateway.private_file import own_folder
 from gateway.routes import OPERATIONS, documents, middleware, openapi, submissions
 from gateway.routes.context import Context
-from gateway.served_models.reports import Served
-from gateway.server.connections import Room, most
+from gateway.served_models.reports import ModelReports
+from gateway.server.connections import ConnectionTable, connection_limit
 from gateway.server.listener import Listener, PortUnavailable
 from gateway.tracing import HttpTracer
 from infra import aws, models, rpc
@@ -72,18 +72,20 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown, overrides: Overri
     metrics = Metrics()
     _own_folder(settings)
     keys = _keys(settings, metrics)
-    served: dict[str, Model] = {entry.name: entry for entry in models.load(settings.models_file)}
+    served: dict[str, ModelEntry] = {entry.name: entry for entry in models.load(settings.models_file)}
     link_secrets = _link_secrets(settings, use.now_ms())
     async with AsyncExitStack() as stack:
         core = CoreClient(
             _channels(settings, stack),
-            rpc.calling,
-            contain_errors=rpc.contain_errors,
-            deadlines=Deadlines(submit_s=settings.gateway_submit_timeout_s, call_s=settings.gateway_call_timeout_s),
+            Rpc(calling=rpc.calling, contain_errors=rpc.contain_errors),
+            bounds=Bounds(
+                submit_s=settings.gateway_submit_timeout_s,
+                call_s=settings.gateway_call_timeout_s,
+                max_waiting=settings.gateway_max_waiting,
+            ),
             failpoints=Failpoints.from_env(settings.failpoints),
             rng=use.rng,
             on_batch=metrics.batch_items.observe,
-            max_waiting=settings.gateway_max_waiting,
             default_spec=submissions.default_spec(served),
         )
         metrics.observe(lambda: core.waiting, lambda: not core.problem)
@@ -102,7 +104,7 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown, overrides: Overri
         for number in range(SENDERS):
             loops.run(f"gateway.submit.{number}", core.run)
         loops.run("gateway.watch_core", core.watch)
-        loops.run("gateway.watch_models", context.served.watch)
+        loops.run("gateway.watch_models", context.reports.watch)
         loops.run("gateway.watch_keys", lambda: _watch_keys(keys))
         loops.run("gateway.watch_link_secrets", lambda: _watch_link_secrets(link_secrets, use.now_ms))
         if isinstance(store, S3Bucket):  # redirects are signed here, and judged by the store's clock
@@ -152,22 +154,22 @@ def _context(
     keys: KeyRing,
     core: CoreClient,
     pictures: PictureService,
-    served: Mapping[str, Model],
+    served: Mapping[str, ModelEntry],
     readiness: Callable[[], Sequence[str]],
 ) -> Context:
     loop = asyncio.get_running_loop()
-    crowd = Crowd(most(settings.gateway_max_connections))
-    metrics.observe_under_way(crowd.__len__)
+    in_flight = RequestLimit(connection_limit(settings.gateway_max_connections))
+    metrics.observe_under_way(in_flight.__len__)
     return Context(
         core=core,
         pictures=pictures,
         keys=keys,
-        crowd=crowd,
+        in_flight=in_flight,
         limits=Limits(_rules(settings), now=loop.time, on_refusal=metrics.refused),
         metrics=metrics,
         tracer=HttpTracer(enabled=_tracing_is_on()),
         models=served,
-        served=Served(core.models, now=loop.time),
+        reports=ModelReports(core.models, now=loop.time),
         documents=documents.load(description(list(served))),
         readiness=readiness,
         draining=shutdown.draining,
@@ -237,13 +239,13 @@ def _pictures(
     if settings.gateway_link_endpoint_url and not redirects:
         _log.warning("pictures.are_streamed", unused=variable("gateway_link_endpoint_url"))
     now = asyncio.get_running_loop().time
-    streams = Streams(settings.gateway_image_streams, now=now)
+    streams = StreamTable(settings.gateway_image_streams, now=now)
     metrics.observe_streams(streams.__len__)
     return PictureService(
         store=store,
         signer=Signer(link_secrets, valid_s=settings.gateway_signed_url_s, now_ms=use.now_ms),
         streams=streams,
-        pieces=Pieces(),
+        pieces=PieceBudget(),
         metrics=metrics,
         rng=use.rng,
         now=now,
@@ -286,14 +288,14 @@ def _tracing_is_on() -> bool:
 
 def _listener(settings: GatewaySettings, context: Context) -> Listener:
     metrics = context.metrics
-    limit = most(settings.gateway_max_connections)
-    room = Room(limit, send_timeout_s=settings.gateway_send_timeout_s, on_cut=metrics.cut)
-    metrics.observe_connections(room.__len__)
+    limit = connection_limit(settings.gateway_max_connections)
+    table = ConnectionTable(limit, send_timeout_s=settings.gateway_send_timeout_s, on_cut=metrics.cut)
+    metrics.observe_connections(table.__len__)
     return Listener(
         application(context),
         settings.gateway_host,
         settings.gateway_port,
-        room=room,
+        table=table,
         idle_timeout_s=settings.gateway_idle_timeout_s,
         drain_s=settings.drain_s,
     )

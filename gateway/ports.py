@@ -89,8 +89,8 @@ class Failpoints(Protocol):
         """Arrive at the place `name`."""
 
 
-class Model(Protocol):
-    """A model of the models file: defaults of a request, and its bounds."""
+class ModelEntry(Protocol):
+    """A model of the models file: the defaults and bounds of its requests."""
 
     @property
     def name(self) -> str: ...

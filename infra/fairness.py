@@ -1,12 +1,12 @@
-"""Bounded things that several owners want, shared out: who holds most gives way to who holds less. Knows asyncio only.
+"""Bounded resources shared among several owners: the owner that holds most gives way to one that holds less.
 
-Longest queue drop (Suter and others, INFOCOM 1998): while there is room anybody may have all of it; when there is
-none, a newcomer displaces something of the owner that holds most, unless that owner would then hold less. So with n
-owners nobody below limit/n is ever refused or displaced, and nothing lies idle meanwhile. Lines are served in turn, one
-item of each owner. Everything here costs O(1), however many owners there are.
+Longest queue drop (Suter and others, INFOCOM 1998): while there is room, an owner may use all of it; when there is
+none, a newcomer displaces something of the owner that holds most, unless that owner would then hold less than the
+newcomer. So with n owners, none below limit/n is ever refused or displaced, and no capacity stays unused. Owners are
+served in turn, one item each. Every operation costs O(1), however many owners there are. Knows asyncio only.
 
-For what can be given up without loss: submissions that nobody has decided, calls that wait, questions that nobody has
-read. Accepted work cannot, and core has a rule of its own for it (core/domain/shares.py).
+For what can be given up without loss: submissions that core has not decided, calls that wait, unread queries. Accepted
+work cannot be given up, and core has a rule of its own for it (core/domain/shares.py).
 """
 
 import asyncio
@@ -18,12 +18,12 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Crowded(Exception):
-    """There is no room, and nobody holds more than the newcomer."""
+class Full(Exception):
+    """There is no room, and no owner holds enough more than the newcomer to be displaced."""
 
 
-class Tally:
-    """How many each owner holds, and who holds most."""
+class OwnerCounts:
+    """How many items each owner holds, and which owner holds most."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
@@ -32,16 +32,16 @@ class Tally:
         self.total = 0
 
     def of(self, owner: str) -> int:
-        """How many the owner holds."""
+        """The number of items that the owner holds."""
         return self._counts.get(owner, 0)
 
     @property
     def owners(self) -> int:
-        """How many owners hold something."""
+        """The number of owners that hold at least one item."""
         return len(self._counts)
 
     def change(self, owner: str, by: int) -> None:
-        """The owner holds one more, or one less."""
+        """Adds `by`, which is +1 or -1, to what the owner holds."""
         before = self.of(owner)
         after = before + by
         self.total += by
@@ -58,144 +58,144 @@ class Tally:
         while self._most and self._most not in self._owners:
             self._most -= 1
 
-    def heaviest(self) -> str:
-        """Who holds most; of several, whoever has done so for longest."""
+    def largest(self) -> str:
+        """The owner that holds most; of several, the one that has done so for longest."""
         return next(iter(self._owners[self._most]))
 
-    def gives_way(self, newcomer: str) -> str | None:
-        """Who is to give one up for one of the newcomer; None: nobody, for nobody holds two more."""
-        return self.heaviest() if self._most > self.of(newcomer) + 1 else None
+    def displaced_by(self, newcomer: str) -> str | None:
+        """The owner that gives one up for the newcomer; None if no owner holds at least two more than the newcomer."""
+        return self.largest() if self._most > self.of(newcomer) + 1 else None
 
 
-class Seat:
-    """A place that is held; `leave` gives it back, and may be called when it is lost already."""
+class Permit:
+    """One unit of a bounded resource. `release` returns it, and does nothing if the permit has been displaced."""
 
-    __slots__ = ("_leave", "displaced", "owner")
+    __slots__ = ("_release", "displaced", "owner")
 
-    def __init__(self, owner: str, displaced: Callable[[], None], leave: "Callable[[Seat], None]") -> None:
+    def __init__(self, owner: str, displaced: Callable[[], None], release: "Callable[[Permit], None]") -> None:
         self.owner = owner
         self.displaced = displaced
-        self._leave = leave
+        self._release = release
 
-    def leave(self) -> None:
-        """Give the place back."""
-        self._leave(self)
+    def release(self) -> None:
+        """Returns the permit."""
+        self._release(self)
 
 
-class Seats:
-    """At most `limit` places, held for as long as their holders like, or until somebody needs one who holds less."""
+class Permits:
+    """At most `limit` permits, each held until it is released or displaced for an owner that holds fewer."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._tally = Tally()
-        self._held: dict[str, dict[Seat, None]] = {}
+        self._counts = OwnerCounts()
+        self._held: dict[str, dict[Permit, None]] = {}
 
     def __len__(self) -> int:
-        return self._tally.total
+        return self._counts.total
 
-    def take(self, owner: str, displaced: Callable[[], None]) -> Seat | None:
-        """A place, or None. `displaced` is called when it is lost: the owner's newest goes first."""
-        if self._tally.total >= self._limit:
-            loser = self._tally.gives_way(owner)
+    def acquire(self, owner: str, displaced: Callable[[], None]) -> Permit | None:
+        """A permit, or None. `displaced` is called when it is displaced; an owner's newest permit goes first."""
+        if self._counts.total >= self._limit:
+            loser = self._counts.displaced_by(owner)
             if loser is None:
                 return None
             newest = next(reversed(self._held[loser]))
-            newest.leave()
+            newest.release()
             newest.displaced()
-        seat = Seat(owner, displaced, self._leave)
-        self._held.setdefault(owner, {})[seat] = None
-        self._tally.change(owner, +1)
-        return seat
+        permit = Permit(owner, displaced, self._release)
+        self._held.setdefault(owner, {})[permit] = None
+        self._counts.change(owner, +1)
+        return permit
 
-    def _leave(self, seat: Seat) -> None:
-        held = self._held.get(seat.owner)
-        if held is None or seat not in held:
+    def _release(self, permit: Permit) -> None:
+        held = self._held.get(permit.owner)
+        if held is None or permit not in held:
             return
-        del held[seat]
+        del held[permit]
         if not held:
-            del self._held[seat.owner]
-        self._tally.change(seat.owner, -1)
+            del self._held[permit.owner]
+        self._counts.change(permit.owner, -1)
 
 
-class FairQueue(Generic[T]):
-    """At most `limit` items that wait, each owner's in a line of its own; the lines are served in turn."""
+class RoundRobinQueue(Generic[T]):
+    """At most `limit` waiting items, in one queue per owner; the owners are served in turn."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._tally = Tally()
-        self._lines: OrderedDict[str, deque[T]] = OrderedDict()
+        self._counts = OwnerCounts()
+        self._queues: OrderedDict[str, deque[T]] = OrderedDict()
 
     def __len__(self) -> int:
-        return self._tally.total
+        return self._counts.total
 
     def push(self, owner: str, item: T) -> T | None:
-        """Put an item at the end of its owner's line. The item that had to go for it, if one had. Raises Crowded."""
+        """Appends an item to its owner's queue. Returns the item displaced for it, if any. Raises Full."""
         displaced: T | None = None
-        if self._tally.total >= self._limit:
-            loser = self._tally.gives_way(owner)
+        if self._counts.total >= self._limit:
+            loser = self._counts.displaced_by(owner)
             if loser is None:
-                raise Crowded
-            displaced = self._lines[loser].pop()
+                raise Full
+            displaced = self._queues[loser].pop()
             self._took(loser)
-        self._lines.setdefault(owner, deque()).append(item)
-        self._tally.change(owner, +1)
+        self._queues.setdefault(owner, deque()).append(item)
+        self._counts.change(owner, +1)
         return displaced
 
     def pop(self) -> T:
-        """The oldest item of the owner whose turn it is. Raises IndexError when nothing waits."""
-        if not self._lines:
+        """Removes and returns the oldest item of the owner whose turn it is. Raises IndexError if there is none."""
+        if not self._queues:
             raise IndexError("nothing waits")
-        owner = next(iter(self._lines))
-        item = self._lines[owner].popleft()
-        self._lines.move_to_end(owner)
+        owner = next(iter(self._queues))
+        item = self._queues[owner].popleft()
+        self._queues.move_to_end(owner)
         self._took(owner)
         return item
 
     def _took(self, owner: str) -> None:
-        self._tally.change(owner, -1)
-        if not self._lines[owner]:
-            del self._lines[owner]
+        self._counts.change(owner, -1)
+        if not self._queues[owner]:
+            del self._queues[owner]
 
 
-class Turns:
-    """At most `places` at work at once; `waiting` more wait for their turn."""
+class FairSemaphore:
+    """A semaphore of `permits` whose waiters, at most `waiting`, are served in turn by owner."""
 
-    def __init__(self, places: int, *, waiting: int) -> None:
-        self._free = places
-        self._waiting: FairQueue[asyncio.Future[None]] = FairQueue(waiting)
+    def __init__(self, permits: int, *, waiting: int) -> None:
+        self._free = permits
+        self._waiting: RoundRobinQueue[asyncio.Future[None]] = RoundRobinQueue(waiting)
 
     @property
     def waiting(self) -> int:
-        """How many wait, those included that have given up and whose turn has not come."""
+        """The number of waiters, including cancelled ones whose turn has not come."""
         return len(self._waiting)
 
     @asynccontextmanager
-    async def turn(self, owner: str) -> AsyncIterator[None]:
-        """Inside, one place is the caller's. Raises Crowded, at once or when somebody with fewer needs its place."""
-        await self.enter(owner)
+    async def holding(self, owner: str) -> AsyncIterator[None]:
+        """Holds a permit inside. Raises Full, at once or when an owner with fewer waiters displaces this one."""
+        await self.acquire(owner)
         try:
             yield
         finally:
-            self.leave()
+            self.release()
 
-    async def enter(self, owner: str) -> None:
-        """Take a place when it is the owner's turn; `leave` gives it back. Raises Crowded."""
+    async def acquire(self, owner: str) -> None:
+        """Takes a permit at the owner's turn; `release` returns it. Raises Full."""
         if self._free:
             self._free -= 1
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         displaced = self._waiting.push(owner, turn)
         if displaced is not None and not displaced.done():
-            displaced.set_exception(Crowded())
+            displaced.set_exception(Full())
         try:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
-                self.leave()  # its turn had come just then
+                self.release()  # the permit was granted just before the cancellation
             raise
 
-    def leave(self) -> None:
-        """Give a place back: it is whoever's turn it is now."""
+    def release(self) -> None:
+        """Returns a permit, which goes to the owner whose turn it is."""
         while len(self._waiting):
             turn = self._waiting.pop()
             if not turn.done():

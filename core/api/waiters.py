@@ -8,25 +8,25 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterable
 
-from infra.fairness import Seats
+from infra.fairness import Permits
 
 
 class Waiters:
     """At most `limit` calls."""
 
     def __init__(self, limit: int) -> None:
-        self._seats = Seats(limit)
+        self._permits = Permits(limit)
         self._waiting: defaultdict[str, dict[asyncio.Future[None], None]] = defaultdict(dict)
         self._stopping = False
 
     def __len__(self) -> int:
-        return len(self._seats)
+        return len(self._permits)
 
     async def wait(self, tenant: str, generation_id: str, wait_s: float) -> None:
         """Until the generation has ended, or that long, or not at all when there is no room."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        seat = None if self._stopping else self._seats.take(tenant, lambda: _wake([waiter]))
-        if seat is None:
+        permit = None if self._stopping else self._permits.acquire(tenant, lambda: _wake([waiter]))
+        if permit is None:
             return
         self._waiting[generation_id][waiter] = None
         try:
@@ -35,7 +35,7 @@ class Waiters:
         except TimeoutError:
             pass
         finally:
-            seat.leave()
+            permit.release()
             others = self._waiting[generation_id]
             others.pop(waiter, None)
             if not others:

@@ -28,7 +28,7 @@ from core.log.files import LogFiles
 from core.log.head_note import HeadNote
 from core.log.root_note import RootNote
 from core.ports import Deletion, Ended
-from infra.fairness import Crowded, Turns
+from infra.fairness import FairSemaphore, Full
 from infra.retry import Retryable
 
 # aiosqlite takes the module named sqlite3, whichever it is, once, at its import: it gets ours, nobody else does.
@@ -68,15 +68,15 @@ class _Line:
     """
 
     def __init__(self, most: int, *, at_once: int) -> None:
-        self._turns = Turns(at_once, waiting=max(0, most - at_once))
+        self._semaphore = FairSemaphore(at_once, waiting=max(0, most - at_once))
 
     async def ask(
         self, connection: aiosqlite.Connection, asker: str, question: "Callable[[sqlite3.Connection], T]"
     ) -> T:
         """The answer. Raises Retryable when too many wait already, and this asker's are no fewer than another's."""
         try:
-            await self._turns.enter(asker)
-        except Crowded:
+            await self._semaphore.acquire(asker)
+        except Full:
             raise Retryable("too many questions to the event log") from None
         loop = asyncio.get_running_loop()
         given_up = False
@@ -87,7 +87,7 @@ class _Line:
                     raise Retryable("nobody waits for the answer")
                 return question(raw)
             finally:
-                loop.call_soon_threadsafe(self._turns.leave)
+                loop.call_soon_threadsafe(self._semaphore.release)
 
         try:
             return await _run(connection, answer)

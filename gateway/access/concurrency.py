@@ -1,60 +1,61 @@
-"""Requests under way: so many, shared out among tenants, so that one tenant's long ones leave places for the others.
+"""The limit on requests in flight, shared among tenants, so that one tenant's long requests leave room for others.
 
-A connection whose request is under way is never cut, so without this one tenant that waits on all of them would shut
-everybody out. Fewer are allowed than there are connections: what is left is for clients of whom nothing is known yet.
+The connection of a request in flight is never closed, so without this limit one tenant that waits on every connection
+would shut all others out. The limit is below the number of connections: the rest is for clients whose tenant is not
+known yet.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from gateway.errors import Unavailable
-from infra.fairness import Seats
+from infra.fairness import Permits
 
 
-class Place:
-    """One request's place. Once it is needed for a tenant that has fewer, what can be cut short should be."""
+class RequestSlot:
+    """One request in flight. Once it is `displaced`, for a tenant that has fewer, a wait in it should end early."""
 
     def __init__(self) -> None:
-        self.needed = False
+        self.displaced = False
         self._act: Callable[[], None] = _nothing
 
     @contextmanager
-    def once_needed(self, act: Callable[[], None]) -> Iterator[None]:
-        """Inside, `act` is called once the place is needed, or at once if it is."""
+    def on_displaced(self, act: Callable[[], None]) -> Iterator[None]:
+        """Inside, `act` is called when the slot is displaced, or at once if it has been."""
         self._act = act
-        if self.needed:
+        if self.displaced:
             act()
         try:
             yield
         finally:
             self._act = _nothing
 
-    def give_up(self) -> None:
-        """The place is needed."""
-        self.needed = True
+    def displace(self) -> None:
+        """Asks the request to end early."""
+        self.displaced = True
         self._act()
 
 
-class Crowd:
-    """At most nine tenths of `connections` requests under way."""
+class RequestLimit:
+    """At most nine tenths of `connections` requests in flight."""
 
     def __init__(self, connections: int) -> None:
-        self._seats = Seats(max(1, connections * 9 // 10))
+        self._permits = Permits(max(1, connections * 9 // 10))
 
     def __len__(self) -> int:
-        return len(self._seats)
+        return len(self._permits)
 
     @contextmanager
-    def place(self, tenant: str) -> Iterator[Place]:
-        """A place for one request of the tenant. Raises Unavailable when there is none, and nobody has more."""
-        place = Place()
-        seat = self._seats.take(tenant, place.give_up)
-        if seat is None:
+    def slot(self, tenant: str) -> Iterator[RequestSlot]:
+        """A slot for one request of the tenant. Raises Unavailable if none is free and no tenant has more."""
+        slot = RequestSlot()
+        permit = self._permits.acquire(tenant, slot.displace)
+        if permit is None:
             raise Unavailable("Too many requests are under way.", retry_after_s=1)
         try:
-            yield place
+            yield slot
         finally:
-            seat.leave()
+            permit.release()
 
 
 def _nothing() -> None:

@@ -25,7 +25,7 @@ from gateway.core_client.coalescer import Coalescer
 from gateway.core_client.lanes import Lanes
 from gateway.errors import Broken, InvalidFields, NotFound, Unavailable
 from gateway.ports import CancelOutcome, EraseOutcome, Failpoints, Page
-from infra.fairness import Crowded, Turns
+from infra.fairness import FairSemaphore, Full
 from infra.retry import Permanent, Retryable, retry
 from schema import fast, limits, pb
 
@@ -52,12 +52,25 @@ class Channels:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Deadlines:
-    """Seconds. `submit_s` is from the arrival of a submission to its answer, all repeats included."""
+class Bounds:
+    """Of calls: times in seconds, and how many may wait.
 
-    submit_s: float = 10.0
-    call_s: float = 5.0
+    `submit_s` is from the arrival of a submission to its answer, all repeats included. `max_waiting` bounds waiting
+    submissions, and as many other calls.
+    """
+
+    submit_s: float
+    call_s: float
+    max_waiting: int
     probe_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rpc:
+    """What wraps each call, so that errors of grpclib arrive as those of `infra.retry`; see `infra.rpc`."""
+
+    calling: Callable[..., AbstractAsyncContextManager[Span]]
+    contain_errors: Callable[[], AbstractContextManager[None]]
 
 
 class CoreClient:
@@ -66,19 +79,16 @@ class CoreClient:
     def __init__(
         self,
         channels: Channels,
-        calling: Callable[..., AbstractAsyncContextManager[Span]],
+        rpc: Rpc,
         *,
-        contain_errors: Callable[[], AbstractContextManager[None]],
-        deadlines: Deadlines,
+        bounds: Bounds,
         failpoints: Failpoints,
         rng: Callable[[], float],
         on_batch: Callable[[int], None],
-        max_waiting: int,
         default_spec: fast.GenerationSpec,
     ) -> None:
-        self._calling = calling
-        self._contain_errors = contain_errors
-        self._deadlines = deadlines
+        self._rpc = rpc
+        self._bounds = bounds
         self._failpoints = failpoints
         self._rng = rng
         self._on_batch = on_batch
@@ -90,11 +100,11 @@ class CoreClient:
         self._cancel = _method(channels.calls, "Cancel", fast.CancelRequest, fast.CancelReply)
         self._models = _method(channels.calls, "Models", fast.ModelsRequest, fast.ModelsReply)
         self._erase = _method(channels.calls, "Erase", fast.EraseRequest, fast.EraseReply)
-        self._turns = Turns(_CALLS_AT_ONCE, waiting=max_waiting)
+        self._semaphore = FairSemaphore(_CALLS_AT_ONCE, waiting=bounds.max_waiting)
         waits = [_method(channel, "Get", fast.GetRequest, fast.GetReply) for channel in channels.waits]
         self._waits = Lanes(waits, per_lane=_WAITS_PER_CHANNEL)
         self._submissions: Coalescer[tuple[fast.SubmitItem, Span], fast.SubmitResult] = Coalescer(
-            self._send, max_items=limits.MAX_SUBMIT_ITEMS, max_waiting=max_waiting, timeout_s=deadlines.submit_s
+            self._send, max_items=limits.MAX_SUBMIT_ITEMS, max_waiting=bounds.max_waiting, timeout_s=bounds.submit_s
         )
         self.problem = "core has not answered yet"
 
@@ -115,7 +125,7 @@ class CoreClient:
                 _log.warning("core.lost", reason=self.problem)
             elif self.problem != before:
                 _log.info("core.found")
-            await asyncio.sleep(self._deadlines.probe_s)
+            await asyncio.sleep(self._bounds.probe_s)
 
     async def submit(self, item: fast.SubmitItem) -> fast.SubmitResult:
         """See the port."""
@@ -148,7 +158,7 @@ class CoreClient:
 
     async def models(self) -> fast.ModelsReply:
         """See the port."""
-        reply: fast.ModelsReply = await self._call("Models", self._models, fast.ModelsRequest(), self._deadlines.call_s)
+        reply: fast.ModelsReply = await self._call("Models", self._models, fast.ModelsRequest(), self._bounds.call_s)
         return reply
 
     async def erase(self, tenant: str, generation_id: str) -> EraseOutcome:
@@ -168,7 +178,7 @@ class CoreClient:
 
         async def attempt() -> fast.SubmitReply:
             left_s = max(deadline - loop.time(), 0.05)
-            async with self._calling(f"{_SERVICE}/Submit", deadline_s=left_s):
+            async with self._rpc.calling(f"{_SERVICE}/Submit", deadline_s=left_s):
                 reply: fast.SubmitReply = await self._submit(request)
                 return reply
 
@@ -187,16 +197,16 @@ class CoreClient:
     async def _in_turn(self, tenant: str, name: str, method: Callable[[Any], Any], request: Any) -> Any:
         """A call that core answers at once. grpclib would let those beyond its streams queue as they come."""
         try:
-            async with asyncio.timeout(self._deadlines.call_s), self._turns.turn(tenant):
-                return await self._call(name, method, request, self._deadlines.call_s)
-        except Crowded:
+            async with asyncio.timeout(self._bounds.call_s), self._semaphore.holding(tenant):
+                return await self._call(name, method, request, self._bounds.call_s)
+        except Full:
             raise Unavailable("Too many requests are being handled.", retry_after_s=1) from None
         except TimeoutError:
             raise Unavailable from None
 
     async def _call(self, name: str, method: Callable[[Any], Any], request: Any, deadline_s: float) -> Any:
         try:
-            async with self._calling(f"{_SERVICE}/{name}", deadline_s=deadline_s):
+            async with self._rpc.calling(f"{_SERVICE}/{name}", deadline_s=deadline_s):
                 return await method(request)
         except Retryable:
             raise Unavailable from None
@@ -208,8 +218,8 @@ class CoreClient:
     async def _probe(self) -> str:
         """Why core's API cannot be used. A core that cannot write, as on a full disk, serves: reads go on."""
         try:
-            with self._contain_errors():
-                async with asyncio.timeout(max(self._deadlines.probe_s, 1.0)):
+            with self._rpc.contain_errors():
+                async with asyncio.timeout(max(self._bounds.probe_s, 1.0)):
                     answer = await self._health.Check(HealthCheckRequest())
         except (GRPCError, ProtocolError, StreamTerminatedError, OSError, TimeoutError):
             return "core cannot be reached"

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, NoReturn, TypeVar
 
 from gateway.errors import Broken, GatewayError, Unavailable
-from infra.fairness import Crowded, FairQueue
+from infra.fairness import Full, RoundRobinQueue
 
 I = TypeVar("I")  # noqa: E741  (an item)
 R = TypeVar("R")
@@ -37,7 +37,7 @@ class Coalescer(Generic[I, R]):
         self._call = call
         self._max_items = max_items
         self._timeout_s = timeout_s
-        self._waiting: FairQueue[tuple[I, Future[R], float]] = FairQueue(max_waiting)
+        self._waiting: RoundRobinQueue[tuple[I, Future[R], float]] = RoundRobinQueue(max_waiting)
         self._arrived = asyncio.Event()
 
     @property
@@ -51,7 +51,7 @@ class Coalescer(Generic[I, R]):
         result: Future[R] = loop.create_future()
         try:
             displaced = self._waiting.push(owner, (item, result, loop.time() + self._timeout_s))
-        except Crowded:
+        except Full:
             raise _crowded() from None
         if displaced is not None and not displaced[1].done():
             displaced[1].set_exception(_crowded())

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from infra.fairness import Seats
+from infra.fairness import Permits
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -21,19 +21,19 @@ class Lanes(Generic[T]):
     def __init__(self, lanes: Sequence[T], *, per_lane: int) -> None:
         self._lanes = tuple(lanes)
         self._busy = [0] * len(self._lanes)
-        self._seats = Seats(per_lane * len(self._lanes))
+        self._permits = Permits(per_lane * len(self._lanes))
 
     async def call(self, owner: str, make: Callable[[T], Awaitable[R]]) -> R | None:
         """What a call on the least busy lane gives; None when all are full, or when its place was needed meanwhile."""
         try:
             async with asyncio.timeout(None) as needed:
-                seat = self._seats.take(owner, lambda: needed.reschedule(0))
-                if seat is None:
+                permit = self._permits.acquire(owner, lambda: needed.reschedule(0))
+                if permit is None:
                     return None
                 try:
                     return await self._on_the_least_busy(make)
                 finally:
-                    seat.leave()
+                    permit.release()
         except TimeoutError:
             if needed.expired():
                 return None

@@ -16,7 +16,7 @@ import structlog
 
 from gateway.errors import StoreRefused, Unavailable
 from gateway.pictures.ranges import Part
-from gateway.pictures.streams import PIECE_BYTES, Lease, Pieces, Stream
+from gateway.pictures.streams import PIECE_BYTES, Lease, PieceBudget, Stream
 from gateway.ports import PictureStore, Piece
 from infra.retry import Permanent, Retryable, retry
 
@@ -54,7 +54,7 @@ class Source:
     """The part of a picture that one answer sends, piece by piece."""
 
     def __init__(
-        self, store: PictureStore, pieces: Pieces, picture: Picture, part: Part, *, rng: Callable[[], float]
+        self, store: PictureStore, pieces: PieceBudget, picture: Picture, part: Part, *, rng: Callable[[], float]
     ) -> None:
         self._store = store
         self._pieces = pieces
@@ -70,13 +70,13 @@ class Source:
     def done(self) -> bool:
         return self.position > self._part.last
 
-    async def piece(self, size: int) -> "Held":
+    async def piece(self, size: int) -> "LoadedPiece":
         """The next bytes, `size` at most. Raises Missing, Unavailable or StoreRefused."""
         try:
             async with asyncio.timeout(_PIECE_S):
                 lease = await self._pieces.lease()
                 try:
-                    return Held(await self._read(min(self.position + size - 1, self._part.last)), lease)
+                    return LoadedPiece(await self._read(min(self.position + size - 1, self._part.last)), lease)
                 except BaseException:
                     lease.release()
                     raise
@@ -122,7 +122,7 @@ class Source:
             raise StoreRefused
 
 
-class Held:
+class LoadedPiece:
     """A piece in memory, with the right to be there."""
 
     __slots__ = ("_lease", "data")
@@ -137,7 +137,7 @@ class Held:
         self._lease.release()
 
 
-async def pour(client: Client, source: Source, first: Held, stream: Stream, now: Callable[[], float]) -> None:
+async def pour(client: Client, source: Source, first: LoadedPiece, stream: Stream, now: Callable[[], float]) -> None:
     """Sends everything, beginning with `first`. Raises what `Source` raises, and ConnectionError."""
     held, size = first, PIECE_BYTES
     while True:
@@ -154,7 +154,7 @@ async def pour(client: Client, source: Source, first: Held, stream: Stream, now:
         held = await source.piece(size)
 
 
-async def _slices(client: Client, source: Source, held: Held) -> bool:
+async def _slices(client: Client, source: Source, held: LoadedPiece) -> bool:
     """Hands the piece over slice by slice, as the client reads; True: it does not, and the rest is dropped."""
     data = memoryview(held.data)
     for start in range(0, len(data), SLICE_BYTES):

@@ -14,9 +14,9 @@ from aiohttp.http import StreamWriter
 from gateway.errors import Broken
 from gateway.metrics import Metrics
 from gateway.pictures.ranges import Part
-from gateway.pictures.sending import SLICE_BYTES, Held, Picture, Source, pour
+from gateway.pictures.sending import SLICE_BYTES, LoadedPiece, Picture, Source, pour
 from gateway.pictures.signing import Signer
-from gateway.pictures.streams import PIECE_BYTES, Pieces, Stream, Streams
+from gateway.pictures.streams import PIECE_BYTES, PieceBudget, Stream, StreamTable
 from gateway.ports import PictureStore
 from gateway.server.connections import Connection
 from infra.retry import Permanent
@@ -32,8 +32,8 @@ class PictureService:
 
     store: PictureStore
     signer: Signer
-    streams: Streams
-    pieces: Pieces
+    streams: StreamTable
+    pieces: PieceBudget
     metrics: Metrics
     rng: Callable[[], float]
     now: Callable[[], float]
@@ -79,7 +79,7 @@ class PictureService:
         return response
 
     async def _pour(
-        self, request: web.Request, response: web.StreamResponse, source: Source, first: Held, stream: Stream
+        self, request: web.Request, response: web.StreamResponse, source: Source, first: LoadedPiece, stream: Stream
     ) -> None:
         connection = request.protocol
         assert isinstance(connection, Connection)  # noqa: S101

@@ -34,7 +34,7 @@ class Stream:
         """Loop time since which the client has not read; infinity while it is the store's turn."""
 
 
-class Streams:
+class StreamTable:
     """The table of them, `limit` at most. Times come from `now`, in seconds."""
 
     def __init__(self, limit: int, *, now: Callable[[], float]) -> None:
@@ -92,7 +92,7 @@ class Lease:
             self._places = None
 
 
-class Pieces:
+class PieceBudget:
     """How many pieces may lie in memory, and be asked for at once. Those who wait are bounded by the streams."""
 
     def __init__(self, most: int = PIECES_IN_MEMORY, *, calls: int = CALLS_AT_ONCE) -> None:

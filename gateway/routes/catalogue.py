@@ -7,7 +7,7 @@ from pydantic_core import to_json
 
 from gateway.access.keys import Caller
 from gateway.bodies import responses
-from gateway.ports import Model
+from gateway.ports import ModelEntry
 from gateway.routes.context import Context
 from gateway.routes.operations import Answer, operation
 from gateway.served_models import abilities
@@ -26,13 +26,15 @@ from schema import fast
 )
 async def list_models(context: Context, _: web.Request, __: Caller) -> web.Response:
     """GET /v1/models."""
-    created_s, served = context.started_ms // 1000, context.served
-    states = {name: await served.state(name) for name in context.models}
-    data = [_shown(model, served.capabilities(name), created_s, states[name]) for name, model in context.models.items()]
+    created_s, reports = context.started_ms // 1000, context.reports
+    states = {name: await reports.state(name) for name in context.models}
+    data = [
+        _shown(model, reports.capabilities(name), created_s, states[name]) for name, model in context.models.items()
+    ]
     return web.Response(body=to_json({"object": "list", "data": data}), content_type="application/json")
 
 
-def _shown(model: Model, told: fast.ModelCapabilities | None, created_s: int, now: ModelState) -> dict[str, Any]:
+def _shown(model: ModelEntry, told: fast.ModelCapabilities | None, created_s: int, now: ModelState) -> dict[str, Any]:
     able = abilities.of(model, told)
     most = {name: high for name, (_, high) in able.bounds.items()}
     least = {f"min_{name}": low for name, (low, _) in able.bounds.items()}

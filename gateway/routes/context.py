@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from gateway.access.concurrency import Crowd, Place
+from gateway.access.concurrency import RequestLimit, RequestSlot
 from gateway.access.keys import KeyRing
 from gateway.access.rate_limits import Limits
 from gateway.edge.cors import Cors
@@ -14,12 +14,12 @@ from gateway.edge.endpoints import Endpoints
 from gateway.edge.origins import KeylessGuard
 from gateway.metrics import Metrics
 from gateway.pictures.service import PictureService
-from gateway.ports import Core, Model
-from gateway.served_models.reports import Served
+from gateway.ports import Core, ModelEntry
+from gateway.served_models.reports import ModelReports
 from gateway.tracing import HttpTracer
 
-PLACE = web.RequestKey("place", Place)
-"""Under which a request keeps its place among those under way."""
+SLOT = web.RequestKey("slot", RequestSlot)
+"""The key under which a request keeps its slot among those in flight."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +39,11 @@ class Context:
     pictures: PictureService
     keys: KeyRing
     limits: Limits
-    crowd: Crowd
+    in_flight: RequestLimit
     metrics: Metrics
     tracer: HttpTracer
-    models: Mapping[str, Model]
-    served: Served
+    models: Mapping[str, ModelEntry]
+    reports: ModelReports
     documents: Mapping[str, Document]
     readiness: Callable[[], Sequence[str]]
     draining: asyncio.Event

@@ -13,7 +13,7 @@ from gateway.bodies import parsing, requests, responses, views
 from gateway.edge import framing
 from gateway.pictures.signing import Urls
 from gateway.routes import paths, submissions
-from gateway.routes.context import PLACE, Context
+from gateway.routes.context import SLOT, Context
 from gateway.routes.operations import Answer, Parameter, operation
 from schema import fast, limits, pb
 
@@ -78,7 +78,7 @@ async def create(context: Context, request: web.Request, caller: Caller) -> web.
     wanted = parsing.validated(requests.GenerationRequest, sent)
     item = submissions.item(
         wanted,
-        submissions.spec(wanted, context.models, context.new_seed, context.served.capabilities),
+        submissions.spec(wanted, context.models, context.new_seed, context.reports.capabilities),
         generation_id=context.new_id(),
         tenant=caller.tenant,
         idempotency=submissions.idempotency(request.headers.get("Idempotency-Key"), sent),
@@ -198,20 +198,20 @@ async def _waited(
         view = await _asked(context, request, tenant, generation_id, asked_s)
         if view is None:
             return await context.core.get(tenant, generation_id)
-        gone = request.transport is None  # the client has hung up: it shall not hold a lane until its wait is over
+        gone = request.transport is None  # the client has hung up: free its lane at once
         if views.has_ended(view) or gone or context.draining.is_set() or now() >= end:
             return view
-        if now() - asked_at < asked_s / 2:  # core answers waits early while it stops, and when its places are needed
+        if now() - asked_at < asked_s / 2:  # core answers waits early while it stops, and when it displaces them
             await asyncio.sleep(min(_EARLY_S, end - now()))
 
 
 async def _asked(
     context: Context, request: web.Request, tenant: str, generation_id: str, wait_s: float
 ) -> fast.GenerationView | None:
-    """What core answers; None when the request's place is needed for others meanwhile."""
+    """What core answers; None if the request is displaced for another tenant meanwhile."""
     try:
         async with asyncio.timeout(None) as limit:
-            with request[PLACE].once_needed(lambda: limit.reschedule(0)):
+            with request[SLOT].on_displaced(lambda: limit.reschedule(0)):
                 return await context.core.get(tenant, generation_id, wait_s=wait_s)
     except TimeoutError:
         return None

@@ -19,7 +19,7 @@ from gateway.access.keys import Caller
 from gateway.edge import framing
 from gateway.pictures import signing
 from gateway.routes import paths
-from gateway.routes.context import PLACE, Context
+from gateway.routes.context import SLOT, Context
 from gateway.routes.operations import Operation
 from gateway.server.connections import Connection
 from infra.retry import Retryable
@@ -63,7 +63,7 @@ def _endpoint(context: Context, operation: Operation) -> _Endpoint:
             request.protocol.serves(caller.tenant)
         if not caller.until_s:
             request[_LIMITS].append(limits.check_key(name, caller.key_id))
-        with context.crowd.place(caller.tenant) as request[PLACE]:
+        with context.in_flight.slot(caller.tenant) as request[SLOT]:
             return await handler(context, request, caller)
 
     async def public(request: web.Request) -> web.StreamResponse:

@@ -7,7 +7,7 @@ from typing import Any
 from gateway.bodies import parsing
 from gateway.bodies.requests import GenerationRequest
 from gateway.errors import InvalidFields
-from gateway.ports import Model
+from gateway.ports import ModelEntry
 from gateway.served_models import abilities
 from schema import fast, limits, pb
 from schema.numbers import whole
@@ -17,7 +17,7 @@ _FORMATS = {name: pb.OutputFormat.from_string(name.upper()) for name in ("png", 
 
 def spec(
     wanted: GenerationRequest,
-    models: Mapping[str, Model],
+    models: Mapping[str, ModelEntry],
     new_seed: Callable[[], int],
     told: Callable[[str], fast.ModelCapabilities | None] = lambda _: None,
 ) -> fast.GenerationSpec:
@@ -41,7 +41,7 @@ def spec(
     )
 
 
-def default_spec(models: Mapping[str, Model]) -> fast.GenerationSpec:
+def default_spec(models: Mapping[str, ModelEntry]) -> fast.GenerationSpec:
     """What a client gets that gives nothing but a prompt; core charges in images of it."""
     return spec(GenerationRequest(prompt="-"), models, lambda: 0)
 

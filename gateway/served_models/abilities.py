@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.bodies.requests import GenerationRequest
-from gateway.ports import Model
+from gateway.ports import ModelEntry
 from schema import fast, schedulers
 
 BOUNDED = ("width", "height", "num_inference_steps", "guidance_scale")
@@ -28,7 +28,7 @@ class Abilities:
     negative_prompt: bool | None = None
 
 
-def of(model: Model, told: fast.ModelCapabilities | None = None) -> Abilities:
+def of(model: ModelEntry, told: fast.ModelCapabilities | None = None) -> Abilities:
     """As far as the models file and the model's workers tell."""
     bounds: dict[str, tuple[float, float]] = {
         name: (getattr(model, f"min_{name}"), getattr(model, f"max_{name}")) for name in BOUNDED
@@ -52,7 +52,7 @@ def of(model: Model, told: fast.ModelCapabilities | None = None) -> Abilities:
 
 
 def problems(
-    able: Abilities, model: Model, wanted: GenerationRequest, asked: Mapping[str, Any]
+    able: Abilities, model: ModelEntry, wanted: GenerationRequest, asked: Mapping[str, Any]
 ) -> Iterator[tuple[str, str]]:
     """Field and message for all that this model cannot do. `asked`: the bounded fields with the defaults filled in."""
     for name, value in asked.items():

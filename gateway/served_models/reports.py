@@ -17,7 +17,7 @@ KEPT_S: Final = 2.0
 _DEADLINE_S: Final = 1.0
 
 
-class Served:
+class ModelReports:
     """`watch` is its task. One question at a time, however many want to know; `now` in seconds."""
 
     def __init__(self, ask: Callable[[], Awaitable[fast.ModelsReply]], *, now: Callable[[], float]) -> None:

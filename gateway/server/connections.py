@@ -19,18 +19,18 @@ from aiohttp import web
 from gateway import errors, problems
 from gateway.access.rate_limits import source_of
 from gateway.server.aiohttp_private import ObservedHandler
-from infra.fairness import Tally
+from infra.fairness import OwnerCounts
 
 _log = structlog.get_logger()
 _NEVER = float("inf")
 BACKLOG = 512
-"""Connections that asyncio takes from the kernel in one go, before any of them can enter the room."""
+"""Connections that asyncio accepts from the kernel at once, before any of them reaches the table."""
 _OTHER_FILES = BACKLOG + 128
-"""Kept free for those, and for what is no client: core, logs, keys, the admin port."""
+"""Files kept free for those, and for what is not a client: core, logs, keys, the admin port."""
 
 
-def most(wanted: int) -> int:
-    """`wanted` connections, or fewer where this process may not open so many files; raises its limit if that helps."""
+def connection_limit(wanted: int) -> int:
+    """`wanted` connections, or fewer if the process may not open so many files; raises its soft limit if that helps."""
     need = wanted + _OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < need:
@@ -39,70 +39,75 @@ def most(wanted: int) -> int:
     return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - _OTHER_FILES))
 
 
-class Room:
-    """The connections of one listener. `on_cut` is told why one was cut: the room is "full", an answer "unread"."""
+class ConnectionTable:
+    """The connections of one listener, `limit` at most.
+
+    `on_cut` is called with the reason when one is closed: the table is "full", or an answer is "unread".
+    """
 
     def __init__(self, limit: int, *, send_timeout_s: float, on_cut: Callable[[str], None]) -> None:
         self._limit = limit
         self.send_timeout_s = send_timeout_s
         self.on_cut = on_cut
-        self._present: set[Connection] = set()
-        self._owners = Tally()
+        self._open: set[Connection] = set()
+        self._owners = OwnerCounts()
 
     def __len__(self) -> int:
-        return len(self._present)
+        return len(self._open)
 
-    def enter(self, newcomer: "Connection") -> None:
-        """Takes the newcomer in; when the room is full, somebody goes."""
-        self._present.add(newcomer)
+    def add(self, newcomer: "Connection") -> None:
+        """Adds a connection; if there are too many then, closes one, which may be the newcomer."""
+        self._open.add(newcomer)
         self._owners.change(newcomer.owner, +1)
-        if len(self._present) > self._limit:
-            leaving = min(self._candidates(), key=lambda each: each.waiting_since)
-            self.leave(leaving)  # now: the next newcomer may come before asyncio says that it is closed
-            leaving.cut("full")
+        if len(self._open) > self._limit:
+            chosen = min(self._candidates(), key=lambda each: each.waiting_since)
+            self.remove(chosen)  # now: the next newcomer may arrive before asyncio reports this one as closed
+            chosen.cut("full")
 
-    def leave(self, connection: "Connection") -> None:
-        """It is closed."""
-        if connection in self._present:
-            self._present.discard(connection)
+    def remove(self, connection: "Connection") -> None:
+        """The connection is closed. Does nothing if it was removed before."""
+        if connection in self._open:
+            self._open.discard(connection)
             self._owners.change(connection.owner, -1)
 
-    def rename(self, connection: "Connection", owner: str) -> None:
-        """It turns out to be another's."""
-        if connection in self._present:
+    def reassign(self, connection: "Connection", owner: str) -> None:
+        """The connection turns out to belong to `owner`."""
+        if connection in self._open:
             self._owners.change(connection.owner, -1)
             self._owners.change(owner, +1)
         connection.owner = owner
 
     def _candidates(self) -> "Collection[Connection]":
-        """Who has kept us waiting of those with more than their share; everybody if all of these are being served."""
-        owners, total = self._owners.owners, len(self._present)
-        heavy = {each for each in self._present if self._owners.of(each.owner) * owners > total}
-        return [each for each in heavy if each.waiting_since != _NEVER] or self._present
+        """Those that wait for their clients, of owners with more than their share; all connections if there is none."""
+        owners, total = self._owners.owners, len(self._open)
+        heavy = {each for each in self._open if self._owners.of(each.owner) * owners > total}
+        return [each for each in heavy if each.waiting_since != _NEVER] or self._open
 
 
 class Connection(ObservedHandler):
     """aiohttp's connection with our limits, and with problems instead of aiohttp's own error pages."""
 
-    __slots__ = ("_on_lost", "_room", "_since", "_unread", "_writable", "owner", "patience_s")
+    __slots__ = ("_on_lost", "_since", "_table", "_unread", "_writable", "owner", "patience_s")
 
-    def __init__(self, manager: web.Server, room: Room, *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
+    def __init__(
+        self, manager: web.Server, table: ConnectionTable, *, loop: asyncio.AbstractEventLoop, **options: Any
+    ) -> None:
         super().__init__(manager, loop=loop, **options)
-        self._room = room
+        self._table = table
         self._since = loop.time()
         self._unread: asyncio.TimerHandle | None = None
         self.owner = ""
         self._on_lost: Callable[[], None] | None = None
         self._writable = asyncio.Event()
         self._writable.set()
-        self.patience_s = room.send_timeout_s
+        self.patience_s = table.send_timeout_s
         """Seconds in which the client must take at least a byte of what waits for it."""
 
     def serves(self, tenant: str) -> None:
-        """A request on it has shown whose it is."""
+        """A request on this connection has been authenticated as the tenant's."""
         owner = f"tenant {tenant}"
         if owner != self.owner:
-            self._room.rename(self, owner)
+            self._table.reassign(self, owner)
 
     @property
     def waiting_since(self) -> float:
@@ -110,19 +115,19 @@ class Connection(ObservedHandler):
         return self._since if self.awaits_client else _NEVER
 
     def cut(self, reason: str) -> None:
-        """Close at once, whatever is unsent."""
+        """Closes at once, and drops what is unsent."""
         if self.transport is not None:
-            self._room.on_cut(reason)
+            self._table.on_cut(reason)
             self.transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         peer = transport.get_extra_info("peername")
         self.owner = f"source {source_of(str(peer[0]))}" if peer else "source"
-        self._room.enter(self)
+        self._table.add(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._room.leave(self)
+        self._table.remove(self)
         if self._unread is not None:
             self._unread.cancel()
         super().connection_lost(exc)
@@ -131,7 +136,7 @@ class Connection(ObservedHandler):
             self._on_lost()
 
     def pause_writing(self) -> None:
-        """asyncio: the client reads more slowly than we write. aiohttp itself would wait for ever."""
+        """asyncio: the client reads more slowly than we write. aiohttp itself would wait without a limit."""
         super().pause_writing()
         self._writable.clear()
         self._watch_client()
@@ -149,7 +154,7 @@ class Connection(ObservedHandler):
             self._unread = asyncio.get_running_loop().call_later(self.patience_s, self._judge_client, unsent)
 
     def _judge_client(self, unsent_before: int) -> None:
-        """A client that takes bytes, however slowly, keeps its connection."""
+        """Closes the connection unless its client has taken at least a byte since the last look."""
         if self.transport is not None and self.transport.get_write_buffer_size() < unsent_before:
             self._watch_client()
         else:
@@ -158,7 +163,7 @@ class Connection(ObservedHandler):
     async def drained(self, timeout_s: float | None = None) -> bool:
         """Waits until the client has taken enough for more to be written; False: not within `timeout_s`.
 
-        aiohttp's own waiter cannot be waited for a second time once such a wait was given up. Raises ConnectionError.
+        aiohttp's own future cannot be awaited again after such a wait was cancelled. Raises ConnectionError.
         """
         try:
             async with asyncio.timeout(timeout_s):
@@ -171,7 +176,7 @@ class Connection(ObservedHandler):
 
     @asynccontextmanager
     async def while_connected(self) -> AsyncIterator[None]:
-        """Cancels what is inside when the client hangs up, and raises ConnectionError then."""
+        """Cancels the block when the client hangs up, and then raises ConnectionError."""
         if self.transport is None:
             raise ConnectionResetError
         scope = asyncio.timeout(None)
@@ -187,7 +192,7 @@ class Connection(ObservedHandler):
             self._on_lost = None
 
     async def finish_response(self, *args: Any, **kw: Any) -> tuple[web.StreamResponse, bool]:
-        """aiohttp: sends one answer. After it the client has its turn."""
+        """aiohttp: sends one answer. After it, the client acts next."""
         try:
             return await super().finish_response(*args, **kw)
         finally:
@@ -200,9 +205,9 @@ class Connection(ObservedHandler):
         exc: BaseException | None = None,  # noqa: ARG002
         message: str | None = None,  # noqa: ARG002
     ) -> web.StreamResponse:
-        """aiohttp: what its parser raised, and nothing else: `routes.middleware` lets no error through.
+        """aiohttp: answers an error of its parser; `routes.middleware` handles every other error.
 
-        The parser's text may hold a key or a prompt: it is answered and logged nowhere.
+        The parser's text may hold a key or a prompt, so it is neither answered nor logged.
         """
         if request.writer.output_size > 0:
             raise ConnectionError("part of an answer has been sent")
@@ -214,5 +219,5 @@ class Connection(ObservedHandler):
         return response
 
     def log_exception(self, *args: Any, **kw: Any) -> None:  # noqa: ARG002
-        """Only the kind of what went wrong with this connection."""
+        """Logs the type of the error alone: its text may hold content."""
         _log.warning("connection.failed", error=type(kw.get("exc_info")).__name__)

@@ -12,7 +12,7 @@ from typing import Any, Self
 from aiohttp import web
 
 from gateway.server import sockets
-from gateway.server.connections import BACKLOG, Connection, Room
+from gateway.server.connections import BACKLOG, Connection, ConnectionTable
 
 _LINGERING_S = 2.0
 """How long what a refused client still sends is read and thrown away, so that it can read the refusal."""
@@ -26,11 +26,18 @@ class Listener:
     """An async context manager that, at its end, lets the requests under way finish within `drain_s`."""
 
     def __init__(
-        self, app: web.Application, host: str, port: int, *, room: Room, idle_timeout_s: float, drain_s: float
+        self,
+        app: web.Application,
+        host: str,
+        port: int,
+        *,
+        table: ConnectionTable,
+        idle_timeout_s: float,
+        drain_s: float,
     ) -> None:
         self._runner = web.AppRunner(app, shutdown_timeout=drain_s)
         self._host, self._port = host, port
-        self._room = room
+        self._table = table
         self._options: dict[str, Any] = {
             "access_log": None,
             "auto_decompress": False,
@@ -52,7 +59,7 @@ class Listener:
         assert manager is not None, "aiohttp makes it in setup"  # noqa: S101
 
         def connection() -> Connection:
-            return Connection(manager, self._room, loop=loop, **self._options)
+            return Connection(manager, self._table, loop=loop, **self._options)
 
         try:
             for each in sockets.bound(self._host, self._port):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from gateway.server.connections import BACKLOG, Connection, Room, most
+from gateway.server.connections import BACKLOG, Connection, ConnectionTable, connection_limit
 from schema import pb
 from tests.eventually import eventually
 from tests.unit.gateway.harness import Rig, rig
@@ -155,9 +155,9 @@ async def test_an_answer_that_nobody_reads_is_given_up(tmp_path: Path) -> None:
 def test_no_more_connections_than_files_may_be_open() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
-        assert most(1) == 1
+        assert connection_limit(1) == 1
         if hard != resource.RLIM_INFINITY:
-            assert most(hard * 2) == hard - BACKLOG - 128
+            assert connection_limit(hard * 2) == hard - BACKLOG - 128
             assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -184,9 +184,9 @@ class Unread(asyncio.Transport):
 @pytest.mark.asyncio
 async def test_a_client_is_given_up_once_it_takes_nothing_and_not_while_it_takes_little() -> None:
     cut: list[str] = []
-    loop, room = asyncio.get_running_loop(), Room(5, send_timeout_s=0.01, on_cut=cut.append)
+    loop, table = asyncio.get_running_loop(), ConnectionTable(5, send_timeout_s=0.01, on_cut=cut.append)
     transport = Unread(100, 99, 98, 97, 97)
-    connection = Connection(web.Server(lambda _: None), room, loop=loop)  # type: ignore[arg-type,return-value]
+    connection = Connection(web.Server(lambda _: None), table, loop=loop)  # type: ignore[arg-type,return-value]
     connection.connection_made(transport)
     try:
         connection.pause_writing()

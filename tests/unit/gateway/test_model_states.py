@@ -11,7 +11,7 @@ from grpclib import Status
 
 from gateway.bodies import responses
 from gateway.errors import Unavailable
-from gateway.served_models.reports import KEPT_S, Served
+from gateway.served_models.reports import KEPT_S, ModelReports
 from schema import fast, pb
 from tests.eventually import eventually
 from tests.unit.gateway.harness import Rig, rig
@@ -71,7 +71,7 @@ def status(**counts: int) -> fast.ModelStatus:
 )
 @pytest.mark.asyncio
 async def test_what_can_be_done_with_a_model(counts: dict[str, int], state: str, reason: str | None) -> None:
-    shown = await Served(Asked(status(**counts)).models, now=Clock()).state("m")
+    shown = await ModelReports(Asked(status(**counts)).models, now=Clock()).state("m")
     assert (shown.state, shown.reason, shown.workers) == (state, reason, counts["workers"])
 
 
@@ -81,14 +81,14 @@ async def test_what_can_be_done_with_a_model(counts: dict[str, int], state: str,
 @pytest.mark.asyncio
 async def test_what_nobody_lists(complete: bool, silent: int, state: str) -> None:
     core = Asked(complete=complete, silent=silent)
-    assert (await Served(core.models, now=Clock()).state("m")).state == state
+    assert (await ModelReports(core.models, now=Clock()).state("m")).state == state
 
 
 @pytest.mark.asyncio
 async def test_core_is_asked_once_in_two_seconds_however_many_want_to_know() -> None:
     core, clock = Asked(status(workers=1)), Clock()
     core.held = asyncio.Event()
-    served = Served(core.models, now=clock)
+    served = ModelReports(core.models, now=clock)
     async with asyncio.TaskGroup() as group:
         asking = [group.create_task(served.state("m")) for _ in range(50)]
         await eventually(lambda: core.times == 1)
@@ -108,7 +108,7 @@ async def test_what_a_client_asked_for_bounds_submissions_and_outlives_core() ->
     """One answer for both: without the background's own question."""
     can = fast.ModelCapabilities(guidance="none")
     core, clock = Asked(fast.ModelStatus(name="m", workers=1, capabilities=can)), Clock()
-    served = Served(core.models, now=clock)
+    served = ModelReports(core.models, now=clock)
     assert served.capabilities("m") is None
     await served.state("m")
     clock.now_s += KEPT_S
@@ -120,7 +120,7 @@ async def test_what_a_client_asked_for_bounds_submissions_and_outlives_core() ->
 @pytest.mark.asyncio
 async def test_what_the_background_has_asked_is_not_asked_for_a_client() -> None:
     core = Asked(status(workers=1))
-    served = Served(core.models, now=Clock())
+    served = ModelReports(core.models, now=Clock())
     watching = asyncio.create_task(served.watch())
     await eventually(lambda: core.times == 1)
     assert {(await served.state("m")).state for _ in range(10)} == {"available"}

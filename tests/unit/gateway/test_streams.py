@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import Unavailable
-from gateway.pictures.streams import STALLED_S, Stream, Streams
+from gateway.pictures.streams import STALLED_S, Stream, StreamTable
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def stack() -> Iterator[ExitStack]:
 
 
 def filled(
-    stack: ExitStack, streams: Streams, tenant: str, count: int, *, stalled: bool
+    stack: ExitStack, streams: StreamTable, tenant: str, count: int, *, stalled: bool
 ) -> tuple[list[Stream], list[int]]:
     cut: list[int] = []
     entered = []
@@ -32,7 +32,7 @@ def filled(
 
 
 def test_a_full_table_refuses_who_has_the_most_of_it(stack: ExitStack) -> None:
-    streams = Streams(4, now=lambda: 100.0)
+    streams = StreamTable(4, now=lambda: 100.0)
     filled(stack, streams, "a", 4, stalled=True)
     with pytest.raises(Unavailable) as refused, streams.entered("a", lambda: None):
         pass
@@ -41,7 +41,7 @@ def test_a_full_table_refuses_who_has_the_most_of_it(stack: ExitStack) -> None:
 
 
 def test_the_client_that_has_stalled_longest_makes_place_for_another_tenant(stack: ExitStack) -> None:
-    streams = Streams(4, now=lambda: 100.0)
+    streams = StreamTable(4, now=lambda: 100.0)
     _, cut = filled(stack, streams, "a", 4, stalled=True)
     filled(stack, streams, "b", 2, stalled=False)
     assert cut == [0, 1]
@@ -51,7 +51,7 @@ def test_the_client_that_has_stalled_longest_makes_place_for_another_tenant(stac
 
 
 def test_nobody_who_reads_is_cut(stack: ExitStack) -> None:
-    streams = Streams(4, now=lambda: STALLED_S)
+    streams = StreamTable(4, now=lambda: STALLED_S)
     entered, cut = filled(stack, streams, "a", 4, stalled=False)
     entered[0].waiting_since = 0.5  # not for long enough
     with pytest.raises(Unavailable), streams.entered("b", lambda: None):
@@ -61,7 +61,7 @@ def test_nobody_who_reads_is_cut(stack: ExitStack) -> None:
 
 @given(st.lists(st.sampled_from("abc"), max_size=60), st.integers(1, 8))
 def test_the_table_is_bounded_and_empties(arrivals: list[str], limit: int) -> None:
-    streams = Streams(limit, now=lambda: 100.0)
+    streams = StreamTable(limit, now=lambda: 100.0)
     with ExitStack() as stack:
         for tenant in arrivals:
             try:

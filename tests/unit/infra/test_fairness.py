@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.fairness import Crowded, FairQueue, Seat, Seats, Tally, Turns
+from infra.fairness import FairSemaphore, Full, OwnerCounts, Permit, Permits, RoundRobinQueue
 from tests.eventually import eventually
 
 owners = st.sampled_from("abcdefg")
@@ -18,23 +18,23 @@ owners = st.sampled_from("abcdefg")
     steps=st.lists(st.tuples(st.sampled_from(["take", "take", "take", "leave"]), owners), max_size=120),
 )
 @settings(max_examples=400)
-def test_seats_keep_their_bound_and_everybodys_share(limit: int, steps: list[tuple[str, str]]) -> None:
-    seats = Seats(limit)
-    held: dict[str, list[Seat]] = {}
+def test_permits_keep_their_bound_and_each_owners_share(limit: int, steps: list[tuple[str, str]]) -> None:
+    permits = Permits(limit)
+    held: dict[str, list[Permit]] = {}
 
     def take(owner: str) -> bool:
-        mine: list[Seat] = []
+        mine: list[Permit] = []
 
         def displaced() -> None:
-            after = Counter({each: len(seats_of) for each, seats_of in held.items()})
+            after = Counter({each: len(theirs) for each, theirs in held.items()})
             assert after[owner] * len(after | Counter({newcomer: 1})) > limit, "it had more than its share"
             held[owner].remove(mine[0])
 
-        seat = seats.take(owner, displaced)
-        if seat is not None:
-            mine.append(seat)
-            held.setdefault(owner, []).append(seat)
-        return seat is not None
+        permit = permits.acquire(owner, displaced)
+        if permit is not None:
+            mine.append(permit)
+            held.setdefault(owner, []).append(permit)
+        return permit is not None
 
     for what, newcomer in steps:
         if what == "take":
@@ -44,14 +44,14 @@ def test_seats_keep_their_bound_and_everybodys_share(limit: int, steps: list[tup
             assert let_in or not below, "below its share nobody is refused"
             assert let_in or sum(map(len, held.values())) == limit, "and nobody while there is room"
         elif held.get(newcomer):
-            held[newcomer].pop().leave()
-        held = {each: seats_of for each, seats_of in held.items() if seats_of}
-        assert len(seats) == sum(map(len, held.values())) <= limit
+            held[newcomer].pop().release()
+        held = {each: theirs for each, theirs in held.items() if theirs}
+        assert len(permits) == sum(map(len, held.values())) <= limit
 
 
 @given(changes=st.lists(st.tuples(owners, st.booleans()), max_size=100))
 def test_the_heaviest_is_known_whatever_has_happened(changes: list[tuple[str, bool]]) -> None:
-    tally, truth = Tally(), Counter[str]()
+    tally, truth = OwnerCounts(), Counter[str]()
     for owner, more in changes:
         if more or truth[owner]:
             tally.change(owner, +1 if more else -1)
@@ -59,7 +59,7 @@ def test_the_heaviest_is_known_whatever_has_happened(changes: list[tuple[str, bo
         truth += Counter()
         assert (tally.total, tally.owners) == (truth.total(), len(truth))
         if truth:
-            assert truth[tally.heaviest()] == max(truth.values())
+            assert truth[tally.largest()] == max(truth.values())
 
 
 @given(
@@ -68,7 +68,7 @@ def test_the_heaviest_is_known_whatever_has_happened(changes: list[tuple[str, bo
 )
 @settings(max_examples=400)
 def test_a_queue_serves_each_owner_in_order_and_the_owners_in_turn(limit: int, steps: list[str | None]) -> None:
-    queue: FairQueue[tuple[str, int]] = FairQueue(limit)
+    queue: RoundRobinQueue[tuple[str, int]] = RoundRobinQueue(limit)
     lines: dict[str, deque[tuple[str, int]]] = {}
     since: Counter[str] = Counter()
     for number, owner in enumerate(steps):
@@ -87,7 +87,7 @@ def test_a_queue_serves_each_owner_in_order_and_the_owners_in_turn(limit: int, s
         n = len(waiting) + (owner not in waiting)
         try:
             displaced = queue.push(owner, (owner, number))
-        except Crowded:
+        except Full:
             assert len(queue) == limit
             assert (len(lines.get(owner, ())) + 1) * n > limit
             continue
@@ -101,18 +101,18 @@ def test_a_queue_serves_each_owner_in_order_and_the_owners_in_turn(limit: int, s
 
 
 @pytest.mark.asyncio
-async def test_turns_go_round_whoever_has_come_with_a_crowd() -> None:
-    turns, served, go = Turns(1, waiting=100), list[str](), asyncio.Event()
+async def test_owners_are_served_in_turn_however_many_items_one_has() -> None:
+    semaphore, served, go = FairSemaphore(1, waiting=100), list[str](), asyncio.Event()
 
     async def work(owner: str) -> None:
-        async with turns.turn(owner):
+        async with semaphore.holding(owner):
             served.append(owner)
             await go.wait()
 
     async with asyncio.TaskGroup() as group:
         for owner in "aaaaaaaabbc":
             group.create_task(work(owner), name=owner)
-        await eventually(lambda: turns.waiting == 10)
+        await eventually(lambda: semaphore.waiting == 10)
         go.set()
     assert served[:6] == ["a", "a", "b", "c", "a", "b"]
     assert len(served) == 11
@@ -120,43 +120,43 @@ async def test_turns_go_round_whoever_has_come_with_a_crowd() -> None:
 
 @pytest.mark.asyncio
 async def test_a_turn_that_is_given_up_goes_to_the_next_and_a_full_line_displaces_the_heaviest() -> None:
-    turns, go = Turns(1, waiting=2), asyncio.Event()
+    semaphore, go = FairSemaphore(1, waiting=2), asyncio.Event()
     done: list[str] = []
 
     async def work(owner: str) -> None:
         try:
-            async with turns.turn(owner):
+            async with semaphore.holding(owner):
                 await go.wait()
                 done.append(owner)
-        except Crowded:
+        except Full:
             done.append(f"{owner} is displaced")
 
     async with asyncio.TaskGroup() as group:
         first = group.create_task(work("first"), name="first")
-        await eventually(lambda: not first.done() and turns._free == 0)
+        await eventually(lambda: not first.done() and semaphore._free == 0)
         ann = [group.create_task(work("ann"), name=f"{number}") for number in range(2)]
-        await eventually(lambda: turns.waiting == 2)
-        with pytest.raises(Crowded):
-            await turns.enter("ann")
+        await eventually(lambda: semaphore.waiting == 2)
+        with pytest.raises(Full):
+            await semaphore.acquire("ann")
         bob = group.create_task(work("bob"), name="bob")
         await eventually(lambda: done == ["ann is displaced"])
         ann[0].cancel()
         go.set()
         await bob
     assert sorted(done) == ["ann is displaced", "bob", "first"]
-    async with asyncio.timeout(5), turns.turn("later"):
+    async with asyncio.timeout(5), semaphore.holding("later"):
         pass
-    assert turns._free == 1
+    assert semaphore._free == 1
 
 
 @pytest.mark.asyncio
 async def test_a_caller_cancelled_just_when_its_turn_has_come_loses_no_place() -> None:
-    turns = Turns(1, waiting=2)
-    await turns.enter("a")
-    waiting = asyncio.create_task(turns.enter("b"), name="b")
-    await eventually(lambda: turns.waiting == 1)
-    turns.leave()
+    semaphore = FairSemaphore(1, waiting=2)
+    await semaphore.acquire("a")
+    waiting = asyncio.create_task(semaphore.acquire("b"), name="b")
+    await eventually(lambda: semaphore.waiting == 1)
+    semaphore.release()
     waiting.cancel()
     await asyncio.wait({waiting})
     assert waiting.cancelled()
-    assert turns._free == 1
+    assert semaphore._free == 1
