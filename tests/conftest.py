@@ -1,5 +1,5 @@
-"""The order in which test files run. Files are handed to two processes one by one, so what takes longest goes first:
-started last, one long file would keep one process waiting for the other.
+"""The order in which test files run. Files are handed to three processes one by one, so what takes longest goes first:
+started last, one long file would keep one process at work and the others waiting.
 """
 
 import os
