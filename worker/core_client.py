@@ -1,4 +1,5 @@
-"""Asks core which images are still wanted. Fits `ports.StillWanted`; knows gRPC, and nothing of the worker's loop.
+"""Asks core which images are still wanted: the adapter behind `ports.StillWanted`. Knows gRPC, and nothing of the
+worker's loop.
 
 Channel and `Calling` (spans, deadlines, errors) are infra's, handed in by `app.py`.
 """
@@ -18,7 +19,7 @@ _DEADLINE_S = 2.0
 
 
 class Calling(Protocol):
-    """Around one call: its deadline, and its errors as Retryable or Permanent."""
+    """A context around one call, which sets its deadline and raises its errors as Retryable or Permanent."""
 
     def __call__(self, method: str, *, deadline_s: float) -> AbstractAsyncContextManager[object]: ...
 
@@ -51,7 +52,7 @@ class CoreClient:
 
 
 def model_report(listed: ListedModel) -> fast.ModelReport:
-    """What the worker says of one model, as a message."""
+    """The worker's report of one model, as a message."""
     facts = listed.facts
     return fast.ModelReport(
         name=facts.model,

@@ -1,4 +1,4 @@
-"""The worker's figures for Prometheus: one registry per instance, no prompt and no id in any label."""
+"""The worker's Prometheus metrics: one registry per instance, no prompt and no id in any label."""
 
 from collections.abc import Callable, Iterator, Mapping
 
@@ -13,7 +13,7 @@ _SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
 
 class Metrics:
-    """Counters that the parts of the worker count into."""
+    """The worker's counters, histograms and gauges."""
 
     def __init__(self) -> None:
         registry = CollectorRegistry()
@@ -22,7 +22,7 @@ class Metrics:
         self.redelivered = _counter(registry, "redelivered", "Job messages received that had been received before")
         self.duplicates = _counter(registry, "duplicates", "Messages for an image that is held or settled", "kind")
         self.quarantined = _counter(registry, "quarantined", "Messages that are no valid job")
-        self.dropped = _counter(registry, "dropped", "Images dropped because nobody wants them any more", "state")
+        self.dropped = _counter(registry, "dropped", "Images dropped because they are no longer wanted", "state")
         self.rendered = _counter(registry, "images_rendered", "Pictures reported as rendered", "engine", "model")
         self.failed = _counter(registry, "images_failed", "Attempts reported as failed", "failure")
         self.batches = _counter(registry, "batches", "Groups of images admitted to the GPU together", "engine", "model")
@@ -45,20 +45,20 @@ class Metrics:
         self._depth = Gauge("darkroom_worker_depth", "Images in each part of the worker", ("part",), registry=registry)
 
     def watch_depth(self, part: str, depth: Callable[[], int]) -> None:
-        """Show `depth()` as the depth of `part` whenever somebody looks."""
+        """Export `depth()`, called at each scrape, as the depth of `part`."""
         self._depths[part] = depth
         self._depth.labels(part=part).set_function(depth)
 
     def depths(self) -> dict[str, int]:
-        """What is in each part at this moment."""
+        """The number of images in each part now."""
         return {part: depth() for part, depth in self._depths.items()}
 
     def watch_models(self, states: Callable[[], Mapping[str, int]]) -> None:
-        """Show `states()`, numbers of types.ModelState by model, whenever somebody looks."""
+        """Export `states()`, called at each scrape: numbers of types.ModelState by model."""
         self.registry.register(_ModelStates(states))
 
     def watch_ledger(self, ledger: TimeLedger, clock: Callable[[], float]) -> None:
-        """Show the ledger as it is whenever somebody looks, which must be on the event loop's thread."""
+        """Export the ledger as it is at each scrape, which must be on the event loop's thread."""
         self.registry.register(_LedgerFigures(ledger, clock))
 
 
@@ -90,7 +90,7 @@ class _LedgerFigures(Collector):
         for name, text, value in (
             ("open_idle", "Idle GPU seconds whose cause shows when they end", self._ledger.open_idle_s(now_s)),
             ("unattributed", "GPU seconds that have no cause", self._ledger.unattributed_s(now_s)),
-            ("overlapping", "GPU seconds told of twice; they count once", self._ledger.overlapping_s),
+            ("overlapping", "GPU seconds that were reported twice; they count once", self._ledger.overlapping_s),
         ):
             yield GaugeMetricFamily(f"darkroom_worker_gpu_{name}_seconds", text, value=value)
 

@@ -16,7 +16,7 @@ _log = structlog.get_logger()
 
 
 class Heartbeat:
-    """One task of the service."""
+    """Extends all leases, as one task of the worker."""
 
     def __init__(self, context: Context, window: Window, queue: JobQueue, *, visibility_s: int) -> None:
         self._context = context
@@ -25,14 +25,14 @@ class Heartbeat:
         self._visibility_s = visibility_s
 
     async def run(self) -> None:
-        """For ever."""
+        """Beats until cancelled; after a failed beat, four times as often."""
         good = True
         while True:
             await asyncio.sleep(self._visibility_s / (3 if good else 12))
             good = await self.beat()
 
     async def beat(self) -> bool:
-        """Extend everything held now. False when the queue could not be asked."""
+        """Extends everything that is held now. False when the call failed."""
         entries = self._window.receipts()
         await self._context.failpoints.reach("worker.heartbeat")
         if not entries:

@@ -1,6 +1,6 @@
-"""What travels through the worker: jobs as received, the mutable place each holds in the window, batches, results.
+"""What travels through the worker: jobs as received, the mutable entry of each in the window, batches, results.
 
-Only `Held` changes; the window and the GPU loop change it, on the event loop's thread.
+All are frozen but `Held`, which the window and the GPU loop change, on the event loop's thread alone.
 """
 
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ from schema import fast
 from worker.engines.contract import BatchKey, EncodedPicture, Engine, EngineFacts, Made, Picture, RenderJob
 
 MAX_RECEIPTS = 8
-"""Copies of one message that are held together; later ones are left to come again."""
+"""Messages of one image that are held together; a later one is left to be redelivered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageId:
-    """Which image of which generation."""
+    """An image: its generation, and its number in it."""
 
     generation_id: str
     index: int
@@ -27,7 +27,7 @@ class ImageId:
         return f"{self.generation_id}/{self.index}"
 
     def ref(self) -> fast.ImageRef:
-        """As the messages say it."""
+        """The same in the schema's form."""
         return fast.ImageRef(generation_id=self.generation_id, index=self.index)
 
 
@@ -35,8 +35,8 @@ class ImageId:
 class Job:
     """One valid job message.
 
-    `output_format` is a number of schema.pb.OutputFormat; `requested_at_s` Unix time, 0 when unknown; `trace` the
-    carrier of the context that the image's process span becomes a child of.
+    `output_format` is a number of schema.pb.OutputFormat; `requested_at_s` is Unix time, 0 when unknown; `trace`
+    carries the context of the parent of the image's process span.
     """
 
     image: ImageId
@@ -50,7 +50,7 @@ class Job:
 
 
 class Failure(IntEnum):
-    """Why an attempt gave no picture: schema's AttemptFailure, as far as workers report it."""
+    """Why an attempt gave no picture: those of schema's AttemptFailure that workers report."""
 
     MODEL_ERROR = 1
     OUT_OF_MEMORY = 2
@@ -67,33 +67,33 @@ class ModelState(IntEnum):
     """Whether a model can be used here. The numbers are schema's."""
 
     UNLOADED = 1
-    """It would be loaded when an image needs it."""
+    """To be loaded when an image needs it."""
     LOADING = 2
     LOADED = 3
     BROKEN = 4
-    """It cannot be loaded, for the sake of its files or settings; tried again later, or when its files change."""
+    """Its files or settings cannot be loaded; tried again later, or when the files change."""
     AWAY = 5
-    """It cannot be used for now: its server is away, its process died, memory is short. Tried again later."""
+    """Its server does not answer, its process died, or memory is short; tried again later."""
 
 
 class State(Enum):
-    """How far a held job is. Only WAITING ones may be given back to the queue without a word."""
+    """How far a held job is. Only WAITING ones may be given back to the queue without a reply."""
 
     WAITING = "waiting"
     STARTED = "started"
     RUNNING = "running"
     FINISHING = "finishing"
     SETTLED = "settled"
-    """Its reply was accepted, or nobody waits for one: only its message is left to delete."""
+    """Its reply was accepted, or none is needed: what is left is to delete its message."""
     GONE = "gone"
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Held:
-    """A job in the window, from receipt to deletion. `receipts`: message id to receipt, the copies included; `newer`:
-    those of a newer dispatch than the one that is worked on, which only a picture answers too.
+    """A job in the window, from receipt to deletion. `receipts`: message id to receipt, of all copies; `newer`: ids of
+    the messages of a newer dispatch than the one in progress, which a picture answers and a failure does not.
 
-    `existed_s`: when it was requested, in the worker's clock, as far as the two clocks agree.
+    `existed_s`: when the image was requested, in the worker's clock, as far as the two machines' clocks agree.
     """
 
     job: Job
@@ -114,13 +114,13 @@ class Held:
 
     @property
     def id(self) -> str:
-        """The job's id within the worker."""
+        """The job's id within this worker."""
         return self.job.render.id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Images that go through the model together; `solo`: one that has the worker to itself."""
+    """Images that go through the model together; `solo`: one image, with no other in progress on the worker."""
 
     id: str
     engine: Engine = field(repr=False)
@@ -131,7 +131,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """What explains a picture, wherever it is by now. Times in seconds."""
+    """How a picture was made, for its reply. Times in seconds."""
 
     facts: EngineFacts
     width: int
@@ -146,7 +146,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """A picture on its way out."""
+    """A decoded picture that has left the GPU."""
 
     held: Held
     origin: Origin
@@ -167,7 +167,7 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uploaded:
-    """A picture that lies in the temporary bucket under `key`, and no longer here: its reply may have to wait long."""
+    """A picture in the temporary bucket under `key`. Holds no bytes of it: its reply may have to wait for long."""
 
     held: Held
     origin: Origin
@@ -180,7 +180,9 @@ class Uploaded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
-    """An image whose message may be deleted. `began_s`: when its reply was begun; `error` is empty for a picture."""
+    """An image whose message may be deleted. `began_s`: when sending its reply began; `error` is empty
+    for a picture.
+    """
 
     held: Held
     began_s: float
@@ -189,7 +191,7 @@ class Settled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """An attempt that gave no picture. `detail` is generic: no prompt, at most 200 characters."""
+    """An attempt that gave no picture. `detail` has no prompt in it, and at most 200 characters."""
 
     held: Held
     failure: Failure

@@ -1,14 +1,14 @@
 """What the worker holds: every job from its receipt to the deletion of its message. All on the event loop's thread.
 
-The receiver offers, the GPU loop takes, the finishing line settles and lets go; whoever waits for a change awaits
-`changed`. What is settled is held only so that its message stays hidden until it is deleted.
+The receiver offers messages, the GPU loop moves jobs forward, the delivery settles and releases them; `changed` wakes
+what waits for any of it. A settled job is held only so that its message stays hidden until it is deleted.
 
 **Duplicates.** A message for an image that is held already is *attached*: its receipt is kept, its visibility is
-extended and it is deleted together with the first one, so no copy goes before a reply is accepted, and nothing
-depends on anybody sending it again. A newer dispatch takes the place of one that still waits; one that comes later is
-given back unless a picture has answered both. Once any of them says
-solo it stays so: the number of its deliveries, which its sender does not know, may have said it.
-A message of a dispatch that this worker has settled (its reply was accepted) is deleted at once.
+extended, and it is deleted together with the first one. So no copy is deleted before a reply is accepted, and none
+needs to be sent again. A newer dispatch replaces one that still waits; one that arrives later is given back, unless a
+picture has answered both. Solo is kept once any message of the image has it, since the worker may have derived it from
+the number of deliveries, which core does not know. A message of a dispatch that this worker has settled (its reply was
+accepted) is deleted at once.
 """
 
 import asyncio
@@ -20,16 +20,19 @@ from worker.engines.contract import BatchKey
 from worker.holding.types import MAX_RECEIPTS, Held, Job, State
 
 REMEMBERED = 4_096
-"""Settled (image, dispatch) pairs that are remembered, to know late copies by."""
+"""Settled (image, dispatch) pairs that are remembered to recognise late copies."""
 
 
 class Offer(Enum):
-    """What becomes of an offered message."""
+    """What became of an offered message."""
 
     HELD = "held"
     ATTACHED = "attached"
+    """To a job that is held already."""
     SETTLED = "settled"
+    """Its dispatch was answered before: the message may be deleted."""
     SURPLUS = "surplus"
+    """Not held, as one message too many of its image: it is redelivered after its visibility timeout."""
 
 
 class Window:
@@ -43,11 +46,13 @@ class Window:
         self._change = asyncio.Event()
 
     async def changed(self) -> None:
-        """Returns at the next change. Look first, then await this, with no other await between."""
+        """Returns at the next change. Look first, then await this, with no other await between: a change
+        there is lost.
+        """
         await self._change.wait()
 
     def touch(self) -> None:
-        """Wake everybody who waits for a change."""
+        """Wake all that wait for a change."""
         self._change.set()
         self._change = asyncio.Event()
 
@@ -61,7 +66,7 @@ class Window:
         now_s: float,
         existed_s: float | None = None,
     ) -> Offer:
-        """Take a message in, or say what else it is."""
+        """Hold or attach the message, or tell why neither is needed."""
         if (job.render.id, job.dispatch) in self._settled:
             return Offer.SETTLED
         held = self._held.get(job.render.id)
@@ -105,46 +110,47 @@ class Window:
         return self._held.get(job_id)
 
     def held(self) -> list[Held]:
-        """All in order of receipt, and then the settled ones: what is extended in this order is extended in time."""
+        """All in order of receipt, the settled ones last, so that heartbeats extend unfinished jobs first."""
         return [*self._held.values(), *self._undeleted.values()]
 
     def waiting(self) -> list[Held]:
-        """Those not announced yet."""
+        """Jobs that are not announced yet."""
         return [held for held in self._held.values() if held.state is State.WAITING]
 
     def waiting_count(self) -> int:
-        """How many are not announced yet."""
+        """How many jobs are not announced yet."""
         return sum(held.state is State.WAITING for held in self._held.values())
 
     def busy(self) -> list[Held]:
-        """Those announced and not settled."""
+        """Jobs that are announced and not settled."""
         return [held for held in self._held.values() if held.state is not State.WAITING]
 
     def upcoming(self) -> list[Held]:
-        """Those that have yet to reach the GPU, announced or not."""
+        """Jobs that have yet to reach the GPU, announced or not."""
         return [held for held in self._held.values() if held.state in (State.WAITING, State.STARTED)]
 
     def behind_count(self) -> int:
-        """How many have left the GPU, or never need it: on their way to the store, to be answered or to be deleted."""
+        """How many jobs have left the GPU, or never need it: those to be uploaded, answered or deleted."""
         return len(self._undeleted) + sum(held.state is State.FINISHING for held in self._held.values())
 
     def move(self, held: Held, state: State) -> None:
-        """The job is further now."""
+        """Sets the job's state."""
         held.state = state
         self.touch()
 
     def release(self, held: Held) -> None:
-        """Let go: its message is deleted, given back, or taken by another worker."""
+        """The job is held no longer: its message is deleted, given back, or held by another worker."""
         self._undeleted.pop(held.order, None)
         if self._held.get(held.id) is held:
             del self._held[held.id]
         self.move(held, State.GONE)
 
     def settle(self, held: Held, *, picture: bool) -> list[str]:
-        """Its reply was accepted: late copies will be known, and a newer dispatch is a job of its own from now on.
+        """Its reply was accepted: late copies are recognised, and a newer dispatch is a job of its own from now on.
 
-        A `picture` answers for every dispatch, a failure or the wish to drop one only for that one: the receipts of
-        newer ones are returned, to be given back to the queue. Deleted too, they would be missed until their recheck.
+        A `picture` answers every dispatch; a failure or a drop answers only its own. The receipts of newer dispatches
+        are then returned, to be given back to the queue: if they were deleted, core would wait for them until their
+        recheck.
         """
         if self._held.get(held.id) is not held:
             return []  # settled already
@@ -162,7 +168,9 @@ class Window:
         return [(held, *pair) for held in self.held() for pair in held.receipts.items()]
 
     def lost(self, held: Held, message_id: str, receipt: str) -> None:
-        """The receipt is void: the message belongs to somebody else. A waiting job goes with its last receipt."""
+        """The receipt is void, as another worker may hold the message. A waiting job is released with
+        its last receipt.
+        """
         if held.receipts.get(message_id) == receipt:
             del held.receipts[message_id]
         if not held.receipts and held.state is State.WAITING:

@@ -65,6 +65,6 @@ class Prefetch:
 
 
 def ahead(*, batch: int, batch_s: float | None, receive_s: float, limit: int) -> int:
-    """Images to hold in waiting: two batches, and what the GPU takes while two receives are under way."""
+    """Images that should wait: two batches, and what the GPU takes during two receives."""
     meanwhile = 0 if not batch_s else math.ceil(2 * receive_s / batch_s * batch)
     return max(1, min(limit, 2 * batch + meanwhile))

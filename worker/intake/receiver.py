@@ -23,7 +23,7 @@ REFUSAL_PAUSE_S = 1.0
 """After a poll that brought nothing but jobs that this worker cannot render: a worker that can gets them first."""
 
 LOOK_S = 1.0
-"""How often the ledger is told of an idle GPU while nothing is received."""
+"""How often an idle GPU is reported to the ledger while nothing is received."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +92,8 @@ class Receiver:
                 await self._pause(REFUSAL_PAUSE_S * (0.5 + self._context.rng() / 2))
 
     async def _hold_back(self) -> None:
-        """Returns at the next change. While too many images are behind the GPU, an idle GPU waits for them alone: the
-        ledger is told once a second, since that may last until an operator repairs the queue.
+        """Returns at the next change. While too many images are behind the GPU, an idle GPU waits for them alone: that
+        is reported to the ledger once a second, since it may last until an operator repairs the queue.
         """
         if not self._prefetch.full:
             await self._window.changed()

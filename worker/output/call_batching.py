@@ -1,6 +1,6 @@
-"""Many small calls become few large ones: what arrives while a call is under way goes out together with the next.
+"""Batches queue calls: items that arrive while a call is in flight are sent together by the next.
 
-No timer: a lone item leaves at once. Used for replies and for deletions, in batches of ten.
+No timer: a lone item is sent at once. Used for replies and for deletions, ten items to a call.
 """
 
 import asyncio
@@ -18,7 +18,9 @@ _Entry = tuple[T, "asyncio.Future[None]"]
 
 
 class CallBatcher(Generic[T]):
-    """`flush` answers per item whether it is done; what is not is tried again, for ever, with full jitter."""
+    """`flush` makes one call and answers per item whether it succeeded. What did not is retried with full jitter,
+    without end: a reply is the only record of a picture, and a message that stays is rendered again.
+    """
 
     def __init__(
         self,
@@ -38,11 +40,11 @@ class CallBatcher(Generic[T]):
         self._queue: asyncio.Queue[_Entry[T]] = asyncio.Queue(bound)
 
     def depth(self) -> int:
-        """Items not yet on their way."""
+        """Items that are in no call yet."""
         return self._queue.qsize()
 
     async def submit_all(self, items: Sequence[T]) -> None:
-        """Returns once all are done."""
+        """Returns once all have succeeded. Waits while the queue is full."""
         loop = asyncio.get_running_loop()
         entries: list[_Entry[T]] = [(item, loop.create_future()) for item in items]
         for entry in entries:
@@ -51,7 +53,7 @@ class CallBatcher(Generic[T]):
             await future
 
     async def run(self) -> None:
-        """For ever; run two of these, so that one call may be under way while the next gathers."""
+        """Sends until cancelled. The worker runs two, so that one call is in flight while the other gathers items."""
         while True:
             entries = [await self._queue.get()]
             while len(entries) < self._limit and not self._queue.empty():
@@ -65,7 +67,7 @@ class CallBatcher(Generic[T]):
             attempt += 1
 
     async def _once(self, entries: list[_Entry[T]]) -> list[_Entry[T]]:
-        """One call; what is left to do."""
+        """Makes one call; the entries that did not succeed."""
         try:
             async with asyncio.timeout(self._deadline_s):
                 done = await self._flush([item for item, _ in entries])

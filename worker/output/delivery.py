@@ -1,8 +1,8 @@
-"""The line behind the GPU: encode, upload, reply, delete. Overlaps with the next batch; every queue is bounded.
+"""The pipeline behind the GPU: encode, upload, reply, delete. Overlaps with the next batch; every queue is bounded.
 
-The GPU loop puts pictures in and waits when the line is full: that is the back-pressure. Order for one image:
-upload verified, reply accepted by the queue, message deleted. What was uploaded holds no picture any more, and no reply
-waits for a deletion; `DeliveryLimits.behind` bounds what may pile up all the same.
+The GPU loop puts pictures in and waits while the pipeline is full: that is the backpressure. Order for one image:
+upload verified, reply accepted by the queue, message deleted. What is uploaded holds no pixels, and no reply waits for
+a deletion; `DeliveryLimits.behind` bounds how many images may be behind the GPU all the same.
 """
 
 import asyncio
@@ -19,12 +19,12 @@ from worker.ports import Threads
 
 SETTLE_BOUND = 16_384
 """More than the worker ever holds, so that putting never waits: at the largest settings 4,096 images wait, 8,512 fill
-the line and 1,024 are behind it; the rest is for the GPU.
+the pipeline and 1,024 are behind it; the rest is for the GPU.
 """
 
 
 class Delivery:
-    """See the module's text."""
+    """Takes pictures and failures from the GPU loop, and settles each."""
 
     def __init__(
         self,
@@ -51,11 +51,11 @@ class Delivery:
         self.stages = (self._encode, self._upload, self._settle, self._deletion)
 
     async def wait_for_permit(self) -> None:
-        """Until another picture may come."""
+        """Returns when another picture may come."""
         await self.permits.wait()
 
     def picture(self, finished: Finished) -> None:
-        """A picture leaves the GPU; its place has been taken."""
+        """A picture leaves the GPU; its permit has been acquired."""
         if self._leaves(finished.held):
             self._encode.put_now(finished)
         else:
@@ -67,21 +67,21 @@ class Delivery:
             self._settle.put_now(failed)
 
     def drop_now(self, held: Held) -> None:
-        """Nobody wants what is on the GPU any more: only its message is left to delete."""
+        """An image on the GPU is no longer wanted: its message is deleted without a reply."""
         self._context.metrics.dropped.labels(state=held.state.value).inc()
         held.unwanted = True
         if self._leaves(held):
             self._settle.put_now(held)
 
     def _leaves(self, held: Held) -> bool:
-        """False for one that has been answered already, because the worker had to leave."""
+        """False for an image that the shutdown has answered already."""
         if held.state in (State.FINISHING, State.SETTLED, State.GONE):
             return False
         self._window.move(held, State.FINISHING)
         return True
 
     async def fail(self, failed: Failed) -> None:
-        """An attempt gave no picture. Not said again of one that has been answered, because the worker had to leave."""
+        """An attempt gave no picture. Does nothing for an image that the shutdown has answered already."""
         if failed.held.state not in (State.SETTLED, State.GONE):
             self._window.move(failed.held, State.FINISHING)
             await self._settle.put(failed)
@@ -92,7 +92,7 @@ class Delivery:
         await self.fail(Failed(held=held, failure=failure, detail=reason))
 
     async def drop(self, held: Held) -> None:
-        """Nobody wants it any more: only its message is left to delete."""
+        """An image that is no longer wanted: its message is deleted without a reply."""
         self._context.metrics.dropped.labels(state=held.state.value).inc()
         held.unwanted = True
         self._window.move(held, State.FINISHING)

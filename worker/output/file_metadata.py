@@ -1,8 +1,7 @@
-"""Whether a picture's file holds its picture and nothing else: no texts, no private parts, nothing behind its end.
+"""Whether a picture's file holds pixels and nothing else: no text, no private chunks, no bytes after its end.
 
-A model server may write the prompt anywhere a reader does not look. So what may pass is listed, part by part with its
-length, and whatever is not known is not plain. Looks at the container alone; that it is a whole picture is for others
-to see.
+A model server may write the prompt where a viewer does not look. So the parts that may pass are listed with their
+lengths, and any other counts as metadata. Reads the container alone; `encode` checks that it is a whole picture.
 """
 
 import re
@@ -21,21 +20,21 @@ _PNG_BYTES: Final[Mapping[bytes, int]] = {
     b"bKGD": 6,
     b"tIME": 7,
 }
-"""Chunks of an RGB picture that are of one length always; beside them IDAT, of any."""
+"""Chunks of an RGB picture that have a fixed length; besides them IDAT, of any length."""
 _JPEG_LENGTHS: Final[Mapping[int, range]] = {
     0xE0: range(16, 17),  # JFIF without a thumbnail
-    0xEE: range(14, 15),  # Adobe's, of the colour transform
+    0xEE: range(14, 15),  # Adobe's marker of the colour transform
     0xDD: range(4, 5),
     **dict.fromkeys((0xC0, 0xC1, 0xC2, 0xC4, 0xDA, 0xDB), range(2, 2048)),  # frame, tables, scan
 }
 _JPEG_MARKER: Final = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
-"""Ends entropy-coded data: no stuffed byte, no restart."""
+"""The next marker after entropy-coded data, where 0xFF is followed by neither a stuffed zero nor a restart."""
 
 
-def is_plain(data: bytes, media_type: str) -> bool:
-    """Of image/png, image/jpeg and image/webp, as contract.EncodedPicture has them."""
-    look = _LOOKS.get(media_type)
-    return look is not None and look(data)
+def has_no_metadata(data: bytes, media_type: str) -> bool:
+    """Takes image/png, image/jpeg and image/webp, the media types of contract.EncodedPicture; False for any other."""
+    check = _CHECKS.get(media_type)
+    return check is not None and check(data)
 
 
 def _png(data: bytes) -> bool:
@@ -67,7 +66,7 @@ def _jpeg(data: bytes) -> bool:
 
 
 def _webp(data: bytes) -> bool:
-    """A lossy or a lossless picture alone: an extended file has an alpha channel, frames, a profile, or texts."""
+    """A simple file, lossy or lossless: an extended one has an alpha channel, frames, a profile, or texts."""
     inside = int.from_bytes(data[16:20], "little")
     return (
         data[:4] == b"RIFF"
@@ -76,7 +75,7 @@ def _webp(data: bytes) -> bool:
     )
 
 
-_LOOKS: Final[Mapping[str, Callable[[bytes], bool]]] = {
+_CHECKS: Final[Mapping[str, Callable[[bytes], bool]]] = {
     "image/png": _png,
     "image/jpeg": _jpeg,
     "image/webp": _webp,

@@ -1,4 +1,7 @@
-"""The last steps of an image: its reply, and only when that is accepted the deletion of its message."""
+"""The last steps of an image: its reply is sent, and its message deleted only after the reply was accepted.
+
+A worker that dies between the two leaves the message to be redelivered, and core drops the second result.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -18,7 +21,7 @@ _log = structlog.get_logger()
 
 
 class Settler:
-    """Speaks to the reply queue for everybody: started, rendered, failed."""
+    """Sends all of the worker's replies (started, rendered, failed), and deletes the messages that they answer."""
 
     def __init__(
         self,
@@ -43,8 +46,8 @@ class Settler:
         await self._send(bodies, "started")
 
     async def settle(self, item: Uploaded | Failed | Held) -> Settled | None:
-        """Returns once its reply is accepted; None for one that has been answered already, because the worker had to
-        leave. A bare Held needs no reply: nobody waits for it.
+        """Returns once the reply is accepted; None for an image that the shutdown has answered already. A bare Held is
+        an image that was dropped: it needs no reply.
         """
         held = self._held(item)
         if held.state in (State.SETTLED, State.GONE):
@@ -65,7 +68,7 @@ class Settler:
         return Settled(held=held, began_s=began, error=item.detail if isinstance(item, Failed) else "")
 
     async def delete(self, settled: Settled) -> None:
-        """Its message with all copies; then it is let go."""
+        """Deletes the image's message with all copies, then releases it."""
         held = settled.held
         await self._deletions.submit_all(list(held.receipts.values()))
         await self._context.failpoints.reach("worker.deleted")
@@ -95,7 +98,7 @@ class Settler:
 
 
 def _about(held: Held) -> dict[str, object]:
-    """What a line of the log says of an image."""
+    """The fields of a log line that identify an image."""
     image = held.job.image
     return {
         "generation": image.generation_id,
@@ -106,7 +109,7 @@ def _about(held: Held) -> dict[str, object]:
 
 
 def _times(item: Uploaded) -> dict[str, object]:
-    """Where its time went, in milliseconds; `batch`: how many were rendered with it, itself included."""
+    """The image's times in milliseconds; `batch`: how many images were rendered together, itself included."""
     held, origin = item.held, item.origin
     return {
         "batch": len(origin.batch_members),

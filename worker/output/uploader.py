@@ -1,6 +1,7 @@
-"""Puts encoded pictures into the temporary bucket, several at a time, until the store takes them.
+"""Uploads encoded pictures to the temporary bucket, and retries until the store accepts them.
 
-A store that is down costs time only: the bounded queues fill, the GPU waits, and nothing is thrown away.
+A store that is down costs time only: the bounded queues fill, the GPU waits (backpressure), and no picture is
+discarded.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ _log = structlog.get_logger()
 
 
 class Uploader:
-    """One upload at a time per call; the line calls it from as many tasks as uploads may overlap."""
+    """Called by as many tasks of the delivery as uploads may overlap."""
 
     def __init__(self, context: Context, temp: TempStore, *, bucket: str, deadline_s: float) -> None:
         self._context = context
@@ -28,7 +29,9 @@ class Uploader:
         self._failing: set[str] = set()
 
     async def upload(self, encoded: Encoded) -> Uploaded | None:
-        """Returns once the store has verified the digest; tries for as long as the picture is wanted, else None."""
+        """Returns once the store has verified the digest. Retries while the picture is wanted; None when it no longer
+        is.
+        """
         loop = asyncio.get_running_loop()
         held = encoded.held
         key = replies.temp_key(held)
@@ -43,7 +46,7 @@ class Uploader:
             stored = await retry(lambda: self._put(key, encoded), attempts=None, rng=self._context.rng, on_retry=failed)
         finally:
             tracing.end(span)
-        self._over(key, stored=stored)
+        self._clear(key, stored=stored)
         if not stored:
             return None
         await self._context.failpoints.reach("worker.uploaded")
@@ -61,8 +64,8 @@ class Uploader:
             upload_s=took,
         )
 
-    def _over(self, key: str, *, stored: bool) -> None:
-        """Trouble ends when the store takes a picture, or with the wish for the last one that it does not take."""
+    def _clear(self, key: str, *, stored: bool) -> None:
+        """The store is healthy again once it takes a picture, or once no picture that it refused is wanted any more."""
         if stored:
             self._failing.clear()
         self._failing.discard(key)
@@ -76,7 +79,7 @@ class Uploader:
         try:
             async with asyncio.timeout(self._deadline_s):
                 await self._temp.put(key, encoded.data, content_type=encoded.content_type, sha256=encoded.sha256)
-        except (Permanent, TimeoutError) as error:  # a refused upload is the operator's to mend, not the image's fault
+        except (Permanent, TimeoutError) as error:  # a refused upload is a fault of the deployment, not of the image
             raise Retryable(cause(error)) from error
         return True
 
