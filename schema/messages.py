@@ -1,20 +1,19 @@
 """The queue messages as bytes and back: envelope, codec, strict validation, in one place for both sides.
 
 `encode` and `decode` are inverse on valid messages. `decode` raises `BadMessage` for anything
-else and nothing but `BadMessage`, so a consumer can quarantine it and go on. The messages are those of
-`schema.fast`; `encode` takes the generated ones too, whose bytes are the same.
+else and nothing but `BadMessage`, so a consumer can quarantine it and go on. The messages are those of `schema.fast`.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-import betterproto
+from google.protobuf.message import Message
 
-from schema import fast, pb, validate
+from schema import fast, validate
 from schema.envelope import BadEnvelope, Envelope, seal, unseal
 
-M = TypeVar("M", bound=betterproto.Message)
+M = TypeVar("M", bound=Message)
 
 QueueMessage = fast.ImageJob | fast.ImageStarted | fast.ImageRendered | fast.ImageAttemptFailed
 
@@ -27,7 +26,7 @@ class BadMessage(ValueError):
 class _Kind:
     name: str
     version: int
-    cls: type[Any]
+    cls: type[Message]
     check: Callable[[Any], None]
 
 
@@ -37,15 +36,12 @@ _KINDS: tuple[_Kind, ...] = (
     _Kind("reply.rendered", 1, fast.ImageRendered, validate.image_rendered),
     _Kind("reply.attempt_failed", 1, fast.ImageAttemptFailed, validate.image_attempt_failed),
 )
-_GENERATED = {cls.__name__: cls for cls in (pb.ImageJob, pb.ImageStarted, pb.ImageRendered, pb.ImageAttemptFailed)}
-_BY_CLASS: dict[type[Any], _Kind] = {}
-for _kind in _KINDS:
-    _BY_CLASS[_kind.cls] = _BY_CLASS[_GENERATED[_kind.cls.__name__]] = _kind
+_BY_CLASS: dict[type[Any], _Kind] = {kind.cls: kind for kind in _KINDS}
 _BY_NAME = {(kind.name, kind.version): kind for kind in _KINDS}
 
 
 def encode(message: QueueMessage) -> bytes:
-    """The message sealed in its envelope. Raises schema.validate.Invalid for a message nobody would accept."""
+    """The message sealed in its envelope. Raises schema.validate.Invalid for a message that no reader accepts."""
     kind = _BY_CLASS[type(message)]
     kind.check(message)
     return seal(Envelope(type=kind.name, version=kind.version, payload=message.SerializeToString()))
@@ -60,10 +56,7 @@ def decode(data: bytes) -> QueueMessage:
     kind = _BY_NAME.get((envelope.type, envelope.version))
     if kind is None:
         raise BadMessage(f"unknown message {envelope.type!r} version {envelope.version}")
-    try:
-        message: QueueMessage = kind.cls.FromString(envelope.payload)
-    except Exception as error:  # noqa: BLE001  (DecodeError; whatever else it is, the message is at fault)
-        raise BadMessage(f"payload cannot be decoded ({type(error).__name__})") from None
+    message = cast("QueueMessage", parse(kind.cls, envelope.payload))
     try:
         kind.check(message)
     except validate.Invalid as error:
@@ -72,8 +65,8 @@ def decode(data: bytes) -> QueueMessage:
 
 
 def parse(cls: type[M], payload: bytes) -> M:
-    """`payload` as a generated message of class `cls`. The codec's many errors become BadMessage."""
+    """`payload` as a message of class `cls`, checked for nothing but its form. Raises BadMessage."""
     try:
-        return cls().parse(payload)
-    except Exception as error:  # noqa: BLE001  (RuntimeError from the Rust codec, EOFError and others from the Python one)
+        return cls.FromString(payload)
+    except Exception as error:  # noqa: BLE001  (DecodeError; whatever else it is, the message is at fault)
         raise BadMessage(f"payload cannot be decoded ({type(error).__name__})") from None

@@ -2,23 +2,20 @@
 
 `encode` and `decode` are inverse on valid events, and both refuse an invalid one, so that nothing
 enters the log that could not be read again. The log's adapters and the offline commands call this.
-What an event means is not known here.
+What an event means is not known here; `SPEC`, `TIMINGS` and the like code the same parts in queue messages.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from operator import attrgetter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, cast
-
-import betterproto
 
 from core.domain import events as e
 from core.domain.events import TYPES, Event
 from core.log.event_validation import check
-from core.log.protobuf_writer import Writer, writer
-from schema import pb
+from schema import fast
 from schema.envelope import Envelope, seal, unseal
 from schema.messages import parse
+from schema.records import Record
 
 VERSION: Final = 1
 """Of every payload that is written today. A later one comes with an upcaster from the one before."""
@@ -46,51 +43,70 @@ Upcasters = Mapping[tuple[str, int], Upcaster]
 UPCASTERS: Final[Upcasters] = {}
 """Of the payloads that older releases wrote. There is no older release."""
 
-_MESSAGES: Final[dict[type, type[betterproto.Message]]] = {
-    e.GenerationRequested: pb.GenerationRequested,
-    e.ImageDispatched: pb.ImageDispatched,
-    e.ImageStarted: pb.ImageStartedEvent,
-    e.ImageRendered: pb.ImageRenderedEvent,
-    e.ImagePublished: pb.ImagePublished,
-    e.ImageAttemptFailed: pb.ImageAttemptFailedEvent,
-    e.ImageFailed: pb.ImageFailed,
-    e.GenerationSucceeded: pb.GenerationSucceeded,
-    e.GenerationFailed: pb.GenerationFailed,
-    e.GenerationCancelled: pb.GenerationCancelled,
-    e.GenerationExpired: pb.GenerationExpired,
-    e.GenerationErased: pb.GenerationErased,
-    e.Spec: pb.GenerationSpec,
-    e.Trace: pb.TraceContext,
-    e.Timings: pb.AttemptTimings,
-    e.RenderFacts: pb.RenderFacts,
-}
 
+class _Members:
+    """`RenderFacts.batch_members`: (generation id, index) in the event, ImageRef in the message."""
+
+    def message(self, value: tuple[tuple[str, int], ...]) -> list[fast.ImageRef]:
+        return [fast.ImageRef(generation_id=generation_id, index=index) for generation_id, index in value]
+
+    def value(self, message: Iterable[fast.ImageRef]) -> tuple[tuple[str, int], ...]:
+        return tuple((member.generation_id, member.index) for member in message)
+
+
+class _Failure:
+    """A number without a name here decides what happens to its image, so the event cannot be read without it."""
+
+    def message(self, value: e.Failure) -> int:
+        return value
+
+    def value(self, message: int) -> e.Failure:
+        try:
+            return e.Failure(message)
+        except ValueError:
+            raise LaterEvent(f"unknown failure {message}: a later release wrote it, install that one") from None
+
+
+class _Cause:
+    """What erased a generation explains and decides nothing: a number of a later release reads as unknown."""
+
+    def message(self, value: e.Cause) -> int:
+        return value
+
+    def value(self, message: int) -> e.Cause:
+        return _CAUSES.get(message, e.Cause.UNKNOWN)
+
+
+_CAUSES: Final = {int(each): each for each in e.Cause}
+
+SPEC: Final = Record(e.Spec, fast.GenerationSpec)
+TRACE: Final = Record(e.Trace, fast.TraceContext)
+TIMINGS: Final = Record(e.Timings, fast.AttemptTimings)
+FACTS: Final = Record(e.RenderFacts, fast.RenderFacts, {"batch_members": _Members()})
+
+RECORDS: Final[dict[type, Record[Any, Any]]] = {
+    e.GenerationRequested: Record(e.GenerationRequested, fast.GenerationRequested, {"spec": SPEC, "trace": TRACE}),
+    e.ImageDispatched: Record(e.ImageDispatched, fast.ImageDispatched),
+    e.ImageStarted: Record(e.ImageStarted, fast.ImageStartedEvent),
+    e.ImageRendered: Record(e.ImageRendered, fast.ImageRenderedEvent, {"timings": TIMINGS, "facts": FACTS}),
+    e.ImagePublished: Record(e.ImagePublished, fast.ImagePublished),
+    e.ImageAttemptFailed: Record(e.ImageAttemptFailed, fast.ImageAttemptFailedEvent, {"failure": _Failure()}),
+    e.ImageFailed: Record(e.ImageFailed, fast.ImageFailed, {"failure": _Failure()}),
+    e.GenerationSucceeded: Record(e.GenerationSucceeded, fast.GenerationSucceeded),
+    e.GenerationFailed: Record(e.GenerationFailed, fast.GenerationFailed),
+    e.GenerationCancelled: Record(e.GenerationCancelled, fast.GenerationCancelled),
+    e.GenerationExpired: Record(e.GenerationExpired, fast.GenerationExpired),
+    e.GenerationErased: Record(e.GenerationErased, fast.GenerationErased, {"cause": _Cause()}),
+}
 _EVENTS: Final[dict[str, type]] = {name: cls for cls, name in TYPES.items()}
-_NESTED: Final[dict[str, type]] = {"spec": e.Spec, "trace": e.Trace, "timings": e.Timings, "facts": e.RenderFacts}
-
-
-@dataclass(frozen=True, slots=True)
-class _Member:
-    generation_id: str
-    index: int
-
-
-_member: Final = writer(pb.ImageRef, {})
-_facts: Final = writer(pb.RenderFacts, {"batch_members": lambda member: _member(_Member(*member))})
-_PARTS: Final[dict[str, Writer]] = {
-    "spec": writer(pb.GenerationSpec, {}),
-    "trace": writer(pb.TraceContext, {}),
-    "timings": writer(pb.AttemptTimings, {}),
-    "facts": _facts,
-}
-_WRITERS: Final = {cls: writer(_MESSAGES[cls], _PARTS) for cls in TYPES}
-_NAMES: Final = {cls: tuple(field.name for field in fields(cls)) for cls in _MESSAGES}
 
 
 def encode(event: Event) -> bytes:
     """The event, sealed. Raises schema.validate.Invalid for one that no reader would accept."""
     check(event)
-    return seal(Envelope(type=TYPES[type(event)], version=VERSION, payload=_WRITERS[type(event)](event)))
+    cls = type(event)
+    payload = RECORDS[cls].message(event).SerializeToString()
+    return seal(Envelope(type=TYPES[cls], version=VERSION, payload=payload))
 
 
 def decode(data: bytes, *, upcasters: Upcasters = UPCASTERS) -> Event:
@@ -103,7 +119,8 @@ def decode(data: bytes, *, upcasters: Upcasters = UPCASTERS) -> Event:
         cls = _EVENTS.get(name)
         if cls is None or version != VERSION:
             raise LaterEvent(f"unknown event {name!r} version {version}: a later release wrote it, install that one")
-        event = cast("Event", _value(cls, parse(_MESSAGES[cls], payload)))
+        record = RECORDS[cls]
+        event = cast("Event", record.value(parse(record.kind, payload)))
         check(event)
     except LaterEvent:
         raise
@@ -115,38 +132,3 @@ def decode(data: bytes, *, upcasters: Upcasters = UPCASTERS) -> Event:
 def type_of(event: Event) -> str:
     """The event's name in the log."""
     return TYPES[type(event)]
-
-
-_members = attrgetter("generation_id", "index")
-
-
-def _value(cls: type, message: betterproto.Message) -> Any:
-    values = {}
-    for name in _NAMES[cls]:
-        value = getattr(message, name)
-        if name in _NESTED:
-            value = _value(_NESTED[name], value)
-        elif name == "batch_members":
-            value = tuple(_members(member) for member in value)
-        elif name == "failure":
-            value = _failure(value)
-        elif name == "cause":
-            value = _cause(value)
-        elif name in {"output_format", "format"}:
-            value = int(value)
-        values[name] = value
-    return cls(**values)
-
-
-def _failure(number: int) -> e.Failure:
-    """An enum value that betterproto does not know stays a plain int; hence by number. New ones come with releases."""
-    try:
-        return e.Failure(int(number))
-    except ValueError:
-        raise LaterEvent(f"unknown failure {int(number)}: a later release wrote it, install that one") from None
-
-
-def _cause(number: int) -> e.Cause:
-    """As `_failure`. What erased it explains, and decides nothing: a number of a later release reads as unknown."""
-    known = int(number) in e.Cause.__members__.values()
-    return e.Cause(int(number)) if known else e.Cause.UNKNOWN

@@ -7,8 +7,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.domain import events as e
 from core.domain.events import Event
-from core.log.codec import _MESSAGES, BadEvent, decode, encode
+from core.log.codec import FACTS, RECORDS, SPEC, TIMINGS, TRACE, BadEvent, decode, encode
 from core.log.event_validation import check
 from schema import pb
 from schema.envelope import Envelope, seal, unseal
@@ -23,11 +24,19 @@ def test_an_event_comes_back_as_it_was_written(event: Event) -> None:
     assert decode(encode(event)) == event
 
 
+KINDS = {cls: record.kind for cls, record in RECORDS.items()} | {
+    e.Spec: SPEC.kind,
+    e.Trace: TRACE.kind,
+    e.Timings: TIMINGS.kind,
+    e.RenderFacts: FACTS.kind,
+}
+
+
 def as_message(value: Any) -> Any:
     """The message that betterproto's own constructor makes of an event."""
     if is_dataclass(value):
         parts = {field.name: as_message(getattr(value, field.name)) for field in fields(value)}
-        return _MESSAGES[type(value)](**parts)
+        return getattr(pb, KINDS[type(value)].DESCRIPTOR.name)(**parts)
     if isinstance(value, tuple):
         return [pb.ImageRef(generation_id=generation_id, index=index) for generation_id, index in value]
     return value

@@ -131,7 +131,6 @@ def read(message: Any, like: type[Any]) -> dict[str, Any]:
 def test_both_codecs_write_the_same_bytes(drawn: tuple[str, Values]) -> None:
     ours, reference = build(fast, *drawn), build(pb, *drawn)
     assert ours.SerializeToString() == bytes(reference)
-    assert messages.encode(ours) == messages.encode(reference)
 
 
 @unhurried

@@ -17,8 +17,9 @@ def golden() -> dict[str, bytes]:
 
 def check() -> None:
     """Every golden event is read as the example it was made from, written as the same bytes, and by betterproto too."""
-    from core.log.codec import _MESSAGES, decode, encode, type_of
+    from core.log.codec import RECORDS, decode, encode, type_of
     from schema.envelope import unseal
+    from schema.gen.darkroom import v1 as gen
     from tests.core_events import EXAMPLES
 
     stored = golden()
@@ -27,7 +28,8 @@ def check() -> None:
         assert decode(data) == event, event
         assert encode(event) == data, event
         payload = unseal(data).payload
-        assert bytes(_MESSAGES[type(event)]().parse(payload)) == payload, event
+        reference = getattr(gen, RECORDS[type(event)].kind.DESCRIPTOR.name)
+        assert bytes(reference().parse(payload)) == payload, event
 
 
 def cut_short() -> None:
