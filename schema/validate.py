@@ -6,7 +6,8 @@ travel between processes; what a client may ask for is narrower, and the gateway
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Sized
+from typing import Protocol
 
 from schema import fast, limits, pb
 
@@ -20,9 +21,64 @@ class Invalid(ValueError):
         self.reason = reason
 
 
+class Spec(Protocol):
+    """What is checked of a specification: a message, or core's dataclass of the same fields."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def num_inference_steps(self) -> int: ...
+    @property
+    def guidance_scale(self) -> float: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def n(self) -> int: ...
+    @property
+    def output_format(self) -> int: ...
+    @property
+    def scheduler(self) -> str: ...
+
+
+class Trace(Protocol):
+    """What is checked of a trace context."""
+
+    @property
+    def traceparent(self) -> str: ...
+    @property
+    def tracestate(self) -> str: ...
+
+
+class Timings(Protocol):
+    """What is checked of an attempt's timings; the milliseconds are read by name."""
+
+    @property
+    def wait_reason(self) -> str: ...
+
+
+class Facts(Protocol):
+    """What is checked of a picture's facts, save the batch's members; the texts are read by name."""
+
+    @property
+    def batch_id(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def guidance_scale(self) -> float: ...
+    @property
+    def rendered_width(self) -> int: ...
+    @property
+    def rendered_height(self) -> int: ...
+
+
 _ID = re.compile(rf"[A-Za-z0-9_.:-]{{1,{limits.MAX_ID_CHARS}}}")
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@/-]{0,127}")
 _MAX_SCHEDULERS = 32
+_MAX_BATCH = 4096
 _MAX_BOUND = 65_535
 _GUIDANCE = frozenset({"", "cfg", "true", "embedded", "none"})
 _REPORTED = frozenset(
@@ -51,8 +107,8 @@ def identifier(field: str, value: str) -> None:
 
 
 def whole(field: str, value: int, low: int, high: int) -> None:
-    """An integer in [low, high]. betterproto leaves unknown enum values as plain ints, so enums pass here too."""
-    if not low <= int(value) <= high:
+    """An integer in [low, high]; enums are plain ints, so they pass here too."""
+    if not low <= value <= high:
         raise Invalid(field, f"must be between {low} and {high}")
 
 
@@ -79,7 +135,7 @@ def side(field: str, value: int) -> None:
         raise Invalid(field, f"must be a multiple of {limits.SIDE_MULTIPLE_PX}")
 
 
-def spec(value: fast.GenerationSpec) -> None:
+def spec(value: Spec) -> None:
     """A whole specification, defaults filled in."""
     if not _MODEL.fullmatch(value.model):
         raise Invalid("model", "is not a model name")
@@ -138,7 +194,7 @@ def image_started(value: fast.ImageStarted) -> None:
     """A worker's word that it begins."""
     _attempt(value)
     identifier("batch_id", value.batch_id)
-    whole("batch_size", value.batch_size, 1, 4096)
+    whole("batch_size", value.batch_size, 1, _MAX_BATCH)
 
 
 def image_rendered(value: fast.ImageRendered) -> None:
@@ -159,7 +215,7 @@ def image_rendered(value: fast.ImageRendered) -> None:
 def image_attempt_failed(value: fast.ImageAttemptFailed) -> None:
     """A worker's word that an attempt gave no picture. Object loss is core's finding, not a worker's."""
     _attempt(value)
-    if int(value.failure) not in _REPORTED:
+    if value.failure not in _REPORTED:
         raise Invalid("failure", "is not a worker's to report")
     text("detail", value.detail, limits.MAX_DETAIL_CHARS, empty=True)
 
@@ -169,7 +225,7 @@ def model_report(value: fast.ModelReport) -> None:
     if not _MODEL.fullmatch(value.name):
         raise Invalid("models.name", "is not a model name")
     whole("models.state", value.state, 1, 5)
-    whole("models.max_batch", value.max_batch, 0, 4096)
+    whole("models.max_batch", value.max_batch, 0, _MAX_BATCH)
     for field in ("revision", "engine", "reason"):
         text(f"models.{field}", getattr(value, field), limits.MAX_DETAIL_CHARS, empty=True)
     can = value.capabilities
@@ -191,7 +247,7 @@ def _attempt(value: fast.ImageStarted | fast.ImageRendered | fast.ImageAttemptFa
     whole("dispatch", value.dispatch, 1, 2**31)
 
 
-def timings(value: fast.AttemptTimings) -> None:
+def timings(value: Timings) -> None:
     """Where an attempt's time went."""
     for field in ("wait_ms", "gpu_ms", "batch_gpu_ms", "decode_ms", "encode_ms", "upload_ms"):
         finite(f"timings.{field}", getattr(value, field), 0.0, 1e9)
@@ -200,30 +256,30 @@ def timings(value: fast.AttemptTimings) -> None:
 
 def facts(value: fast.RenderFacts) -> None:
     """What explains a picture."""
-    short: Iterable[str] = (
-        "engine",
-        "model",
-        "model_revision",
-        "scheduler",
-        "dtype",
-        "device",
-        "libraries",
-        "guidance",
-    )
-    for field in short:
-        text(f"facts.{field}", getattr(value, field), limits.MAX_DETAIL_CHARS, empty=True)
-    identifier("facts.batch_id", value.batch_id)
-    if len(value.batch_members) > 4096:
-        raise Invalid("facts.batch_members", "are too many")
+    facts_but_members(value)
+    batch_members(value.batch_members)
     for member in value.batch_members:
         image(member)
+
+
+def batch_members(value: Sized) -> None:
+    """How many images a batch may have had."""
+    if len(value) > _MAX_BATCH:
+        raise Invalid("facts.batch_members", "are too many")
+
+
+def facts_but_members(value: Facts) -> None:
+    """What explains a picture, save the batch's members, which core keeps in another form."""
+    for field in ("engine", "model", "model_revision", "scheduler", "dtype", "device", "libraries", "guidance"):
+        text(f"facts.{field}", getattr(value, field), limits.MAX_DETAIL_CHARS, empty=True)
+    identifier("facts.batch_id", value.batch_id)
     whole("facts.seed", value.seed, 0, limits.SEED_MODULUS - 1)
     finite("facts.guidance_scale", value.guidance_scale, 0.0, limits.MAX_GUIDANCE)
     whole("facts.rendered_width", value.rendered_width, 0, limits.MAX_RENDERED_PX)
     whole("facts.rendered_height", value.rendered_height, 0, limits.MAX_RENDERED_PX)
 
 
-def trace(value: fast.TraceContext) -> None:
+def trace(value: Trace) -> None:
     """A trace context; empty when untraced."""
     text("trace.traceparent", value.traceparent, 64, empty=True)
     text("trace.tracestate", value.tracestate, 512, empty=True)

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from grpclib.client import Channel, UnaryUnaryMethod
 
-from schema import fast, limits, pb
+from schema import fast, limits
 from worker.engines.contract import EngineFacts
 from worker.ports import Holding, ListedModel
 
@@ -57,7 +57,7 @@ def model_report(listed: ListedModel) -> fast.ModelReport:
     return fast.ModelReport(
         name=facts.model,
         revision=facts.model_revision[: limits.MAX_DETAIL_CHARS],
-        state=pb.ModelState(listed.state),
+        state=listed.state,
         reason=listed.reason[: limits.MAX_DETAIL_CHARS],
         max_batch=listed.max_batch,
         capabilities=_capabilities(facts),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from schema import fast, limits, messages, pb
+from schema import fast, limits, messages
 from worker.engines.contract import RenderJob
 from worker.holding.types import Batch, Failed, Held, ImageId, Job, Uploaded
 
@@ -30,7 +30,7 @@ def parse(body: bytes, attributes: Mapping[str, str], *, suspect: bool) -> Job:
         image=image,
         dispatch=message.dispatch,
         render=render,
-        output_format=int(message.spec.output_format),
+        output_format=spec.output_format,
         priority=message.priority,
         solo=message.solo or suspect,
         requested_at_s=message.requested_at_ms / 1000,
@@ -81,7 +81,7 @@ def rendered(uploaded: Uploaded, worker_id: str) -> bytes:
             size_bytes=uploaded.size_bytes,
             width=origin.width,
             height=origin.height,
-            format=pb.OutputFormat(held.job.output_format),
+            format=held.job.output_format,
             timings=_timings(uploaded),
             facts=_facts(uploaded),
         )
@@ -97,7 +97,7 @@ def attempt_failed(failed: Failed, worker_id: str) -> bytes:
             attempt_id=held.attempt_id,
             dispatch=held.job.dispatch,
             worker_id=worker_id,
-            failure=pb.AttemptFailure(failed.failure),
+            failure=failed.failure,
             solo=held.job.solo,
             detail=failed.detail[: limits.MAX_DETAIL_CHARS],
         )

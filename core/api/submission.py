@@ -16,15 +16,16 @@ from opentelemetry.trace import Span
 from core import tracing
 from core.domain import commands as c
 from core.domain.decide import Refused
-from core.domain.events import Prompts, Spec, Trace
+from core.domain.events import Prompts, Trace
 from core.domain.records import PromptRow
 from core.domain.transaction import BacklogFull, IdTaken, KeyClaim, KeyConflict, Order
+from core.log import codec
 from core.runtime.estimates import Estimates
 from schema import fast, pb, validate
 
-_KEY_CONFLICT = pb.SubmitOutcome(pb.SubmitOutcome.KEY_CONFLICT)
-_BACKLOG_FULL = pb.SubmitOutcome(pb.SubmitOutcome.BACKLOG_FULL)
-_INVALID = pb.SubmitOutcome(pb.SubmitOutcome.INVALID)
+_KEY_CONFLICT = int(pb.SubmitOutcome.KEY_CONFLICT)
+_BACKLOG_FULL = int(pb.SubmitOutcome.BACKLOG_FULL)
+_INVALID = int(pb.SubmitOutcome.INVALID)
 _LONGEST_RETRY_S = 120
 _JITTER = 0.25
 _tracer = trace.get_tracer(__name__)
@@ -48,7 +49,7 @@ class Admission:
             validate.spec(default)
         except validate.Invalid:
             return
-        self._estimates.compare_with(spec_of(default))
+        self._estimates.compare_with(codec.SPEC.value(default))
 
     def invalid(self, invalid: validate.Invalid) -> fast.SubmitResult:
         """The answer to an item that is none."""
@@ -61,7 +62,7 @@ class Admission:
                 return fast.SubmitResult(outcome=_KEY_CONFLICT)
             case BacklogFull(too_much=too_much):
                 wait_s = self.retry_after_s(too_much.ahead)
-                bound = pb.BacklogBound(int(too_much.bound))
+                bound = int(too_much.bound)
                 return fast.SubmitResult(outcome=_BACKLOG_FULL, retry_after_s=wait_s, bound=bound)
             case IdTaken():
                 return fast.SubmitResult(outcome=_INVALID, field="generation_id", detail="is taken")
@@ -91,7 +92,7 @@ class Admission:
     def order(self, item: fast.SubmitItem, spans: list[Span] | None) -> Order:
         """The order for one item."""
         salt = self._new_salt()
-        spec = spec_of(item.spec)
+        spec = codec.SPEC.value(item.spec)
         request = c.Request(
             tenant=item.tenant,
             spec=spec,
@@ -107,7 +108,7 @@ class Admission:
         return Order(item.generation_id, request, row, claim)
 
     def _trace(self, item: fast.SubmitItem, spans: list[Span] | None) -> Trace:
-        given = Trace(traceparent=item.trace.traceparent, tracestate=item.trace.tracestate)
+        given = codec.TRACE.value(item.trace)
         if spans is None:
             return given
         span = _tracer.start_span(
@@ -122,18 +123,3 @@ class Admission:
 def prompt_hmac(salt: bytes, prompts: fast.Prompts) -> bytes:
     """HMAC-SHA256(salt, prompt NUL negative_prompt): proves what was asked without holding it."""
     return hmac.digest(salt, f"{prompts.prompt}\0{prompts.negative_prompt}".encode(), "sha256")
-
-
-def spec_of(spec: fast.GenerationSpec) -> Spec:
-    """The spec as the log keeps it."""
-    return Spec(
-        model=spec.model,
-        width=spec.width,
-        height=spec.height,
-        num_inference_steps=spec.num_inference_steps,
-        guidance_scale=spec.guidance_scale,
-        seed=spec.seed,
-        n=spec.n,
-        output_format=int(spec.output_format),
-        scheduler=spec.scheduler,
-    )

@@ -12,10 +12,10 @@ from core.runtime.prompt_cache import PromptCache
 from core.runtime.writer import Writer
 from schema import fast, limits, pb, validate
 
-_QUEUED = pb.GenerationStatus(pb.GenerationStatus.QUEUED)
-_IMAGE_QUEUED = pb.ImageStatus(pb.ImageStatus.QUEUED)
-_ACCEPTED = pb.SubmitOutcome(pb.SubmitOutcome.ACCEPTED)
-_REPLAYED = pb.SubmitOutcome(pb.SubmitOutcome.REPLAYED)
+_QUEUED = int(pb.GenerationStatus.QUEUED)
+_IMAGE_QUEUED = int(pb.ImageStatus.QUEUED)
+_ACCEPTED = int(pb.SubmitOutcome.ACCEPTED)
+_REPLAYED = int(pb.SubmitOutcome.REPLAYED)
 
 
 class Submitter:
@@ -87,7 +87,7 @@ class Submitter:
                 answers[index] = fast.SubmitResult(outcome=_REPLAYED, generation=shown)
 
     def _count(self, answers: Iterable[fast.SubmitResult]) -> None:
-        for outcome, times in Counter(int(answer.outcome) for answer in answers).items():
+        for outcome, times in Counter(answer.outcome for answer in answers).items():
             self._metrics.submissions.labels(str(pb.SubmitOutcome(outcome).name).lower()).inc(times)
 
 

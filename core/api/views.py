@@ -6,7 +6,7 @@ from core.domain.events import Prompts
 from core.domain.projection import GenerationRow, ImageRow, Rows
 from core.domain.state import image_seed
 from core.runtime.worker_reports import NOTHING_LIVE, Live
-from schema import fast, pb
+from schema import fast
 
 
 def view(rows: Rows, prompts: Prompts | None, live: Live = NOTHING_LIVE) -> fast.GenerationView:
@@ -14,7 +14,7 @@ def view(rows: Rows, prompts: Prompts | None, live: Live = NOTHING_LIVE) -> fast
     row = rows.generation
     return fast.GenerationView(
         generation_id=row.id,
-        status=pb.GenerationStatus(row.status),
+        status=row.status,
         version=row.version,
         spec=_spec(row),
         prompts=_shown(prompts),
@@ -54,7 +54,7 @@ def _spec(row: GenerationRow) -> fast.GenerationSpec:
         guidance_scale=row.guidance_scale,
         seed=0 if row.erased else row.seed,
         n=row.n,
-        output_format=pb.OutputFormat(row.output_format),
+        output_format=row.output_format,
         scheduler=row.scheduler,
     )
 
@@ -62,11 +62,11 @@ def _spec(row: GenerationRow) -> fast.GenerationSpec:
 def _image_view(row: GenerationRow, image: ImageRow, steps: Sequence[int]) -> fast.ImageView:
     return fast.ImageView(
         index=image.index,
-        status=pb.ImageStatus(image.status),
+        status=image.status,
         seed=0 if row.erased else image_seed(row.seed, image.index),
         public_key=image.public_key,
         sha256=image.sha256,
         size_bytes=image.size_bytes,
-        failure=pb.AttemptFailure(image.failure),
+        failure=image.failure,
         progress_step=steps[image.index] if image.index < len(steps) else 0,
     )

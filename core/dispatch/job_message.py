@@ -10,9 +10,10 @@ from core.dispatch.image_book import Job
 from core.domain.events import Prompts
 from core.domain.state import Generation, Image, image_seed
 from core.errors import LogBroken
+from core.log import codec
 from core.ports import JobQueue, Outgoing
 from core.runtime.prompt_cache import PromptCache
-from schema import fast, messages, pb
+from schema import fast, messages
 
 _tracer = trace.get_tracer(__name__)
 
@@ -70,20 +71,10 @@ def job_message(state: Generation, image: Image, prompts: Prompts, *, solo: bool
     return fast.ImageJob(
         image=fast.ImageRef(generation_id=state.id, index=image.index),
         dispatch=image.dispatches + 1,
-        spec=fast.GenerationSpec(
-            model=spec.model,
-            width=spec.width,
-            height=spec.height,
-            num_inference_steps=spec.num_inference_steps,
-            guidance_scale=spec.guidance_scale,
-            seed=spec.seed,
-            n=spec.n,
-            output_format=pb.OutputFormat(spec.output_format),
-            scheduler=spec.scheduler,
-        ),
+        spec=codec.SPEC.message(spec),
         prompts=fast.Prompts(prompt=prompts.prompt, negative_prompt=prompts.negative_prompt),
         image_seed=image_seed(spec.seed, image.index),
         solo=solo,
         requested_at_ms=state.requested_at_ms,
-        trace=fast.TraceContext(traceparent=state.trace.traceparent, tracestate=state.trace.tracestate),
+        trace=codec.TRACE.message(state.trace),
     )

@@ -5,7 +5,8 @@ from opentelemetry.trace import SpanKind
 
 from core import tracing
 from core.domain import commands as c
-from core.domain.events import Failure, ImageAttemptFailed, ImageRendered, RenderFacts, Spec, Timings
+from core.domain.events import Failure, ImageAttemptFailed, ImageRendered, Spec
+from core.log import codec
 from core.ports import Received
 from schema import fast
 
@@ -66,7 +67,6 @@ def started(reply: fast.ImageStarted, recheck_after_ms: int) -> c.RecordStarted:
 
 def rendered(reply: fast.ImageRendered, public_token: str) -> c.RecordRendered:
     """The command for a worker's word that a picture lies in the temporary bucket. `public_token` is fresh."""
-    times, facts = reply.timings, reply.facts
     return c.RecordRendered(
         event=ImageRendered(
             index=reply.image.index,
@@ -77,34 +77,10 @@ def rendered(reply: fast.ImageRendered, public_token: str) -> c.RecordRendered:
             size_bytes=reply.size_bytes,
             width=reply.width,
             height=reply.height,
-            format=int(reply.format),
+            format=reply.format,
             public_token=public_token,
-            timings=Timings(
-                wait_ms=times.wait_ms,
-                gpu_ms=times.gpu_ms,
-                batch_gpu_ms=times.batch_gpu_ms,
-                decode_ms=times.decode_ms,
-                encode_ms=times.encode_ms,
-                upload_ms=times.upload_ms,
-                wait_reason=times.wait_reason,
-            ),
-            facts=RenderFacts(
-                engine=facts.engine,
-                model=facts.model,
-                model_revision=facts.model_revision,
-                scheduler=facts.scheduler,
-                dtype=facts.dtype,
-                device=facts.device,
-                libraries=facts.libraries,
-                batch_id=facts.batch_id,
-                batch_members=tuple((member.generation_id, member.index) for member in facts.batch_members),
-                seed=facts.seed,
-                guidance=facts.guidance,
-                guidance_scale=facts.guidance_scale,
-                negative_prompt=facts.negative_prompt,
-                rendered_width=facts.rendered_width,
-                rendered_height=facts.rendered_height,
-            ),
+            timings=codec.TIMINGS.value(reply.timings),
+            facts=codec.FACTS.value(reply.facts),
         )
     )
 
@@ -117,7 +93,7 @@ def attempt_failed(reply: fast.ImageAttemptFailed, verdict: c.Verdict = c.Verdic
             attempt_id=reply.attempt_id,
             dispatch=reply.dispatch,
             worker_id=reply.worker_id,
-            failure=Failure(int(reply.failure)),
+            failure=Failure(reply.failure),
             solo=reply.solo,
             detail=reply.detail,
         ),
@@ -127,7 +103,7 @@ def attempt_failed(reply: fast.ImageAttemptFailed, verdict: c.Verdict = c.Verdic
 
 def misfit(reply: fast.ImageRendered, spec: Spec) -> c.RecordAttemptFailed | None:
     """The failure that a picture of another size or format than the asked one is."""
-    if (reply.width, reply.height, int(reply.format)) == (spec.width, spec.height, spec.output_format):
+    if (reply.width, reply.height, reply.format) == (spec.width, spec.height, spec.output_format):
         return None
     return c.RecordAttemptFailed(
         event=ImageAttemptFailed(

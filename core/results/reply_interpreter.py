@@ -49,7 +49,7 @@ class ReplyInterpreter:
 
     def _verdict(self, reply: fast.ImageAttemptFailed, state: Generation | None) -> c.Verdict:
         """What a refusal means depends on what the other workers list."""
-        failure = Failure(int(reply.failure))
+        failure = Failure(reply.failure)
         if state is None:
             return c.Verdict.COUNT
         if failure in (Failure.MODEL_BROKEN, Failure.MODEL_AWAY):

@@ -87,7 +87,7 @@ class ModelReports:
         if report is None or model not in report.models or report.models[model].state in _OUT:
             return
         state = _BROKEN if failure is Failure.MODEL_BROKEN else _AWAY
-        said = fast.ModelReport(name=model, state=pb.ModelState(state), reason=reason)
+        said = fast.ModelReport(name=model, state=state, reason=reason)
         self._reports[worker_id] = WorkerReport(report.at_ms, {**report.models, model: said})
         self._note_away([said])
 
@@ -147,7 +147,7 @@ class ModelReports:
 
     def _states(self, model: str, *, but: str = "") -> list[int]:
         return [
-            int(report.models[model].state)
+            report.models[model].state
             for worker_id, report in self._live().items()
             if worker_id != but and model in report.models
         ]
@@ -161,7 +161,7 @@ class ModelReports:
 
 
 def _status(name: str, said: Sequence[tuple[str, fast.ModelReport]]) -> fast.ModelStatus:
-    states = [int(each.state) for _, each in said]
+    states = [each.state for _, each in said]
     out = [
         fast.ModelOut(worker_id=worker_id, state=each.state, reason=each.reason)
         for worker_id, each in said

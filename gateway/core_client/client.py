@@ -27,7 +27,7 @@ from gateway.errors import Broken, InvalidFields, NotFound, Unavailable
 from gateway.ports import CancelOutcome, EraseOutcome, Failpoints, Page
 from infra.fairness import FairSemaphore, Full
 from infra.retry import Permanent, Retryable, retry
-from schema import fast, limits, pb
+from schema import fast, limits
 
 _log = structlog.get_logger()
 SENDERS = 2
@@ -146,7 +146,7 @@ class CoreClient:
 
     async def page(self, tenant: str, *, size: int, cursor: str, status: int) -> Page:
         """See the port."""
-        request = fast.ListRequest(tenant=tenant, page_size=size, cursor=cursor, status=pb.GenerationStatus(status))
+        request = fast.ListRequest(tenant=tenant, page_size=size, cursor=cursor, status=status)
         reply: fast.ListReply = await self._in_turn(tenant, "List", self._list, request)
         return Page(generations=reply.generations, next_cursor=reply.next_cursor)
 

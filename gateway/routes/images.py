@@ -141,7 +141,7 @@ def published(view: fast.GenerationView, index: int) -> fast.ImageView:
 
 def _found(view: fast.GenerationView, index: int) -> _Found:
     image = published(view, index)
-    number = int(view.spec.output_format)
+    number = view.spec.output_format
     known = 0 < number < len(_TYPES)
     ending = views.FORMATS[number] if known else "bin"
     if image.size_bytes <= 0:
