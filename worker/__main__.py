@@ -1,7 +1,7 @@
-"""`python -m worker` serves until it is told to stop. One process owns one GPU.
+"""`python -m worker` serves until SIGTERM. One process owns one GPU.
 
-`python -m worker engine-server` serves one model to other processes instead; `python -m worker models check` says
-of each model of the models file what it is and whether it can be loaded.
+`python -m worker engine-server` serves one model to other processes instead; `python -m worker models check`
+reports what each model of the models file is and whether it can be loaded.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def end(code: int, flush: Callable[[], None]) -> int:
-    """The exit code, once nothing of the worker is at work any more; a hung thread takes the process down with it."""
+    """The exit code, once the worker's threads have ended; with one that hangs the process exits here, at once."""
     if threads.left_behind():
         lifecycle.leave(code, flush)
     flush()

@@ -47,7 +47,7 @@ def _trace(attributes: Mapping[str, str], stored: fast.TraceContext) -> dict[str
 
 
 def temp_key(held: Held) -> str:
-    """Where this attempt's picture goes: apart from those of other attempts."""
+    """The key of this attempt's picture in the temporary bucket, apart from those of other attempts."""
     image = held.job.image
     return f"temp/{image.generation_id}/{image.index}/{held.attempt_id}"
 
@@ -68,7 +68,7 @@ def started(batch: Batch, held: Held, worker_id: str) -> bytes:
 
 
 def rendered(uploaded: Uploaded, worker_id: str) -> bytes:
-    """The picture lies in the temporary bucket."""
+    """The picture is in the temporary bucket."""
     held, origin = uploaded.held, uploaded.origin
     return messages.encode(
         fast.ImageRendered(

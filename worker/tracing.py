@@ -1,4 +1,4 @@
-"""The worker's spans, by the names of OpenTelemetry's conventions. No prompt stands in any of them.
+"""The worker's spans, by the names of OpenTelemetry's conventions. None of them has a prompt in it.
 
 One image: `process {queue}` (CONSUMER, from admission to settling, child of the message's context) with
 `generate_content {model}`, `upload {bucket}` and `send {queue}` (PRODUCER) under it. A batch has a span of its
@@ -20,12 +20,12 @@ _MESSAGING = {"messaging.system": "aws_sqs"}
 
 
 def context_of(job: Job) -> Context:
-    """The context that came with the message."""
+    """The trace context of the job's message."""
     return _propagator.extract(dict(job.trace), Context())
 
 
 def carrier(span: Span, fallback: Mapping[str, str]) -> dict[str, str]:
-    """Message attributes that continue `span`; without tracing, those that came are passed on."""
+    """Message attributes that continue `span`; without tracing, `fallback` is passed on."""
     attributes: dict[str, str] = {}
     _propagator.inject(attributes, trace.set_span_in_context(span, Context()))
     if attributes:
@@ -34,7 +34,7 @@ def carrier(span: Span, fallback: Mapping[str, str]) -> dict[str, str]:
 
 
 def process(held: Held, queue: str, worker_id: str) -> Span:
-    """The image is admitted."""
+    """The image's time in the worker, begun when it is admitted to the GPU."""
     return _tracer.start_span(
         f"process {queue}",
         context_of(held.job),
@@ -98,7 +98,7 @@ def upload(held: Held, bucket: str, size_bytes: int) -> Span:
 
 
 def send(held: Held, queue: str, kind: str) -> Span:
-    """A reply on its way. Before admission its parent is the message's context."""
+    """The sending of a reply. Before admission its parent is the message's context."""
     parent = _under(held.span) if held.span is not INVALID_SPAN else context_of(held.job)
     return _tracer.start_span(
         f"send {queue}",
@@ -116,7 +116,7 @@ def send(held: Held, queue: str, kind: str) -> Span:
 
 
 def end(span: Span, error: str = "") -> None:
-    """The span is over, well or with a generic word on what failed."""
+    """Ends the span; `error` says in general words what failed, and is empty for nothing."""
     if error:
         span.set_status(Status(StatusCode.ERROR, error))
     span.end()

@@ -1,4 +1,4 @@
-"""How many more messages the receiver may fetch: about two batches ahead of the GPU, from measured times."""
+"""How many more messages to prefetch: about two batches ahead of the GPU, from measured times."""
 
 import math
 

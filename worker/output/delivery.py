@@ -56,32 +56,34 @@ class Delivery:
 
     def picture(self, finished: Finished) -> None:
         """A picture leaves the GPU; its permit has been acquired."""
-        if self._leaves(finished.held):
+        if self._leave_gpu(finished.held):
             self._encode.put_now(finished)
         else:
             self.permits.release()
 
     def fail_now(self, failed: Failed) -> None:
-        """An attempt gave no picture."""
-        if self._leaves(failed.held):
+        """An attempt on the GPU gave no picture. For callers that cannot wait."""
+        if self._leave_gpu(failed.held):
             self._settle.put_now(failed)
 
     def drop_now(self, held: Held) -> None:
-        """An image on the GPU is no longer wanted: its message is deleted without a reply."""
+        """An image on the GPU is no longer wanted: its message is deleted without a reply. For callers that cannot
+        wait.
+        """
         self._context.metrics.dropped.labels(state=held.state.value).inc()
         held.unwanted = True
-        if self._leaves(held):
+        if self._leave_gpu(held):
             self._settle.put_now(held)
 
-    def _leaves(self, held: Held) -> bool:
-        """False for an image that the shutdown has answered already."""
+    def _leave_gpu(self, held: Held) -> bool:
+        """Moves the image to FINISHING. False for one that the shutdown has answered already, or is about to."""
         if held.state in (State.FINISHING, State.SETTLED, State.GONE):
             return False
         self._window.move(held, State.FINISHING)
         return True
 
     async def fail(self, failed: Failed) -> None:
-        """An attempt gave no picture. Does nothing for an image that the shutdown has answered already."""
+        """An attempt gave no picture, on the GPU or behind it. Does nothing for an image that is answered already."""
         if failed.held.state not in (State.SETTLED, State.GONE):
             self._window.move(failed.held, State.FINISHING)
             await self._settle.put(failed)

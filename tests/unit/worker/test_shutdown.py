@@ -1,4 +1,4 @@
-"""A worker that is told to go while nobody answers it: it goes all the same, and in time for its supervisor."""
+"""A worker that is asked to stop while its queues do not answer stops in time for its supervisor."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ from tests.unit.worker.rig import FaultyEngine, Rig, job, running
 pytestmark = pytest.mark.asyncio
 
 SUPERVISOR_S = 10.0
-"""As far above the drain's deadline as supervisord's patience is; each call of its own may take as long again."""
+"""Above the drain's deadline by as much as supervisord waits; each call of the drain may take as long again."""
 
 
 @pytest.mark.parametrize("steps", [1, 150], ids=["all rendered", "rendering"])
@@ -27,13 +27,13 @@ async def test_a_drain_ends_in_time_though_the_queues_hang(monkeypatch: pytest.M
             for fake in (rig.jobs, rig.replies.queue):
                 monkeypatch.setattr(fake, "_arrive", never)
             loop = asyncio.get_running_loop()
-            told_s = loop.time()
+            asked_s = loop.time()
             rig.draining.set()
-        assert loop.time() - told_s < SUPERVISOR_S
+        assert loop.time() - asked_s < SUPERVISOR_S
 
 
 async def test_what_a_drain_gives_back_does_not_come_back_by_its_own_last_poll() -> None:
-    """Each time it did so, it would count as a delivery, and the third delivery of an image is a suspicion."""
+    """Each time would count as a delivery, and an image is a suspect at its third."""
     rig = Rig(FaultyEngine(step_s=0.02, max_batch=4))
     async with running(rig):
         await rig.send(*[job(number, steps=60) for number in range(7)])
