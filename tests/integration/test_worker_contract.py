@@ -42,7 +42,7 @@ pytestmark = pytest.mark.timeout(60)
 
 
 class System:
-    """Somebody's own system around the worker."""
+    """A system other than core, on the other side of the queues."""
 
     def __init__(self, port: int, folder: Path) -> None:
         self.cloud = Cloud(port)
@@ -184,7 +184,7 @@ def test_what_is_no_job_goes_to_the_dead_letter_queue_and_the_rest_goes_on(syste
 
 def test_an_unknown_model_is_refused_with_a_reply(system: System) -> None:
     system.start()
-    system.send([job(1, model="nobody-has-it")])
+    system.send([job(1, model="no-such-model")])
     failed = until(lambda: system.of(fast.ImageAttemptFailed), 20, what=system.worker.tail())[0]
     assert int(failed.failure) == pb.AttemptFailure.UNSUPPORTED
     assert not system.of(fast.ImageStarted)

@@ -1,4 +1,4 @@
-"""The whole worker over queues and a bucket in memory, with an engine that misbehaves to order."""
+"""The whole worker over queues and a bucket in memory, with an engine that fails on order."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -30,8 +30,8 @@ MODEL = "m"
 
 
 class FaultyEngine(EmulatedEngine):
-    """Keeps the contract, and fails as told: `raises`, `nan`, `loses` hold generation ids; `fits` images in memory, and
-    `says` how many, as if measured.
+    """Keeps the contract, and fails on order: `raises`, `nan`, `loses` hold generation ids; `fits` images in memory,
+    and `says` how many, as if measured.
     """
 
     def __init__(self, *, step_s: float = 0.001, max_batch: int = 8) -> None:
@@ -121,7 +121,7 @@ def decoded(body: bytes) -> Any:
 
 
 class Wanted:
-    """Somebody who knows what is cancelled."""
+    """Core, as far as it knows what is cancelled."""
 
     def __init__(self) -> None:
         self.unwanted: set[str] = set()
@@ -135,7 +135,9 @@ class Wanted:
 
 
 class Rig:
-    """`async with running(...) as rig:`; what it knows of the outside is in queues and bucket."""
+    """`async with running(...) as rig:` is a worker that serves; its outside is `jobs`, `replies`,
+    `dead` and `bucket`.
+    """
 
     def __init__(self, engine: FaultyEngine | None = None, failpoints: str = "", **tuning: Any) -> None:
         self.jobs, self.dead, self.bucket = FakeQueue("jobs"), Sending(FakeQueue("dead")), FakeBucket()
@@ -184,7 +186,7 @@ class Rig:
         return {each.image.generation_id: int(each.failure) for each in self.of(fast.ImageAttemptFailed)}
 
     async def idle(self) -> None:
-        """Until nothing is held and no message is left."""
+        """Returns when nothing is held and no message is left."""
 
         async def assert_empty() -> None:
             depth = await self.jobs.depth()
@@ -202,7 +204,7 @@ class Rig:
 
 
 async def send_again(rig: Rig) -> None:
-    """As core does: what a worker could not take for now is sent again, later, under another number. For ever."""
+    """As core does: an image that a worker could not take for now is dispatched again. Until cancelled."""
     answered = 0
     while True:
         await asyncio.sleep(0.2)

@@ -49,13 +49,13 @@ async def test_the_end_of_a_worker_unloads_its_engines(tmp_path: Path, monkeypat
 @pytest.mark.asyncio
 async def test_an_engine_that_cannot_be_unloaded_holds_nobody_up(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "UNLOAD_S", 0.05)
-    go_on, told = threading.Event(), []
+    go_on, released = threading.Event(), []
 
     class Stuck(FaultyEngine):
         def unload(self) -> None:
             if how == "raises":
                 raise ZeroDivisionError
-            told.append(go_on.wait(10))
+            released.append(go_on.wait(10))
 
     engine = Stuck()
     engine.load()
@@ -63,4 +63,4 @@ async def test_an_engine_that_cannot_be_unloaded_holds_nobody_up(how: str, monke
     await app.unload([engine], thread)
     go_on.set()
     thread.close()
-    assert all(told), "the end of the worker waited for the engine"
+    assert all(released), "the end of the worker waited for the engine"

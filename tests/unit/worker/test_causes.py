@@ -1,4 +1,4 @@
-"""What the service said is told as it said it: the mending of each is another."""
+"""The reason for not being ready has the service's own error name in it, since each needs another repair."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -56,18 +56,18 @@ async def test_readiness_and_log_name_the_cause(name: str) -> None:
     rig.jobs = jobs
     rig.worker = Worker(rig.ports, TUNING)
 
-    def told() -> str:
+    def reasons() -> str:
         return "; ".join(rig.worker.health.reasons())
 
     with capture_logs() as lines:
         async with running(rig):
             jobs.why = name
-            await eventually(lambda: f"receive jobs: {name}" in told())
+            await eventually(lambda: f"receive jobs: {name}" in reasons())
             jobs.why, store.why = "", name
             await rig.send(job(1))
-            await eventually(lambda: f"put temp: {name}" in told())
+            await eventually(lambda: f"put temp: {name}" in reasons())
             replies.why, store.why = name, ""
-            await eventually(lambda: f"send replies: {name}" in told())
+            await eventually(lambda: f"send replies: {name}" in reasons())
             replies.why = ""
             await rig.idle()
     for call in ("receive jobs", "put temp", "send replies"):

@@ -101,7 +101,7 @@ async def test_a_newer_dispatch_that_says_something_else_replaces_one_that_waits
 
 
 async def test_an_answer_about_an_older_dispatch_does_not_drop_a_newer_one() -> None:
-    """The sender has sent the image again while it answered: nobody else has the newer job."""
+    """Core has sent the image again while it answered: no other worker has the newer job."""
     rig = Rig(wanted_every_s=60.0, receive_wait_s=0)
     answers = rig.wanted.ask
 

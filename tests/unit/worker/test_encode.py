@@ -1,4 +1,4 @@
-"""Files that an engine's server made: taken as they are, or made anew, or refused."""
+"""Files that an engine's server made: kept as they are, encoded again, or refused."""
 
 from hashlib import sha256
 from io import BytesIO
@@ -44,13 +44,13 @@ def test_a_text_inside_the_file_does_not_come_through() -> None:
     notes.add_text("parameters", "a prompt that must not be kept")
     exif = Image.Exif()
     exif[0x010E] = "a prompt that must not be kept"
-    told = [
+    files = [
         made("PNG", pnginfo=notes),
         made("JPEG", exif=exif),
         made("WEBP", exif=exif),
         made("JPEG", comment="a prompt"),
     ]
-    for picture in told:
+    for picture in files:
         assert b"a prompt" in picture.data
         name = picture.media_type.partition("/")[2].upper()
         data, _ = encode(picture, FORMS[name])
@@ -99,18 +99,18 @@ def webp_with(data: bytes, extra: bytes) -> bytes:
 def test_nothing_but_the_picture_comes_through(name: str) -> None:
     """What a reader of pictures does not look at: private chunks, padded known ones, bytes behind the end."""
     plain = made(name).data
-    told = [plain + SECRET]
+    files = [plain + SECRET]
     if name == "PNG":
         kinds = (b"caBX", b"prPt", b"eXIf", b"gAMA", b"tIME", b"PLTE")
-        told += [plain[:33] + chunk(kind) + plain[33:] for kind in kinds]
-        told += [plain[:-12] + chunk(b"prPt") + plain[-12:], plain + chunk(b"tEXt")]
+        files += [plain[:33] + chunk(kind) + plain[33:] for kind in kinds]
+        files += [plain[:-12] + chunk(b"prPt") + plain[-12:], plain + chunk(b"tEXt")]
     elif name == "JPEG":
         thumbnail = segment(0xE0, plain[6:18] + bytes((5, 1)) + SECRET)
-        told += [plain[:2] + segment(marker, SECRET) + plain[2:] for marker in (0xEB, 0xED, 0xEF, 0xFE)]
-        told += [plain[:2] + thumbnail + plain[20:]]
+        files += [plain[:2] + segment(marker, SECRET) + plain[2:] for marker in (0xEB, 0xED, 0xEF, 0xFE)]
+        files += [plain[:2] + thumbnail + plain[20:]]
     else:
-        told += [webp_with(plain, b"C2PA" + len(SECRET).to_bytes(4, "little") + SECRET + b"\0")]
-    for data in told:
+        files += [webp_with(plain, b"C2PA" + len(SECRET).to_bytes(4, "little") + SECRET + b"\0")]
+    for data in files:
         assert SECRET in data
         picture = EncodedPicture(width=64, height=72, data=data, media_type=MEDIA[name])
         made_anew, _ = encode(picture, FORMS[name])

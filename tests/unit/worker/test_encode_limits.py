@@ -1,4 +1,4 @@
-"""An encoder without memory, and files that make it raise what nobody expects."""
+"""An encoder without memory, and files that make it raise unexpected errors."""
 
 import os
 import subprocess

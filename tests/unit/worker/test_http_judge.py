@@ -14,20 +14,20 @@ Bad = Denied | Unreachable
 
 
 class Server:
-    """A judge, and what the server answers to whom; everybody else gets a picture."""
+    """A judge, and what the server answers to which request; any other gets a picture."""
 
     def __init__(self, **answers: Bad) -> None:
         self.now_s = 100.0
         self.judge = Judge(clock=lambda: self.now_s)
         self.answers: dict[str, Bad] = dict(answers)
-        self.everybody: Bad | None = None
+        self.all_requests: Bad | None = None
         self.asked: list[list[str]] = []
 
     def round(self, *job_ids: str) -> Ruling:
         """One group asked for, as the engine does."""
         asked, _ = self.judge.to_ask(job_ids)
         self.asked.append(list(asked))
-        outcomes = {each: bad for each in asked if (bad := self.everybody or self.answers.get(each)) is not None}
+        outcomes = {each: bad for each in asked if (bad := self.all_requests or self.answers.get(each)) is not None}
         pictures = [each for each in asked if each not in outcomes]
         ruling = self.judge.rule(outcomes, asked=len(asked), answered=len(pictures))
         for each in pictures:
@@ -73,23 +73,23 @@ def test_who_has_to_wait_is_given_back_and_nobody_else() -> None:
 @pytest.mark.parametrize("answer", [FORBIDDEN, BUSY, LONG, GONE], ids=["403", "503", "long", "gone"])
 def test_an_outage_blames_nobody(answer: Bad) -> None:
     server = Server()
-    server.everybody = answer
+    server.all_requests = answer
     for _ in range(20):
         ruling = server.round("a", "b", "c")
         assert not ruling.failed
         assert not ruling.to_check
         assert ruling.away is not None or len(server.asked[-1]) <= 1
         server.now_s += 10.0
-    server.everybody = None
+    server.all_requests = None
     server.now_s += OUTAGE_S + MOST_S
     assert server.round("a") == Ruling()
 
 
 def test_a_refused_connection_is_an_outage_at_once_and_a_long_retry_after_its_pause() -> None:
     server = Server()
-    server.everybody = GONE
+    server.all_requests = GONE
     assert server.round("a").away is not None
-    server.everybody = LONG
+    server.all_requests = LONG
     away = server.round("b", "c").away
     assert away is not None
     assert away.pause_s == MOST_S
@@ -119,18 +119,18 @@ def test_beside_a_witness_the_retry_after_of_one_prompt_is_no_pause_of_the_model
 def test_nor_is_it_where_convictions_have_used_the_witness_up() -> None:
     server = Server()
     server.round("good")
-    server.everybody = FORBIDDEN
+    server.all_requests = FORBIDDEN
     for number in range(WITNESSES_OF_ONE_PICTURE):
         while not server.round(f"a{number}").to_check:
             server.now_s += MOST_S
-    server.everybody = LONG
+    server.all_requests = LONG
     away = next(away for number in range(9) if (away := server.round(f"b{number}").away) is not None)
     assert away.pause_s == 0.0
 
 
 def test_without_a_witness_it_is_one() -> None:
     server = Server()
-    server.everybody = LONG
+    server.all_requests = LONG
     away = [server.round(f"a{number}").away for number in range(STRANGERS)][-1]
     assert away is not None
     assert away.pause_s == MOST_S
@@ -139,7 +139,7 @@ def test_without_a_witness_it_is_one() -> None:
 def test_a_key_that_expires_costs_a_few_images_and_then_it_is_an_outage() -> None:
     server = Server()
     server.round("good")
-    server.everybody = FORBIDDEN
+    server.all_requests = FORBIDDEN
     failed: list[str] = []
     for number in range(30):
         for _ in range(2):
@@ -185,7 +185,7 @@ def test_an_account_that_is_over_its_rate_fails_no_image() -> None:
     """The server has given a picture a moment ago; a long Retry-After since says nothing about who is asked for."""
     server = Server()
     server.round("good")
-    server.everybody = LONG
+    server.all_requests = LONG
     for _ in range(2):
         assert not server.round("a").to_check
         server.now_s += MOST_S + 1
@@ -236,7 +236,7 @@ def test_retry_after_is_seconds_or_a_time(headers: dict[str, str], seconds: floa
 
 def test_what_is_remembered_is_bounded() -> None:
     server = Server()
-    server.everybody = BROKE
+    server.all_requests = BROKE
     for number in range(3_000):
         server.round(f"g{number}")
         server.now_s += 0.01

@@ -134,7 +134,7 @@ async def test_the_reference_loops_settle_everything_before_they_go_on(mode: Mod
 
 
 class Dying(FaultyEngine):
-    """Lives in a process of its own, so to say: `kills` end it, `hangs` never return until somebody kills it."""
+    """Acts as if it had a process of its own: `kills` end it, `hangs` do not return until it is killed."""
 
     def __init__(self) -> None:
         super().__init__(step_s=0.002)

@@ -106,7 +106,7 @@ def test_the_key_holds_size_and_whether_there_is_guidance(engine: LatentEngine) 
     assert len({engine.key(each) for each in same}) == 1
     others = [job(width=128), job(height=128), job(guidance_scale=1.0)]
     assert len({engine.key(each) for each in [job(), *others]}) == 4
-    for wrong in (job(scheduler="nobody-knows-it"), job(width=2048)):
+    for wrong in (job(scheduler="no-such-scheduler"), job(width=2048)):
         with pytest.raises(Unsupported):
             engine.key(wrong)
 

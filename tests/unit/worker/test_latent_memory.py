@@ -64,7 +64,7 @@ def test_two_batch_sizes_tell_what_one_more_image_takes() -> None:
     ran(curve, device, 1)
     ran(curve, device, 4)
     assert curve.fits("512") == 15  # 2 + 1 + 15 = 18 GiB
-    device.room = 10 * GIB  # somebody else takes half of it; seen with the next new peak
+    device.room = 10 * GIB  # another process takes half of it; seen at the next new peak
     ran(curve, device, 5)
     assert curve.fits("512") == 6
 

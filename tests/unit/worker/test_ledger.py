@@ -74,7 +74,7 @@ def test_an_image_that_is_here_and_cannot_be_announced_is_no_absence_of_work() -
     ledger.settle(SETTLE_S + 10.0, existed_since_s=4.0)
     assert spent(ledger) == {"no_work": 4.0, "work_not_here": 6.0}
     ledger.settle(SETTLE_S + 12.0, existed_since_s=4.0)
-    ledger.settle(SETTLE_S + 15.0)  # nobody wants it any more
+    ledger.settle(SETTLE_S + 15.0)  # it is no longer wanted
     assert spent(ledger) == {"no_work": 7.0, "work_not_here": 8.0}
 
 

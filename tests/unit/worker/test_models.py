@@ -1,4 +1,4 @@
-"""Models that are loaded when somebody asks for them, and engines that are made ready again."""
+"""Models that are loaded when an image needs them, and engines that are reset."""
 
 import asyncio
 import threading
@@ -34,7 +34,7 @@ async def test_what_a_model_refuses_once_it_is_loaded_is_reported_and_the_others
 
 
 class Loading(FaultyEngine):
-    """For ever."""
+    """Until cancelled."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -170,10 +170,10 @@ def test_a_hang_is_ten_learned_steps_and_never_less_than_the_floor() -> None:
 async def test_the_watchdog_barks_at_silence_and_not_at_work_or_rest() -> None:
     loop = asyncio.get_running_loop()
     pulse = Pulse(Measurements(), floor_s=0.05, reset_s=60.0)
-    told: list[str] = []
+    details: list[str] = []
 
     async def leave(detail: str) -> bool:
-        told.append(detail)
+        details.append(detail)
         return False
 
     watchdog = asyncio.ensure_future(Watchdog(pulse, tick_s=0.01, leave=leave).run())
@@ -188,7 +188,7 @@ async def test_the_watchdog_barks_at_silence_and_not_at_work_or_rest() -> None:
     with pytest.raises(Hung):
         await asyncio.wait_for(watchdog, 5)
     assert loop.time() - began >= 0.19  # four floors: nothing was learned yet
-    assert told
+    assert details
 
 
 @pytest.mark.asyncio

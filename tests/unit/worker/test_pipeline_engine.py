@@ -66,7 +66,7 @@ def test_the_key_holds_all_that_a_call_takes_once(folder: Path) -> None:
     assert made.key(job()) == made.key(job("another", seed=9))
     assert made.key(job(negative_prompt="x")) == made.key(job("another", seed=9, negative_prompt="y"))
     with pytest.raises(Unsupported):
-        made.key(job(scheduler="nobody-knows-it"))
+        made.key(job(scheduler="no-such-scheduler"))
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers 0.42.1 under numpy 2

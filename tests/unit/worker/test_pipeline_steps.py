@@ -1,4 +1,4 @@
-"""Today's families on the engine `pipeline`: steps and signs of life, schedulers, and what a folder tells of its model
+"""Today's families on the engine `pipeline`: steps and signs of life, schedulers, and what a folder says of its model
 before it is loaded.
 """
 
@@ -16,43 +16,43 @@ pytestmark = QUIET
 
 
 def test_every_step_is_reported_and_a_cancel_is_heard_at_one(family: Family) -> None:
-    told: list[int] = []
+    steps_seen: list[int] = []
 
     def heard(progress: Progress) -> None:
-        told.extend(progress.steps.values())
-        if told and max(told) == 3:
+        steps_seen.extend(progress.steps.values())
+        if steps_seen and max(steps_seen) == 3:
             family.engine.evict("g/0")
 
     family.engine.admit([job(num_inference_steps=4)])
     stepped = family.engine.step(heard)
     assert (list(stepped.evicted), list(stepped.finished)) == (["g/0"], [])
-    assert told == [1, 2, 3]
-    told.clear()
+    assert steps_seen == [1, 2, 3]
+    steps_seen.clear()
     family.engine.admit([job(id="g/1", num_inference_steps=2)])
     assert [done.job_id for done in family.engine.step(heard).finished] == ["g/1"]
-    assert told[-1] == 2
+    assert steps_seen[-1] == 2
 
 
 def test_there_are_signs_of_life_before_the_first_step_and_after_the_last(
     family: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.engines.signs._EVERY_S", 0.0)
-    told: list[int] = []
+    steps_seen: list[int] = []
     family.engine.admit([job()])
-    family.engine.step(lambda progress: told.append(max(progress.steps.values(), default=0)))
-    at_steps = [place for place, step in enumerate(told) if step]
+    family.engine.step(lambda progress: steps_seen.append(max(progress.steps.values(), default=0)))
+    at_steps = [place for place, step in enumerate(steps_seen) if step]
     assert at_steps[0] > 0, "none while texts are encoded and within the first step"
-    assert at_steps[-1] < len(told) - 1, "none while the picture is decoded"
-    assert len(told) > 2 * STEPS + 2
-    told.clear()
+    assert at_steps[-1] < len(steps_seen) - 1, "none while the picture is decoded"
+    assert len(steps_seen) > 2 * STEPS + 2
+    steps_seen.clear()
     family.engine.admit([job()])
 
     def unwanted(progress: Progress) -> None:
-        told.append(len(progress.steps))
+        steps_seen.append(len(progress.steps))
         family.engine.evict("g/0")
 
     assert list(family.engine.step(unwanted).evicted) == ["g/0"]
-    assert told == [0], "it is left at the first sign, before any step"
+    assert steps_seen == [0], "it is left at the first sign, before any step"
 
 
 def test_each_scheduler_that_it_names_makes_a_picture_of_its_own(family: Family) -> None:

@@ -163,7 +163,7 @@ async def test_a_lost_device_is_reported_and_ends_the_worker() -> None:
 
 
 class Unforgetting(FaultyEngine):
-    """A device error that nobody knew as one: it shows again when memory is to be given back."""
+    """A device error that was not recognised: it shows again when memory is freed."""
 
     def reset(self) -> None:
         if self.raises:

@@ -1,4 +1,4 @@
-"""What is told and asked of an image between its last step and its accepted reply."""
+"""StillWanted between an image's last step and its accepted reply: what is reported, and what an answer does."""
 
 import pytest
 
