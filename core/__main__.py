@@ -18,7 +18,7 @@ def main(arguments: Sequence[str]) -> int:
     if arguments and arguments[0] == "erase":
         return _erase(arguments[1:])
     if arguments and arguments[0] != "serve":
-        from core.log.cli import run  # noqa: PLC0415  (nothing that serving needs)
+        from core.log.offline.cli import run  # noqa: PLC0415  (nothing that serving needs)
 
         return run(list(arguments))
     try:

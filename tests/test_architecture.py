@@ -17,7 +17,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "torch": ("worker/engines/", "worker/demo_model/"),
     "diffusers": ("worker/engines/", "worker/demo_model/"),
     "transformers": ("worker/engines/", "worker/demo_model/"),
-    "aiosqlite": ("core/log/sqlite_log.py",),
+    "aiosqlite": ("core/log/aiosqlite_private.py",),
     "aiobotocore": ("infra/",),
     "botocore": ("infra/",),
     "grpclib": (

@@ -1,5 +1,5 @@
-"""The event log in SQLite: appends, reads, the hash chain, start-up checks, backup, restore, verification, rebuild.
+"""The event log in SQLite: appends, reads, the hash chain and the checks at a start.
 
 Knows events and rows, and no rule of the domain but how to project them; nothing here may know queues or stores. Begin
-with `sqlite_log`, the adapter of `core.ports.Log`; the operator's commands on a log that is closed are in `cli`.
+with `sqlite_log`, the adapter of `core.ports.Log`; the operator's commands are in `offline`.
 """

@@ -5,30 +5,27 @@ Each event is chained to the one before by `hash_chain`, so that a later reader 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from itertools import repeat
 from operator import attrgetter
 from typing import Final, Protocol
 
-from core.domain.projection import GenerationRow, ImageRow
-from core.domain.provenance import Claim, Provenance
+from core.domain.projection import ImageRow
+from core.domain.provenance import Provenance
 from core.domain.records import PromptRow, Transaction
-from core.errors import LogBroken, LogHeld, LogUnusable, VersionConflict
+from core.errors import LogBroken, LogHeld, VersionConflict
 from core.log import identity
 from core.log.checkpoint import WAL_LIMIT_BYTES, Tail
-from core.log.connection import sqlite3, statements, translated
+from core.log.connection import sqlite3, translated
 from core.log.hash_chain import Row, read_head, rows_of
+from core.log.tables import GENERATION_COLUMNS, IMAGE_COLUMNS
 from core.ports import Deletion
 
 # ruff: noqa: S608  (every inserted piece is a constant of this module)
 
-SCHEMA_VERSION: Final = 1
 KEYS_PER_SWEEP: Final = 1_000
 SAVES_UNTIL_IDLE: Final = 2
 """Savings of the running time (one a second) without an append between, after which the WAL file is emptied."""
 
-GENERATION_COLUMNS: Final = tuple(field.name for field in fields(GenerationRow))
-IMAGE_COLUMNS: Final = tuple(field.name for field in fields(ImageRow))
 _CHANGING: Final = ("status", "version", "started_at_ms", "finished_at_ms", "detail", "erased")
 _IMAGE_CHANGING: Final = IMAGE_COLUMNS[2:]
 
@@ -65,47 +62,6 @@ _changing_values = attrgetter(*_CHANGING, "id")
 image_values = attrgetter(*IMAGE_COLUMNS)
 _image_changing = attrgetter(*_IMAGE_CHANGING)
 _key_values = attrgetter("tenant", "key", "generation_id", "body_sha256", "expires_at_running_ms")
-
-
-def create(connection: "sqlite3.Connection", claim: Claim = Claim.NEW) -> bool:
-    """The tables, in one transaction, if this is an empty database: True. Raises LogUnusable for a foreign one.
-
-    A log without a provenance gets one.
-    """
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-        if not tables:
-            for statement in (*statements("log"), *statements("projection")):
-                connection.execute(statement)
-            seeds = [("schema_version", SCHEMA_VERSION), ("running_ms", 0)]
-            connection.executemany("INSERT INTO meta VALUES (?, ?)", seeds)
-        else:
-            assert_ours(connection)
-        for statement in (*statements("twice"), *statements("deletions")):
-            connection.execute(statement)
-        if identity.read(connection) is None:
-            identity.write(connection, Provenance(log_id=identity.new_log_id(), epoch=1, claim=claim))
-        connection.execute("COMMIT")
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-    return not tables
-
-
-def assert_ours(connection: "sqlite3.Connection") -> None:
-    """Raises LogUnusable for a database that is no event log, or one of another version."""
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-    if not {"meta", "events"} <= tables:
-        raise LogUnusable("the database is not an event log of darkroom")
-    found = read_meta(connection)["schema_version"]
-    if found != SCHEMA_VERSION:
-        raise LogUnusable(f"the event log has version {found}, this core reads {SCHEMA_VERSION}: install its release")
-
-
-def read_meta(connection: "sqlite3.Connection") -> Mapping[str, int]:
-    """The rows of `meta`."""
-    return dict(connection.execute("SELECT key, value FROM meta"))
 
 
 def _nowhere(_: str) -> None:

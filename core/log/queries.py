@@ -14,9 +14,9 @@ from core.domain.events import Prompts, Recorded
 from core.domain.projection import GenerationRow, ImageRow, Rows
 from core.domain.records import KeyRow, PromptRow
 from core.errors import LogBroken
-from core.log.append import GENERATION_COLUMNS, IMAGE_COLUMNS
 from core.log.codec import BadEvent, decode, type_of
 from core.log.connection import sqlite3
+from core.log.tables import GENERATION_COLUMNS, IMAGE_COLUMNS
 from core.ports import Deletion, Ended
 
 NEWEST: Final = 2**62

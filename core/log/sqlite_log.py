@@ -7,41 +7,28 @@ thread, so that a cancelled caller can leave nothing half done: what has begun i
 """
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Self
 
 from core.domain.events import Recorded
 from core.domain.projection import Rows
 from core.domain.provenance import LogNote, Provenance
 from core.domain.records import KeyRow, PromptRow, Transaction
-from core.errors import LogBroken, LogUnusable
+from core.errors import LogUnusable
 from core.log import identity, queries, startup_checks
+from core.log.aiosqlite_private import SqliteThread, assert_same_sqlite
 from core.log.append import LogWriter
 from core.log.checkpoint import WAL_LIMIT_BYTES
-from core.log.connection import assert_version, open_file, sqlite3, translated
+from core.log.connection import assert_version, open_file, sqlite3
 from core.log.files import LogFiles
 from core.log.head_note import HeadNote
+from core.log.read_queue import ReadQueue
 from core.log.root_note import RootNote
 from core.ports import Deletion, Ended
-from infra.fairness import FairSemaphore, Full
-from infra.retry import Retryable
-
-# aiosqlite takes the module named sqlite3, whichever it is, once, at its import: it gets ours, nobody else does.
-_interpreters = sys.modules.get("sqlite3")
-sys.modules["sqlite3"] = sqlite3
-import aiosqlite  # noqa: E402
-
-if _interpreters is None:
-    del sys.modules["sqlite3"]
-else:
-    sys.modules["sqlite3"] = _interpreters
-
-T = TypeVar("T")
 
 STREAMS_PER_READ: Final = 200
 MAX_QUESTIONS: Final = 10_000
@@ -58,42 +45,6 @@ def _nowhere(_: str) -> None:
 
 async def _at_once() -> None:
     pass
-
-
-class _Line:
-    """Questions of one kind for the reading thread: `at_once` with it, so many more wait. Tenants take turns; aiosqlite
-    would take any number, in the order in which they come, and one tenant's crowd would be everybody's wait.
-
-    One that is given up while it is with the thread keeps its place until its turn, and is not read then.
-    """
-
-    def __init__(self, most: int, *, at_once: int) -> None:
-        self._semaphore = FairSemaphore(at_once, waiting=max(0, most - at_once))
-
-    async def ask(
-        self, connection: aiosqlite.Connection, asker: str, question: "Callable[[sqlite3.Connection], T]"
-    ) -> T:
-        """The answer. Raises Retryable when too many wait already, and this asker's are no fewer than another's."""
-        try:
-            await self._semaphore.acquire(asker)
-        except Full:
-            raise Retryable("too many questions to the event log") from None
-        loop = asyncio.get_running_loop()
-        given_up = False
-
-        def answer(raw: "sqlite3.Connection") -> T:
-            try:
-                if given_up:
-                    raise Retryable("nobody waits for the answer")
-                return question(raw)
-            finally:
-                loop.call_soon_threadsafe(self._semaphore.release)
-
-        try:
-            return await _run(connection, answer)
-        except asyncio.CancelledError:
-            given_up = True
-            raise
 
 
 class SqliteLog:
@@ -117,13 +68,13 @@ class SqliteLog:
         self._files = LogFiles(path, root_note)
         self._root_note = RootNote(root_note)
         self._may_begin = may_begin
-        self._questions = _Line(max_questions, at_once=2)  # one is read, and one is there when that is done
-        self._pages = _Line(max_pages, at_once=1)
+        self._questions = ReadQueue(max_questions, at_once=2)  # one is read, and one is there when that is done
+        self._pages = ReadQueue(max_pages, at_once=1)
         self._reach = reach
         self._wal_limit_bytes = wal_limit_bytes
         self._stack = AsyncExitStack()
-        self._writing: aiosqlite.Connection
-        self._reading: aiosqlite.Connection
+        self._writing: SqliteThread
+        self._reading: SqliteThread
         self._writer: LogWriter
         self._provenance: Provenance
         self.running_ms = 0
@@ -134,8 +85,7 @@ class SqliteLog:
     async def __aenter__(self) -> Self:
         """Opens the log, or begins it. Raises LogUnusable when that cannot be done as things are."""
         assert_version()
-        if getattr(aiosqlite.core, "sqlite3", None) is not sqlite3:
-            raise LogUnusable("aiosqlite was imported before core.sqlite_log, with another SQLite: import core first")
+        assert_same_sqlite()
         async with AsyncExitStack() as stack:
             await self._decide_to_begin()
             self._files.claim()
@@ -147,8 +97,7 @@ class SqliteLog:
             notes = HeadNote(self._files.note), self._root_note
             for note in notes:
                 stack.callback(note.close)
-            self._writer = await _run(
-                self._writing,
+            self._writer = await self._writing.run(
                 lambda connection: startup_checks.prepare(
                     connection,
                     self._files,
@@ -158,11 +107,11 @@ class SqliteLog:
                     notes=notes,
                 ),
             )
-            self._provenance = await _run(self._writing, startup_checks.provenance)
-            self.running_ms = await _run(self._writing, startup_checks.running_ms)
+            self._provenance = await self._writing.run(startup_checks.provenance)
+            self.running_ms = await self._writing.run(startup_checks.running_ms)
             self.began_empty = not self._writer.head.position
             self._reading = await _connect(self._files.database, stack)
-            await _run(self._reading, lambda connection: connection.execute("PRAGMA query_only = ON"))
+            await self._reading.run(lambda connection: connection.execute("PRAGMA query_only = ON"))
             self._stack = stack.pop_all()
         return self
 
@@ -191,7 +140,7 @@ class SqliteLog:
 
     async def chain_at(self, position: int) -> bytes | None:
         """As `ports.Lineage.chain_at`."""
-        return await _run(self._reading, lambda connection: identity.chain_at(connection, position))
+        return await self._reading.run(lambda connection: identity.chain_at(connection, position))
 
     async def noted(self, of: Provenance) -> None:
         """As `ports.Lineage.noted`."""
@@ -201,7 +150,7 @@ class SqliteLog:
             head = self._writer.head
             self._root_note.begin(LogNote(of=of, position=head.position, chain=head.chain))
 
-        await _run(self._writing, keep)
+        await self._writing.run(keep)
         self._provenance = of
 
     @property
@@ -211,46 +160,45 @@ class SqliteLog:
 
     async def append(self, transaction: Transaction) -> None:
         """As `ports.EventLog.append`; Retryable (nothing written) if a foreign process holds the database."""
-        await _run(self._writing, lambda _: self._writer.append(transaction))
+        await self._writing.run(lambda _: self._writer.append(transaction))
 
     async def save_running_ms(self, running_ms: int) -> None:
         """As `ports.EventLog.save_running_ms`. Also sweeps expired keys and empties the WAL file when idle."""
-        await _run(self._writing, lambda _: self._writer.save_running_ms(running_ms))
+        await self._writing.run(lambda _: self._writer.save_running_ms(running_ms))
 
     async def write_deletions(self, put: Sequence[Deletion], done: Sequence[str] = ()) -> None:
         """As `ports.Deletions.write_deletions`."""
-        await _run(self._writing, lambda _: self._writer.write_deletions(put, done))
+        await self._writing.run(lambda _: self._writer.write_deletions(put, done))
 
     async def deletions(self, running_ms: int, limit: int) -> Sequence[Deletion]:
         """As `ports.Deletions.deletions`."""
-        return await _run(self._reading, lambda c: queries.deletions(c, running_ms, limit))
+        return await self._reading.run(lambda c: queries.deletions(c, running_ms, limit))
 
     async def events_of(self, generation_id: str) -> Sequence[Recorded]:
         """As `ports.Deletions.events_of`."""
-        return await _run(self._reading, lambda c: queries.stream(c, generation_id))
+        return await self._reading.run(lambda c: queries.stream(c, generation_id))
 
     async def ended(self, *, after: int, until_running_ms: int, window: int) -> tuple[Sequence[Ended], int]:
         """As `ports.Retained.ended`."""
-        return await _run(
-            self._reading,
+        return await self._reading.run(
             lambda c: queries.ended(c, after=after, until_running_ms=until_running_ms, window=window),
         )
 
     async def not_erased(self, generation_ids: Sequence[str]) -> Sequence[str]:
         """As `ports.Retained.not_erased`."""
-        return await _run(self._reading, lambda c: queries.not_erased(c, generation_ids))
+        return await self._reading.run(lambda c: queries.not_erased(c, generation_ids))
 
     async def stream(self, generation_id: str) -> Sequence[Recorded]:
         """As `ports.WriterReads.stream`."""
-        return await _run(self._writing, lambda connection: queries.stream(connection, generation_id))
+        return await self._writing.run(lambda connection: queries.stream(connection, generation_id))
 
     async def known(self, generation_ids: Sequence[str]) -> Collection[str]:
         """As `ports.WriterReads.known`."""
-        return await _run(self._writing, lambda connection: queries.known(connection, generation_ids))
+        return await self._writing.run(lambda connection: queries.known(connection, generation_ids))
 
     async def keys(self, wanted: Sequence[tuple[str, str]], running_ms: int) -> Mapping[tuple[str, str], KeyRow]:
         """As `ports.WriterReads.keys`."""
-        return await _run(self._writing, lambda connection: queries.keys(connection, wanted, running_ms))
+        return await self._writing.run(lambda connection: queries.keys(connection, wanted, running_ms))
 
     async def open_streams(self) -> AsyncIterator[Sequence[Recorded]]:
         """As `ports.EventLog.open_streams`."""
@@ -263,17 +211,17 @@ class SqliteLog:
                 return
 
     async def _open_streams(self, after: int) -> tuple[Sequence[Sequence[Recorded]], int]:
-        return await _run(self._reading, lambda c: queries.open_streams(c, after, STREAMS_PER_READ))
+        return await self._reading.run(lambda c: queries.open_streams(c, after, STREAMS_PER_READ))
 
     async def rows(self, generation_ids: Sequence[str], *, asker: str = "") -> Mapping[str, Rows]:
         """As `ports.Projection.rows`."""
-        return await self._questions.ask(self._reading, asker, lambda c: queries.rows(c, generation_ids))
+        return await self._questions.read(self._reading, asker, lambda c: queries.rows(c, generation_ids))
 
     async def page(
         self, tenant: str, *, before: int, limit: int, status: int, looks: int
     ) -> tuple[Sequence[Rows], int]:
         """As `ports.Projection.page`."""
-        return await self._pages.ask(
+        return await self._pages.read(
             self._reading,
             tenant,
             lambda c: queries.page(c, tenant, before=before, limit=limit, status=status, looks=looks),
@@ -281,7 +229,7 @@ class SqliteLog:
 
     async def prompts(self, generation_ids: Sequence[str]) -> Mapping[str, PromptRow]:
         """As `ports.Projection.prompts`. Never refused: readers ask for rows first, core cannot send without."""
-        return await _run(self._reading, lambda c: queries.prompts(c, generation_ids))
+        return await self._reading.run(lambda c: queries.prompts(c, generation_ids))
 
 
 async def _beside(look: Callable[[LogFiles], bool], files: LogFiles) -> bool:
@@ -290,33 +238,11 @@ async def _beside(look: Callable[[LogFiles], bool], files: LogFiles) -> bool:
         return await asyncio.get_running_loop().run_in_executor(pool, look, files)
 
 
-async def _connect(path: Path, stack: AsyncExitStack) -> aiosqlite.Connection:
-    connection = aiosqlite.Connection(lambda: open_file(path), iter_chunk_size=64)
+async def _connect(path: Path, stack: AsyncExitStack) -> SqliteThread:
     try:
-        await connection
+        thread = await SqliteThread.open(lambda: open_file(path))
     except sqlite3.Error as error:
-        # aiosqlite has told its thread to stop and waits for nothing; the loop must not be closed before it has ended
-        await asyncio.to_thread(connection._thread.join)  # noqa: SLF001
         raise LogUnusable(startup_checks.cannot_open(path, error)) from None
-    stack.push_async_callback(connection.close)
-    await _run(connection, lambda raw: startup_checks.set_pragmas(raw, path))
-    return connection
-
-
-async def _run(connection: aiosqlite.Connection, function: "Callable[[sqlite3.Connection], T]") -> T:
-    """`function` on the connection's thread, as one piece. The one use of aiosqlite's private `_execute`:
-
-    its public methods run a single statement each, and a caller cancelled between two would leave the transaction
-    open. Pinned to aiosqlite 0.22.1; tests/integration/test_sqlite_log.py cancels callers.
-    """
-
-    def whole() -> T:
-        try:
-            return function(connection._conn)  # noqa: SLF001
-        except sqlite3.Error as error:
-            raise translated(error) from error
-        except UnicodeDecodeError as error:
-            raise LogBroken(f"a text of the log is not UTF-8: {error.reason}") from None
-
-    result: T = await connection._execute(whole)  # type: ignore[no-untyped-call]  # noqa: SLF001
-    return result
+    stack.push_async_callback(thread.close)
+    await thread.run(lambda connection: startup_checks.set_pragmas(connection, path))
+    return thread

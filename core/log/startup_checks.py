@@ -11,7 +11,7 @@ import core.log.connection
 from core.domain.provenance import GO_ON, Provenance, refusal
 from core.errors import LogUnusable
 from core.log import head_note, identity, root_note
-from core.log.append import LogWriter, assert_ours, create, read_meta
+from core.log.append import LogWriter
 from core.log.codec import BadEvent, LaterEvent, decode
 from core.log.connection import READ_ERRORS, connect_read_only, sqlite3
 from core.log.files import PUT_BACK, LogFiles
@@ -19,6 +19,7 @@ from core.log.hash_chain import CHAIN_START, follows, read_head
 from core.log.head_note import HeadNote
 from core.log.queries import EVENT_COLUMNS
 from core.log.root_note import RootNote
+from core.log.tables import assert_ours, create, read_meta
 
 _log = structlog.get_logger()
 CHECKED_PAGES_BYTES: Final = 256 * 1024 * 1024

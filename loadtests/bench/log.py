@@ -30,13 +30,13 @@ from core.log.append import (
     INSERT_IMAGE,
     INSERT_KEY,
     INSERT_PROMPT,
-    create,
     generation_values,
     image_values,
 )
 from core.log.connection import connect, connect_read_only, sqlite3
 from core.log.hash_chain import CHAIN_START, Head, rows_of
 from core.log.sqlite_log import SqliteLog
+from core.log.tables import create
 
 COMMITS = {1: 400, 10: 200, 100: 100}
 """Generations per commit, and the commits of one round."""

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import ClientError
 
-from core.log import cli
 from core.log.connection import connect
+from core.log.offline import cli
 from tests.cloud import Cloud
 from tests.emulators import aws_environment, free_port, ministack
 from tests.eventually import until

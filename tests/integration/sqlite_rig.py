@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from core.log.connection import connect_read_only
+from core.log.offline.verify import check
 from core.log.sqlite_log import SqliteLog
-from core.log.verify import check
 from tests.core_events import submission
 
 ROOT = Path(__file__).parents[2]

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from core.errors import LogUnusable
-from core.log import cli
-from core.log.backup import backup, restore
 from core.log.connection import connect, connect_read_only
 from core.log.files import LogFiles
+from core.log.offline import cli
+from core.log.offline.backup import backup, restore
+from core.log.offline.verify import check
 from core.log.sqlite_log import SqliteLog
-from core.log.verify import check
 from tests.integration.test_core_offline import BEGUN, WHOLE, story, tamper, write
 
 Run = Callable[..., tuple[int, str]]
@@ -86,7 +86,7 @@ def test_a_backup_beside_a_writing_core_is_one_moment_of_it(core: Run, data: Pat
             assert (report.head.position, report.head.chain.hex()) == begun
 
     monkey = pytest.MonkeyPatch()
-    monkey.setattr("core.log.backup.PAGES_PER_STEP", 2)
+    monkey.setattr("core.log.offline.backup.PAGES_PER_STEP", 2)
     try:
         asyncio.run(beside())
     finally:

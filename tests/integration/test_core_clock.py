@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from core.assembly import Core
-from core.log import cli
 from core.log.connection import connect_read_only
+from core.log.offline import cli
 from core.log.sqlite_log import SqliteLog
 from gateway.bodies.views import body as body_of
 from gateway.pictures.link_secrets import drawn_from

@@ -12,8 +12,8 @@ import pytest
 from core.domain import events as e
 from core.domain.events import Event
 from core.domain.records import Transaction
-from core.log import cli
 from core.log.connection import connect, sqlite3
+from core.log.offline import cli
 from core.log.sqlite_log import SqliteLog
 from tests.core_events import (
     attempt_failed,

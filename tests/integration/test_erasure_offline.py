@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from core.domain import events as e
-from core.log import cli
 from core.log.connection import connect_read_only
 from core.log.erased_file import ErasedFile
+from core.log.offline import cli
 from core.log.queries import not_erased, prompts
 from core.log.sqlite_log import SqliteLog
 from tests.core_events import dispatched, rendered, started, transaction

@@ -17,8 +17,8 @@ from core.log.codec import VERSION
 from core.log.connection import connect, connect_read_only, sqlite3
 from core.log.files import LogFiles
 from core.log.hash_chain import link
+from core.log.offline.verify import check
 from core.log.sqlite_log import SqliteLog
-from core.log.verify import check
 from schema.envelope import Envelope, seal
 from tests.core_events import submission
 from tests.integration.test_core_offline import BEGUN, WHOLE, story

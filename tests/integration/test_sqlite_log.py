@@ -1,10 +1,7 @@
 """The log on a real SQLite: what survives a kill, a cancelled caller, a full disk; what no statement may change."""
 
 import asyncio
-import importlib.metadata
 import signal
-import sqlite3 as interpreters_sqlite3
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +12,7 @@ from core.domain import events as e
 from core.domain.events import Event
 from core.errors import LogBroken, LogFull, VersionConflict
 from core.log.connection import connect, sqlite3, translated
-from core.log.sqlite_log import SqliteLog, _run
+from core.log.sqlite_log import SqliteLog
 from infra.retry import Retryable
 from tests.core_events import dispatched, prompt_row, requested, submission, transaction
 from tests.eventually import eventually
@@ -78,7 +75,7 @@ async def test_a_cancelled_caller_leaves_nothing_half_done(path: Path) -> None:
 async def test_a_full_disk_writes_nothing_and_heals_by_itself(path: Path) -> None:
     async with SqliteLog(path) as log:
         await log.append(submission("gen_0"))
-        await _run(log._writing, lambda c: c.execute("PRAGMA max_page_count = 40"))
+        await log._writing.run(lambda c: c.execute("PRAGMA max_page_count = 40"))
         number, full = 0, False
         while not full:
             number += 1
@@ -92,7 +89,7 @@ async def test_a_full_disk_writes_nothing_and_heals_by_itself(path: Path) -> Non
         assert len(await log.stream(f"gen_{number - 1}")) == 1
         with pytest.raises(LogFull):
             await log.append(submission(f"gen_{number}", key=f"k{number}"))
-        await _run(log._writing, lambda c: c.execute("PRAGMA max_page_count = 100000"))
+        await log._writing.run(lambda c: c.execute("PRAGMA max_page_count = 100000"))
         await log.append(submission(f"gen_{number}", key=f"k{number}"))
     assert len(positions(path)) == number + 1
     assert problems(path) == []
@@ -101,7 +98,7 @@ async def test_a_full_disk_writes_nothing_and_heals_by_itself(path: Path) -> Non
 @pytest.mark.asyncio
 async def test_a_foreign_write_lock_is_retryable_and_nothing_is_written(path: Path) -> None:
     async with SqliteLog(path) as log:
-        await _run(log._writing, lambda c: c.execute("PRAGMA busy_timeout = 50"))
+        await log._writing.run(lambda c: c.execute("PRAGMA busy_timeout = 50"))
         holder = connect(path)
         holder.execute("BEGIN IMMEDIATE")
         with pytest.raises(Retryable, match="another process"):
@@ -181,7 +178,7 @@ async def test_events_never_change_or_go(path: Path, statement: str) -> None:
     async with SqliteLog(path) as log:
         await log.append(submission("gen_1"))
         with pytest.raises(LogBroken, match="events are never"):
-            await _run(log._writing, lambda connection: connection.execute(statement))
+            await log._writing.run(lambda connection: connection.execute(statement))
 
 
 def setting(name: str) -> Callable[["sqlite3.Connection"], object]:
@@ -193,9 +190,9 @@ async def test_the_settings_that_durability_rests_on_are_in_force(path: Path) ->
     async with SqliteLog(path) as log:
         wanted = {"journal_mode": "wal", "synchronous": 2, "secure_delete": 1, "recursive_triggers": 1}
         for name, value in wanted.items():
-            assert await _run(log._writing, setting(name)) == value, name
+            assert await log._writing.run(setting(name)) == value, name
         with pytest.raises(LogBroken, match="readonly"):
-            await _run(log._reading, lambda connection: connection.execute("DELETE FROM keys"))
+            await log._reading.run(lambda connection: connection.execute("DELETE FROM keys"))
 
 
 @pytest.mark.asyncio
@@ -274,7 +271,7 @@ async def test_what_the_writer_asks_does_not_wait_for_what_others_ask(path: Path
 
     async with SqliteLog(path) as log:
         await log.append(submission("gen_1", key="k"))
-        other = asyncio.create_task(_run(log._reading, long_question), name="other")
+        other = asyncio.create_task(log._reading.run(long_question), name="other")
         await eventually(there.is_set)
         async with asyncio.timeout(5):
             assert set(await log.keys([("acme", "k")], 0)) == {("acme", "k")}
@@ -295,7 +292,7 @@ async def test_questions_that_wait_are_bounded_also_when_nobody_waits_for_their_
 
     async with SqliteLog(path, max_questions=3, max_pages=2) as log:
         await log.append(submission("gen_1"))
-        first = asyncio.create_task(_run(log._reading, long_question), name="first")
+        first = asyncio.create_task(log._reading.run(long_question), name="first")
         await eventually(there.is_set)
         asked = [asyncio.create_task(log.rows(["gen_1"]), name=f"{number}") for number in range(3)]
         await asyncio.sleep(0)
@@ -340,7 +337,7 @@ async def test_one_tenants_crowd_of_questions_is_neither_in_front_of_anothers_no
         for page in (False, True):
             there.clear()
             go_on.clear()
-            first = asyncio.create_task(_run(log._reading, long_question), name="first")
+            first = asyncio.create_task(log._reading.run(long_question), name="first")
             await eventually(there.is_set)
             crowd = [asyncio.create_task(ask("ann", page=page), name=f"{number}") for number in range(20)]
             await asyncio.sleep(0)
@@ -352,10 +349,3 @@ async def test_one_tenants_crowd_of_questions_is_neither_in_front_of_anothers_no
             assert [len(served), served.count("bob")] == [20, 3]
             assert served[:9].count("bob") == 3, served
             order.clear()
-
-
-def test_the_pinned_place_where_a_whole_transaction_runs_on_aiosqlites_thread() -> None:
-    assert importlib.metadata.version("aiosqlite") == "0.22.1", "read _run in core/log/sqlite_log.py again"
-    assert vars(sys.modules["aiosqlite.core"])["sqlite3"] is sqlite3
-    assert sys.modules["sqlite3"] is interpreters_sqlite3
-    assert interpreters_sqlite3 is not sqlite3

@@ -23,7 +23,7 @@ from core.domain.projection import project
 from core.domain.shares import UsageByTenant, caps
 from core.domain.state import Generation, fold
 from core.domain.transaction import Order, PendingTransaction
-from core.log.history import lines
+from core.log.offline.history import lines
 from tests.core_events import NOON_MS, prompt_row, spec
 
 HOUR_MS = 3_600_000

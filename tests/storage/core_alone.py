@@ -20,7 +20,7 @@ from grpclib.client import Channel, UnaryUnaryMethod
 from grpclib.exceptions import ProtocolError, StreamTerminatedError
 
 from core.log.connection import connect_read_only
-from core.log.verify import check
+from core.log.offline.verify import check
 from infra import rpc
 from infra.ids import new_id
 from schema import fast, pb

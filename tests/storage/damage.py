@@ -13,8 +13,8 @@ from typing import Any
 from core.errors import LogBroken, LogUnusable
 from core.log.connection import connect_read_only, sqlite3
 from core.log.hash_chain import Head, read_head
+from core.log.offline.verify import check
 from core.log.sqlite_log import SqliteLog
-from core.log.verify import check
 from infra.retry import Retryable
 from tests.storage import strace
 from tests.storage.core_alone import CoreAlone, Told

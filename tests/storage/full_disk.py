@@ -15,8 +15,8 @@ from core.errors import LogFull
 from core.log.append import LogWriter
 from core.log.checkpoint import FOLD_PAGES
 from core.log.connection import connect, connect_read_only, sqlite3
+from core.log.offline.verify import check
 from core.log.sqlite_log import SqliteLog
-from core.log.verify import check
 from tests.eventually import until
 from tests.integration.test_core_offline import BEGUN, story
 from tests.storage.core_alone import CoreAlone

@@ -10,8 +10,8 @@ import betterproto
 import pytest
 
 from core.domain.events import TYPES, Event, Failure, Recorded
-from core.log import history
 from core.log.codec import BadEvent, LaterEvent, Upcaster, decode, encode
+from core.log.offline import history
 from schema import pb
 from schema.envelope import Envelope, seal, unseal
 from schema.validate import Invalid

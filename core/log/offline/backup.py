@@ -1,8 +1,7 @@
-"""A copy of the log made beside a running core, and the way back from it.
+"""Back up the log beside a running core, and restore a backup. `cli` calls this.
 
-`core.log.cli` calls this. A copy is one file that is whole, verified and synced, or it is not there. Putting one back
-keeps the log that was there, and leaves at every moment either the old log, or the new one, or a place that core
-refuses to start on.
+A backup is one complete, verified and synced file, or it does not exist. A restore keeps the log that it replaces. At
+every moment of it there is the old log, the new one, or a state on which core refuses to start.
 """
 
 import os
@@ -13,15 +12,15 @@ from pathlib import Path
 from typing import Final
 
 from core.errors import LogUnusable
-from core.log import verify
-from core.log.begin import begin_epoch, note_root
 from core.log.connection import READ_ERRORS, connect, connect_read_only, open_file
-from core.log.erase import erase_listed
 from core.log.erased_file import ErasedFile
 from core.log.files import LogFiles, make_folder, sync_folder
 from core.log.head_note import HeadNote
+from core.log.offline import verify
+from core.log.offline.begin import begin_epoch, note_root
+from core.log.offline.erase import erase_listed
+from core.log.offline.verify import Report
 from core.log.startup_checks import check
-from core.log.verify import Report
 
 PAGES_PER_STEP: Final = 1_024
 """4 MiB: a step of the copy takes some ms. Writers are never blocked; the write-ahead log grows meanwhile."""

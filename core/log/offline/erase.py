@@ -1,6 +1,6 @@
 """Erases again, in a log that no core has open, what the list of erasures names: a backup must bring nothing back.
 
-`core.log.backup` calls this for a copy before it takes the log's place. The objects are deleted by core, later:
+`core.log.offline.backup` calls this for a copy before it takes the log's place. The objects are deleted by core, later:
 each erasure leaves its row among the deletions.
 """
 

@@ -1,7 +1,7 @@
 """Proves a log on SQLite, or says where it is wrong: pages, chain, digests, streams, projection, prompts.
 
 Reads one snapshot through one connection that cannot write, so it may run beside a core; while it does, the WAL
-file only grows. `core.log.cli` calls this.
+file only grows. `core.log.offline.cli` calls this.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """Beginning a history on purpose: an empty log (`python -m core init`), and the next epoch of one that is restored.
 
-`core.log.cli` and `backup` call this, under the log's lock. Both leave a log that takes over the public note.
+`core.log.offline.cli` and `backup` call this, under the log's lock. Both leave a log that takes over the public note.
 """
 
 import os
@@ -11,11 +11,11 @@ from pathlib import Path
 from core.domain.provenance import Claim, Provenance
 from core.errors import LogUnusable
 from core.log import identity, root_note
-from core.log.append import create
 from core.log.connection import connect, open_file, sqlite3
 from core.log.files import LogFiles, make_folder, sync_folder
 from core.log.root_note import RootNote
 from core.log.startup_checks import has_tables
+from core.log.tables import create
 
 
 def init(files: LogFiles) -> tuple[Provenance, Path | None]:

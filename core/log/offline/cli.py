@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TextIO
 
 from core.errors import LogBroken, LogUnusable
-from core.log import backup, begin, history, queries, rebuild, root_note, verify
+from core.log import queries, root_note
 from core.log.connection import READ_ERRORS, assert_version, connect, connect_read_only, sqlite3, translated
 from core.log.erased_file import ErasedFile
 from core.log.files import LogFiles
+from core.log.offline import backup, begin, history, rebuild, verify
 from core.log.startup_checks import cannot_open, lost, misplaced
 from infra.retry import Retryable
 

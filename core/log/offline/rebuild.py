@@ -1,6 +1,6 @@
 """Makes the projection again from the log, in one transaction, and says how much of the old one was wrong.
 
-Only for a log that no core has open: `core.log.cli` holds the lock.
+Only for a log that no core has open: `core.log.offline.cli` holds the lock.
 """
 
 from dataclasses import dataclass
