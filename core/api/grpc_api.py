@@ -1,8 +1,7 @@
 """Core's API over gRPC: the calls of core.proto on top of `Service`, and errors as statuses.
 
 NotFound becomes NOT_FOUND, BadRequest INVALID_ARGUMENT, Retryable UNAVAILABLE, a time-out DEADLINE_EXCEEDED.
-The messages are those of `schema/fast.py` (same bytes as the generated ones, whose types they bear): with
-betterproto's, coding took half of core's time for a submission.
+The messages are those of `schema/fast.py`: with betterproto's, coding takes half of core's time for a submission.
 """
 
 import asyncio
@@ -25,7 +24,7 @@ CALL_DEADLINE_S = 30.0
 
 
 class CoreApi:
-    """The six calls; what grpclib serves (its `IServable`)."""
+    """The calls; what grpclib serves (its `IServable`)."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
