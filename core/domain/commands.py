@@ -1,4 +1,4 @@
-"""What somebody wants to happen to one generation. `decide` answers with events, or refuses."""
+"""The commands for one generation: imperative, and not yet decided. `decide` returns the events, or refuses."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -8,19 +8,19 @@ from core.domain.shares import ONE
 
 
 class Verdict(Enum):
-    """What a failed attempt means for its image, as far as only a running core knows."""
+    """How a failed attempt counts for its image. It depends on the other workers' models, which events do not hold."""
 
     COUNT = "count"
-    """By the rules of its failure."""
+    """By the rules for its failure."""
     ELSEWHERE = "elsewhere"
-    """Nothing: this worker could not use the model, and another may."""
+    """Not at all: this worker cannot use the model, and another worker may."""
     FINAL = "final"
-    """No attempt elsewhere would end otherwise."""
+    """It fails the image: no other worker would have another result."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Accept a new generation. `charge`: of each image, in millionths of one of the default request (`shares`)."""
+    """Accept a new generation. `charge`: that of each image, in millionths of a default image (`shares.ONE`)."""
 
     tenant: str
     spec: Spec
@@ -33,7 +33,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dispatch:
-    """Record that the image was put on the jobs queue under this number; again after `recheck_after_ms`."""
+    """Record that the image was sent to the queue with this number; a recheck is due after `recheck_after_ms`."""
 
     index: int
     dispatch: int
@@ -42,14 +42,14 @@ class Dispatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GiveUp:
-    """Fail the image if it may not be dispatched again: its third solo start brought no result."""
+    """Fail the image if it has used up its solo starts without a result."""
 
     index: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordStarted:
-    """A worker says that it begins."""
+    """A worker reports that it begins an attempt."""
 
     index: int
     attempt_id: str
@@ -90,7 +90,7 @@ class RecordAttemptFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordDeadLetter:
-    """The queue handed out the job of this dispatch too often, and gave it up."""
+    """The queue has moved the job of this dispatch to the dead-letter queue."""
 
     index: int
     dispatch: int
@@ -98,7 +98,7 @@ class RecordDeadLetter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordObjectLost:
-    """The publisher found the decided attempt's temporary object gone or altered."""
+    """The publisher found that the temporary object of the decided attempt is missing or altered."""
 
     index: int
     attempt_id: str
@@ -107,7 +107,7 @@ class RecordObjectLost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordPublished:
-    """The publisher has put the decided attempt's picture into the public bucket."""
+    """The publisher has copied the decided attempt's picture to the public bucket."""
 
     index: int
     attempt_id: str
@@ -121,19 +121,19 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expire:
-    """Its time may have run out."""
+    """End it if its time to live is over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Erase:
-    """Forget the prompt and the pictures of an ended generation."""
+    """Erase the prompt and the pictures of an ended generation."""
 
     cause: Cause = Cause.TENANT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EraseAgain:
-    """It was erased before, and this log is older than that: erase it, ended or not."""
+    """Erase a generation, ended or not, that is on the list of erasures: the log is older than its erasure."""
 
 
 Command = (

@@ -1,7 +1,8 @@
-"""The rules: which events a command brings about, given the state. Pure; the writer calls it.
+"""The rules: the events that follow from a command in a given state. Pure; the writer calls it.
 
-An empty answer means that there is nothing to do: the fact is already known, or it
-comes too late to matter. A `Refused` means that somebody must be told.
+No events mean that there is nothing to do: the fact is already known, or comes too late to matter. Replies are
+delivered at least once and out of order, so most rules start with the cases that change nothing. `Refused` is for the
+caller of the command.
 """
 
 from dataclasses import dataclass, replace
@@ -13,25 +14,25 @@ from core.domain.events import Cause, Event, Failure
 from core.domain.state import Ending, Generation, Image, Phase, apply, image_after
 
 MAX_SOLO_STARTS: Final = 3
-"""Starts alone without a picture after which an image is given up; only these convict."""
+"""Solo starts without a result after which an image fails. Starts in a batch never count: a mate may be the cause."""
 
 MAX_REFUSALS: Final = 3
-"""Times that it was not begun for want of its model. More than one, so that a rolling change of models can pass, and
-whoever refused: where one worker is all there is, three different ones would never come, and the client would wait
-for ever. So a worker whose models file was forgotten can fail images beside healthy ones, if it gets each three times.
+"""Refusals for an unusable model after which an image fails. More than one, so that a rolling change of models can
+pass. They may all come from the same worker: where only one worker runs, three different ones would never refuse, and
+the image would never end. The cost: a worker with a wrong models file can fail an image that it receives three times.
 """
 
 MAX_UNCOUNTED_REFUSALS: Final = 1_000
-"""Refusals that do not count because another worker may serve the model. Beyond them every refusal counts, so that an
-image ends that never reaches that worker: after two hours, for they are up to eight seconds apart.
+"""Refusals that do not count because another worker may serve the model. All later ones count, so that an image which
+never reaches that worker ends: after about two hours, since dispatches are then eight seconds apart.
 """
 
 MAX_LOSSES: Final = 3
-"""Decisions revoked because the picture's object was gone or altered."""
+"""Revoked decisions (the temporary object was missing or altered) after which an image fails."""
 
 
 class Refused(Exception):
-    """The command cannot be carried out in this state."""
+    """The command is not allowed in this state."""
 
 
 class UnknownGeneration(Refused):
@@ -55,7 +56,7 @@ class Now:
 
 
 def decide(state: Generation | None, command: c.Command, now: Now) -> tuple[Event, ...]:
-    """The events that follow, in order. Raises Refused; never anything else for a well-formed command."""
+    """The events that follow, in order; none when nothing changes. Raises Refused, and nothing else."""
     if isinstance(command, c.Request):
         return () if state else (_requested(command, now),)
     if state is None:
@@ -103,14 +104,14 @@ def _decide_image(image: Image, command: c.Command, now: Now) -> tuple[Event, ..
 
 
 def may_dispatch(image: Image, running_ms: int) -> bool:
-    """Whether the image belongs on the queue now: never sent, sent back, or not heard of by its recheck."""
+    """Whether the image may be sent to the queue now: it is pending, or no report came by its recheck time."""
     if image.decided or convicted(image):
         return False
     return image.phase is Phase.PENDING or running_ms >= image.recheck_at_running_ms
 
 
 def runs_alone(image: Image, running_ms: int) -> bool:
-    """Whether its next dispatch is solo: under suspicion, or started and not heard of again."""
+    """Whether its next dispatch is solo: it is a suspect, or was started and no report came by its recheck time."""
     return image.suspect or (image.phase is Phase.STARTED and running_ms >= image.recheck_at_running_ms)
 
 
@@ -148,7 +149,9 @@ def _erase(state: Generation, command: c.Erase) -> tuple[Event, ...]:
 
 
 def _erase_again(state: Generation) -> tuple[Event, ...]:
-    """An open one is cancelled first: nothing of it may be rendered or shown again, decided pictures included."""
+    """An open generation is cancelled first, so that nothing of it is rendered or shown again. Where every image is
+    decided a cancellation is not allowed; one decision is revoked before, which makes the stream valid.
+    """
     if state.erased:
         return ()
     won = next((image for image in state.images if image.phase is Phase.RENDERED), None)
@@ -158,7 +161,7 @@ def _erase_again(state: Generation) -> tuple[Event, ...]:
 
 
 def _dispatch(image: Image, command: c.Dispatch, now: Now) -> tuple[Event, ...]:
-    # The worker may have spoken first: what it has answered is not out on the queue any more.
+    # The reply to this dispatch may be recorded first: then the job is no longer on the queue.
     if command.dispatch <= image.dispatches or not may_dispatch(image, now.running_ms):
         return ()
     return (
@@ -228,7 +231,7 @@ def _is_uncounted(image: Image, command: c.RecordAttemptFailed) -> bool:
 
 
 def _dead_letter(image: Image, command: c.RecordDeadLetter) -> tuple[Event, ...]:
-    """Only what lies on the queue and nowhere else needs to be put there again; of what was begun its recheck tells."""
+    """Only an image that is on the queue and nowhere else is sent again. One that was started waits for its recheck."""
     if image.phase is not Phase.DISPATCHED or command.dispatch != image.dispatches:
         return ()
     return (
@@ -251,7 +254,7 @@ def _object_lost(image: Image, command: c.RecordObjectLost) -> tuple[Event, ...]
 
 
 def _revoked(image: Image, detail: str) -> e.ImageAttemptFailed:
-    """Of a decided image: the picture that won is gone."""
+    """The event that revokes the decision of a rendered image."""
     return e.ImageAttemptFailed(
         index=image.index,
         attempt_id=image.rendered.attempt_id if image.rendered else "",

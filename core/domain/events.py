@@ -1,6 +1,6 @@
-"""What has happened: the frozen facts that the log keeps, one class per event type.
+"""The events: frozen facts in the past tense, one class per event type.
 
-Nothing here knows how events are encoded (`codec`) or stored (`ports.EventLog`).
+Nothing here knows how events are encoded (`core.log.codec`) or stored (`ports.EventLog`).
 Times are milliseconds: `*_at_ms` of Unix time, `*_running_ms` of core's own running
 time, which neither an outage nor a clock step moves.
 """
@@ -11,7 +11,7 @@ from typing import Final
 
 
 class Failure(IntEnum):
-    """Why an attempt, or an image, gave no picture. Numbers are those of `pb.AttemptFailure`."""
+    """Why an attempt or an image has no picture. The numbers are those of `pb.AttemptFailure`."""
 
     NONE = 0
     MODEL_ERROR = 1
@@ -29,7 +29,7 @@ class Failure(IntEnum):
 
 
 class Cause(IntEnum):
-    """Who or what erased a generation. Numbers are those of `pb.ErasureCause`."""
+    """Who asked for an erasure. The numbers are those of `pb.ErasureCause`."""
 
     UNKNOWN = 0
     TENANT = 1
@@ -40,7 +40,7 @@ class Cause(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """Everything that determines the pictures, save the prompts. Sides in pixels."""
+    """Everything that determines the pictures except the prompts. Width and height are in pixels."""
 
     model: str
     width: int
@@ -55,7 +55,7 @@ class Spec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompts:
-    """What is asked for, in words: personal data, in no event.
+    """The prompts: personal data, so they are in no event.
 
     No message of either codec: one takes 100 µs to make, a part of the other keeps the whole call in memory.
     """
@@ -87,9 +87,9 @@ class Timings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderFacts:
-    """What explains and replays a picture. `batch_members` are (generation id, index).
+    """What explains a picture and allows to replay it. `batch_members` are (generation id, index).
 
-    From `guidance` on: what was done, where it may differ from what was asked for; see schema's RenderFacts.
+    From `guidance` on: what was done, where it may differ from the request; see RenderFacts in the protos.
     """
 
     engine: str = ""
@@ -111,10 +111,10 @@ class RenderFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequested:
-    """A client's wish was accepted. `expires_at_running_ms` 0: never. The prompt itself lies in a side row.
+    """A request was accepted. `expires_at_running_ms` 0: never. The prompt is in a row of its own.
 
-    `charge`: what one image weighs in the backlog, in millionths of the default request's, as estimated then
-    (`shares`); 0 in logs from before there were charges: as much as that.
+    `charge`: the estimated weight of one image in the backlog, in millionths of a default image (`shares.ONE`). Logs of
+    releases without charges have 0, which counts as one default image.
     """
 
     tenant: str
@@ -130,7 +130,7 @@ class GenerationRequested:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageDispatched:
-    """The image was put on the jobs queue, for the `dispatch`-th time. Past the recheck it is put there again."""
+    """The image was sent to the jobs queue for the `dispatch`-th time. After the recheck time it may be sent again."""
 
     index: int
     dispatch: int
@@ -172,7 +172,7 @@ class ImageRendered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagePublished:
-    """The picture stands in the public bucket."""
+    """The picture is in the public bucket."""
 
     index: int
     public_key: str
@@ -180,10 +180,10 @@ class ImagePublished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageAttemptFailed:
-    """An attempt gave no picture; OBJECT_LOST revokes the decision. The image will be dispatched again.
+    """An attempt ended without a picture, or (OBJECT_LOST) a decision is revoked. The image is pending again.
 
-    DEAD_LETTERED: the queue gave the job up before anybody began it. It names no attempt and no worker.
-    `uncounted`: the worker could not use the image's model, and another may: it says nothing about the image.
+    DEAD_LETTERED: the queue moved the job to the dead-letter queue before any worker started it; there is no attempt
+    and no worker. `uncounted`: the worker could not use the model and another may, so it says nothing about the image.
     """
 
     index: int
@@ -198,7 +198,7 @@ class ImageAttemptFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFailed:
-    """The image is given up."""
+    """The image has failed for good."""
 
     index: int
     failure: Failure
@@ -219,19 +219,19 @@ class GenerationFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationCancelled:
-    """The client no longer wants it."""
+    """The client has cancelled it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationExpired:
-    """Its time to live ran out while core ran."""
+    """Its time to live, in core's running time, is over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationErased:
-    """Prompt and pictures are gone; only the story remains.
+    """Prompt and pictures are erased; the other events remain.
 
-    LISTED: it was erased before, and this log is older than that (a backup put back).
+    LISTED: it had been erased before, and a restored log was older than that.
     """
 
     cause: Cause = Cause.UNKNOWN

@@ -1,16 +1,16 @@
-"""Order: which pending images go to the queue next. Pure and deterministic; the dispatcher feeds and asks it.
+"""The order of dispatch: which pending images are sent next. Pure and deterministic; the dispatcher feeds and asks it.
 
-The head of a batch is an image of the tenant that was charged the least work; of its images the one of the highest
-priority; of these the oldest. The batch fills with images of the head's key in the same order, and each image is
-charged to its own tenant. So a priority moves an image past others of its own tenant alone. So that
-neither priorities nor full batches starve an image of the same tenant, the one that has waited longest is overtaken
-by at most `overtaking_s` seconds of its own tenant's work before it takes the tenant's turn. The work of others
-does not count for that: a turn given for it would be one beyond the tenant's share.
+A batch begins with its head: of the tenant that was charged the least work, the image of the highest priority, and of
+these the oldest. It is filled with images of the head's batch key in the same order, and each image is charged to its
+own tenant. So a priority moves an image only past others of its own tenant. Neither priorities nor filled batches may
+starve an image of the same tenant: the one that has waited longest is overtaken by at most `overtaking_s` seconds of
+its tenant's work before it takes the tenant's turn. Work of other tenants does not count for that, since a turn given
+for it would exceed the tenant's share.
 
-Fair share is start-time fair queueing (Goyal et al., SIGCOMM 1996): a tenant that comes back after a
-pause starts at the share of those who are served now, so that no claim is saved up; of two with the same charge
-the one that has waited longer goes first. Every structure is a heap or a deque with lazy deletion, rebuilt when half
-of it is dead, so adding, removing and choosing cost O(log n) however much is pending.
+This is start-time fair queueing (Goyal et al., SIGCOMM 1996): a tenant that comes back after a pause starts at the
+virtual time of those being served, so it has not saved up a claim. Of two tenants with the same charge the one that
+has waited longer goes first. Every structure is a heap or a deque with lazy deletion, rebuilt when half of its entries
+are dead, so adding, removing and choosing cost O(log n) amortised, however many images are pending.
 """
 
 import math
@@ -23,12 +23,14 @@ from typing import Final
 from core.domain.state import Ref
 
 _SLACK: Final = 64
+"""Dead entries that even a small heap or deque may hold before it is rebuilt."""
 _LEAST_WORK_S: Final = 1e-6
+"""Every image is charged something; otherwise a tenant with an estimate of 0 would always be first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pending:
-    """An image that waits. `age`: smaller is older. `key`: what batch mates share. `work_s`: estimated GPU seconds."""
+    """A pending image. `age`: smaller is older. `key`: the batch key. `work_s`: its estimated GPU time."""
 
     ref: Ref
     tenant: str
@@ -39,24 +41,24 @@ class Pending:
 
 
 class _Item:
-    __slots__ = ("arrival", "image", "lane", "line", "live", "mates", "ordinal", "own", "work_s")
+    __slots__ = ("arrival", "count", "image", "lane", "live", "mates", "ordinal", "owner", "work_s")
     lane: "_Lane"
     mates: "_Lane"
 
-    def __init__(self, image: Pending, arrival: int, own: "_Own") -> None:
+    def __init__(self, image: Pending, arrival: int, owner: "_Owner") -> None:
         self.image = image
         self.arrival = arrival
         self.work_s = max(image.work_s, _LEAST_WORK_S)
         self.live = True
-        self.own = own
-        self.line = own.lines.setdefault(image.priority, _Line())
-        self.line.entered += 1
-        self.line.live += 1
-        self.ordinal = self.line.entered
+        self.owner = owner
+        self.count = owner.counts.setdefault(image.priority, _PriorityCount())
+        self.count.entered += 1
+        self.count.live += 1
+        self.ordinal = self.count.entered
 
 
-class _Line:
-    """How many images of one tenant and priority have come, have gone, and wait."""
+class _PriorityCount:
+    """Of one tenant and priority: how many images have entered, have left, and are pending."""
 
     __slots__ = ("entered", "left", "live")
 
@@ -64,17 +66,16 @@ class _Line:
         self.entered = self.left = self.live = 0
 
 
-class _Own:
-    """One tenant with waiting images: these in the order of arrival, and by how much its longest waiting is overtaken.
-
-    `since`: the arrival with which it began to wait.
+class _Owner:
+    """A tenant with pending images, in the order of arrival. `overtaken_s`: the work of its own that has overtaken the
+    image that has waited longest. `since`: the arrival number of its first image since it last had none.
     """
 
-    __slots__ = ("arrivals", "lines", "live", "overtaken_s", "since")
+    __slots__ = ("arrivals", "counts", "live", "overtaken_s", "since")
 
     def __init__(self, since: int) -> None:
         self.arrivals: deque[_Item] = deque()
-        self.lines: dict[int, _Line] = {}
+        self.counts: dict[int, _PriorityCount] = {}
         self.live = 0
         self.overtaken_s = 0.0
         self.since = since
@@ -87,11 +88,11 @@ class _Own:
 
     def drop(self, item: _Item) -> None:
         self.live -= 1
-        line = item.line
-        line.live -= 1
-        line.left += 1
-        if not line.live:
-            del self.lines[item.image.priority]
+        count = item.count
+        count.live -= 1
+        count.left += 1
+        if not count.live:
+            del self.counts[item.image.priority]
 
     def longest(self) -> _Item:
         while not self.arrivals[0].live:
@@ -99,7 +100,7 @@ class _Own:
         return self.arrivals[0]
 
     def turn(self, item: _Item, overtaking_s: float) -> _Item:
-        """`item`, or the one that has waited longest if that would be overtaken by too much."""
+        """`item`, or the image that has waited longest where `item` would overtake it by too much work."""
         longest = self.longest()
         return item if item is longest or self.overtaken_s + item.work_s <= overtaking_s else longest
 
@@ -108,7 +109,7 @@ class _Own:
 
 
 class _Lane:
-    """The waiting images of one tenant in one pool: the highest priority first, then the oldest."""
+    """The pending images of one tenant in one pool: the highest priority first, then the oldest."""
 
     __slots__ = ("heap", "live", "since")
 
@@ -132,7 +133,7 @@ class _Lane:
 
 
 class _Pool:
-    """Images among which tenants take turns: all, or those of one key."""
+    """Images among which the tenants take turns: all images, or those of one batch key."""
 
     __slots__ = ("lanes", "live", "turns")
 
@@ -145,7 +146,7 @@ class _Pool:
         tenant = item.image.tenant
         lane = self.lanes.get(tenant)
         if lane is None:
-            lane = self.lanes[tenant] = _Lane(item.own.since)
+            lane = self.lanes[tenant] = _Lane(item.owner.since)
             if len(self.turns) > 2 * len(self.lanes) + _SLACK:
                 self.turns = [(0.0, of.since, each) for each, of in self.lanes.items() if each != tenant]
                 heapify(self.turns)
@@ -158,10 +159,11 @@ class _Pool:
         lane.live -= 1
         self.live -= 1
         if not lane.live:
-            del self.lanes[tenant]  # its turn is dropped when it comes up
+            del self.lanes[tenant]  # its entry in `turns` is dropped when it comes up
 
     def next(self, charges: dict[str, float]) -> _Item | None:
-        """The first image of the tenant with the least charge; charges only grow, so stale turns come up early."""
+        """The first image of the tenant with the least charge; None when the pool is empty."""
+        # Charges only grow: a stale entry comes up too early and never too late, and is corrected then.
         while self.turns:
             noted, since, tenant = self.turns[0]
             lane = self.lanes.get(tenant)
@@ -175,7 +177,7 @@ class _Pool:
 
 
 class FairQueue:
-    """The pending images and what each tenant has been charged."""
+    """The pending images, and the work charged to each tenant. `overtaking_s`: see the module's docstring."""
 
     def __init__(self, *, overtaking_s: float = 30.0) -> None:
         self._overtaking_s = overtaking_s
@@ -183,9 +185,9 @@ class FairQueue:
         self._arrived = 0
         self._all = _Pool()
         self._by_key: dict[Hashable, _Pool] = {}
-        self._own: dict[str, _Own] = {}
+        self._owners: dict[str, _Owner] = {}
         self._charges: dict[str, float] = {}
-        self._floor = 0.0
+        self._virtual_s = 0.0
 
     def __len__(self) -> int:
         return len(self._items)
@@ -194,31 +196,31 @@ class FairQueue:
         return ref in self._items
 
     def add(self, image: Pending) -> None:
-        """Put an image in; one that is in already stays where it is."""
+        """Add an image; nothing changes when it is already here."""
         if image.ref in self._items:
             return
         self._arrived += 1
-        own = self._activate(image.tenant)
-        item = self._items[image.ref] = _Item(image, self._arrived, own)
-        own.push(item)
+        owner = self._activate(image.tenant)
+        item = self._items[image.ref] = _Item(image, self._arrived, owner)
+        owner.push(item)
         charge = self._charges[image.tenant]
         item.lane = self._all.push(item, charge)
         item.mates = self._by_key.setdefault(image.key, _Pool()).push(item, charge)
 
     def remove(self, ref: Ref) -> bool:
-        """Take an image out without charging anybody; False when it is not in."""
+        """Remove an image without charging its tenant; False when it is not here."""
         item = self._items.get(ref)
         if item is None:
             return False
-        if item is item.own.longest():
-            item.own.overtaken_s = 0.0
+        if item is item.owner.longest():
+            item.owner.overtaken_s = 0.0
         self._take_out(item)
         return True
 
     def choose(self, limit: int, batch: int, *, least: int = 0, work_s: float = math.inf) -> list[Pending]:
-        """Take out and charge up to `limit` images, in the order in which to send them, `batch` to a head.
+        """Remove and charge up to `limit` images, in the order of sending; each batch has up to `batch` images.
 
-        No more once they come to `work_s` seconds of work, if they are `least` by then.
+        Stops once they add up to `work_s` seconds of work and there are at least `least` of them.
         """
         chosen: list[Pending] = []
         mates = 0
@@ -235,53 +237,52 @@ class FairQueue:
         return chosen
 
     def position(self, ref: Ref) -> int:
-        """About how many images go first, plus 1; 0 when it is not pending.
+        """An estimate of the image's place in the order, from 1; 0 when it is not pending.
 
-        Exact for one tenant served in order. With several it assumes that all take equal turns, and it counts
-        neither full batches nor the protection of the longest waiting.
+        Exact for one tenant served in order. With several it assumes equal turns, and it ignores that batches are
+        filled and that the longest waiting image is protected.
         """
         item = self._items.get(ref)
         if item is None:
             return 0
-        line, own = item.line, item.own
-        rank = max(1, min(item.ordinal - line.left, line.live))
-        rank += sum(other.live for priority, other in own.lines.items() if priority > item.image.priority)
-        return rank + min(self._all.live - own.live, rank * (len(self._own) - 1))
+        count, owner = item.count, item.owner
+        rank = max(1, min(item.ordinal - count.left, count.live))
+        rank += sum(other.live for priority, other in owner.counts.items() if priority > item.image.priority)
+        return rank + min(self._all.live - owner.live, rank * (len(self._owners) - 1))
 
     def charged_s(self, tenant: str) -> float:
-        """The tenant's place in the fair share, in seconds of work; only differences mean something."""
-        return self._charges.get(tenant, self._floor)
+        """The virtual time of the tenant, in seconds of work; only differences are meaningful."""
+        return self._charges.get(tenant, self._virtual_s)
 
     def _head(self) -> _Item | None:
         item = self._all.next(self._charges)
-        return item and item.own.turn(item, self._overtaking_s)
+        return item and item.owner.turn(item, self._overtaking_s)
 
     def _mate(self, key: Hashable) -> _Item | None:
         pool = self._by_key.get(key)
         item = pool and pool.next(self._charges)
         if not item:
             return None
-        item = item.own.turn(item, self._overtaking_s)
+        item = item.owner.turn(item, self._overtaking_s)
         return item if item.image.key == key else None
 
     def _charge(self, item: _Item) -> None:
         tenant = item.image.tenant
         least = self._all.next(self._charges) or item
-        self._floor = max(self._floor, self._charges[least.image.tenant])
+        self._virtual_s = max(self._virtual_s, self._charges[least.image.tenant])
         self._charges[tenant] += item.work_s
-        item.own.goes(item)
+        item.owner.goes(item)
         self._take_out(item)
 
-    def _activate(self, tenant: str) -> _Own:
-        own = self._own.get(tenant)
-        if own is None:
-            if len(self._charges) > 2 * len(self._own) + _SLACK:
-                self._charges = {
-                    each: charge for each, charge in self._charges.items() if each in self._own or charge > self._floor
-                }
-            own = self._own[tenant] = _Own(self._arrived)
-            self._charges[tenant] = max(self._charges.get(tenant, 0.0), self._floor)
-        return own
+    def _activate(self, tenant: str) -> _Owner:
+        owner = self._owners.get(tenant)
+        if owner is None:
+            if len(self._charges) > 2 * len(self._owners) + _SLACK:
+                charges, now_s = self._charges, self._virtual_s
+                self._charges = {each: s for each, s in charges.items() if each in self._owners or s > now_s}
+            owner = self._owners[tenant] = _Owner(self._arrived)
+            self._charges[tenant] = max(self._charges.get(tenant, 0.0), self._virtual_s)
+        return owner
 
     def _take_out(self, item: _Item) -> None:
         image = item.image
@@ -292,6 +293,6 @@ class FairQueue:
         mates.drop(image.tenant, item.mates)
         if not mates.live:
             del self._by_key[image.key]
-        item.own.drop(item)
-        if not item.own.live:
-            del self._own[image.tenant]
+        item.owner.drop(item)
+        if not item.owner.live:
+            del self._owners[image.tenant]

@@ -1,4 +1,4 @@
-"""Where the pictures of a generation lie in the two buckets, by what its events say. Pure."""
+"""The keys of a generation's pictures in the temporary and the public bucket, from its events. Pure."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -15,7 +15,7 @@ _FORMATS: Final = {
 
 
 def public_key(won: ImageRendered) -> str:
-    """The key in the public bucket that a decided picture gets; the token is its secret."""
+    """The key of a decided picture in the public bucket. The random token makes it unguessable."""
     return f"{won.public_token}/{won.sha256.hex()}.{_FORMATS[won.format][0]}"
 
 
@@ -24,13 +24,13 @@ def content_type(won: ImageRendered) -> str:
     return _FORMATS[won.format][1]
 
 
-def draft_prefix(generation_id: str) -> str:
-    """What the keys of all attempts at a generation begin with in the temporary bucket."""
+def temp_prefix(generation_id: str) -> str:
+    """The common prefix of the keys of all attempts at a generation in the temporary bucket."""
     return f"temp/{generation_id}/"
 
 
 def public_keys(events: Iterable[Event]) -> list[str]:
-    """Every key in the public bucket that a copy of a picture of this stream may ever have got."""
+    """Every key in the public bucket under which a picture of this stream was or may have been published."""
     keys: dict[str, None] = {}
     for event in events:
         if isinstance(event, e.ImageRendered):
@@ -40,6 +40,6 @@ def public_keys(events: Iterable[Event]) -> list[str]:
     return list(keys)
 
 
-def draft_keys(events: Iterable[Event]) -> list[str]:
-    """The temporary objects that the stream names; attempts that lost have left others under `draft_prefix`."""
+def temp_keys(events: Iterable[Event]) -> list[str]:
+    """The temporary objects named by events. Superseded attempts may have left others under `temp_prefix`."""
     return [event.temp_key for event in events if isinstance(event, e.ImageRendered)]

@@ -1,8 +1,7 @@
-"""The projection rows of a generation, from its state. `core.api.views` makes the client's view of them.
+"""The projection: the rows of a generation, computed from its state. Pure.
 
-The rows are what the projection stores, so that open generations (in memory) and ended ones
-(from the database) are shown by the same code, and a rebuild from the log can be compared byte
-for byte. Pure.
+The log stores them; `core.api.views` shows them to clients. Open generations are projected from memory and ended ones
+read from the database, so both are shown by the same code, and a rebuild from the log can be compared byte for byte.
 """
 
 from dataclasses import dataclass
@@ -69,14 +68,14 @@ _ENDED = {
 
 
 def status_of(state: Generation) -> int:
-    """The public status. It never goes back: queued, then running from the first start on, then how it ended."""
+    """The public status. It never goes back: queued, running from the first start on, then the ending."""
     if state.ending in _ENDED:
         return _ENDED[state.ending]
     return pb.GenerationStatus.RUNNING if state.started_at_ms else pb.GenerationStatus.QUEUED
 
 
 def project(state: Generation) -> Rows:
-    """The rows that stand for this state in the database."""
+    """The rows of this state in the database."""
     spec = state.spec
     generation = GenerationRow(
         id=state.id,
@@ -104,7 +103,7 @@ def project(state: Generation) -> Rows:
 
 
 def _image_row(state: Generation, image: Image) -> ImageRow:
-    """Of an erased generation the row keeps what happened, and nothing that leads to a picture or describes it."""
+    """The row of an erased generation keeps its history, and nothing that identifies or describes a picture."""
     published = image.phase is Phase.PUBLISHED and image.rendered is not None and not state.erased
     return ImageRow(
         generation_id=state.id,

@@ -1,8 +1,8 @@
-"""Which history a log is: its id, its epoch, and how far it has got. Pure.
+"""The identity of a log: its id, its epoch and its head. Pure.
 
-The log keeps its own provenance. Notes of it stand outside of the log's folder, one in the data folder (`root_note`)
-and one in the public bucket (`public_note`), so that a start can tell a first one from one whose folder is missing,
-and a log from an older copy of it or from another stack's.
+The log stores its own provenance. Notes of it are kept outside of the log's folder, one in the data folder
+(`root_note`) and one in the public bucket (`public_note`). By them core distinguishes, at a start, a first start from a
+missing folder, and the right log from an older copy or the log of another stack.
 """
 
 import json
@@ -16,7 +16,7 @@ from core.errors import LogUnusable
 
 LOG_ID: Final = re.compile(r"log_[0-9a-f]{16}")
 MAX_NOTE_BYTES: Final = 4_096
-"""A note that is longer was not written by core."""
+"""The limit on reading a note; core writes shorter ones."""
 
 GO_ON: Final = (
     "Put the right one back; or, to go on from this one on purpose, `python -m core backup FILE` and "
@@ -27,32 +27,32 @@ _CHAIN: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class Claim(IntEnum):
-    """What the log may do to a public note that is not its own."""
+    """Whether the log may replace a public note of another log."""
 
     NOTED = 0
-    """Nothing: the public note has named this log before."""
+    """No: the public note has named this log before."""
     NEW = 1
-    """Nothing; and nothing is accepted into an empty log before the public note names it."""
+    """No; and an empty log accepts nothing before the public note names it."""
     TAKES_OVER = 2
-    """Replace it: the log was begun by `init` or put in place by `restore`, on purpose."""
+    """Yes: an operator made the log by `init` or `restore`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """Whose history. The epoch counts from 1; a restore begins the next one, for a history that branches off."""
+    """The log's id and epoch. Epochs count from 1; a restore begins the next one, since its history branches off."""
 
     log_id: str
     epoch: int
     claim: Claim = Claim.NOTED
 
     def same(self, other: "Provenance") -> bool:
-        """Whether both are one history, or one was an earlier state of the other."""
+        """Whether both are the same history, possibly at different positions."""
         return (self.log_id, self.epoch) == (other.log_id, other.epoch)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogNote:
-    """What stands in a note: an event that was acknowledged in that history, by position and chain hash."""
+    """The content of a note: an event that was acknowledged in that history, by position and chain hash."""
 
     of: Provenance
     position: int
@@ -60,13 +60,13 @@ class LogNote:
 
 
 class UnreadableNote(LogUnusable):
-    """Something stands where a note belongs, and it is none that this release can read."""
+    """The object at the note's place is not a note that this release can read."""
 
 
 def refusal(own: Provenance | None, note: LogNote, ends_at: int, chain_at: Callable[[int], bytes | None]) -> str:
-    """Why the log `own` (None: of a release that gave no ids) must not go on from what `note` says; empty: it may.
+    """Why the log `own` must not be used where `note` was written; empty when it may. None: a log without an id.
 
-    `chain_at` tells the log's chain hash at a position, None beyond its end at `ends_at`.
+    `chain_at` returns the log's chain hash at a position, None beyond its end at `ends_at`.
     """
     noted = note.of
     if own is None:
@@ -88,7 +88,7 @@ def refusal(own: Provenance | None, note: LogNote, ends_at: int, chain_at: Calla
 
 
 def encode(note: LogNote, *, at_ms: int) -> bytes:
-    """The public note: JSON, for people too. `at_ms` is for them alone."""
+    """The bytes of the public note: JSON, so that people can read it. `at_ms` is informative."""
     return json.dumps(
         {
             "format": 1,
@@ -102,7 +102,7 @@ def encode(note: LogNote, *, at_ms: int) -> bytes:
 
 
 def decode(data: bytes) -> LogNote:
-    """What `encode` made. Raises UnreadableNote."""
+    """The note in the bytes of `encode`. Raises UnreadableNote."""
     try:
         found = json.loads(data)
         log_id, epoch, position, chain = (found[name] for name in ("log_id", "epoch", "position", "chain"))

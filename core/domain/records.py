@@ -1,4 +1,4 @@
-"""What one append makes durable: events, projection rows, prompts and idempotency keys. Pure."""
+"""The records of one append: events, projection rows, prompts and idempotency keys. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from core.domain.projection import Rows
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """An event about to be appended: `version` is the one it will have in its stream."""
+    """An event to append, with its version in its stream. The log assigns the position."""
 
     generation_id: str
     version: int
@@ -29,7 +29,7 @@ class PromptRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRow:
-    """One idempotency key of one tenant, and what was first submitted under it."""
+    """One idempotency key of a tenant, with the generation and the body that were first submitted under it."""
 
     tenant: str
     key: str
@@ -40,7 +40,7 @@ class KeyRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transaction:
-    """What is written together or not at all. `rows` replace those of the same generation."""
+    """Written as a whole or not at all. `rows` replace the rows of the same generations."""
 
     entries: Sequence[Entry]
     rows: Sequence[Rows]

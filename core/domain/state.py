@@ -1,11 +1,11 @@
-"""The state of one generation, folded from its events by the pure function `apply`.
+"""The state of one generation: its events, applied one by one. Pure.
 
     pending ──dispatched──> dispatched ──started──> started ──rendered──> rendered ──published──> published
        ^                        │                      │                      │
        └──── attempt_failed ────┴──────────────────────┴──── (object lost) ───┘        any ──failed──> failed
 
-An image is *decided* once it is rendered, published or failed. A generation is *open*
-until one terminal event. `apply` trusts its events: `decide` is where rules are kept.
+An image is *decided* once it is rendered, published or failed. A generation is *open* until its terminal event.
+`apply` takes its events as given; the rules are in `decide`.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from core.domain.shares import ONE, Usage
 from schema import limits
 
 REMEMBERED_ATTEMPTS: Final = 8
-"""Attempt ids kept per image to recognise a late or repeated report; older ones are caught by their dispatch number."""
+"""Attempt ids kept per image to recognise late and repeated reports. Older ones show by their dispatch number."""
 
 
 class Phase(IntEnum):
@@ -46,12 +46,11 @@ class Ending(IntEnum):
 class Image:
     """One image: what has been tried, and what came of it.
 
-    `suspect`: it runs alone from now on. `solo_starts`: times it was started alone and gave no
-    picture; a start counts until a report absolves it, a picture absolves of all. `refusals`:
-    times that a worker, another or the same, did not serve its model, or could not load it. `passes`: refusals of which
-    nothing follows, because another worker may serve the model. `over`: attempts known to
-    have given nothing, of which a late or repeated report must not count again. `lost`: attempts
-    whose decision was revoked because the object was gone.
+    `suspect`: it runs solo from now on. `solo_starts`: solo starts without a result; a report that blames something
+    else takes one off, a picture sets them to 0. `refusals`: how often a worker, the same or another, did not serve its
+    model or could not load it. `uncounted_refusals`: those that do not count, because another worker may serve the
+    model. `ended_attempts`: attempts that ended without a picture; a late or repeated report of one must not count
+    again. `revoked_attempts`: those whose decision was revoked because the temporary object was lost.
     """
 
     index: int
@@ -73,18 +72,18 @@ class Image:
 
     @property
     def attempt_id(self) -> str:
-        """The attempt that was started last; empty before the first."""
+        """The latest attempt; empty before the first start."""
         return self.attempts[-1] if self.attempts else ""
 
     @property
     def decided(self) -> bool:
-        """Whether a picture has won, or the image was given up."""
+        """Whether a picture has won, or the image has failed."""
         return self.phase >= Phase.RENDERED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """One generation after `version` events. `charge`: what each image weighs in the backlog, for good."""
+    """One generation after `version` events. `charge`: the weight of each image in the backlog; it never changes."""
 
     id: str
     version: int
@@ -108,12 +107,12 @@ class Generation:
 
     @property
     def open(self) -> bool:
-        """Whether no terminal event has come yet."""
+        """Whether there is no terminal event yet."""
         return self.ending is Ending.OPEN
 
     @property
     def usage(self) -> Usage:
-        """What it has in the backlog: its images that are neither published nor failed, until it ends."""
+        """Its part of the backlog: the images that are neither published nor failed, until the generation ends."""
         if not self.open:
             return Usage()
         images = sum(image.phase < Phase.PUBLISHED for image in self.images)
@@ -121,7 +120,7 @@ class Generation:
 
     @property
     def undecided(self) -> bool:
-        """Whether some image has neither a winning picture nor been given up."""
+        """Whether some image is not decided."""
         return not all(image.decided for image in self.images)
 
 
@@ -233,7 +232,7 @@ def image_after(image: Image, event: ImageEvent) -> Image:
 
 
 def _apply_attempt_failed(image: Image, event: e.ImageAttemptFailed) -> Image:
-    if event.failure is Failure.DEAD_LETTERED:  # no attempt: nobody to suspect, nothing to count
+    if event.failure is Failure.DEAD_LETTERED:  # no attempt: no suspect, nothing to count
         return replace(image, phase=Phase.PENDING)
     ended = (*image.ended_attempts, event.attempt_id)[-REMEMBERED_ATTEMPTS:]
     image = replace(
@@ -256,10 +255,10 @@ def _apply_attempt_failed(image: Image, event: e.ImageAttemptFailed) -> Image:
 
 
 def _heard_of(image: Image, dispatch: int) -> int:
-    """The dispatches of an image, one of which a worker has just named.
+    """The number of dispatches, after a report that names one of them.
 
-    A report may overtake the record of its own dispatch. The next one must have another number all the same: a
-    worker throws away copies of a dispatch that it has answered.
+    A report may be recorded before its own dispatch is. The next dispatch must still have a new number: a worker
+    discards copies of a dispatch that it has answered.
     """
     return image.dispatches + (dispatch > image.dispatches)
 

@@ -1,4 +1,4 @@
-"""What is wrong with one stream, judged by itself: the promises of the log that no database constraint keeps. Pure."""
+"""Checks one stream by itself, for the invariants that no database constraint enforces. Pure."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,7 +8,7 @@ from core.domain.state import Generation, Phase, apply, begin
 
 
 def problems(stream: Sequence[Recorded]) -> Iterator[str]:
-    """One line for each broken promise, with the position where it shows."""
+    """One line for each violation, with the position of the event."""
     state: Generation | None = None
     for wanted, each in enumerate(stream, 1):
         if each.version != wanted:

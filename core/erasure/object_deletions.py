@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 
 from core.context import Context
-from core.domain.object_keys import draft_keys, draft_prefix, public_keys
+from core.domain.object_keys import public_keys, temp_keys, temp_prefix
 from core.domain.transaction import Change
 from core.ports import Deletion, Deletions, PublicStore, TempStore
 from infra.retry import Backoff, Permanent, Retryable
@@ -105,8 +105,8 @@ class ObjectDeletions:
         try:
             await self._failpoints.reach("core.before_erased_objects_go")
             await self._public.delete(public_keys(events))
-            found = [key async for key in self._temp.keys(draft_prefix(generation_id))]
-            await self._temp.delete(list(dict.fromkeys([*draft_keys(events), *found])))
+            found = [key async for key in self._temp.keys(temp_prefix(generation_id))]
+            await self._temp.delete(list(dict.fromkeys([*temp_keys(events), *found])))
             await self._failpoints.reach("core.after_erased_objects_went")
         except (Retryable, Permanent) as error:
             await self._put_off(deletion, error)

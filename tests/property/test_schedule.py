@@ -93,7 +93,7 @@ def test_a_tenant_s_urgent_go_first_its_longest_waiting_is_overtaken_by_the_boun
     assert not run.waiting
     assert len(set(run.chosen)) == len(run.chosen)
     assert not run.backlog._by_key
-    assert not run.backlog._own
+    assert not run.backlog._owners
     assert not run.backlog._all.lanes
 
 

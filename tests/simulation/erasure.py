@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from core.domain import events as e
 from core.domain.events import TERMINAL_TYPES, TYPES, Recorded
-from core.domain.object_keys import draft_prefix, public_key
+from core.domain.object_keys import public_key, temp_prefix
 from schema import fast
 from tests.fake_log import FakeLog
 from tests.simulation.store import SimBucket
@@ -72,6 +72,6 @@ class ErasureRules:
         """Not one of theirs is in either bucket."""
         for generation_id in generation_ids:
             left = [key for key in self.keys.get(generation_id, ()) if key in self.public.objects]
-            left += [key for key in temp.objects if key.startswith(draft_prefix(generation_id))]
+            left += [key for key in temp.objects if key.startswith(temp_prefix(generation_id))]
             if left:
                 self.world.violate(f"{generation_id} is erased, and {len(left)} objects are left: {min(left)}")

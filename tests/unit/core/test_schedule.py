@@ -111,10 +111,10 @@ def test_cancelling_for_ever_leaks_nothing() -> None:
     pool = made._all
     assert len(pool.turns) < 200
     assert sum(len(lane.heap) for lane in pool.lanes.values()) < 400
-    assert len(made._own) == 2
-    assert sum(len(own.arrivals) for own in made._own.values()) < 200
+    assert len(made._owners) == 2
+    assert sum(len(owner.arrivals) for owner in made._owners.values()) < 200
     assert len(made._by_key) == 1
-    assert all(len(own.lines) == 1 for own in made._own.values())
+    assert all(len(owner.counts) == 1 for owner in made._owners.values())
     assert len(made._charges) < 200
 
 
