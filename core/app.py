@@ -1,7 +1,7 @@
 """The composition root: core's ports made of a real log, queues and buckets, and core served over gRPC.
 
-Stop: no more calls are taken in, what has been accepted is written, then everything is cancelled and closed in
-reverse. Nothing is lost by stopping at once either; draining only spares callers an error.
+Stop: refuse new calls, write what has been accepted, then cancel everything and close in reverse. Stopping at once
+loses nothing either; draining only spares callers an error.
 """
 
 import asyncio
@@ -18,13 +18,12 @@ from grpclib.server import Server
 from core import log_lines
 from core.api.grpc_api import CoreApi
 from core.api.operator_client import OperatorClient
-from core.assembly import Core, Tuning
-from core.config import CoreSettings
+from core.assembly import Core
+from core.config import CoreSettings, tuning
 from core.dispatch.dead_letters import DeadLetters, Origin
 from core.domain import events
-from core.erasure import erasure_list, retention_file
+from core.erasure import erasure_list
 from core.erasure.erasure_list import Erasures
-from core.erasure.retention import Keep
 from core.errors import LogBroken, LogUnusable, VersionConflict
 from core.log import root_note
 from core.log.erased_file import ErasedFile
@@ -48,14 +47,14 @@ from schema import limits, pb
 _log = structlog.get_logger()
 _TOKEN_BYTES = 24  # 192 bits
 _SALT_BYTES = 16
-_DRAFTS_KEPT_DAYS = 14  # beyond any recheck; what is lost so is rendered again
+_TEMP_KEPT_DAYS = 14  # beyond any recheck; a picture that expires before it is published is rendered again
 BROKEN_ADVICE = (
-    "core stops, and has told nobody what it does not know; started again it reads what is on disk. "
+    "core stops without answering what it is not certain of; started again it reads what is on disk. "
     "If it stops again: docs/runbook.md, When the log is damaged"
 )
 
 
-class Senders:
+class SqsSender:
     """`ports.JobQueue` over infra's queue."""
 
     def __init__(self, queue: sqs.SqsQueue) -> None:
@@ -78,7 +77,7 @@ class PublicBucket:
         return await self._public.copy_from(self._temp, temp_key, key, content_type=content_type)
 
     async def head(self, key: str) -> StoredObject | None:
-        """What the store says of it."""
+        """Its metadata; None when it does not exist."""
         return await self._public.head(key)
 
     async def delete(self, keys: Sequence[str]) -> None:
@@ -92,7 +91,7 @@ async def serve(settings: CoreSettings, shutdown: Shutdown, ports: Ports | None 
     rpc.require_token(settings.core_host, token)
     async with AsyncExitStack() as stack:
         stack.enter_context(_fail_stop())
-        starting = Starting(settings, stack)
+        starting = StartAdmin(settings, stack)
         core = await _until_stopped(_start(settings, stack, starting, ports), shutdown)
         if core is None:
             return
@@ -110,37 +109,39 @@ async def serve(settings: CoreSettings, shutdown: Shutdown, ports: Ports | None 
         _log.info("core.stopped")
 
 
-class Starting:
-    """The admin port, which is shown as soon as the start may have to wait; `tell` is replaced as core gets further."""
+class StartAdmin:
+    """The admin port, opened as soon as the start may have to wait. `reasons` says why core is not ready; each stage
+    of the start puts its own there.
+    """
 
     def __init__(self, settings: CoreSettings, stack: AsyncExitStack) -> None:
         self.metrics = Metrics()
-        self.tell: Callable[[], Sequence[str]] = lambda: ["core: starting"]
+        self.reasons: Callable[[], Sequence[str]] = lambda: ["core: starting"]
         host, port = settings.core_admin_host, settings.core_admin_port
         self.skew = Skew(settings.max_clock_skew_s)
         self.admin = AdminServer(
             host, port, self.metrics.registry, self._reasons, skew=self.skew, setting="DARKROOM_CORE_ADMIN_PORT"
         )
         self._stack = stack
-        self._shown = False
+        self._open = False
 
-    async def show(self) -> None:
+    async def open(self) -> None:
         """Open the admin port, once. Raises ConfigError when it is taken."""
-        if not self._shown:
-            self._shown = True
+        if not self._open:
+            self._open = True
             await self._stack.enter_async_context(self.admin)
 
     def _reasons(self) -> Sequence[str]:
-        return self.tell()
+        return self.reasons()
 
 
-async def _start(settings: CoreSettings, stack: AsyncExitStack, starting: Starting, ports: Ports | None) -> Core:
+async def _start(settings: CoreSettings, stack: AsyncExitStack, starting: StartAdmin, ports: Ports | None) -> Core:
     """Core with its log, before it accepts anything. May wait for the store; raises LogUnusable or ConfigError."""
-    tuned = tuning(settings)  # first: what is wrong with the settings needs no store to be told
+    tuned = tuning(settings)  # first: wrong settings are reported without waiting for the store
     core = Core(ports or await open_ports(settings, stack, starting), tuned, starting.metrics)
-    starting.tell = core.reasons
-    await starting.show()  # to load may wait for the list of erasures
-    await core.introduce()  # first: what is erased again must not be written into a log that may not go on
+    starting.reasons = core.reasons
+    await starting.open()  # loading may wait for the list of erasures
+    await core.introduce()  # before load, which writes erasures: not into a log that core may not continue
     await core.load()
     return core
 
@@ -167,8 +168,8 @@ async def _until_stopped(start: Coroutine[Any, Any, Core], shutdown: Shutdown) -
 
 @contextmanager
 def _fail_stop() -> Iterator[None]:
-    """Says in one line of the log why core cannot go on when its log is broken (a traceback follows), or is not the one
-    that core may go on with: a ConfigError.
+    """Logs in one line why core stops when its event log is broken (a traceback follows). A log that core may not open
+    becomes a ConfigError.
     """
     try:
         yield
@@ -189,7 +190,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-async def open_ports(settings: CoreSettings, stack: AsyncExitStack, starting: Starting) -> Ports:
+async def open_ports(settings: CoreSettings, stack: AsyncExitStack, starting: StartAdmin) -> Ports:
     """The real ports; `stack` closes them. Raises ConfigError when the credentials are unusable, LogUnusable when the
     log is.
     """
@@ -213,14 +214,14 @@ async def open_ports(settings: CoreSettings, stack: AsyncExitStack, starting: St
             await jobs.ensure(visibility_s=settings.visibility_s, dead_letter=settings.dead_queue)
             await dead.ensure(visibility_s=settings.visibility_s)
             await replies.ensure(visibility_s=settings.core_reply_visibility_s)
-            await temp.ensure(expire_days=_DRAFTS_KEPT_DAYS)
+            await temp.ensure(expire_days=_TEMP_KEPT_DAYS)
             await make_public()
 
     return Ports(
         log=log,
-        jobs=Senders(jobs),
+        jobs=SqsSender(jobs),
         replies=replies,
-        quarantine=Senders(dead),
+        quarantine=SqsSender(dead),
         dead_letters=dead,
         temp=temp,
         public=PublicBucket(public, temp),
@@ -241,11 +242,11 @@ async def open_ports(settings: CoreSettings, stack: AsyncExitStack, starting: St
 
 @asynccontextmanager
 async def dead_letters(settings: CoreSettings) -> AsyncIterator[DeadLetters]:
-    """The dead-letter queue, and those that its letters belong on. Raises ConfigError for wrong `AWS_*` variables."""
+    """The dead-letter queue, and the queues its messages came from. Raises ConfigError for wrong `AWS_*` variables."""
     async with aws.clients(max_connections=5) as clients:
         origins: dict[Origin, JobQueue] = {
-            "jobs": Senders(sqs.SqsQueue(clients.sqs, settings.jobs_queue)),
-            "replies": Senders(sqs.SqsQueue(clients.sqs, settings.replies_queue)),
+            "jobs": SqsSender(sqs.SqsQueue(clients.sqs, settings.jobs_queue)),
+            "replies": SqsSender(sqs.SqsQueue(clients.sqs, settings.replies_queue)),
         }
         yield DeadLetters(sqs.SqsQueue(clients.sqs, settings.dead_queue), origins)
 
@@ -260,43 +261,14 @@ async def operator(settings: CoreSettings) -> AsyncIterator[OperatorClient]:
         channel.close()
 
 
-def tuning(settings: CoreSettings) -> Tuning:
-    """The settings in core's own words."""
-    return Tuning(
-        jobs_queue=settings.jobs_queue,
-        replies_queue=settings.replies_queue,
-        visibility_s=settings.visibility_s,
-        backlog_cap=settings.core_backlog_cap,
-        backlog_images=settings.core_backlog_images,
-        runway=settings.core_runway,
-        recheck_cap_s=settings.core_recheck_cap_s,
-        overtaking_s=settings.core_overtaking_s,
-        reply_consumers=settings.core_reply_consumers,
-        reply_wait_s=settings.core_reply_wait_s,
-        reply_visibility_s=settings.core_reply_visibility_s,
-        dead_letters_s=settings.core_dead_letters_s,
-        publishers=settings.core_publishers,
-        max_waiters=settings.core_max_waiters,
-        keep=_keep(settings),
-    )
-
-
-def _keep(settings: CoreSettings) -> Keep:
-    path = settings.core_retention_file
-    try:
-        return Keep(days=settings.core_retention_days, tenants=retention_file.read(path) if path else {})
-    except retention_file.BadFile as error:
-        raise ConfigError(str(error)) from None
-
-
 async def _open_log(
-    settings: CoreSettings, failpoints: Failpoints, notes: BucketNotes, stack: AsyncExitStack, starting: Starting
+    settings: CoreSettings, failpoints: Failpoints, notes: BucketNotes, stack: AsyncExitStack, starting: StartAdmin
 ) -> SqliteLog:
     first = FirstStart(notes, settings.log_path, rng=random.random)
 
     async def may_begin() -> None:
-        starting.tell = lambda: [first.trouble or "log: opening"]
-        await starting.show()
+        starting.reasons = lambda: [first.trouble or "log: opening"]
+        await starting.open()
         await first.permit()
 
     log = SqliteLog(

@@ -1,4 +1,4 @@
-"""All parts of core, joined: what `app` serves and a simulation drives. Knows ports and figures, no adapter.
+"""All parts of core, joined: what `app` serves and a simulation drives. Knows ports and tuning, no adapter.
 
 Life: `await load()` once, then `start(loops)`; `drain()` before the loops are stopped.
 """
@@ -6,7 +6,6 @@ Life: `await load()` once, then `start(loops)`; `drain()` before the loops are s
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -27,8 +26,8 @@ from core.domain.fair_queue import FairQueue
 from core.domain.recheck import RecheckPolicy
 from core.domain.shares import ONE, caps
 from core.erasure.eraser import Eraser
-from core.erasure.object_deletions import LOOKS_S, ObjectDeletions
-from core.erasure.retention import Keep, Retention
+from core.erasure.object_deletions import ObjectDeletions
+from core.erasure.retention import Retention
 from core.metrics import Metrics
 from core.ports import Ports
 from core.results.object_cleanup import Cleanups, ObjectCleanup
@@ -45,36 +44,15 @@ from core.runtime.provisioning import Provisioning
 from core.runtime.running_clock import RunningClock
 from core.runtime.worker_reports import Progress, Workers
 from core.runtime.writer import Writer
+from core.tuning import Tuning
 from infra.loops import Loops
 
 _log = structlog.get_logger()
 _DRAIN_LOOK_S = 0.02
 _SENDING_S = 5.0
-"""For the queue to take what is being sent. While it fails its calls are held back for longer than any drain; what it
-has taken and core has not recorded is sent again, which is harmless.
+"""For the queue to accept what is being sent. An unreachable queue makes calls wait for longer than any drain; what it
+has accepted and core has not recorded is sent again, which is harmless.
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tuning:
-    """The figures; `config.CoreSettings` says what each means."""
-
-    jobs_queue: str
-    replies_queue: str
-    visibility_s: float
-    backlog_cap: int = 10_000
-    backlog_images: int = 0
-    runway: int = 0
-    recheck_cap_s: float = 900.0
-    overtaking_s: float = 30.0
-    reply_consumers: int = 2
-    reply_wait_s: int = 20
-    reply_visibility_s: int = 10
-    dead_letters_s: float = 15.0
-    publishers: int = 16
-    max_waiters: int = 10_000
-    keep: Keep = Keep()  # noqa: RUF009  (immutable)
-    erasure_looks_s: Sequence[float] = LOOKS_S
 
 
 class Core:
@@ -129,28 +107,28 @@ class Core:
         self._join()
 
     async def load(self) -> None:
-        """Take up the open generations and the running time where the last life left them, and erase again what an
-        older log has brought back. Raises LogBroken.
+        """Continue the open generations and the running time where the last process left them, and repeat erasures
+        that a restored log has undone. Raises LogBroken.
         """
         latest_ms = await self.writer.load()
         self.clock.start(max(latest_ms, self._ports.log.running_ms))
         self._reports.begin()
-        await self._eraser.take_over()
+        await self._eraser.repeat_listed()
         self._dispatcher.begin()
         self.writer.announce_loaded()
         _log.info("core.loaded", open=len(self.writer.open), running_ms=self.clock.now_ms())
 
     async def introduce(self) -> None:
-        """Before `load`: see that nothing accepted can be taken for the work of no log. Waits for the public bucket
-        where the log was just begun. Raises LogUnusable when another log is noted there.
+        """Before `load`: compare the log with its note in the public bucket, and note a new one there, however long
+        that takes. Raises LogUnusable when another log is noted.
         """
         await self._note.introduce()
 
     def start(self, loops: Loops) -> None:
-        """Start every loop. One that ends, in whatever way, ends the service."""
+        """Start every loop. A loop that ends, in whatever way, ends the service."""
         endless: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = [
             ("writer", self.writer.run),
-            ("clock", lambda: self.clock.persist(self._ports.log, self.writer.saved)),
+            ("clock", lambda: self.clock.persist(self._ports.log, self.writer.note_save)),
             ("note", self._note.run),
             ("surroundings", self._provisioning.run),
             ("dispatcher", self._dispatcher.run),

@@ -4,6 +4,10 @@ from pathlib import Path
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from core.erasure import retention_file
+from core.erasure.retention import Keep
+from core.tuning import Tuning
+from infra.lifecycle import ConfigError
 from infra.settings import Settings
 
 LEAST_HARD_IMAGES = 100
@@ -66,3 +70,32 @@ class CoreSettings(Settings):
     def log_path(self) -> Path:
         """Where the event log is."""
         return self.data_dir / "core" / "log.sqlite3"
+
+
+def tuning(settings: CoreSettings) -> Tuning:
+    """The settings in core's own words. Raises ConfigError when the retention file cannot be used."""
+    return Tuning(
+        jobs_queue=settings.jobs_queue,
+        replies_queue=settings.replies_queue,
+        visibility_s=settings.visibility_s,
+        backlog_cap=settings.core_backlog_cap,
+        backlog_images=settings.core_backlog_images,
+        runway=settings.core_runway,
+        recheck_cap_s=settings.core_recheck_cap_s,
+        overtaking_s=settings.core_overtaking_s,
+        reply_consumers=settings.core_reply_consumers,
+        reply_wait_s=settings.core_reply_wait_s,
+        reply_visibility_s=settings.core_reply_visibility_s,
+        dead_letters_s=settings.core_dead_letters_s,
+        publishers=settings.core_publishers,
+        max_waiters=settings.core_max_waiters,
+        keep=_keep(settings),
+    )
+
+
+def _keep(settings: CoreSettings) -> Keep:
+    path = settings.core_retention_file
+    try:
+        return Keep(days=settings.core_retention_days, tenants=retention_file.read(path) if path else {})
+    except retention_file.BadFile as error:
+        raise ConfigError(str(error)) from None

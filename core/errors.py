@@ -1,14 +1,14 @@
-"""What can go wrong in core, and who is told.
+"""What can go wrong in core, and what follows.
 
 Exception
 ├── infra.retry.Retryable            try again later: gRPC UNAVAILABLE
 │   ├── LogFull                      no room on disk; nothing was written
-│   └── LogHeld                      a reader keeps the write-ahead log from being folded up; nothing was written
+│   └── LogHeld                      a reader blocks the checkpoint of the write-ahead log; nothing was written
 ├── infra.retry.Permanent
 │   ├── LogBroken                    the log's state is unknown or damaged: core stops at once
-│   ├── VersionConflict              somebody else wrote this stream: two cores on one log; core stops
+│   ├── VersionConflict              another process wrote this stream: two cores on one log; core stops
 │   └── LogUnusable                  cannot be opened as things are; `app` makes it a ConfigError
-└── core.decide.Refused              the command does not fit the state: told to the caller
+└── core.decide.Refused              the command does not fit the state: the caller gets the reason
 """
 
 from infra.retry import Permanent, Retryable
@@ -19,7 +19,7 @@ class LogFull(Retryable):
 
 
 class LogHeld(Retryable):
-    """The write-ahead log has reached its limit, and a reader that does not end keeps it from being folded up."""
+    """The write-ahead log has reached its limit, and a reader that does not end blocks its checkpoint."""
 
 
 class LogBroken(Permanent):
@@ -27,11 +27,11 @@ class LogBroken(Permanent):
 
 
 class VersionConflict(Permanent):
-    """The stream has grown by another hand: two cores share one log."""
+    """Another process has appended to the stream: two cores share one log."""
 
 
 FATAL = (LogBroken, VersionConflict)
-"""What core cannot go on after: whoever handles Permanent of a queue or a store lets these through."""
+"""Core cannot continue after these: code that handles Permanent of a queue or a store lets them through."""
 
 
 class LogUnusable(Permanent):

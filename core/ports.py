@@ -1,4 +1,4 @@
-"""What core needs from the world, in core's words. Adapters fit structurally; `app.py` joins them."""
+"""What core needs from the outside, in core's words. Adapters fit structurally; `app.py` joins them."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,8 +30,8 @@ class EventLog(Protocol):
 
 
 class WriterReads(Protocol):
-    """What the writer must know of the past before it decides. Only the writer asks, and only between two appends:
-    so these are answered where appends are made, and wait for nobody who asks something of `Projection`.
+    """What the writer must know of the past before it decides. Only the writer calls these, and only between two
+    appends, so they run on the connection of the appends and do not wait for reads of `Projection`.
     """
 
     async def stream(self, generation_id: str) -> Sequence[Recorded]:
@@ -46,9 +46,7 @@ class WriterReads(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deletion:
-    """The objects of an erased generation that have to be deleted, again or for the first time, from this running
-    time on; `looks` times they have been deleted, and the store has confirmed it.
-    """
+    """An erased generation's objects, to be deleted from `due_running_ms` on, confirmed by the store `looks` times."""
 
     generation_id: str
     due_running_ms: int = 0
@@ -78,7 +76,7 @@ class Deletions(Protocol):
         """Durably: put these in place of those of the same generations, and forget those of `done`."""
 
     async def events_of(self, generation_id: str) -> Sequence[Recorded]:
-        """All events of one generation, for others than the writer."""
+        """All events of one generation."""
 
 
 class Retained(Protocol):
@@ -119,13 +117,13 @@ class Upkeep(Protocol):
         """Core's running time as it was persisted last, when the log was opened; 0 for a new log."""
 
     async def save_running_ms(self, running_ms: int) -> None:
-        """Persist core's running time; called every second. Raises Retryable or LogBroken. A good moment for the
-        log to drop idempotency keys that had expired by then, and to fold up its write-ahead log when idle.
+        """Persist core's running time; called every second. Raises Retryable or LogBroken. The log may use the call to
+        drop expired idempotency keys and, when idle, to checkpoint its write-ahead log.
         """
 
 
 class Projection(Protocol):
-    """What others than the writer ask of the log's tables. Reads see every append that has returned, and raise
+    """The log's tables for everybody but the writer. Reads see every append that has returned, and raise
     Retryable when too many wait.
     """
 
@@ -205,7 +203,7 @@ class PublicStore(Protocol):
     """The public bucket. Each raises Retryable while the store cannot be reached."""
 
     async def copy_from_temp(self, temp_key: str, key: str, *, content_type: str) -> bool:
-        """Copy within the store; False when there is no such draft."""
+        """Copy within the store; False when there is no such temporary object."""
 
     async def head(self, key: str) -> Stored | None: ...
     async def delete(self, keys: Sequence[str]) -> None: ...
@@ -226,9 +224,7 @@ class Lineage(Protocol):
 
 
 class PublicNotes(Protocol):
-    """Where this stack's log is noted outside of its data folder: the public bucket. Each raises Retryable while that
-    cannot be reached, or Permanent where it refuses.
-    """
+    """The log's note in the public bucket. Each raises Retryable when unreachable, Permanent when it refuses."""
 
     async def read(self) -> bytes | None:
         """The note of this stack; None when there is none."""
@@ -298,6 +294,6 @@ class Ports:
     new_salt: Callable[[], bytes]
     rng: Rng
     durable: DurableListener = lambda *_: None
-    """Hears of each event once it is durable, to log it."""
+    """Called with each durable event, to log it."""
     log_tail_bytes: Callable[[], int] = int
-    """How much of the log is not yet folded up; for the figures."""
+    """Size of the write-ahead log, for metrics."""

@@ -65,9 +65,9 @@ async def _carry_out(options: argparse.Namespace, opened: Opened, out: TextIO) -
     async with opened() as client:
         ids = _given(options.ids) if options.ids else client.not_erased(options.tenant)
         async for generation_id in ids:
-            told = await _erase(client, generation_id, options)
-            print(f"{generation_id}  {told}", file=out)
-            erased, others = erased + (told == "erased"), others + (told != "erased")
+            outcome = await _erase(client, generation_id, options)
+            print(f"{generation_id}  {outcome}", file=out)
+            erased, others = erased + (outcome == "erased"), others + (outcome != "erased")
     print(f"{erased} erased" + f", {others} not" * bool(others), file=out)
     return 1 if others else 0
 

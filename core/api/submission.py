@@ -52,7 +52,7 @@ class Admission:
         self._estimates.compare_with(codec.SPEC.value(default))
 
     def invalid(self, invalid: validate.Invalid) -> fast.SubmitResult:
-        """The answer to an item that is none."""
+        """The answer to an invalid item."""
         return fast.SubmitResult(outcome=_INVALID, field=invalid.field, detail=invalid.reason)
 
     def refused(self, refusal: Refused) -> fast.SubmitResult:
@@ -70,15 +70,15 @@ class Admission:
                 raise AssertionError("a request is refused for no other reason") from refusal
 
     def retry_after_s(self, ahead: int) -> int:
-        """When to try again what is refused until work of that charge has ended: 1 to 120 s, later for some than for
-        others, so that those who were refused together do not come back together.
+        """When to try again what is refused until work of that charge has ended: 1 to 120 s, with jitter, so that
+        clients that were refused together do not return together.
         """
         wait_s = min(max(self._estimates.ends_in_s(ahead), 1.0), _LONGEST_RETRY_S / (1 + _JITTER))
         return min(_LONGEST_RETRY_S, math.ceil(wait_s * (1 + _JITTER * self._rng())))
 
     @contextmanager
     def spans(self) -> Iterator[list[Span] | None]:
-        """Ends the spans of one batch; None while nobody records any."""
+        """Ends the spans of one batch; None while tracing is off."""
         if not tracing.enabled():
             yield None
             return

@@ -1,4 +1,4 @@
-"""Calls that wait for the end of a generation: so many, shared out among tenants. Knows nothing of what they ask.
+"""Calls that wait for the end of a generation: a bounded number, shared among tenants.
 
 When all places are taken, the tenant with most of them gives one up to a tenant with fewer: that call is answered
 early, as those are for which there is no place at all.
@@ -23,7 +23,7 @@ class Waiters:
         return len(self._permits)
 
     async def wait(self, tenant: str, generation_id: str, wait_s: float) -> None:
-        """Until the generation has ended, or that long, or not at all when there is no room."""
+        """Until the generation has ended, or `wait_s`; not at all when all places are taken."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         permit = None if self._stopping else self._permits.acquire(tenant, lambda: _wake([waiter]))
         if permit is None:
@@ -42,12 +42,12 @@ class Waiters:
                 del self._waiting[generation_id]
 
     def ended(self, generation_id: str) -> None:
-        """Wake all who wait for this one."""
+        """Wake the calls that wait for this generation."""
         if generation_id in self._waiting:
             _wake(self._waiting[generation_id])
 
     def stop(self) -> None:
-        """Let nobody wait from now on."""
+        """End all waits, and let no call wait from now on."""
         self._stopping = True
         for waiters in self._waiting.values():
             _wake(waiters)

@@ -1,10 +1,10 @@
-"""Turns jobs that the queue itself has given up into events. Looks at the dead-letter queue, at times.
+"""Turns jobs that the queue has moved to its dead-letter queue into events.
 
-An image whose job nobody has begun is pending again with its event, and the dispatcher sends it at once, where its
-recheck may be far away. About any other job there is nothing to record: the log is the queue of record. Either way
-the letter is deleted, once what it brought about is durable; a crash in between shows it again, which changes
-nothing. Whatever else lies there stays, for people (`dead_letters`). Whoever looks hides letters from others for a
-second or so. While that queue cannot be reached, rechecks find the same images, later: core stays ready.
+The event makes an image whose job was never started pending again, and the dispatcher sends it at once, where its
+recheck may be far away. For any other job nothing has to be recorded: the log is the queue of record. Either way the
+dead letter is deleted once its event is durable; a crash in between shows it again, which changes nothing. Other
+messages stay for operators (`dead_letters`). Each look hides dead letters from other readers for a second or so. While
+the queue cannot be reached, rechecks find the same images, later: core stays ready.
 """
 
 import asyncio
@@ -26,8 +26,8 @@ from schema import fast
 
 _log = structlog.get_logger()
 MOST: Final = 500
-"""Letters in one look, and orders in one transaction. More letters than these that nobody takes away hide later jobs,
-which wait for their rechecks then.
+"""Dead letters in one look, and orders in one transaction. If more than these stay, they hide later jobs, which then
+wait for their rechecks.
 """
 
 _SHORTEST_HIDDEN_S: Final = 5
@@ -78,7 +78,7 @@ class DeadLetterConsumer:
             jobs = [each for each in found if isinstance(each.message, fast.ImageJob)]
             taken = await self._take(letters, jobs)
         except (Retryable, Permanent):
-            with suppress(Retryable, Permanent):  # they show themselves again soon
+            with suppress(Retryable, Permanent):  # their visibility timeout ends soon
                 await letters.release()
             raise
         await letters.release()
@@ -86,16 +86,16 @@ class DeadLetterConsumer:
         return len(found) >= MOST and taken > 0
 
     async def _take(self, letters: DeadLetters, jobs: Sequence[DeadLetter]) -> int:
-        """How many letters are gone."""
+        """How many dead letters are gone."""
         if not jobs:
             return 0
         results = await self._writer.carry_out([_order(each) for each in jobs])
         for letter, result in zip(jobs, results, strict=True):
-            self._tell(letter, result)
+            self._note(letter, result)
         await self._failpoints.reach("core.before_dead_letter_delete")
         return await letters.discard(jobs)
 
-    def _tell(self, letter: DeadLetter, result: Result) -> None:
+    def _note(self, letter: DeadLetter, result: Result) -> None:
         self._metrics.dead_letters.labels("recorded" if result.changed else "moot").inc()
         if result.changed:
             _log.warning("image.dead_lettered", about=letter.about)

@@ -1,8 +1,7 @@
-"""What lies on the dead-letter queue, for people: told, sent back to where it belongs, or thrown away.
+"""The dead-letter queue for operators: list, send back to the origin queue, or discard.
 
-A running core takes the jobs that it can read off this queue by itself (`undelivered`). Sending letters back is for
-replies, and for messages that an older release did not understand. Whoever receives them again knows what has
-happened meanwhile. Prompts are never shown.
+A running core consumes the jobs that it can read (`dead_letter_consumer`). Sending back is for replies, and for
+messages that an older release did not understand; receiving them twice is harmless. Prompts are never shown.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from core.ports import DeadLetterQueue, JobQueue, Outgoing, ReceivedDeadLetter
 from schema import fast, messages
 
 HIDDEN_S: Final = 120
-"""While people look at them, letters are hidden from others who look."""
+"""Dead letters are hidden from other readers for so long while an operator looks at them."""
 _WAIT_S: Final = 1
 _AT_ONCE: Final = 10
 Origin = Literal["jobs", "replies", ""]
@@ -21,7 +20,7 @@ Origin = Literal["jobs", "replies", ""]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """`origin` is the queue that it belongs on; empty when it cannot be read, and `about` says why."""
+    """`origin` is the queue it was sent to first; empty when it cannot be read, and `about` says why."""
 
     received: ReceivedDeadLetter
     origin: Origin
@@ -53,7 +52,7 @@ class DeadLetters:
         self._held: dict[str, str] = {}
 
     async def look(self, most: int) -> list[DeadLetter]:
-        """Up to `most` letters, hidden until `release` or for `hidden_s`."""
+        """Up to `most` dead letters, hidden until `release` or for `hidden_s`."""
         found: list[DeadLetter] = []
         while len(found) < most:
             received = await self._dead.receive(
@@ -67,7 +66,7 @@ class DeadLetters:
         return found
 
     async def send_back(self, letters: Sequence[DeadLetter]) -> int:
-        """How many are where they belong again. A letter leaves this queue only once the other one has it."""
+        """How many are back on their origin queue. A message leaves this queue only once the other one has it."""
         count = 0
         for origin, queue in self._origins.items():
             mine = [each for each in letters if each.origin == origin]
@@ -91,6 +90,6 @@ class DeadLetters:
         return sum(gone)
 
     async def release(self) -> None:
-        """The others may be looked at again at once."""
+        """End the hiding of those that are still here."""
         if self._held:
             await self._dead.extend(list(self._held.values()), 0)

@@ -3,8 +3,8 @@ recheck.
 
 The order is: choose, send, record. A crash after sending sends again, and the copy is dropped by the worker or by the
 writer; a crash before loses nothing. The queue is only an optimisation: past its recheck an image is sent again, alone
-if it had been started, until it is decided. An unreachable queue stops nothing but dispatching. Which image is in what
-state stands in `image_book`.
+if it had been started, until it is decided. An unreachable queue stops nothing but dispatching. `image_book` knows
+which image is in what state.
 """
 
 import asyncio

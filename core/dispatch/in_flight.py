@@ -35,7 +35,7 @@ class QueueTarget:
     def room(self, images: int, work_s: float, pending: int, batch: int) -> tuple[int, int, float]:
         """How many more at most, at least, and of how much work, where `images` of `work_s` are out and `pending` wait.
 
-        (0, 0, 0.0) unless there is room for a full batch, which is worth a moment.
+        (0, 0, 0.0) unless there is room for a full batch, which is worth waiting for.
         """
         most, least, spare_s = self.most - images, self.least - images, self.work_s - work_s
         if most <= 0 or most < min(batch, pending, self.most):
@@ -61,7 +61,7 @@ class _Out:
 
 
 class InFlight:
-    """What is out. Times are core's running time."""
+    """Times are core's running time."""
 
     def __init__(self) -> None:
         self._out: dict[Ref, _Out] = {}
@@ -100,7 +100,7 @@ class InFlight:
         return out is not None and out.on_queue
 
     def lingers(self, ref: Ref, until_ms: int) -> None:
-        """Its job is on the queue and unwanted: it takes up room there until a worker drops it, or until then."""
+        """Its job is on the queue and unwanted: it counts there until a worker drops it, or until then."""
         self._unwanted[ref] = until_ms
 
     def dropped(self, ref: Ref) -> bool:

@@ -1,8 +1,9 @@
-"""Erases generations: what is to be erased goes on the list of erasures first, then into the log.
+"""Erases generations: their ids go on the list of erasures first, then the erasures into the log.
 
-The list lies outside the log, so that an old log that is put back brings nothing back: `take_over` holds the log
-against it before anything is served. Whoever asks is answered when both are durable: then the prompt is gone, and
-`deletions` deletes the objects. An erasure that got stuck half-way is carried on: the list may hold it already.
+The list is kept outside the log, so that a restored older log brings nothing back: `repeat_listed` compares the log
+with it before anything is served. Callers are answered when both are durable; the prompt is deleted by then, and
+`object_deletions` deletes the objects. `run` completes an erasure that failed half-way, which the list may already
+hold.
 """
 
 import asyncio
@@ -22,13 +23,13 @@ from infra.retry import Backoff, Permanent, Retryable
 
 _log = structlog.get_logger()
 MAX_OWED: Final = 1_000
-"""Erasures under way at once, those included that got stuck; any more are refused."""
+"""Erasures in progress at once, including those that failed half-way; more are refused."""
 
 _LONGEST_REST_S: Final = 30.0
 
 
 class Eraser:
-    """One per core. `run` and `take_over` are its tasks."""
+    """One per core."""
 
     def __init__(
         self,
@@ -48,9 +49,9 @@ class Eraser:
         self.trouble = "list of erasures: not looked up yet"
 
     async def erase(self, generation_ids: Sequence[str], cause: Cause) -> Sequence[Result]:
-        """Erases ended generations. Raises Retryable when it is not certain yet that they are; `run` carries on."""
+        """Erase ended generations. Raises Retryable when they may not be erased yet; `run` completes them."""
         if len(self._owed) + len(generation_ids) > MAX_OWED:
-            raise Retryable("too many erasures are under way")
+            raise Retryable("too many erasures are in progress")
         wanted = dict.fromkeys(generation_ids, cause)
         self._owed |= wanted
         try:
@@ -75,7 +76,7 @@ class Eraser:
         return results
 
     async def run(self) -> None:
-        """Carry on what got stuck, for ever."""
+        """Complete erasures that failed half-way. Never returns."""
         backoff = Backoff(first_s=1.0, cap_s=_LONGEST_REST_S, rng=self._rng)
         while True:
             await self._stuck.wait()
@@ -93,15 +94,15 @@ class Eraser:
             else:
                 backoff.reset()
 
-    async def take_over(self) -> None:
-        """Erase again what this log should not hold any more. To be called before the loops run, and before anybody
-        hears of the open generations. Waits as long as the list, or the log, cannot be used.
+    async def repeat_listed(self) -> None:
+        """Erase again what the list names and this log still holds. Call it before the loops run and before the open
+        generations are announced. Waits while the list or the log cannot be used.
         """
         backoff = Backoff(first_s=0.2, cap_s=5.0, rng=self._rng)
         while True:
             try:
-                erased = await self._take_over()
-            except FATAL:  # not known whether they are erased: the next life reads it
+                erased = await self._repeat_listed()
+            except FATAL:  # whether they are erased is unknown: the next start reads it
                 raise
             except (Retryable, Permanent) as error:
                 self.trouble = f"list of erasures: {error}"
@@ -113,11 +114,11 @@ class Eraser:
                     _log.warning("erasures.repeated", count=erased)
                 return
 
-    async def _take_over(self) -> int:
+    async def _repeat_listed(self) -> int:
         erased = 0
         async for ids in self._list.noted(fresh=self._log.began_empty):
             wanted = await self._log.not_erased(ids)
             if wanted:
-                results = await self._writer.settle([Order(each, c.EraseAgain()) for each in wanted])
+                results = await self._writer.carry_out_unannounced([Order(each, c.EraseAgain()) for each in wanted])
                 erased += sum(result.changed for result in results)
         return erased

@@ -1,8 +1,8 @@
 """The list of erasures in its two places: a file in the data folder, and one empty object per id in the public bucket.
 
 The file is quick to read and survives the loss of the log's folder; the objects survive the loss of the machine.
-An erasure is noted in both before it is answered. The bucket is asked for its part only where the file may miss
-something: it is not there, or a log from elsewhere was put in place. `app` joins it; fits `ports.ErasureList`.
+An erasure is noted in both before it is answered. The bucket is read only when the file may be incomplete: it is
+missing, or a log from elsewhere was put in place. `app` builds it; fits `ports.ErasureList`.
 """
 
 import asyncio
@@ -82,5 +82,5 @@ async def _disk(call: Callable[[], T]) -> T:
 
 
 def prefix(jobs_queue: str) -> str:
-    """Where in the public bucket the list lies."""
+    """Where the list is in the public bucket."""
     return f"_darkroom/{jobs_queue}/erased/"

@@ -1,10 +1,10 @@
-"""Deletes the objects of erased generations in both buckets, until the store has confirmed it, and looks again later.
+"""Deletes the objects of erased generations in both buckets until the store has confirmed it, and again later.
 
-What is to be deleted stands in the log's table of deletions, written with the erasure, so a restart goes on where
-the last life stopped. One look deletes every key that the events name or a copy may have got, and whatever lies
-under the generation's prefix in the temporary bucket. A copy or an upload that was under way may land behind it:
-hence more looks, until a day after the erasure, and one more whenever a late result is heard of. A generation that
-the store refuses is put off and holds up no other.
+The log's table of deletions, written with the erasure, holds what is to be deleted, so a restart continues there. One
+look deletes every key that the events name or that a copy may have, and everything under the generation's prefix in
+the temporary bucket. A copy or an upload in progress may end after that: hence more looks, until a day after the
+erasure, and one more for each late result. A generation whose objects the store does not delete is deferred and
+delays no other.
 """
 
 import asyncio
@@ -21,23 +21,23 @@ from infra.retry import Backoff, Permanent, Retryable
 
 _log = structlog.get_logger()
 LOOKS_S: Final = (60.0, 600.0, 3_600.0, 21_600.0, 86_400.0)
-"""Running time from one look to the next. The first is beyond the deadline of any call to the store; the rest are for
-workers that were stopped in mid-upload and said nothing."""
+"""Running time from one look to the next. The first is longer than the deadline of any call to the store; the rest
+are for workers that were stopped during an upload and sent no reply."""
 
 _AT_ONCE: Final = 50
 _PAUSE_S: Final = 0.05
-"""Between two generations, so that what publishes and answers finds room: 20 a second at most."""
+"""Between two generations: at 20 a second at most, deletions leave calls to the store for publishing."""
 _IDLE_S: Final = 5.0
 _REFUSALS: Final = 3
 _FIRST_REST_S: Final = 1.0
 _LONGEST_REST_S: Final = 60.0
-_PUT_OFF_S: Final = 10.0
-_LONGEST_PUT_OFF_S: Final = 3_600.0
+_DEFER_S: Final = 10.0
+_LONGEST_DEFER_S: Final = 3_600.0
 _REMEMBERED: Final = 10_000
 
 
 class ObjectDeletions:
-    """Listens to the writer only to be woken: what is due stands in the log."""
+    """Listens to the writer only to be woken: the log says what is due."""
 
     def __init__(
         self, log: Deletions, public: PublicStore, temp: TempStore, context: Context, *, looks_s: Sequence[float]
@@ -54,12 +54,12 @@ class ObjectDeletions:
         self._wake = asyncio.Event()
 
     def on_changes(self, changes: Sequence[Change]) -> None:
-        """Begin at once when something is erased."""
+        """Wake up when something is erased."""
         if any(after.erased for _, after in changes):
             self._wake.set()
 
     async def again(self, generation_ids: Sequence[str]) -> None:
-        """Look again: a late result of an erased generation has come. Durable when it returns. Raises Retryable."""
+        """Delete their objects once more. Durable when it returns. Raises Retryable."""
         if generation_ids:
             await self._log.write_deletions([Deletion(generation_id=each) for each in dict.fromkeys(generation_ids)])
             self._wake.set()
@@ -83,7 +83,7 @@ class ObjectDeletions:
                 await self._rest()
 
     async def _round(self, due: Sequence[Deletion]) -> bool:
-        """Each once. False, and no more of them, when several in a row were refused: the store itself is away."""
+        """Each once. False after several failures in a row, which mean that the store itself cannot be reached."""
         refused = 0
         for each in due:
             refused = 0 if await self._delete(each) else refused + 1
@@ -99,7 +99,7 @@ class ObjectDeletions:
             pass
 
     async def _delete(self, deletion: Deletion) -> bool:
-        """One look. Whether the store has confirmed it. Raises Retryable, of the log."""
+        """One look; whether the store has confirmed it. Raises Retryable when the log fails."""
         generation_id = deletion.generation_id
         events = [each.event for each in await self._log.events_of(generation_id)]
         try:
@@ -109,7 +109,7 @@ class ObjectDeletions:
             await self._temp.delete(list(dict.fromkeys([*temp_keys(events), *found])))
             await self._failpoints.reach("core.after_erased_objects_went")
         except (Retryable, Permanent) as error:
-            await self._put_off(deletion, error)
+            await self._defer(deletion, error)
             return False
         self._failures.pop(generation_id, None)
         self._metrics.deletions.labels("done").inc()
@@ -118,7 +118,7 @@ class ObjectDeletions:
         return True
 
     async def _plan(self, deletion: Deletion) -> None:
-        """The next look, if there is one."""
+        """Schedule the next look, if there is one."""
         if deletion.looks >= len(self._looks_s):
             await self._log.write_deletions([], [deletion.generation_id])
             return
@@ -126,12 +126,12 @@ class ObjectDeletions:
         after = Deletion(generation_id=deletion.generation_id, due_running_ms=due, looks=deletion.looks + 1)
         await self._log.write_deletions([after])
 
-    async def _put_off(self, deletion: Deletion, error: Exception) -> None:
-        """Behind the others, and the longer the more often it failed."""
+    async def _defer(self, deletion: Deletion, error: Exception) -> None:
+        """After the others, and later with each failure."""
         if len(self._failures) >= _REMEMBERED:
             self._failures.clear()
         failures = self._failures[deletion.generation_id] = self._failures.get(deletion.generation_id, 0) + 1
-        rest_s = min(_PUT_OFF_S * 2.0 ** min(failures - 1, 20), _LONGEST_PUT_OFF_S)
+        rest_s = min(_DEFER_S * 2.0 ** min(failures - 1, 20), _LONGEST_DEFER_S)
         _log.warning("deletion.delayed", generation_id=deletion.generation_id, reason=str(error), failures=failures)
         self._metrics.deletions.labels("failed").inc()
         due = self._now_ms() + int(1_000 * rest_s)

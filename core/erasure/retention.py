@@ -1,8 +1,8 @@
-"""Erases finished generations after their tenant's time, by the clock on the wall and by core's running time.
+"""Erases finished generations after their tenant's retention time, by the wall clock and by core's running time.
 
-Both must have passed: a step of the clock erases nobody's work, and neither does a pause of core, whose running time
-stands still meanwhile. The log is walked in its own order, a window at a time, and nothing is remembered that a
-restart would lose. Erasing goes in small batches with rests between them.
+Both must have passed: neither a step of the wall clock nor a pause of core, whose running time stands still, erases
+anything early. The log is read in its own order, a window at a time, with no state that a restart would lose. Erasures
+are made in small batches with pauses between them.
 """
 
 import asyncio
@@ -31,13 +31,13 @@ _SELDOM_S: Final = 3_600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keep:
-    """How long finished generations are kept, in days; 0: until somebody erases them. `tenants` have their own."""
+    """How long finished generations are kept, in days; 0: until erased by request. `tenants` have their own."""
 
     days: float = 0.0
     tenants: Mapping[str, float] = field(default_factory=dict)
 
     def ms(self, tenant: str) -> int:
-        """Milliseconds for this tenant; 0: for good."""
+        """Milliseconds for this tenant; 0: without end."""
         return int(self.tenants.get(tenant, self.days) * DAY_MS)
 
     @property
@@ -59,7 +59,7 @@ def due(found: Sequence[Ended], keep: Keep, *, at_ms: int, running_ms: int) -> l
 
 
 class Retention:
-    """Works from the log alone; holds nothing between two walks."""
+    """Works from the log alone; keeps no state between two passes."""
 
     def __init__(self, log: Retained, eraser: Eraser, context: Context, *, keep: Keep) -> None:
         self._log = log
@@ -70,7 +70,7 @@ class Retention:
         self._rng = context.rng
 
     async def run(self) -> None:
-        """Walk the log from time to time. Never returns."""
+        """Pass over the log regularly. Never returns."""
         shortest_s = self._keep.shortest_ms / 1_000
         rest_s = min(max(shortest_s / 24, _OFTEN_S), _SELDOM_S)
         backoff = Backoff(first_s=_OFTEN_S, cap_s=60.0, rng=self._rng)
@@ -79,7 +79,7 @@ class Retention:
                 await asyncio.sleep(_SELDOM_S)
                 continue
             try:
-                await self._walk()
+                await self._pass()
             except Retryable as error:
                 _log.warning("retention.delayed", reason=str(error))
                 await backoff.pause()
@@ -87,8 +87,8 @@ class Retention:
                 backoff.reset()
                 await asyncio.sleep(rest_s)
 
-    async def _walk(self) -> None:
-        """Once over all that is old enough on the running clock."""
+    async def _pass(self) -> None:
+        """One pass over all that is old enough by running time."""
         after, more = 0, True
         while more:
             found, after = await self._log.ended(

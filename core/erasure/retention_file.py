@@ -2,7 +2,7 @@
 
 [tenants]
 acme = 30          # days after the end; fractions are taken
-"studio-7" = 0     # kept until somebody erases them
+"studio-7" = 0     # kept until erased by request
 """
 
 import math

@@ -1,14 +1,13 @@
 """Brings each decided picture from the temporary into the public bucket, and records it.
 
-Works from the states of open generations: whatever is rendered and not published is copied, now or at the next
-start, and repeating any step changes nothing. Size and digest are checked before and after the copy; a picture
-that is gone or altered is reported as lost, and core has it rendered again. While the store cannot be reached
-it is tried again and again. A picture that must wait is put aside and holds up no other.
+Works from the states of open generations: what is rendered and not published is copied, now or after the next start,
+and repeating any step changes nothing. Size and digest are checked before and after the copy; a picture that is gone
+or altered is recorded as lost, and the image is rendered again. Calls are repeated while the store cannot be reached.
+A picture that must wait delays no other.
 
-An object that is not found may show itself a little later, while a rendering costs GPU time: it is looked for again
-after 1, 2, 4 and 8 s before the decision is revoked. A store that may not say what it does not have (no right to list)
-answers 403 instead of 404: that counts as not found once another object was found there since, and until then as
-trouble with the store.
+An object that is not found may become visible a little later, and rendering again costs GPU time: it is looked up
+again after 1, 2, 4 and 8 s before the decision is revoked. Without the right to list, a store answers 403 instead of
+404: that counts as not found once another object was found since, and until then as trouble with the store.
 """
 
 import asyncio
@@ -65,7 +64,7 @@ class _Delay:
 
 
 class _NotFound(Exception):
-    """The object is not there, or not to be seen yet."""
+    """The object does not exist, or is not visible yet."""
 
 
 class Publisher:
@@ -91,8 +90,8 @@ class Publisher:
         self._metrics = context.metrics
         self._waiting: dict[Ref, None] = {}  # in order; bounded by the images of open generations
         self._wake = asyncio.Semaphore(0)
-        self._failing: dict[Ref, str] = {}  # those that are being tried again, since the last success
-        self._delays: dict[Ref, _Delay] = {}  # of pictures that were put aside
+        self._failing: dict[Ref, str] = {}  # those that failed since the last success
+        self._delays: dict[Ref, _Delay] = {}  # of pictures that wait for another attempt
         self._found_at_s = float("-inf")
 
     @property
@@ -102,7 +101,7 @@ class Publisher:
 
     @property
     def waiting(self) -> int:
-        """How many pictures nobody has begun to copy."""
+        """How many pictures wait for a copy."""
         return len(self._waiting)
 
     def on_changes(self, changes: Sequence[Change]) -> None:
@@ -118,7 +117,7 @@ class Publisher:
                     self._wake.release()
 
     async def run(self) -> None:
-        """Publish one picture after the other, for ever."""
+        """Publish one picture after the other. Never returns."""
         while True:
             await self._wake.acquire()
             ref = next(iter(self._waiting), None)
@@ -137,7 +136,7 @@ class Publisher:
         self._wake.release()
 
     async def _attempt(self, ref: Ref) -> float | None:
-        """Seconds until it is to be tried again; None: it is done with."""
+        """Seconds until the next attempt; None: no further one is needed."""
         picture = self._picture(ref)
         if picture is None:
             return None
@@ -166,11 +165,11 @@ class Publisher:
             _log.warning("publish.delayed", generation_id=ref[0], index=ref[1], reason=str(error))
             delay.failures += 1
             return backoff_s(delay.failures - 1, first_s=_FIRST_RETRY_S, cap_s=_LONGEST_RETRY_S, draw=self._rng())
-        self._failing.clear()  # the store works: one picture that it does not copy makes nobody unready
+        self._failing.clear()  # the store works: core is ready although it does not copy some picture
         return None
 
     def _picture(self, ref: Ref) -> _Picture | None:
-        """What to publish; None when it is not wanted any more, or done."""
+        """What to publish; None when it is published or no longer wanted."""
         state = self._writer.open.get(ref[0])
         image = state.images[ref[1]] if state else None
         if state is None or image is None or image.phase is not Phase.RENDERED or image.rendered is None:
@@ -178,31 +177,31 @@ class Publisher:
         return _Picture(state, ref[1], image.rendered)
 
     async def _publish(self, picture: _Picture, delay: _Delay) -> None:
-        """Raises _NotFound while it may still show itself."""
+        """Raises _NotFound while the object may still become visible."""
         await self._failpoints.reach("core.after_rendered")
         won, key = picture.won, picture.public_key
-        wrong = await self._fault_of_draft(won, delay)
+        wrong = await self._fault_of_temp(won, delay)
         if not wrong:
             await self._failpoints.reach("core.mid_copy")
             copied = await self._public.copy_from_temp(won.temp_key, key, content_type=content_type(won))
             wrong = "" if copied else _GONE
-        copy = await self._look_for_copy(key, delay)
+        copy = await self._head_copy(key, delay)
         if copy is None or not _same(copy, won):
             if not wrong:
                 raise Retryable("the copy is not whole")
             if wrong == _GONE and delay.missing < len(_MISSING_WAITS_S):
                 raise _NotFound
             if wrong == _GONE and not await self._is_gone(won.temp_key, delay):
-                raise Retryable("the object has come to light")
+                raise Retryable("the object is visible now")
             await self._lose(picture, wrong)
             if copy is not None:
-                self._public_cleanup.add(key)  # of what had taken the draft's place; the next picture gets another key
+                self._public_cleanup.add(key)  # a copy of a wrong object; the next picture gets another key
             return
         await self._failpoints.reach("core.after_copy")
         await self._record(picture)
 
-    async def _fault_of_draft(self, won: ImageRendered, delay: _Delay) -> str:
-        stored = await self._look_for_draft(won.temp_key, delay)
+    async def _fault_of_temp(self, won: ImageRendered, delay: _Delay) -> str:
+        stored = await self._head_temp(won.temp_key, delay)
         if stored is None:
             return _GONE
         if stored.size_bytes != won.size_bytes:
@@ -212,7 +211,7 @@ class Publisher:
             return "" if data is not None and sha256(data).digest() == won.sha256 else "altered"
         return "" if stored.sha256 == won.sha256 else "altered"
 
-    async def _look_for_draft(self, key: str, delay: _Delay) -> Stored | None:
+    async def _head_temp(self, key: str, delay: _Delay) -> Stored | None:
         now_s = asyncio.get_running_loop().time()
         try:
             stored = await self._temp.head(key)
@@ -221,21 +220,21 @@ class Publisher:
                 delay.refused_at_s = now_s
             if self._found_at_s <= delay.refused_at_s:
                 raise
-            return None  # the right to read is there: what is refused is the word that there is nothing
+            return None  # reading is allowed, so this 403 stands for a 404
         if stored is not None:
             self._found_at_s = asyncio.get_running_loop().time()
         return stored
 
-    async def _look_for_copy(self, key: str, delay: _Delay) -> Stored | None:
+    async def _head_copy(self, key: str, delay: _Delay) -> Stored | None:
         try:
             return await self._public.head(key)
         except Permanent:
             if delay.refused_at_s is None:
                 raise
-            return None  # this store does not say what it does not have
+            return None  # this store answers 403 for 404
 
     async def _is_gone(self, key: str, delay: _Delay) -> bool:
-        """The last look before a rendering is given up: GET, unlike HEAD, tells a missing bucket apart."""
+        """The last look before a picture is given up: GET, unlike HEAD, distinguishes a missing bucket."""
         try:
             return await self._temp.get(key) is None
         except Permanent:

@@ -1,4 +1,4 @@
-"""Replies as commands: what a worker's word means to core, and the span under which it is taken."""
+"""Replies as commands, and the span under which a reply is processed."""
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
@@ -52,7 +52,7 @@ def kind(reply: Reply) -> str:
 
 
 def started(reply: fast.ImageStarted, recheck_after_ms: int) -> c.RecordStarted:
-    """The command for a worker's word that it begins."""
+    """The command for `started`."""
     return c.RecordStarted(
         index=reply.image.index,
         attempt_id=reply.attempt_id,
@@ -66,7 +66,7 @@ def started(reply: fast.ImageStarted, recheck_after_ms: int) -> c.RecordStarted:
 
 
 def rendered(reply: fast.ImageRendered, public_token: str) -> c.RecordRendered:
-    """The command for a worker's word that a picture lies in the temporary bucket. `public_token` is fresh."""
+    """The command for `rendered`: a picture is in the temporary bucket. `public_token` is fresh."""
     return c.RecordRendered(
         event=ImageRendered(
             index=reply.image.index,
@@ -86,7 +86,7 @@ def rendered(reply: fast.ImageRendered, public_token: str) -> c.RecordRendered:
 
 
 def attempt_failed(reply: fast.ImageAttemptFailed, verdict: c.Verdict = c.Verdict.COUNT) -> c.RecordAttemptFailed:
-    """The command for a worker's word that an attempt gave no picture, and what follows of it."""
+    """The command for `attempt_failed`; `verdict` says what the failure means for the image."""
     return c.RecordAttemptFailed(
         event=ImageAttemptFailed(
             index=reply.image.index,

@@ -1,7 +1,7 @@
 """What core learns from finished images: GPU seconds per unit of cost, and how fast images are completed.
 
-Cost is pixels times steps times passes of the model. The figures shape order, patience and what a request is charged
-when it is admitted, which is then frozen in the log.
+Cost is pixels times steps times passes of the model. The estimates enter order, rechecks and the charge of a
+request when it is admitted, which is then frozen in the log.
 """
 
 import asyncio
@@ -72,8 +72,8 @@ class Estimates:
         self._default = default or self._default
 
     def charge(self, spec: Spec) -> int:
-        """What one image weighs beside one of the default request, in millionths; that of each, while no gateway has
-        told the default request.
+        """What one image weighs beside one of the default request, in millionths. All weigh the same until a gateway
+        has sent the default request.
 
         The paces of two models count once both are measured: a guess beside a figure would be off by any factor.
         """
@@ -81,8 +81,8 @@ class Estimates:
         if default is None:
             return ONE
         own, other = self._paces.get(_kind(spec)), self._paces.get(_kind(default))
-        dearer = own.per_cost / other.per_cost if own and other else 1.0
-        return min(MOST, max(1, round(ONE * cost(spec) / cost(default) * dearer)))
+        ratio = own.per_cost / other.per_cost if own and other else 1.0
+        return min(MOST, max(1, round(ONE * cost(spec) / cost(default) * ratio)))
 
     def work_begins(self) -> None:
         """Nothing was out until now: the time before says nothing of the pace."""
@@ -99,8 +99,8 @@ class Estimates:
     def rendered(self, spec: Spec, gpu_ms: float, charge: int = ONE) -> None:
         """Learn from one picture.
 
-        One that is smaller than the default request teaches by the square of its part of it: its time is mostly
-        overhead, and a flood of the smallest would make its model look dear to everybody.
+        One that is smaller than the default request counts by the square of its part of it: its time is mostly
+        overhead, and a flood of the smallest would make its model look expensive to all.
         """
         now = asyncio.get_running_loop().time()
         if self._since_s is not None:

@@ -38,7 +38,7 @@ class Expiry:
                 self._wake.set()
 
     async def run(self) -> None:
-        """Expire, for ever."""
+        """Expire what is due. Never returns."""
         while True:
             self._wake.clear()
             due = self._due()
@@ -67,7 +67,8 @@ class Expiry:
             results = []
         self._metrics.expired.inc(sum(result.changed for result in results))
         for each in due:
-            if each in self._mortal:  # the log is full, or all is decided and not yet published: a decision may fall
+            # The log is full, or all images are decided and not yet published: a decision may still be revoked.
+            if each in self._mortal:
                 self._push(self._now_ms() + _AGAIN_MS, each)
 
     def _push(self, at_ms: int, generation_id: str) -> None:

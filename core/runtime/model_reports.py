@@ -1,8 +1,8 @@
-"""Which models the workers list, and in which state: what they have said lately, kept in memory alone.
+"""Which models the workers list, and in which state: their latest reports, kept in memory alone.
 
 Workers report with every `StillWanted`. A report expires after `KEPT_S` of core's running time, so that neither a
-stopped core nor a clock step loses one. Older workers, and those that ask nobody, report nothing: they are *silent*,
-and may serve anything.
+stopped core nor a clock step loses one. Older workers, and those without access to core, report nothing: they are
+*silent*, and may serve any model.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,14 +30,14 @@ _OUT = frozenset({_BROKEN, _AWAY})
 
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
-    """What one worker said last. `models` by name."""
+    """The last report of one worker. `models` by name."""
 
     at_ms: int
     models: Mapping[str, fast.ModelReport]
 
 
 class SeenWorkers(Protocol):
-    """Who has been heard of lately, in whatever way."""
+    """The workers that have sent anything lately."""
 
     def ids(self) -> Sequence[str]: ...
 
@@ -63,7 +63,7 @@ class ModelReports:
 
     @property
     def complete(self) -> bool:
-        """Whether every worker has had the time to report."""
+        """Whether every worker has had the time to report since the start."""
         return self._now_ms() >= self._complete_at_ms
 
     def report(self, worker_id: str, models: Sequence[fast.ModelReport]) -> None:
@@ -82,7 +82,7 @@ class ModelReports:
                     listener(each.name)
 
     def refused(self, worker_id: str, model: str, failure: Failure, reason: str) -> None:
-        """A reply says that the worker cannot use the model, perhaps before its next report does."""
+        """A reply says that the worker cannot use the model, possibly before its next report does."""
         report = self._reports.get(worker_id)
         if report is None or model not in report.models or report.models[model].state in _OUT:
             return
@@ -139,7 +139,7 @@ class ModelReports:
         return Verdict.FINAL if known and not silent else Verdict.COUNT
 
     def _foreign(self, worker_id: str, model: str) -> Verdict:
-        """The word of a worker that does not list the model counts for nothing while another one does."""
+        """A refusal by a worker that does not list the model is not counted while another one lists it."""
         report = self._live().get(worker_id)
         if report is None or model in report.models:
             return Verdict.COUNT

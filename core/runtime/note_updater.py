@@ -1,8 +1,8 @@
-"""Keeps the note of the log in the public bucket, and holds the log against it.
+"""Keeps the note of the log in the public bucket, and compares the log with it.
 
-At most once a minute and when the log has grown; at once when the log's identity has changed. What the note tells may
-not be taken back: a log that is older than its note, or another one, ends core. Nothing is accepted into a log that was
-just begun before the note names it: were its folder lost then, the next start would take itself for the first.
+Written at most once a minute when the log has grown, and at once when the log's identity has changed. A log that is
+older than its note, or another log, ends core. Nothing is accepted into a new log before the note names it: if its
+folder were lost then, the next start would take itself for the first.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ LONGEST_WAIT_S: Final = 15.0
 """Between two attempts that fail; a new log, which waits for it, is tried again sooner."""
 FINISH_S: Final = 2.0
 START_LOOK_S: Final = 5.0
-"""Longer no start waits for the bucket when there is a log."""
+"""The longest that a start with an existing log waits for the bucket."""
 
 
 class NoteUpdater:
@@ -50,8 +50,8 @@ class NoteUpdater:
         return note.of.claim is not Claim.NOTED and not note.position
 
     async def introduce(self) -> None:
-        """Before anything is accepted: note a log that was just begun, however long that takes; look once at what is
-        noted of any other. Raises LogUnusable when this log must not go on.
+        """Before anything is accepted: note a new log, however long that takes; compare any other once with its note.
+        Raises LogUnusable when this log must not continue.
         """
         backoff = Backoff(first_s=FIRST_WAIT_S, cap_s=START_LOOK_S, rng=self._rng)
         while self._must_note:
@@ -64,7 +64,7 @@ class NoteUpdater:
             self._failed("no answer in time")
 
     async def run(self) -> None:
-        """Note, endlessly. Raises LogUnusable when another log is noted, as by a core that has taken over."""
+        """Note regularly. Never returns. Raises LogUnusable when another core has noted its log meanwhile."""
         backoff = Backoff(first_s=FIRST_WAIT_S, cap_s=LONGEST_WAIT_S, rng=self._rng)
         while True:
             if await self._attempt():
@@ -74,7 +74,7 @@ class NoteUpdater:
                 await backoff.pause()
 
     async def finish(self) -> None:
-        """Note the end of a core that drains, if that can be done at once."""
+        """Note the last position of a core that drains, if the bucket answers at once."""
         try:
             async with asyncio.timeout(FINISH_S):
                 await self._attempt()

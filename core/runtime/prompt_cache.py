@@ -1,4 +1,4 @@
-"""The prompts of open generations, kept in memory so that neither a poll nor a dispatch has to ask the log.
+"""The prompts of open generations, kept in memory so that neither a poll nor a dispatch reads the log.
 
 Personal data: nothing here is logged, and it is forgotten once the generation has ended.
 """

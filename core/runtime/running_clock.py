@@ -1,8 +1,8 @@
 """Core's running time: milliseconds during which core ran, over all its lives.
 
-Deadlines and rechecks count it, so that neither an outage nor a step of the wall clock moves them. It follows
-the event loop's monotonic time, is persisted every second, and goes on from there at the next start: a crash
-loses at most that second. A stopped process or a paused machine did not run, though monotonic time went on.
+Deadlines and rechecks count it, so that neither an outage nor a step of the wall clock moves them. It follows the
+event loop's monotonic time, is persisted every second, and continues from there at the next start: a crash loses at
+most that second. While a process is stopped or a machine paused, monotonic time may go on and running time does not.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from infra.retry import Retryable
 _log = structlog.get_logger()
 PERSIST_EVERY_S = 1.0
 PAUSE_S = 5.0
-"""Core looks at the clock every second; the part of a gap beyond this was a pause, not running time."""
+"""Core reads the clock every second; the part of a gap beyond this was a pause, not running time."""
 
 
 class RunningClock:
@@ -48,7 +48,7 @@ class RunningClock:
         return self._base_ms + int(self._ran_s * 1000)
 
     async def persist(self, upkeep: Upkeep, saved: Callable[[Retryable | None], None]) -> None:
-        """Save the running time every second, for ever, and tell `saved` whether the log took it. Raises LogBroken."""
+        """Save the running time every second, and call `saved` with the error or None. Raises LogBroken."""
         while True:
             await asyncio.sleep(PERSIST_EVERY_S)
             try:

@@ -1,5 +1,5 @@
-"""How long the log's disk has been at one thing. A disk that hangs neither does what it is told nor says that it
-cannot; so core has to say so itself, in its reasons for not being ready.
+"""How long one call to the log's disk has taken. A disk that hangs raises no error, so a call without an end has to
+show in core's reasons for not being ready.
 """
 
 import asyncio
@@ -8,18 +8,18 @@ from contextlib import contextmanager
 from typing import Final
 
 SLOW_S: Final = 5.0
-"""Beyond what a sync takes on a disk that works, and beyond the two seconds that a foreign lock is waited for."""
+"""Longer than a sync on a disk that works, and than the two seconds of waiting for a foreign lock."""
 
 
 class StallDetector:
-    """Of one caller, which does one thing at a time."""
+    """For one caller, which makes one call at a time."""
 
     def __init__(self) -> None:
         self._since_s: float | None = None
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Around what is timed."""
+        """Around the call."""
         self._since_s = asyncio.get_running_loop().time()
         try:
             yield
@@ -28,11 +28,11 @@ class StallDetector:
 
     @property
     def busy(self) -> bool:
-        """Whether something is being timed."""
+        """Whether a call is in progress."""
         return self._since_s is not None
 
     @property
     def trouble(self) -> str:
-        """Why core is not ready; empty when nothing takes long."""
+        """Why core is not ready; empty unless a call takes long."""
         slow = self._since_s is not None and asyncio.get_running_loop().time() - self._since_s > SLOW_S
         return "log: slow" if slow else ""

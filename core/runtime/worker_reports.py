@@ -1,7 +1,7 @@
 """What only a running core knows: which workers are alive, what they hold, and how far they are.
 
-Lossy by design: kept in memory, bounded, gone after a restart. Nothing is decided by it but what can be put
-right later, such as who drops a copy of a job.
+Lossy by design: kept in memory, bounded, gone after a restart. It decides only what a recheck repairs, such as which
+worker drops a copy of a job.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ class Dispatching(Protocol):
     """What workers' reports change about dispatch."""
 
     def postpone(self, ref: Ref) -> None:
-        """A worker has the image in hand."""
+        """A worker holds the image."""
 
     def dropped(self, ref: Ref) -> None:
         """A worker holds a job of the image, and drops it."""
@@ -67,7 +67,7 @@ class Workers:
         self._seen: dict[str, tuple[float, int]] = {}
 
     def saw(self, worker_id: str, batch_size: int = 0) -> None:
-        """A sign of life."""
+        """The worker is alive."""
         _, batch = self._seen.pop(worker_id, (0.0, 0))
         if len(self._seen) < _MAX_WORKERS:
             self._seen[worker_id] = (asyncio.get_running_loop().time(), max(batch, batch_size))
@@ -98,7 +98,7 @@ class Progress:
         self._known: dict[str, _Steps] = {}
 
     def on_changes(self, changes: Sequence[Change]) -> None:
-        """Forget what ended, and who had started an image that is to be started anew."""
+        """Forget what ended, and the starter of an image that will be started again."""
         for before, after in changes:
             known = self._known.get(after.id)
             if known is None:
@@ -141,17 +141,18 @@ class Progress:
         return Live(backlog_position=position, steps=steps, revision=known.revision)
 
     def _wanted(self, held: Held, worker_id: str, dispatching: Dispatching) -> bool:
-        """No for what has ended or is decided; and no for a waiting copy of what was started and not heard of.
+        """False for what has ended or is decided, and for a waiting copy of an image that was started without a report
+        since.
 
-        Whoever started it may be dead, and the image may have killed it. So its copies must not run among others:
-        once its recheck has passed, core sends the image out again to run alone. And when it has been started
+        The worker that started it may be dead, and the image may have killed it. So its copies must not run in a batch
+        with others: past its recheck, core dispatches the image again to run alone. And when it has been started
         alone often enough, no copy runs at all. (A worker that starts an image alone runs it at once; half a
-        visibility timeout later the queue has delivered a copy, be it to the same worker, restarted.)
+        visibility timeout later the queue has delivered a copy, possibly to the same worker after a restart.)
 
         A dispatch is sent before it is recorded. Until then the image looks as it did before: started by a worker
         that may be dead. So a dispatch newer than the recorded one is wanted, and from a worker that does not say
-        which one it holds, any copy of an image that is being sent now; else the job would be deleted by the very
-        worker it was sent to, and wait for the next recheck.
+        which one it holds, any copy of an image that is being sent now. Otherwise the worker that the job was sent to
+        would delete it, and the image would wait for its next recheck.
         """
         state = self._states.get(held.ref[0])
         if state is None or not held.ref[1] < len(state.images) or state.images[held.ref[1]].decided:

@@ -1,9 +1,9 @@
 """The one writer: everything that changes the log goes through here, in one order, many changes to a commit.
 
 While one transaction is being made durable, the next commands queue up and form the next one. Each command is
-decided on top of the ones before it; callers hear of it, and so do the listeners, only once it is durable. Open
-generations live in memory, which only the writer changes. A full disk refuses the callers of that transaction
-and changes nothing; a broken log or a second writer ends the service, and nobody gets an answer.
+decided on top of the ones before it; callers are answered and listeners called only once it is durable. Open
+generations live in memory, which only the writer changes. A full disk refuses the callers of that transaction and
+changes nothing; a broken log or a second writer ends the service without any answer.
 """
 
 import asyncio
@@ -72,7 +72,7 @@ class Writer:
 
     @property
     def trouble(self) -> str:
-        """Why the log refused the last transaction, or that it is slow to take this one; empty while it takes them."""
+        """Why the log refused the last transaction, or that this one takes long; empty while the log works."""
         return self._watch.trouble or self._refused
 
     @property
@@ -90,11 +90,11 @@ class Writer:
         return self._open.get(generation_id) or self._ended.get(generation_id)
 
     def listen(self, listener: Listener) -> None:
-        """Tell `listener` of every durable change, at once and in order; it must not block or raise."""
+        """Call `listener` with every durable change, at once and in order; it must not block or raise."""
         self._listeners.append(listener)
 
     async def load(self) -> int:
-        """Read the open generations, tell the listeners, and return the latest running time seen in their events."""
+        """Read the open generations, and return the latest running time in their events."""
         latest_ms = 0
         async for history in self._log.open_streams():
             first = history[0]
@@ -105,8 +105,8 @@ class Writer:
         return latest_ms
 
     def announce_loaded(self) -> None:
-        """Tell the listeners of all open generations, as if they had just been requested."""
-        self._tell([(None, state) for state in self._open.values()])
+        """Call the listeners with all open generations, as if they had just been requested."""
+        self._announce([(None, state) for state in self._open.values()])
 
     async def carry_out(self, orders: Sequence[Order]) -> list[Result]:
         """What became of each order, in their order, once durable. Raises Retryable when nothing was written.
@@ -119,8 +119,8 @@ class Writer:
         await self._queue.put(work)
         return await asyncio.shield(work.done)
 
-    async def settle(self, orders: Sequence[Order]) -> list[Result]:
-        """As `carry_out`, before `run` runs and anybody is told of the open generations: no listener hears of it."""
+    async def carry_out_unannounced(self, orders: Sequence[Order]) -> list[Result]:
+        """As `carry_out`, before `run` runs and `announce_loaded` is called: listeners are not called."""
         work = _Work(orders, asyncio.get_running_loop().create_future())
         listeners, self._listeners = self._listeners, []
         try:
@@ -129,15 +129,15 @@ class Writer:
             self._listeners = listeners
         return await work.done
 
-    def saved(self, error: Retryable | None) -> None:
-        """Hear how a writing went that the log has made by itself: it tells whether the log takes anything.
+    def note_save(self, error: Retryable | None) -> None:
+        """Note how a write went that the log has made by itself, which shows whether the log accepts writes.
 
-        Once core is unready nobody sends it work, and no transaction of its own would ever show that it could.
+        An unready core gets no work, so no transaction of its own would ever show that the log has recovered.
         """
         self._refused = "" if error is None else _trouble(error)
 
     async def run(self) -> None:
-        """Write, for ever. Raises LogBroken or VersionConflict; a cancellation waits for the end of the append."""
+        """Write what is queued. Raises LogBroken or VersionConflict; a cancellation waits for the end of the append."""
         while True:
             works = await self._take()
             with self._watch.running():
@@ -172,7 +172,7 @@ class Writer:
             if not work.done.done():
                 work.done.set_result(result)
         if changes:
-            self._tell(changes)
+            self._announce(changes)
 
     async def _append(self, pending: PendingTransaction) -> None:
         transaction = pending.transaction()
@@ -247,7 +247,7 @@ class Writer:
         while len(self._ended) > self._bounds.ended:
             self._ended.popitem(last=False)
 
-    def _tell(self, changes: Sequence[Change]) -> None:
+    def _announce(self, changes: Sequence[Change]) -> None:
         for listener in self._listeners:
             listener(changes)
 

@@ -2,10 +2,11 @@
 
 import asyncio
 
-from core.assembly import Core, Tuning
+from core.assembly import Core
 from core.erasure.retention import Keep
 from core.ports import Ports
 from core.runtime.public_note import BucketNotes
+from core.tuning import Tuning
 from infra.loops import Loops
 from tests.simulation.checker import Checker
 from tests.simulation.log import Disk, SimLog

@@ -71,7 +71,7 @@ def the_publisher_trusts_the_draft(plant: Plant) -> None:
     async def none_wrong(*_: Any) -> str:
         return ""
 
-    plant(Publisher, "_fault_of_draft", lambda _: none_wrong)
+    plant(Publisher, "_fault_of_temp", lambda _: none_wrong)
     plant(core.results.publisher, "_same", lambda _: lambda *_: True)
 
 

@@ -56,7 +56,7 @@ def an_older_log_brings_back_what_was_erased(plant: Plant) -> None:
     async def nothing(_: Any) -> None:
         pass
 
-    plant(Eraser, "take_over", lambda _: nothing)
+    plant(Eraser, "repeat_listed", lambda _: nothing)
 
 
 @bug

@@ -7,11 +7,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 
-from core.assembly import Core, Tuning
+from core.assembly import Core
 from core.context import Context
 from core.metrics import Metrics
 from core.ports import Outgoing, Ports, Rng
 from core.runtime.public_note import BucketNotes
+from core.tuning import Tuning
 from infra import sqs
 from infra.loops import Loops
 from infra.s3 import StoredObject
