@@ -8,24 +8,23 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Final, TypeVar
 
 from infra.loops import Loops
-from worker.batching.batch_limits import BatchLimits
-from worker.batching.measurements import Measurements
-from worker.batching.step_times import StepTimes
+from worker.batching.learned import Learned
 from worker.context import Context
 from worker.engines.errors import EngineLost
 from worker.gpu.announcer import Announcer
 from worker.gpu.gpu_state import GpuState
+from worker.gpu.gpu_thread import GpuThread
 from worker.gpu.lookahead import Lookahead
 from worker.gpu.loop import BatchedLoop, GpuLoop, GpuParts, OverlappedLoop, PlainLoop
-from worker.gpu.model_pool import ModelPool
-from worker.gpu.render_record import RenderRecord, Waits
+from worker.gpu.model_pool import ModelPool, ModelSources, PoolLimits
+from worker.gpu.render_record import RenderRecord
 from worker.gpu.renderer import Renderer
 from worker.gpu.still_wanted import StillWantedCheck
 from worker.gpu.watchdog import Pulse, Watchdog
 from worker.health import Health
 from worker.holding.heartbeat import Heartbeat
 from worker.holding.leases import Leases
-from worker.holding.types import Failure, Held, State
+from worker.holding.types import Failure, State
 from worker.holding.window import Window
 from worker.intake.job_intake import JobIntake
 from worker.intake.prefetch import Prefetch
@@ -62,7 +61,6 @@ def _context(ports: Ports, tuning: Tuning) -> Context:
         health.mark_unready("model", f"loading {next(iter(ports.engines), 'the default model')}")
     return Context(
         worker_id=tuning.worker_id,
-        mode=tuning.mode,
         metrics=metrics,
         health=health,
         ledger=ledger,
@@ -75,27 +73,17 @@ def _context(ports: Ports, tuning: Tuning) -> Context:
     )
 
 
-class _Shared:
-    """State that several parts work on."""
-
-    def __init__(self, tuning: Tuning) -> None:
-        self.floor = GpuState()
-        self.curves = StepTimes()
-        self.window = Window()
-        self.measured = Measurements()
-        self.pulse = Pulse(self.measured, floor_s=tuning.hang_s, reset_s=tuning.reset_s, load_s=tuning.load_s)
-        self.waits = Waits()
-        self.caps = BatchLimits()
-
-
 class Worker:
     """Built without I/O; `run` serves until it is asked to drain."""
 
     def __init__(self, ports: Ports, tuning: Tuning) -> None:
         self._context = context = _context(ports, tuning)
-        shared = _Shared(tuning)
-        self._ports, self._tuning, self._shared = ports, tuning, shared
-        self.metrics, self.health, self.window = context.metrics, context.health, shared.window
+        self._ports, self._tuning = ports, tuning
+        self.metrics, self.health, self.window = context.metrics, context.health, Window()
+        self._state, self._learned = GpuState(), Learned()
+        self._loop = _LOOPS[tuning.mode]
+        pulse = Pulse(self._learned.measurements, floor_s=tuning.hang_s, reset_s=tuning.reset_s, load_s=tuning.load_s)
+        self._gpu_thread = GpuThread(threads=ports.gpu_thread, pulse=pulse)
         self._limits = DeliveryLimits(
             encoders=tuning.encoders, uploads=tuning.uploads, queued=tuning.line_images, undeleted=tuning.undeleted
         )
@@ -106,23 +94,14 @@ class Worker:
         self._delivery = self._build_delivery()
         self._models = self._build_models()
         self._receiver = self._build_receiver()
-        self._inquiry = StillWantedCheck(
-            shared.window,
-            self._delivery,
-            ports.still_wanted,
-            worker_id=tuning.worker_id,
-            models=self._models.listed,
-            every_s=tuning.wanted_every_s,
-            evict=self._evict,
-            metrics=self._context.metrics,
+        self._still_wanted = StillWantedCheck(
+            context, self.window, self._delivery, self._models, ports.still_wanted, every_s=tuning.wanted_every_s
         )
-        self._watchdog = Watchdog(shared.pulse, tick_s=min(1.0, tuning.hang_s / 5), leave=self._hung)
+        self._watchdog = Watchdog(pulse, tick_s=min(1.0, tuning.hang_s / 5), leave=self._hung)
         self._renderer = self._build_renderer()
-        self._gpu = self._build_gpu()
-        self._shutdown = ShutdownSequence(
-            context, shared.window, self._leases, self._receiver, self._delivery, self._gpu
-        )
-        self._heartbeat = Heartbeat(context, shared.window, ports.jobs, visibility_s=tuning.visibility_s)
+        self._gpu = self._build_gpu_loop()
+        self._shutdown = ShutdownSequence(context, self.window, self._leases, self._receiver, self._delivery, self._gpu)
+        self._heartbeat = Heartbeat(context, self.window, ports.jobs, visibility_s=tuning.visibility_s)
         self._watch_depths()
 
     async def run(self, draining: Callable[[], Awaitable[object]]) -> None:
@@ -142,7 +121,7 @@ class Worker:
     def _endless(self) -> list[tuple[str, Callable[[], Coroutine[None, None, None]]]]:
         loops = [
             ("heartbeat", self._heartbeat.run),
-            ("wanted", self._inquiry.run),
+            ("wanted", self._still_wanted.run),
             ("watchdog", self._watchdog.run),
             ("models", self._models.watch),
         ]
@@ -169,7 +148,7 @@ class Worker:
         """An engine in a process of its own is ended, to be started again: True. With any other the worker stops, for
         its process must end: False.
         """
-        session = self._shared.floor.session
+        session = self._state.session
         if session is not None and session.engine.capabilities.restartable:
             self._renderer.hung()
             session.engine.kill()
@@ -177,16 +156,13 @@ class Worker:
         await self._shutdown.broken(Failure.HUNG, detail)
         return False
 
-    def _evict(self, held: Held) -> None:
-        self._models.engine(held.job.render.model).evict(held.id)
-
     def _call_batcher(self, name: str, flush: Callable[[Sequence[T]], Awaitable[Sequence[bool]]]) -> CallBatcher[T]:
         return CallBatcher(self._context, name, flush)
 
     def _build_settler(self) -> Settler:
         return Settler(
             self._context,
-            self._shared.window,
+            self.window,
             self._outbox,
             self._deletions,
             self._leases,
@@ -194,11 +170,11 @@ class Worker:
         )
 
     def _build_delivery(self) -> Delivery:
-        ports, tuning, shared = self._ports, self._tuning, self._shared
+        ports, tuning = self._ports, self._tuning
         uploader = Uploader(self._context, ports.temp, bucket=tuning.temp_bucket, deadline_s=tuning.upload_deadline_s)
         return Delivery(
             self._context,
-            shared.window,
+            self.window,
             ports.encode_threads,
             uploader,
             self._settler,
@@ -206,90 +182,66 @@ class Worker:
         )
 
     def _build_models(self) -> ModelPool:
+        ports, tuning = self._ports, self._tuning
         return ModelPool(
-            self._ports.engines,
-            self._ports.gpu_thread,
-            keep_loaded=self._tuning.models_loaded,
-            longest_away_s=self._tuning.longest_away_s,
-            files=self._ports.model_files,
-            marks=self._ports.load_marks,
-            caps=self._shared.caps,
-            waits=self._shared.waits,
-            ledger=self._context.ledger,
-            pulse=self._shared.pulse,
-            clock=self._ports.clock,
-            rng=self._ports.rng,
-            wake=self._shared.window.touch,
-            metrics=self._context.metrics,
-            health=self._context.health,
+            self._context,
+            self._gpu_thread,
+            self.window,
+            self._learned.batch_limits,
+            ModelSources(engines=ports.engines, files=ports.model_files, marks=ports.load_marks),
+            PoolLimits(loaded=tuning.models_loaded, longest_away_s=tuning.longest_away_s),
         )
 
     def _build_receiver(self) -> Receiver:
-        context, tuning, shared = self._context, self._tuning, self._shared
+        context, tuning = self._context, self._tuning
         prefetch = Prefetch(
-            context,
-            shared.window,
+            self.window,
             self._models,
-            shared.curves,
-            shared.measured,
+            self._learned,
             limit=tuning.window_images,
             behind=self._limits.behind,
+            at_once=self._loop.receives_at_once,
         )
         intake = JobIntake(
             context,
-            shared.window,
+            self.window,
             self._models,
             self._delivery,
             self._ports.quarantine,
             suspect_receives=tuning.suspect_receives,
         )
         polling = Polling(wait_s=tuning.receive_wait_s, visibility_s=tuning.visibility_s)
-        return Receiver(context, shared.window, self._ports.jobs, self._leases, prefetch, intake, polling)
+        return Receiver(context, self.window, self._ports.jobs, self._leases, prefetch, intake, polling)
 
     def _build_renderer(self) -> Renderer:
-        ports, tuning, shared = self._ports, self._tuning, self._shared
+        record = RenderRecord(self._context, self.window, jobs_queue=self._tuning.jobs_queue)
         return Renderer(
-            ports.gpu_thread,
-            shared.window,
-            self._delivery,
-            limit=self._models.limit,
-            clock=ports.clock,
-            caps=shared.caps,
-            curves=shared.curves,
-            waits=shared.waits,
-            pulse=shared.pulse,
-            ledger=self._context.ledger,
-            on_gpu=RenderRecord(
-                worker_id=tuning.worker_id,
-                jobs_queue=tuning.jobs_queue,
-                engine=self._models.engine,
-                metrics=self._context.metrics,
-            ),
-            proven=self._models.proven,
-            new_id=ports.new_id,
-            metrics=self._context.metrics,
-            failpoints=ports.failpoints,
-            recorder=ports.recorder,
+            self._context, self._gpu_thread, self.window, self._delivery, self._models, self._learned, record
         )
 
-    def _build_gpu(self) -> GpuLoop:
-        shared, models = self._shared, self._models
+    def _build_gpu_loop(self) -> GpuLoop:
         announcer = Announcer(
-            self._context, shared.window, models, self._inquiry, self._settler, self._delivery, shared.measured
+            self._context,
+            self.window,
+            self._models,
+            self._still_wanted,
+            self._settler,
+            self._delivery,
+            self._learned,
         )
         parts = GpuParts(
-            window=shared.window,
+            window=self.window,
             delivery=self._delivery,
-            state=shared.floor,
+            state=self._state,
             announcer=announcer,
             renderer=self._renderer,
-            models=models,
-            lookahead=Lookahead(shared.window, models, shared.floor, shared.curves, shared.measured),
+            models=self._models,
+            lookahead=Lookahead(self.window, self._models, self._state, self._learned),
         )
-        return _LOOPS[self._tuning.mode](parts)
+        return self._loop(parts)
 
     def _watch_depths(self) -> None:
-        window = self._shared.window
+        window = self.window
         self.metrics.watch_depth("waiting", window.waiting_count)
         self.metrics.watch_depth("held", lambda: len(window.held()))
         self.metrics.watch_depth("running", lambda: sum(held.state is State.RUNNING for held in window.held()))

@@ -11,7 +11,6 @@ from worker.health import Health
 from worker.metrics import Metrics
 from worker.ports import Failpoints, NewId, Recorder, Rng, record_nothing
 from worker.time_ledger import TimeLedger
-from worker.tuning import Mode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +18,6 @@ class Context:
     """`clock` is the event loop's time in seconds and may be read from any thread; `wall_ms` is Unix time."""
 
     worker_id: str
-    mode: Mode
     metrics: Metrics
     health: Health
     ledger: TimeLedger

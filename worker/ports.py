@@ -11,6 +11,9 @@ from typing import Protocol, TypeVar
 from worker.engines.contract import Engine, EngineFacts
 
 T = TypeVar("T")
+RECEIVE_LIMIT = 10
+"""Messages to a receive: as many as SQS gives."""
+
 NewId = Callable[[str], str]
 """Mints an id with this prefix."""
 
@@ -45,7 +48,7 @@ class JobQueue(Protocol):
     """The jobs queue. Answers are in the order of the receipts."""
 
     async def receive(self, *, limit: int, wait_s: int, visibility_s: int) -> Sequence[Received]:
-        """Up to `limit` (at most 10) messages, hidden from others for `visibility_s`."""
+        """Up to `limit` (at most RECEIVE_LIMIT) messages, hidden from others for `visibility_s`."""
 
     async def extend(self, receipts: Sequence[str], visibility_s: int) -> Sequence[bool]:
         """Hide the messages for that long from now; 0 makes them visible. False: the receipt is no longer valid."""

@@ -8,11 +8,11 @@ Nothing here may receive, upload or delete. The life of an image, step by step, 
    reply queue accepts its `started`.
 4. `loop` hands it to the running session or begins a session with it. Begin to read there: it shows the plain, the
    batched and the overlapped loop side by side.
-5. `session` lets it in at the next step, on the GPU thread; `choice` asks the policy who takes each step; `slots` are
-   the images in it and the events that the thread posts.
-6. After its last step it waits in `decode_queue` for a permit of the delivery pipeline, and is decoded.
-7. `renderer` turns the thread's events into states, times and pictures on the event loop, with `render_record`. When
-   the engine fails, it bisects the batch until the culprit is alone.
+5. `stepper`, the session's part on the GPU thread, lets it in at the next step; `choice` asks the policy who takes each
+   step. `mailbox` has all that thread and event loop share, and says who may touch what.
+6. After its last step it waits in `decode_queue` for a permit of the delivery pipeline; `decoder` decodes it.
+7. `renderer` turns the thread's `events` into states, times and pictures on the event loop, with `render_record`. When
+   the engine fails (`engine_faults`), it bisects the batch until the culprit is alone.
 8. `worker.output.delivery` encodes and uploads the picture, replies and deletes the message.
 
 Meanwhile `watchdog` sees to it that the thread makes its steps, and `worker.time_ledger` accounts for its seconds.

@@ -7,7 +7,7 @@ Knows nothing of sessions: `lookahead` and `loop` say which images, and what bec
 import asyncio
 from collections.abc import Sequence
 
-from worker.batching.measurements import Measurements
+from worker.batching.learned import Learned
 from worker.context import Context
 from worker.engines.contract import Engine
 from worker.engines.errors import Unsupported
@@ -33,7 +33,7 @@ class Announcer:
         still_wanted: StillWantedCheck,
         settler: Settler,
         delivery: Delivery,
-        measured: Measurements,
+        learned: Learned,
     ) -> None:
         self._context = context
         self._window = window
@@ -41,7 +41,7 @@ class Announcer:
         self._still_wanted = still_wanted
         self._settler = settler
         self._delivery = delivery
-        self._measured = measured
+        self._learned = learned
         self.closed = False
 
     def close(self) -> None:
@@ -79,7 +79,7 @@ class Announcer:
             await self._refuse_all([each for each in self._window.waiting() if each.job.render.model == model], fault)
         for held in self._window.waiting():
             try:
-                held.key = self._models.key(held.job.render)
+                self._window.rekey(held, self._models.key(held.job.render))
             except Unsupported as error:
                 if held.state is State.WAITING:
                     await self._delivery.refuse(held, *refusal_of(error))
@@ -105,10 +105,9 @@ class Announcer:
         new_id = self._context.new_id
         batch = Batch(id=new_id("bat"), engine=engine, key=members[0].key, members=members, solo=members[0].job.solo)
         for held in members:
-            held.attempt_id = new_id("att")
-            self._window.move(held, State.STARTED)
+            self._window.begin_attempt(held, new_id("att"), State.STARTED)
         await self._settler.started(batch)
         await self._context.failpoints.reach("worker.batched")
-        self._measured.observe(ANNOUNCE_KIND, loop.time() - began_s)
+        self._learned.measurements.observe(ANNOUNCE_KIND, loop.time() - began_s)
         self._models.touch(engine)
         return batch

@@ -1,44 +1,76 @@
-"""Who of a session's members takes the next step, and how long that choice stands. The GPU thread asks; no I/O."""
+"""Who of a session's members takes the next step, and how long that choice stands. On the GPU thread; no I/O."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from worker.batching.policy import Seat, next_step
-from worker.gpu.slots import Member
+from worker.gpu.mailbox import WaitingSeats
+from worker.gpu.members import Member
 
 LOOK_AGAIN_STEPS = 16
-"""Steps after which a choice is made anew although nobody came or went: waiting makes images more urgent."""
-Behind = Sequence[Seat[Member | None]]
-"""All who wait for the same and are not announced yet."""
+"""Steps after which a choice is made again although no image came or went: waiting makes images more urgent."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Choice:
-    """Stands while nobody comes or goes: with each step those who were nearest to their end come nearer to it."""
+    """Stands while no image comes or goes: with each step those that were nearest to their end come nearer to it."""
 
     chosen: Sequence[Member]
     members: Sequence[Member]
-    behind: Behind
+    waiting: WaitingSeats
     limit: int
     steps_left: int
 
-    def stands(self, members: Sequence[Member], behind: Behind, limit: int) -> bool:
+    def stands(self, members: Sequence[Member], waiting: WaitingSeats, limit: int) -> bool:
         """Whether it may be used once more."""
-        return self.steps_left > 0 and self.limit == limit and self.behind is behind and self.members == tuple(members)
+        return (
+            self.steps_left > 0 and self.limit == limit and self.waiting is waiting and self.members == tuple(members)
+        )
 
 
-def choose(
+class StepChooser:
+    """`joins`: members take steps as the policy says at each one; otherwise a batch is formed when none runs. `parks`:
+    those that run may stand aside.
+    """
+
+    def __init__(self, *, joins: bool, parks: bool) -> None:
+        self._joins = joins
+        self._parks = parks
+        self._choice: Choice | None = None
+
+    def choose(
+        self,
+        members: Sequence[Member],
+        waiting: WaitingSeats,
+        *,
+        limit: int,
+        clock: Callable[[], float],
+        step_s: Callable[[int], float],
+    ) -> Sequence[Member]:
+        """Some of `members`, which are not empty. `clock` is asked only when a choice is made."""
+        if not self._joins:
+            return [each for each in members if each.running] or members[:limit]
+        choice = self._choice
+        if choice is None or not choice.stands(members, waiting, limit):
+            choice = self._choice = _chosen(
+                members, waiting, now_s=clock(), limit=limit, step_s=step_s, park=self._parks
+            )
+        choice.steps_left -= 1
+        return choice.chosen
+
+
+def _chosen(
     members: Sequence[Member],
-    behind: Behind,
+    waiting: WaitingSeats,
     *,
     now_s: float,
     limit: int,
     step_s: Callable[[int], float],
     park: bool,
 ) -> Choice:
-    """As the policy says with all who wait in view. Places of those who are not here yet go to those who are."""
+    """As the policy says with all waiting images in view. Seats of those not announced go to members."""
     seats: list[Seat[Member | None]] = [member.seat(now_s) for member in members]
-    seats += behind
+    seats += waiting
     best = next_step(seats, step_s=step_s, limit=limit, join=True, park=park)
     chosen = [member for member in best if member is not None]
     if len(chosen) < len(best):
@@ -47,7 +79,7 @@ def choose(
     return Choice(
         chosen=chosen,
         members=tuple(members),
-        behind=behind,
+        waiting=waiting,
         limit=limit,
         steps_left=min(LOOK_AGAIN_STEPS, *(each.remaining for each in chosen)),
     )

@@ -1,48 +1,48 @@
-"""Images that are denoised and not yet pictures, in their order. The GPU's thread alone knows them; no I/O."""
+"""Images that are denoised and not yet decoded, in their order. On the GPU thread; no I/O."""
 
 from collections import deque
 from collections.abc import Sequence
 
 from worker.engines.contract import Done, EncodedPicture, Picture, RenderJob
 from worker.engines.errors import BadOutput
-from worker.gpu.slots import Member
+from worker.gpu.members import Member
 
 
 class DecodeQueue:
-    """`under_way`: how many of them, the newest, the device develops beside the step launched last. To fetch those
+    """`under_way`: how many of them, the newest, the device decodes beside the step launched last. To fetch those
     would be to wait, with no next step launched meanwhile.
     """
 
     def __init__(self) -> None:
-        self._line: deque[tuple[Member, Done]] = deque()
+        self._waiting: deque[tuple[Member, Done]] = deque()
         self.under_way = 0
 
     def __len__(self) -> int:
-        return len(self._line)
+        return len(self._waiting)
 
     @property
     def ready(self) -> int:
         """How many are not under way."""
-        return len(self._line) - self.under_way
+        return len(self._waiting) - self.under_way
 
     @property
     def first(self) -> Member:
-        """Whose turn it is."""
-        return self._line[0][0]
+        """The image to decode next."""
+        return self._waiting[0][0]
 
     def add(self, finished: Sequence[tuple[Member, Done]], *, ahead: bool) -> None:
-        """After each step. What was under way beside it is so no more."""
-        self._line.extend(finished)
+        """After each step. What was under way beside it is ready now."""
+        self._waiting.extend(finished)
         self.under_way = len(finished) if ahead else 0
 
     def take(self) -> tuple[Member, Done]:
         """The first."""
-        return self._line.popleft()
+        return self._waiting.popleft()
 
     def clear(self) -> Sequence[Member]:
-        """All are lost; whose they were."""
-        lost = [member for member, _ in self._line]
-        self._line.clear()
+        """Discard all; return their members."""
+        lost = [member for member, _ in self._waiting]
+        self._waiting.clear()
         self.under_way = 0
         return lost
 

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 
 from worker.engines.contract import BatchKey, RenderJob
+from worker.gpu.members import Member
 from worker.gpu.session import Session
-from worker.gpu.slots import Member
 from worker.holding.types import Batch
 
 
@@ -19,14 +19,14 @@ class GpuState:
 
 def steps_by_then(session: Session, lead_s: float) -> int:
     """How many steps the session takes in that time, at the size it has now."""
-    running = sum(member.running for member in session.roster)
-    return math.ceil(lead_s / max(1e-6, session.step_seconds(max(1, running))))
+    running = sum(member.running for member in session.mailbox.roster)
+    return math.ceil(lead_s / max(1e-6, session.mailbox.step_seconds(max(1, running))))
 
 
 def staying(session: Session, lead_s: float) -> list[tuple[Member, int]]:
     """Who will not have finished by then, and the steps each will still need."""
     steps = steps_by_then(session, lead_s)
-    left = [(member, member.remaining - steps * member.running) for member in session.roster]
+    left = [(member, member.remaining - steps * member.running) for member in session.mailbox.roster]
     return [(member, remaining) for member, remaining in left if remaining > 0]
 
 
@@ -36,24 +36,24 @@ def left_s(session: Session, now_s: float, *, known: bool) -> float | None:
     Members of an engine that steps are counted down step by step. The others are expected to take the time learned;
     without that, what they have reported of their progress so far tells the rest.
     """
-    roster = session.roster
-    if not roster or session.offered or any(not member.running for member in roster):
+    roster = session.mailbox.roster
+    if not roster or session.mailbox.offered or any(not member.running for member in roster):
         return None
     elapsed_s = now_s - session.began_s
     steps = max(_steps(member.held.job.render) for member in roster)
     if known and not session.engine.capabilities.join_midway:
-        return steps * session.step_seconds(len(roster)) - elapsed_s
+        return steps * session.mailbox.step_seconds(len(roster)) - elapsed_s
     if known:
-        return max(member.remaining for member in roster) * session.step_seconds(len(roster))
+        return max(member.remaining for member in roster) * session.mailbox.step_seconds(len(roster))
     done = max(member.held.step for member in roster)
     return elapsed_s * (steps - done) / done if done else None
 
 
 def quantum_s(session: Session, key: BatchKey) -> float:
     """How long a session may go on letting newcomers in while images of another key wait: one batch's time."""
-    members = [member for member in session.roster if member.held.key == key]
+    members = [member for member in session.mailbox.roster if member.held.key == key]
     steps = max((_steps(member.held.job.render) for member in members), default=1)
-    return steps * session.step_seconds(max(1, len(members)))
+    return steps * session.mailbox.step_seconds(max(1, len(members)))
 
 
 def _steps(job: RenderJob) -> int:

@@ -13,14 +13,13 @@ import asyncio
 from collections.abc import Sequence
 
 from worker.batching.batcher import Candidate, head, next_batch
-from worker.batching.measurements import Measurements
+from worker.batching.learned import Learned
 from worker.batching.policy import Seat, next_step
-from worker.batching.step_times import StepTimes
 from worker.gpu.announcer import ANNOUNCE_KIND
 from worker.gpu.gpu_state import GpuState, left_s, quantum_s, staying
+from worker.gpu.members import Member
 from worker.gpu.model_pool import ModelPool
 from worker.gpu.session import Session
-from worker.gpu.slots import Member
 from worker.holding.types import Held
 from worker.holding.window import Window
 
@@ -31,14 +30,11 @@ MAX_LEAD_S = 2.0
 class Lookahead:
     """`choose` is called again after every change of the window."""
 
-    def __init__(
-        self, window: Window, models: ModelPool, state: GpuState, step_times: StepTimes, measured: Measurements
-    ) -> None:
+    def __init__(self, window: Window, models: ModelPool, state: GpuState, learned: Learned) -> None:
         self._window = window
         self._models = models
         self._state = state
-        self._step_times = step_times
-        self._measured = measured
+        self._learned = learned
 
     def choose(self) -> Sequence[Held]:
         """The images to announce now; none most of the time."""
@@ -64,7 +60,7 @@ class Lookahead:
         return bool(busy) and (solo or any(held.job.solo for held in busy))
 
     def _batch(self, waiting: Sequence[Candidate[Held]], now_s: float) -> Sequence[Held]:
-        return next_batch(waiting, step_s=self._step_times.step_s, limit=self._limit, now_s=now_s)
+        return next_batch(waiting, step_s=self._learned.step_times.step_s, limit=self._limit, now_s=now_s)
 
     def _limit(self, held: Held) -> int:
         return self._models.limit(held.job.render, held.key)
@@ -72,14 +68,14 @@ class Lookahead:
     def _joining(self, session: Session, waiting: Sequence[Candidate[Held]], now_s: float) -> Sequence[Held]:
         """Those whom the policy would seat, by the time they are announced, among the members left by then."""
         mates = [each.seat(now_s) for each in waiting if each.key == session.key and not each.solo]
-        if not mates or not session.roster or session.offered:
+        if not mates or not session.mailbox.roster or session.mailbox.offered:
             return ()
         limit = self._limit(mates[0].item)
         here = staying(session, self._lead_s())
         known = {member.id for member, _ in here}
         chosen = next_step(
             [_seat(member, remaining, now_s) for member, remaining in here] + mates,
-            step_s=self._step_times.step_s(session.key),
+            step_s=self._learned.step_times.step_s(session.key),
             limit=limit,
             join=True,
             park=session.engine.capabilities.park,
@@ -92,8 +88,8 @@ class Lookahead:
         if session is None or not session.open:
             return
         behind = [each for each in waiting if each.key == session.key and not each.solo]
-        if [each.order for each in behind] != [seat.order for seat in session.behind]:
-            session.behind = [_empty(each.seat(now_s)) for each in behind]
+        if [each.order for each in behind] != [seat.order for seat in session.mailbox.waiting]:
+            session.mailbox.waiting = [_empty(each.seat(now_s)) for each in behind]
 
     def _following(
         self, session: Session, waiting: Sequence[Candidate[Held]], first: Candidate[Held], now_s: float
@@ -102,7 +98,7 @@ class Lookahead:
         engine = self._models.engine(first.item.job.render.model)
         if first.solo or not engine.loaded or (session.open and first.key == session.key):
             return ()
-        left = left_s(session, now_s, known=self._step_times.known(session.key))
+        left = left_s(session, now_s, known=self._learned.step_times.known(session.key))
         if left is None or left > self._lead_s():
             return ()
         session.close()
@@ -110,7 +106,7 @@ class Lookahead:
 
     def _lead_s(self) -> float:
         """How long before they are needed images are announced."""
-        return min(MAX_LEAD_S, max(MIN_LEAD_S, 2 * (self._measured.seconds(ANNOUNCE_KIND) or 0.0)))
+        return min(MAX_LEAD_S, max(MIN_LEAD_S, 2 * (self._learned.measurements.seconds(ANNOUNCE_KIND) or 0.0)))
 
 
 def candidates(window: Window) -> list[Candidate[Held]]:

@@ -19,13 +19,15 @@ from worker.engines.errors import EngineAway
 from worker.gpu.announcer import Announcer
 from worker.gpu.gpu_state import GpuState
 from worker.gpu.lookahead import Lookahead, candidates
+from worker.gpu.members import members_of
 from worker.gpu.model_pool import ModelPool
 from worker.gpu.renderer import Renderer
-from worker.gpu.slots import members_of
 from worker.holding.types import Batch, Failed, Failure, Held, State
 from worker.holding.window import Window
 from worker.output.delivery import Delivery
+from worker.ports import RECEIVE_LIMIT
 
+MAX_RECEIVED = 10
 LOOK_S = 0.05
 """How often is looked whether a session whose end is not reported is about to end."""
 
@@ -48,6 +50,8 @@ class GpuLoop(ABC):
 
     joins_midway: ClassVar[bool]
     """Whether images may join a session that runs."""
+    receives_at_once: ClassVar[int | None]
+    """Images received together, once nothing is held; None: ahead of the GPU."""
 
     def __init__(self, parts: GpuParts) -> None:
         self._parts = parts
@@ -71,7 +75,7 @@ class GpuLoop(ABC):
         session = self._state.session
         if session is not None:
             session.close()
-            self._turn_away(member.held for member in session.take_back())
+            self._turn_away(member.held for member in session.mailbox.take_offered())
 
     async def _announce(self, chosen: Sequence[Held]) -> Batch | None:
         """The batch, announced. None where there is none, with nothing chosen at the next change."""
@@ -143,6 +147,7 @@ class PlainLoop(GpuLoop):
     """One image at a time: the next is chosen once this one is uploaded and its reply accepted."""
 
     joins_midway = False
+    receives_at_once = 1
 
     async def run(self) -> None:
         """See GpuLoop."""
@@ -157,6 +162,7 @@ class BatchedLoop(GpuLoop):
     """One batch at a time, as large as fits: the next is chosen once this one is settled."""
 
     joins_midway = False
+    receives_at_once = RECEIVE_LIMIT
 
     async def run(self) -> None:
         """See GpuLoop."""
@@ -176,6 +182,7 @@ class OverlappedLoop(GpuLoop):
     """
 
     joins_midway = True
+    receives_at_once = None
 
     async def run(self) -> None:
         """See GpuLoop."""

@@ -5,22 +5,22 @@ loaded is out alone.
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
 import structlog
 
 from worker.batching.batch_limits import BatchLimits
+from worker.context import Context
 from worker.engines.contract import BatchKey, Engine, RenderJob
 from worker.engines.errors import EngineLost, LoadFailed, Unsupported
+from worker.gpu.gpu_thread import GpuThread
 from worker.gpu.model_faults import ModelFault, Trouble, fault_after, fault_of_deaths, is_panic, trouble_of
-from worker.gpu.render_record import Waits
-from worker.gpu.watchdog import Pulse
-from worker.health import Health
 from worker.holding.types import ModelState
-from worker.metrics import Metrics
-from worker.ports import ListedModel, LoadMarks, ModelFiles, Rng, Threads
-from worker.time_ledger import Cause, TimeLedger
+from worker.holding.window import Window
+from worker.ports import ListedModel, LoadMarks, ModelFiles
+from worker.time_ledger import Cause
 
 _log = structlog.get_logger()
 T = TypeVar("T")
@@ -28,55 +28,59 @@ LOOK_S = 1.0
 """How often is looked whether files of a broken model have changed, and whether a pause is over."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSources:
+    """The engine of each model, the default one first; its files; and the marks of loads that ended a worker."""
+
+    engines: Mapping[str, Engine]
+    files: ModelFiles
+    marks: LoadMarks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolLimits:
+    """`loaded`: models that stay loaded at a time, those on servers elsewhere not counted. `longest_away_s`: the
+    longest pause before a remote model is tried again.
+    """
+
+    loaded: int
+    longest_away_s: float
+
+
 class ModelPool:
-    """Every model of the models file. `waiting` while the default one is loaded at the start; `wake` is called when
-    there may be something to load; `longest_away_s` is the longest pause before a remote model is tried again.
+    """Every model of the models file. `waiting` while the default one is loaded at the start. The window's waiters are
+    woken when there may be something to load.
     """
 
     def __init__(
         self,
-        engines: Mapping[str, Engine],
-        thread: Threads,
-        *,
-        keep_loaded: int,
-        longest_away_s: float,
-        files: ModelFiles,
-        marks: LoadMarks,
-        caps: BatchLimits,
-        waits: Waits,
-        ledger: TimeLedger,
-        pulse: Pulse,
-        clock: Callable[[], float],
-        rng: Rng,
-        wake: Callable[[], None],
-        metrics: Metrics,
-        health: Health,
+        context: Context,
+        gpu: GpuThread,
+        window: Window,
+        batch_limits: BatchLimits,
+        sources: ModelSources,
+        limits: PoolLimits,
     ) -> None:
-        self._engines = dict(engines)
-        self._thread = thread
-        self._keep_loaded = keep_loaded
-        self._longest_away_s = longest_away_s
-        self._files = files
-        self._marks = marks
-        self._caps = caps
-        self._waits = waits
-        self._ledger = ledger
-        self._pulse = pulse
-        self._clock = clock
-        self._rng = rng
-        self._metrics = metrics
-        self._health = health
-        self._wake = wake
+        self._context = context
+        self._gpu = gpu
+        self._window = window
+        self._batch_limits = batch_limits
+        self._engines = dict(sources.engines)
+        self._files = sources.files
+        self._marks = sources.marks
+        self._limits = limits
         self._used: list[Engine] = []
         self._loading: Engine | None = None
         self._faults = {
-            model: fault_of_deaths(deaths, clock()) for model, deaths in marks.left().items() if model in self._engines
+            model: fault_of_deaths(deaths, context.clock())
+            for model, deaths in self._marks.left().items()
+            if model in self._engines
         }
         self._past: dict[str, ModelFault] = {}
         self._stamps: dict[str, list[str]] = {}
         self._stamp_at_load = ""
         self.waiting = self._preloads = False
-        metrics.watch_models(lambda: {each.facts.model: each.state for each in self.listed()})
+        context.metrics.watch_models(lambda: {each.facts.model: each.state for each in self.listed()})
 
     @property
     def default(self) -> Engine:
@@ -98,12 +102,12 @@ class ModelPool:
         """How many may share a batch with this job, whose key is given: an engine may refuse, once it is loaded, what
         it had a key for. Any thread.
         """
-        return self._caps.limit(job, key, self.engine(job.model).capabilities.max_batch)
+        return self._batch_limits.limit(job, key, self.engine(job.model).capabilities.max_batch)
 
     def fault(self, model: str) -> ModelFault | None:
         """Why the model cannot be used now; None when it can, or when it is to be tried."""
         fault = self._faults.get(model)
-        return fault if fault is not None and self._clock() < fault.until_s else None
+        return fault if fault is not None and self._context.clock() < fault.until_s else None
 
     def listed(self) -> Sequence[ListedModel]:
         """What is said of each to those who ask for work."""
@@ -135,23 +139,23 @@ class ModelPool:
         """Make `engine` ready, by one attempt; what is wrong if that fails. `wanted_since_s`: since when the image that
         needs it has existed, for the idle time that ends here. Raises EngineLost.
         """
-        began = self._clock()
-        self._ledger.idle_ended(began, existed_since_s=wanted_since_s)
+        began = self._context.clock()
+        self._context.ledger.idle_ended(began, existed_since_s=wanted_since_s)
         self._loading = engine
         try:
             begun_s = began
             trouble = await self._watched(lambda: self._checked(engine))
             if trouble is None:
                 await self._make_room(engine)
-                begun_s = self._clock()
+                begun_s = self._context.clock()
                 trouble = await self._watched(lambda: self._attempt(engine))
         finally:
             self._loading = None
-            self._waits.loading_until_s = ended = self._clock()
-            self._ledger.spend(Cause.LOADING, began, ended)
-            self._ledger.idle_began(ended)
+            self._gpu.waits.loading_until_s = ended = self._context.clock()
+            self._context.ledger.spend(Cause.LOADING, began, ended)
+            self._context.ledger.idle_began(ended)
         if trouble is not None:
-            self._metrics.load_failures.labels(model=engine.facts.model).inc()
+            self._context.metrics.load_failures.labels(model=engine.facts.model).inc()
             failed = self._out(engine, trouble, took_s=ended - begun_s)
             # What the load has read, not what the first look finds: the files may be repaired before that.
             self._stamps[self._name(engine)] = [self._stamp_at_load] * 2
@@ -183,7 +187,7 @@ class ModelPool:
     def to_retry(self) -> Engine | None:
         """The model that is to be loaded though no image asks for it: the default one, if it could not be at first."""
         fault = self._faults.get(self._name(self.default))
-        due = self._preloads and fault is not None and self._clock() >= fault.until_s
+        due = self._preloads and fault is not None and self._context.clock() >= fault.until_s
         # Others that are loaded would have to make room, with no image that asks for it.
         free = self.default.capabilities.remote or not any(_is_here(each) for each in self._engines.values())
         return self.default if due and free else None
@@ -193,13 +197,13 @@ class ModelPool:
         while True:
             await asyncio.sleep(LOOK_S)
             if self.to_retry() is not None:
-                self._wake()
+                self._window.touch()
             for model, fault in list(self._faults.items()):
                 if fault.state is ModelState.BROKEN and await self._have_changed(model):
                     self._faults.pop(model, None)
                     _log.info("model.files_changed", model=model)
                     self._tell()
-                    self._wake()
+                    self._window.touch()
             for model in self._stamps.keys() - self._faults.keys():
                 del self._stamps[model]
 
@@ -215,22 +219,22 @@ class ModelPool:
     def _state(self, model: str) -> ModelState:
         """A broken one stays so until a load succeeds; one that was away is offered again when its pause is over."""
         fault, engine = self._faults.get(model), self._engines[model]
-        if fault is not None and (fault.state is ModelState.BROKEN or self._clock() < fault.until_s):
+        if fault is not None and (fault.state is ModelState.BROKEN or self._context.clock() < fault.until_s):
             return fault.state
         if engine is self._loading:
             return ModelState.LOADING
         return ModelState.LOADED if engine.loaded else ModelState.UNLOADED
 
     def _out(self, engine: Engine, trouble: Trouble, *, took_s: float) -> ModelFault:
-        model, now_s = self._name(engine), self._clock()
+        model, now_s = self._name(engine), self._context.clock()
         fault = fault_after(
             self._faults.get(model) or self._past.pop(model, None),
             trouble,
             now_s=now_s,
             took_s=took_s,
-            draw=self._rng(),
+            draw=self._context.rng(),
             remote=engine.capabilities.remote,
-            longest_away_s=self._longest_away_s,
+            longest_away_s=self._limits.longest_away_s,
         )
         self._faults[model] = fault
         self._stamps.pop(model, None)
@@ -249,18 +253,18 @@ class ModelPool:
     def _tell(self) -> None:
         """Ready while any model can be used; which cannot is told all the same."""
         out = [f"model {model} is {fault.state.name.lower()}: {fault.reason}" for model, fault in self._faults.items()]
-        self._health.note("models", out)
+        self._context.health.note("models", out)
         if len(out) == len(self._engines):
-            self._health.mark_unready("model", f"no model can be used: {'; '.join(out)}")
+            self._context.health.mark_unready("model", f"no model can be used: {'; '.join(out)}")
         elif not self.waiting:
-            self._health.clear("model")
+            self._context.health.clear("model")
 
     async def _make_room(self, engine: Engine) -> None:
         """A model on a server elsewhere takes no memory here: it needs no room, and leaving would give none."""
         if engine.capabilities.remote:
             return
         others = [each for each in self._used if _is_here(each) and each is not engine]
-        for victim in others[: max(0, len(others) + 1 - self._keep_loaded)]:
+        for victim in others[: max(0, len(others) + 1 - self._limits.loaded)]:
             await self._watched(partial(_unloaded, victim))
             _log.info("model.unloaded", model=victim.facts.model)
 
@@ -268,11 +272,11 @@ class ModelPool:
         """On the GPU thread. If that never comes back, the watchdog ends the worker: what has been received would stay
         hidden from all the others.
         """
-        self._pulse.begin_load(self._clock())
+        self._gpu.pulse.begin_load(self._context.clock())
         try:
-            return await self._thread.run(work)
+            return await self._gpu.threads.run(work)
         finally:
-            self._pulse.fail()
+            self._gpu.pulse.fail()
 
     def _checked(self, engine: Engine) -> Trouble | None:
         """On the GPU thread. What is plainly wrong with the files shows before another model makes room for it."""

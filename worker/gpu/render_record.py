@@ -1,16 +1,18 @@
 """Keeps the record of images while they are on the GPU: states, waits, spans, and what explains a picture."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from opentelemetry.trace import Span
 
 from worker import tracing
-from worker.engines.contract import Engine, EngineFacts
-from worker.gpu.slots import Decoded, Member
-from worker.holding.types import Finished, Held, Origin, State
-from worker.metrics import Metrics
+from worker.context import Context
+from worker.engines.contract import EngineFacts
+from worker.gpu.events import Decoded
+from worker.gpu.members import Member
+from worker.holding.types import Finished, Origin, State
+from worker.holding.window import Window
 
 
 @dataclass(slots=True)
@@ -42,34 +44,38 @@ class Waits:
 class RenderRecord:
     """Called by the renderer, on the event loop."""
 
-    def __init__(self, *, worker_id: str, jobs_queue: str, engine: Callable[[str], Engine], metrics: Metrics) -> None:
-        self._worker_id = worker_id
+    def __init__(self, context: Context, window: Window, *, jobs_queue: str) -> None:
+        self._context = context
+        self._window = window
         self._jobs_queue = jobs_queue
-        self._engine = engine
-        self._metrics = metrics
         self._together: dict[int, _Together] = {}
-
-    def engine_of(self, held: Held) -> Engine:
-        """The engine of the image's model."""
-        return self._engine(held.job.render.model)
 
     def admitted(self, members: Sequence[Member], at_s: float, waits: Waits) -> None:
         """They have gone to the GPU together."""
         group = members[0].group
-        self._metrics.batches.labels(engine=group.engine.facts.engine, model=members[0].held.job.render.model).inc()
+        self._context.metrics.batches.labels(
+            engine=group.engine.facts.engine, model=members[0].held.job.render.model
+        ).inc()
         for member in members:
             held = member.held
             if held.state is State.STARTED:
-                held.state = State.RUNNING
+                self._window.move(held, State.RUNNING)
                 held.wait_s = at_s - held.received_s
                 held.wait_reason = waits.reason(held.received_s)
-                held.span = tracing.process(held, self._jobs_queue, self._worker_id)
-                self._metrics.wait_seconds.observe(held.wait_s)
+                held.span = tracing.process(held, self._jobs_queue, self._context.worker_id)
+                self._context.metrics.wait_seconds.observe(held.wait_s)
         span = tracing.batch(replace(group, members=tuple(member.held for member in members)))
         together = _Together(span=span, left=len(members))
         for member in members:
             member.span = tracing.generate(member.held, span)
             self._together[id(member)] = together
+
+    def progressed(self, steps: Mapping[str, int]) -> None:
+        """So many steps of these jobs are done."""
+        for job_id, step in steps.items():
+            held = self._window.get(job_id)
+            if held is not None:
+                held.step = step
 
     def left(self, member: Member, error: str = "") -> None:
         """It is not on the GPU any more."""

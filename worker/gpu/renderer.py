@@ -7,37 +7,26 @@ every further death costs loading the model. A bad picture fails only its own im
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import structlog
 
-from worker.batching.batch_limits import BatchLimits
-from worker.batching.step_times import StepTimes
-from worker.engines.contract import BatchKey, Engine, Progress, RenderJob
+from worker.batching.learned import Learned
+from worker.context import Context
+from worker.engines.contract import BatchKey, Engine, Progress
 from worker.engines.errors import EngineAway
-from worker.gpu.render_record import RenderRecord, Waits
+from worker.gpu.events import Admitted, Crash, Decoded, Dropped, EngineFailed, Event, TimeSpent, TurnEnd
+from worker.gpu.gpu_thread import GpuThread
+from worker.gpu.mailbox import Mailbox, ThreadContext
+from worker.gpu.members import Member, members_of
+from worker.gpu.model_pool import ModelPool
+from worker.gpu.render_record import RenderRecord
 from worker.gpu.session import Session
-from worker.gpu.slots import (
-    Admitted,
-    Broke,
-    Crash,
-    Decoded,
-    End,
-    Event,
-    Left,
-    Member,
-    Spent,
-    Surroundings,
-    members_of,
-)
-from worker.gpu.watchdog import Pulse
 from worker.holding.types import Batch, Failed, Failure, Held, State
 from worker.holding.window import Window
-from worker.metrics import Metrics
 from worker.output.delivery import Delivery
-from worker.ports import Failpoints, NewId, Recorder, Threads
-from worker.time_ledger import Cause, TimeLedger
+from worker.time_ledger import Cause
 
 _log = structlog.get_logger()
 
@@ -55,40 +44,24 @@ class Renderer:
 
     def __init__(
         self,
-        thread: Threads,
+        context: Context,
+        gpu: GpuThread,
         window: Window,
         delivery: Delivery,
-        *,
-        limit: Callable[[RenderJob, BatchKey], int],
-        clock: Callable[[], float],
-        caps: BatchLimits,
-        curves: StepTimes,
-        waits: Waits,
-        pulse: Pulse,
-        ledger: TimeLedger,
-        on_gpu: RenderRecord,
-        proven: Callable[[Engine], None],
-        new_id: NewId,
-        metrics: Metrics,
-        failpoints: Failpoints,
-        recorder: Recorder,
+        models: ModelPool,
+        learned: Learned,
+        record: RenderRecord,
     ) -> None:
-        self._thread = thread
+        self._context = context
+        self._gpu = gpu
         self._window = window
         self._delivery = delivery
-        self._limit = limit
-        self._clock = clock
-        self._caps = caps
-        self._curves = curves
-        self._waits = waits
-        self._pulse = pulse
-        self._ledger = ledger
-        self._on_gpu = on_gpu
-        self._proven = proven
-        self._new_id = new_id
-        self._metrics = metrics
-        self._failpoints = failpoints
-        self._recorder = recorder
+        self._models = models
+        self._learned = learned
+        self._record = record
+        self._thread_context = ThreadContext(
+            clock=context.clock, permits=delivery.permits, limit=models.limit, record=context.recorder
+        )
         self._hung = False
         self._between: tuple[Cause, float] | None = None
 
@@ -102,25 +75,12 @@ class Renderer:
                 loop.call_soon_threadsafe(self._posted, session, event)
 
         def report(progress: Progress) -> None:
-            self._failpoints.reach_now("worker.gpu_mid")
+            self._context.failpoints.reach_now("worker.gpu_mid")
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(self._progressed, progress)
 
-        around = Surroundings(
-            clock=self._clock,
-            post=post,
-            report=report,
-            permits=self._delivery.permits,
-            limit=self._limit,
-            record=self._recorder,
-        )
-        session = Session(
-            engine,
-            key,
-            around,
-            joins_midway=joins_midway,
-            step_seconds=self._curves.step_s(key),
-        )
+        mailbox = Mailbox(post=post, report=report, step_seconds=self._learned.step_times.step_s(key))
+        session = Session(engine, key, mailbox, self._thread_context, joins_midway=joins_midway)
         if solo:
             session.close()
         return session
@@ -133,7 +93,7 @@ class Renderer:
             crash = await self._until_it_ends(session)
             if crash is not None:
                 await self._isolate(session, crash)
-            elif not session.offered:
+            elif not session.mailbox.offered:
                 return
 
     def hung(self) -> None:
@@ -149,37 +109,34 @@ class Renderer:
                 self._between = (Cause.RESTARTING, end.at_s)
                 return end.crash
             if not end.full:
-                self._ledger.idle_began(end.at_s)
+                self._context.ledger.idle_began(end.at_s)
                 return end.crash
             self._between = (Cause.BACKPRESSURE, end.at_s)
             await self._delivery.wait_for_permit()
-            self._waits.backpressure_until_s = self._clock()
+            self._gpu.waits.backpressure_until_s = self._context.clock()
 
     def _goes_on(self, now_s: float) -> None:
         """The time between two things that the thread does has its cause, up to the second one."""
         if self._between is not None:
             cause, began_s = self._between
             self._between = None
-            self._ledger.spend(cause, began_s, now_s)
+            self._context.ledger.spend(cause, began_s, now_s)
 
-    async def _turn(self, session: Session) -> End:
-        self._pulse.begin(session.key, self._clock())
-        end: End | None = None
+    async def _turn(self, session: Session) -> TurnEnd:
+        self._gpu.pulse.begin(session.key, self._context.clock())
+        end: TurnEnd | None = None
         try:
-            end = await self._thread.run(session.turn)
+            end = await self._gpu.threads.run(session.turn)
         finally:
             if end is None or end.crash is not None:
-                self._pulse.fail()
+                self._gpu.pulse.fail()
             else:
-                self._pulse.end(self._clock())
+                self._gpu.pulse.end(self._context.clock())
         return end
 
     def _progressed(self, progress: Progress) -> None:
-        self._pulse.beat(self._clock())
-        for job_id, step in progress.steps.items():
-            held = self._window.get(job_id)
-            if held is not None:
-                held.step = step
+        self._gpu.pulse.beat(self._context.clock())
+        self._record.progressed(progress.steps)
         if self._window.waiting_count():
             self._window.touch()  # the announcer may have to say who comes next
 
@@ -188,40 +145,42 @@ class Renderer:
         match event:
             case Admitted():
                 self._goes_on(event.at_s)
-                self._ledger.idle_ended(event.at_s, existed_since_s=min(each.held.existed_s for each in event.members))
-                self._on_gpu.admitted(event.members, event.at_s, self._waits)
+                self._context.ledger.idle_ended(
+                    event.at_s, existed_since_s=min(each.held.existed_s for each in event.members)
+                )
+                self._record.admitted(event.members, event.at_s, self._gpu.waits)
                 self._window.touch()
-            case Spent():
+            case TimeSpent():
                 self._spent(session, event)
-            case Left():
-                self._on_gpu.left(event.member)
+            case Dropped():
+                self._record.left(event.member)
                 self._delivery.drop_now(event.member.held)
             case Decoded():
-                self._pulse.learn()
+                self._gpu.pulse.learn()
                 self._hand_on(session, event)
-            case Broke():
-                self._pulse.fail()
+            case EngineFailed():
+                self._gpu.pulse.fail()
                 if not session.engine.capabilities.restartable:  # one in a process of its own keeps its own time
-                    self._pulse.begin_reset(self._clock())
+                    self._gpu.pulse.begin_reset(self._context.clock())
 
-    def _spent(self, session: Session, event: Spent) -> None:
+    def _spent(self, session: Session, event: TimeSpent) -> None:
         self._goes_on(event.began_s)
-        self._ledger.spend(event.cause, event.began_s, event.ended_s)
+        self._context.ledger.spend(event.cause, event.began_s, event.ended_s)
         self._between = (Cause.BETWEEN_STEPS, event.ended_s)
-        self._pulse.beat(event.ended_s)
+        self._gpu.pulse.beat(event.ended_s)
         if event.cause is not Cause.RENDERING:
             return
-        self._waits.batch_until_s = event.ended_s
-        self._metrics.batch_size.observe(event.size)
+        self._gpu.waits.batch_until_s = event.ended_s
+        self._context.metrics.batch_size.observe(event.size)
         if event.fits is not None:
-            self._caps.measured(session.key, event.fits)
+            self._learned.batch_limits.measured(session.key, event.fits)
         if event.timed is not None:
-            self._curves.observe(session.key, event.timed.size, event.timed.seconds)
-            session.step_seconds = self._curves.step_s(session.key)
+            self._learned.step_times.observe(session.key, event.timed.size, event.timed.seconds)
+            session.mailbox.step_seconds = self._learned.step_times.step_s(session.key)
 
     def _hand_on(self, session: Session, event: Decoded) -> None:
         held = event.member.held
-        self._on_gpu.left(event.member, event.bad)
+        self._record.left(event.member, event.bad)
         if held.unwanted:
             self._delivery.permits.release()
             self._delivery.drop_now(held)
@@ -229,8 +188,8 @@ class Renderer:
             self._delivery.permits.release()
             self._delivery.fail_now(Failed(held=held, failure=event.failure, detail=event.bad))
         else:
-            self._proven(session.engine)
-            self._delivery.picture(self._on_gpu.finished(event, session.engine.facts))
+            self._models.proven(session.engine)
+            self._delivery.picture(self._record.finished(event, session.engine.facts))
 
     async def _isolate(self, session: Session, crash: Crash) -> None:
         """Run the suspects apart until whoever breaks the engine has done so alone; the others go on afterwards."""
@@ -250,7 +209,7 @@ class Renderer:
         hung, self._hung = self._hung, False
         everybody = [*crash.suspects, *crash.innocents]
         for member in everybody:
-            self._on_gpu.left(member, crash.detail)
+            self._record.left(member, crash.detail)
         if crash.out:
             if crash.died and len(crash.suspects) == 1:  # what broke the process, before that could not start again
                 failure = Failure.HUNG if hung else crash.failure
@@ -259,7 +218,7 @@ class Renderer:
         work.innocents += self._afresh([each.held for each in crash.innocents])
         suspects = [each.held for each in crash.suspects]
         if crash.failure is Failure.OUT_OF_MEMORY:
-            self._caps.ran_out(everybody[0].held.job.render, crash.together)
+            self._learned.batch_limits.ran_out(everybody[0].held.job.render, crash.together)
         if not suspects:
             return
         if len(suspects) == 1 and (crash.failure is not Failure.OUT_OF_MEMORY or not crash.innocents):
@@ -267,7 +226,7 @@ class Renderer:
             self._delivery.fail_now(Failed(held=suspects[0], failure=failure, detail=crash.detail))
             return
         reason = "died" if crash.died else crash.failure.name.lower()
-        self._metrics.bisected.labels(reason=reason).inc()
+        self._context.metrics.bisected.labels(reason=reason).inc()
         left = [held for held in suspects if held.state in (State.STARTED, State.RUNNING)]
         _log.warning("batch.split", size=len(suspects), left=len(left), reason=crash.detail)
         middle = 1 if crash.died else (len(left) + 1) // 2
@@ -279,6 +238,8 @@ class Renderer:
         if not held:
             return []
         first = held[0]
-        engine = self._on_gpu.engine_of(first)
-        group = Batch(id=self._new_id("bat"), engine=engine, key=first.key, members=tuple(held), solo=first.job.solo)
+        engine = self._models.engine(first.job.render.model)
+        group = Batch(
+            id=self._context.new_id("bat"), engine=engine, key=first.key, members=tuple(held), solo=first.job.solo
+        )
         return members_of(group)

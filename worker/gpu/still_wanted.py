@@ -8,17 +8,18 @@ and nothing else.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import structlog
 
 from infra.retry import Permanent, Retryable, cause
 from schema import limits
+from worker.context import Context
+from worker.gpu.model_pool import ModelPool
 from worker.holding.types import Held, State
 from worker.holding.window import Window
-from worker.metrics import Metrics
 from worker.output.delivery import Delivery
-from worker.ports import Holding, ListedModel, StillWanted
+from worker.ports import Holding, StillWanted
 
 _log = structlog.get_logger()
 DEADLINE_S = 1.0
@@ -31,24 +32,20 @@ class StillWantedCheck:
 
     def __init__(
         self,
+        context: Context,
         window: Window,
         delivery: Delivery,
+        models: ModelPool,
         port: StillWanted | None,
         *,
-        worker_id: str,
-        models: Callable[[], Sequence[ListedModel]],
         every_s: float,
-        evict: Callable[[Held], None],
-        metrics: Metrics,
     ) -> None:
+        self._context = context
         self._window = window
         self._delivery = delivery
         self._port = port
-        self._worker_id = worker_id
         self._models = models
         self._every_s = every_s
-        self._evict = evict
-        self._metrics = metrics
         self._shunned_until_s = 0.0
 
     async def run(self) -> None:
@@ -86,10 +83,10 @@ class StillWantedCheck:
         ]
         try:
             async with asyncio.timeout(DEADLINE_S):
-                wanted = await self._port.ask(self._worker_id, holdings, self._models())
+                wanted = await self._port.ask(self._context.worker_id, holdings, self._models.listed())
         except (Retryable, Permanent, TimeoutError) as error:
             self._shunned_until_s = asyncio.get_running_loop().time() + SHUN_S
-            self._metrics.call_failures.labels(call="still_wanted").inc()
+            self._context.metrics.call_failures.labels(call="still_wanted").inc()
             _log.debug("still_wanted.failed", reason=cause(error))
             return
         self._shunned_until_s = 0.0
@@ -102,7 +99,7 @@ class StillWantedCheck:
         if held.state is State.WAITING:
             await self._delivery.drop(held)
         elif held.state in (State.STARTED, State.RUNNING):
-            held.unwanted = True
-            self._evict(held)
+            self._window.mark_unwanted(held)
+            self._models.engine(held.job.render.model).evict(held.id)
         elif held.state is State.FINISHING:
-            held.unwanted = True
+            self._window.mark_unwanted(held)

@@ -1,6 +1,6 @@
 """What travels through the worker: jobs as received, the mutable entry of each in the window, batches, results.
 
-All are frozen but `Held`, which the window and the GPU loop change, on the event loop's thread alone.
+All are frozen but `Held`, whose text says who writes what.
 """
 
 from collections.abc import Mapping
@@ -94,6 +94,10 @@ class Held:
     the messages of a newer dispatch than the one in progress, which a picture answers and a failure does not.
 
     `existed_s`: when the image was requested, in the worker's clock, as far as the two machines' clocks agree.
+
+    All is written on the event loop: `step`, `gpu_s`, `wait_s`, `wait_reason` and `span` by the render record,
+    everything else by the window. The GPU thread reads `unwanted`, and `job`, which does not change once the image has
+    started.
     """
 
     job: Job

@@ -138,6 +138,19 @@ class Window:
         held.state = state
         self.touch()
 
+    def begin_attempt(self, held: Held, attempt_id: str, state: State) -> None:
+        """From now on replies name this attempt."""
+        held.attempt_id = attempt_id
+        self.move(held, state)
+
+    def rekey(self, held: Held, key: BatchKey) -> None:
+        """Its model has been loaded, and knows better what the image can share a batch with."""
+        held.key = key
+
+    def mark_unwanted(self, held: Held) -> None:
+        """It is cancelled or expired. The GPU thread reads this while it renders; it is never taken back."""
+        held.unwanted = True
+
     def release(self, held: Held) -> None:
         """The job is held no longer: its message is deleted, given back, or held by another worker."""
         self._undeleted.pop(held.order, None)

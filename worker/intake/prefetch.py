@@ -2,12 +2,9 @@
 
 import math
 
-from worker.batching.measurements import Measurements
-from worker.batching.step_times import StepTimes
-from worker.context import Context
+from worker.batching.learned import Learned
 from worker.gpu.model_pool import ModelPool
 from worker.holding.window import Window
-from worker.tuning import Mode
 
 RECEIVE_KIND = ("receive",)
 
@@ -17,22 +14,20 @@ class Prefetch:
 
     def __init__(
         self,
-        context: Context,
         window: Window,
         models: ModelPool,
-        curves: StepTimes,
-        measured: Measurements,
+        learned: Learned,
         *,
         limit: int,
         behind: int,
+        at_once: int | None,
     ) -> None:
-        self._context = context
         self._window = window
         self._models = models
-        self._curves = curves
-        self._measured = measured
+        self._learned = learned
         self._limit = limit
         self._behind = behind
+        self._at_once = at_once
 
     @property
     def full(self) -> bool:
@@ -44,24 +39,25 @@ class Prefetch:
         to load the default model, and none while `behind` of them are behind the GPU.
 
         Loading may take minutes, or hang: what was received meanwhile would be hidden from workers that are free.
-        Without overlap nothing is received until everything held is deleted.
+        With `at_once`, as for the loops without overlap, so many are received, and nothing until all of them are
+        deleted.
         """
         if self._models.waiting or self.full:
             return 0
         first = next(iter(self._window.waiting()), None)
         batch = self._models.largest_batch() if first is None else self._models.limit(first.job.render, first.key)
-        if self._context.mode is not Mode.OVERLAPPED:
-            return (1 if self._context.mode is Mode.PLAIN else batch) if not self._window.held() else 0
+        if self._at_once is not None:
+            return 0 if self._window.held() else min(self._at_once, batch)
         batch_s = None
-        if first is not None and self._curves.known(first.key):
-            batch_s = first.job.render.num_inference_steps * self._curves.step_s(first.key)(batch)
-        receive_s = self._measured.seconds(RECEIVE_KIND) or 0.0
+        if first is not None and self._learned.step_times.known(first.key):
+            batch_s = first.job.render.num_inference_steps * self._learned.step_times.step_s(first.key)(batch)
+        receive_s = self._learned.measurements.seconds(RECEIVE_KIND) or 0.0
         target = ahead(batch=batch, batch_s=batch_s, receive_s=receive_s, limit=self._limit)
         return target - self._window.waiting_count()
 
     def received(self, receive_s: float) -> None:
         """A receive that came back full took this long."""
-        self._measured.observe(RECEIVE_KIND, receive_s)
+        self._learned.measurements.observe(RECEIVE_KIND, receive_s)
 
 
 def ahead(*, batch: int, batch_s: float | None, receive_s: float, limit: int) -> int:

@@ -13,12 +13,9 @@ from worker.holding.leases import CALL_DEADLINE_S, Leases
 from worker.holding.window import Window
 from worker.intake.job_intake import JobIntake, Taken
 from worker.intake.prefetch import Prefetch
-from worker.ports import JobQueue, Received
+from worker.ports import RECEIVE_LIMIT, JobQueue, Received
 
 _log = structlog.get_logger()
-RECEIVE_LIMIT = 10
-"""Messages to a receive: as many as SQS gives."""
-
 REFUSAL_PAUSE_S = 1.0
 """After a poll that brought nothing but jobs that this worker cannot render: a worker that can gets them first."""
 

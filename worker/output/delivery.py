@@ -71,7 +71,7 @@ class Delivery:
         wait.
         """
         self._context.metrics.dropped.labels(state=held.state.value).inc()
-        held.unwanted = True
+        self._window.mark_unwanted(held)
         if self._leave_gpu(held):
             self._settle.put_now(held)
 
@@ -90,13 +90,13 @@ class Delivery:
 
     async def refuse(self, held: Held, failure: Failure, reason: str) -> None:
         """An image that this worker does not render: core is told why, and the message is deleted after that."""
-        held.attempt_id = self._context.new_id("att")
+        self._window.begin_attempt(held, self._context.new_id("att"), State.FINISHING)
         await self.fail(Failed(held=held, failure=failure, detail=reason))
 
     async def drop(self, held: Held) -> None:
         """An image that is no longer wanted: its message is deleted without a reply."""
         self._context.metrics.dropped.labels(state=held.state.value).inc()
-        held.unwanted = True
+        self._window.mark_unwanted(held)
         self._window.move(held, State.FINISHING)
         await self._settle.put(held)
 

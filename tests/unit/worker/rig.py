@@ -23,7 +23,6 @@ from worker.metrics import Metrics
 from worker.ports import Holding, ListedModel, Reply
 from worker.threads import WorkerThreads
 from worker.time_ledger import TimeLedger
-from worker.tuning import Mode
 
 T = TypeVar("T")
 MODEL = "m"
@@ -88,7 +87,6 @@ def context() -> Context:
     clock = asyncio.get_running_loop().time
     return Context(
         worker_id="w",
-        mode=Mode.OVERLAPPED,
         metrics=Metrics(),
         health=Health(),
         ledger=TimeLedger(clock()),

@@ -11,8 +11,10 @@ from tests.unit.worker.latent_rig import job, opened, rendered
 from worker.engines.errors import EngineLost
 from worker.engines.latent.engine import LatentEngine
 from worker.engines.pipeline.engine import PipelineEngine
+from worker.gpu.events import Decoded, Event, TimeSpent
+from worker.gpu.mailbox import Mailbox, ThreadContext
+from worker.gpu.members import members_of
 from worker.gpu.session import Session
-from worker.gpu.slots import Decoded, Event, Spent, Surroundings, members_of
 from worker.holding.types import Batch, Held, ImageId, Job
 from worker.output.stages import DeliveryPermits
 from worker.time_ledger import Cause
@@ -123,10 +125,8 @@ def engine(folder: Path, device: Device, monkeypatch: pytest.MonkeyPatch) -> Lat
 
 
 def session_of(engine: LatentEngine, device: Device, steps: Sequence[int], events: list[Event]) -> Session:
-    around = Surroundings(
+    context = ThreadContext(
         clock=lambda: device.now_s,
-        post=events.append,
-        report=lambda _: None,
         permits=DeliveryPermits(99),
         limit=lambda _job, _key: 4,
         record=lambda *_: None,
@@ -137,7 +137,8 @@ def session_of(engine: LatentEngine, device: Device, steps: Sequence[int], event
         image = Job(image=ImageId(generation_id=f"g_{number}", index=0), dispatch=1, render=render, output_format=1)
         key = engine.key(render)
         held.append(Held(job=image, key=key, receipts={}, received_s=0.0, existed_s=0.0, order=number))
-    session = Session(engine, key, around, joins_midway=True, step_seconds=lambda _: STEP_S)
+    mailbox = Mailbox(post=events.append, report=lambda _: None, step_seconds=lambda _: STEP_S)
+    session = Session(engine, key, mailbox, context, joins_midway=True)
     session.offer(members_of(Batch(id="b", engine=engine, key=key, members=tuple(held))))
     return session
 
@@ -150,8 +151,8 @@ def test_decoding_keeps_nobody_waiting_who_goes_on(engine: LatentEngine, device:
     assert device.denoising.idle_s == 0
 
 
-def rendering(events: Sequence[Event]) -> Sequence[Spent]:
-    return [event for event in events if isinstance(event, Spent) and event.cause is Cause.RENDERING]
+def rendering(events: Sequence[Event]) -> Sequence[TimeSpent]:
+    return [event for event in events if isinstance(event, TimeSpent) and event.cause is Cause.RENDERING]
 
 
 def test_steps_are_timed_by_the_device_whatever_the_host_waited_for(engine: LatentEngine, device: Device) -> None:

@@ -11,8 +11,10 @@ import pytest
 from worker.engines.contract import Done, Picture, RenderJob, Report, Stepped
 from worker.engines.emulated import EmulatedEngine
 from worker.engines.errors import EngineDied
+from worker.gpu.events import Admitted, Decoded, Event
+from worker.gpu.mailbox import Mailbox, ThreadContext
+from worker.gpu.members import Member, members_of
 from worker.gpu.session import Session
-from worker.gpu.slots import Admitted, Decoded, Event, Member, Surroundings, members_of
 from worker.holding.types import Batch, Held, ImageId, Job
 from worker.output.stages import DeliveryPermits
 
@@ -60,16 +62,15 @@ def group(engine: EmulatedEngine, numbers: range, steps: Sequence[int] = ()) -> 
 
 def begun(engine: Told, permits: DeliveryPermits, events: list[Event]) -> Session:
     ticks = count()
-    around = Surroundings(
+    context = ThreadContext(
         clock=lambda: float(next(ticks)),
-        post=events.append,
-        report=lambda _: None,
         permits=permits,
         limit=lambda _job, _key: BATCH,
         record=lambda *_: None,
     )
     key = group(engine, range(1))[0].held.key
-    return Session(engine, key, around, joins_midway=True, step_seconds=lambda _: 1.0)
+    mailbox = Mailbox(post=events.append, report=lambda _: None, step_seconds=lambda _: 1.0)
+    return Session(engine, key, mailbox, context, joins_midway=True)
 
 
 @pytest.mark.parametrize("ahead", [False, True])
