@@ -42,7 +42,7 @@ from infra.lifecycle import ConfigError, Shutdown
 from infra.loops import Loops
 from infra.s3 import S3Bucket, StoredObject
 from infra.skew import Skew
-from schema import limits, pb
+from schema import limits
 
 _log = structlog.get_logger()
 _TOKEN_BYTES = 24  # 192 bits
@@ -256,7 +256,7 @@ async def operator(settings: CoreSettings) -> AsyncIterator[OperatorClient]:
     """A running core's API for operators' commands. Raises ConfigError for a wrong DARKROOM_CORE_TARGET."""
     channel = rpc.open_channel(settings.core_target, token=settings.internal_token.get_secret_value())
     try:
-        yield OperatorClient(pb.CoreStub(channel), rpc.calling)
+        yield OperatorClient(channel, rpc.calling)
     finally:
         channel.close()
 

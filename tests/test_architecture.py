@@ -24,6 +24,7 @@ HOMES: dict[str, tuple[str, ...]] = {
         "infra/rpc.py",
         "infra/grpclib_private.py",
         "core/api/grpc_api.py",
+        "core/api/operator_client.py",
         "core/app.py",
         "gateway/core_client/client.py",
         "worker/core_client.py",

@@ -1,11 +1,13 @@
-"""What an operator's command asks of a running core. `app` opens the channel; knows gRPC's messages, and no command."""
+"""What an operator's command asks of a running core, over gRPC. `app` opens the channel; knows no command."""
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
 
+from grpclib.client import Channel, UnaryUnaryMethod
+
 from infra.retry import Permanent
-from schema import limits, pb
+from schema import fast, limits
 
 _SERVICE: Final = "darkroom.v1.Core"
 _DEADLINE_S: Final = 30.0
@@ -20,16 +22,18 @@ class Calling(Protocol):
 class OperatorClient:
     """Each call raises Retryable when core cannot be reached, and Permanent when it refuses the caller."""
 
-    def __init__(self, stub: pb.CoreStub, calling: Calling) -> None:
-        self._stub = stub
+    def __init__(self, channel: Channel, calling: Calling) -> None:
+        self._erase = UnaryUnaryMethod(channel, f"/{_SERVICE}/Erase", fast.EraseRequest, fast.EraseReply)
+        self._cancel = UnaryUnaryMethod(channel, f"/{_SERVICE}/Cancel", fast.CancelRequest, fast.CancelReply)
+        self._list = UnaryUnaryMethod(channel, f"/{_SERVICE}/List", fast.ListRequest, fast.ListReply)
         self._calling = calling
 
-    async def erase(self, generation_id: str, tenant: str = "") -> pb.EraseReply | None:
+    async def erase(self, generation_id: str, tenant: str = "") -> fast.EraseReply | None:
         """None: there is no such generation, or not of this tenant (empty: of any)."""
-        request = pb.EraseRequest(tenant=tenant, generation_id=generation_id, operator=True)
+        request = fast.EraseRequest(tenant=tenant, generation_id=generation_id, operator=True)
         try:
             async with self._calling(f"{_SERVICE}/Erase", deadline_s=_DEADLINE_S):
-                return await self._stub.erase(request)
+                return await self._erase(request)
         except Permanent as error:
             if getattr(getattr(error.__cause__, "status", None), "name", "") != "NOT_FOUND":
                 raise
@@ -38,15 +42,15 @@ class OperatorClient:
     async def cancel(self, generation_id: str, tenant: str) -> bool:
         """Whether it is cancelled now."""
         async with self._calling(f"{_SERVICE}/Cancel", deadline_s=_DEADLINE_S):
-            return (await self._stub.cancel(pb.CancelRequest(tenant=tenant, generation_id=generation_id))).cancelled
+            return (await self._cancel(fast.CancelRequest(tenant=tenant, generation_id=generation_id))).cancelled
 
     async def not_erased(self, tenant: str) -> AsyncIterator[str]:
         """The ids of all the tenant's generations that are not erased, newest first."""
         cursor = ""
         while True:
-            request = pb.ListRequest(tenant=tenant, page_size=limits.MAX_LIST_PAGE, cursor=cursor)
+            request = fast.ListRequest(tenant=tenant, page_size=limits.MAX_LIST_PAGE, cursor=cursor)
             async with self._calling(f"{_SERVICE}/List", deadline_s=_DEADLINE_S):
-                page = await self._stub.list(request)
+                page = await self._list(request)
             for each in page.generations:
                 if not each.erased:
                     yield each.generation_id
