@@ -1,4 +1,4 @@
-"""Who renders together: pure functions of what waits and of measured step times.
+"""Which images render together: pure functions of what waits and of measured step times.
 
 Nothing here may know messages, threads or a clock. Begin with `policy`.
 """

@@ -4,7 +4,7 @@ from worker.engines.contract import BatchKey, RenderJob
 
 
 class BatchLimits:
-    """The largest batch: what the engine declares, until memory taught otherwise. Any thread may ask.
+    """The largest batch: what the engine declares, until memory has proved smaller. Any thread may ask.
 
     What the engine measured counts per batch key; a batch that ran out of memory, per (model, width, height).
     """
@@ -19,7 +19,7 @@ class BatchLimits:
         return min(declared, self._fits.get(key, declared), self._ran_out.get(_size(job), declared))
 
     def measured(self, key: BatchKey, fits: int) -> None:
-        """So many images fit into memory, as far as the engine has seen. The newest word counts."""
+        """So many images fit into memory, as far as the engine has seen. The newest measurement counts."""
         self._fits[key] = max(1, fits)  # in place: the GPU thread may be asking
         if len(self._fits) > self._remembered:
             del self._fits[next(iter(self._fits))]

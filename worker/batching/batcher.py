@@ -1,7 +1,8 @@
-"""Whose turn it is: pure functions of what waits. The announcer calls them.
+"""Which images go next to an idle GPU: pure functions of what waits.
 
 Order: priority, raised by one for every `ageing_s` of waiting, then age. The first image's key is the next batch's
-key; who of that key goes together is the admission policy's choice. A solo image runs alone. Nobody waits for mates.
+key; which images of that key go together is the admission policy's choice. A solo image runs alone. A batch never waits
+to be filled.
 """
 
 from collections.abc import Callable, Sequence
@@ -56,7 +57,7 @@ def next_batch(
     limit: Callable[[T], int],
     now_s: float,
 ) -> tuple[T, ...]:
-    """Who goes to an idle GPU; empty when nothing waits. `limit` says how many may go together with an image."""
+    """The images that go to an idle GPU; empty when nothing waits. `limit`: how many may go together with one."""
     first = head(waiting, now_s=now_s)
     if first is None:
         return ()

@@ -1,15 +1,15 @@
-"""Who takes the next step together: a pure function of who is here. The GPU loop calls it between two steps.
+"""Which images take the next step together: a pure function of those present. The GPU thread calls it between steps.
 
 **Order.** Priority, raised by one for every AGEING_S of waiting; among equals the shortest remaining work, divided by
-1 + (waited / patience)². Patience is measured in the work that is here, so the rule is the same for a model of 4 fast
-steps and one of 50 slow ones, and it grows with what batching gains, since who was passed over then catches up.
+1 + (waited / patience)². Patience is measured in the work present, so the rule is the same for a model of 4 fast
+steps and one of 50 slow ones, and it grows with what batching gains, since an image passed over then catches up.
 
-**Size.** For each batch size the rest of the day is played through: everybody who is here, shortest first, that many
-at a time, nobody else coming. The size with the least waiting wins. Where batching gains nothing that is one, whatever
+**Size.** For each batch size the remaining work is simulated: all images present, shortest first, that many at a time,
+no other arriving. The size with the least waiting wins. Where batching gains nothing that is one, whatever
 waits; where it gains, the size grows with the square root of the line. Each image beyond the first `limit` counts as
 BACKLOG more that wait for the very last one, since behind a long line more is coming: there throughput decides.
 
-Played through and measured in `loadtests/bench/batching.py`. No clock, no I/O.
+Simulated and measured in `loadtests/bench/batching.py`. No clock, no I/O.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,11 +24,11 @@ PATIENCE = 0.6
 PARKED_PER_SEAT = 2
 """Images that stand aside, at most, for each that may run: what has begun holds memory, and is to be finished."""
 LEAST_GAIN = 0.005
-"""A larger batch must be better by this share: near a tie the smaller one finishes somebody sooner."""
+"""A larger batch must be better by this share: near a tie the smaller one finishes an image sooner."""
 BACKLOG = 8
 """Images yet to come for each one beyond the first `limit`."""
 LOOK_AHEAD = 4
-"""Limits' worth of images that are played through."""
+"""Limits' worth of images that are simulated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +60,10 @@ def next_step(
     ageing_s: float = AGEING_S,
     patience: float = PATIENCE,
 ) -> tuple[T, ...]:
-    """Who takes the next step, best first; empty only when `seats` is. All are of one batch key, none is solo.
+    """The images that take the next step, best first; empty only when `seats` is. All have one batch key, none is solo.
 
     `step_s(b)` is the seconds of one step of a batch of b. At most `limit` are chosen, unless more run that cannot be
-    parked. Without `join` the running ones go on alone, and a batch is formed when nobody runs.
+    parked. Without `join` the running ones go on alone, and a batch is formed when none runs.
     """
     if len(seats) == 1:
         return (seats[0].item,)
@@ -80,7 +80,7 @@ def next_step(
 
 
 def _admitted(ranked: Sequence[Seat[T]], staying: Sequence[Seat[T]], size: int, parked: int) -> list[Seat[T]]:
-    """Those who stay and the best of the others, up to `size`; none begins if more than `parked` might stand aside."""
+    """Those that stay and the best of the others, up to `size`; none begins if more than `parked` might stand aside."""
     may_begin = parked + 1 - sum([seat.running or seat.parked for seat in ranked])
     chosen = list(staying)
     for seat in ranked:
@@ -105,7 +105,7 @@ def _ranked(seats: Sequence[Seat[T]], times: Sequence[float], ageing_s: float, p
     def rank(seat: Seat[T]) -> tuple[int, float, int]:
         waited_s = seat.waited_s
         aged = seat.priority + (int(waited_s / ageing_s) if waited_s > ageing_s else 0)
-        # Who runs counts as a step further, so that two of a kind do not take turns.
+        # An image that runs counts as a step further, so that two of a kind do not alternate.
         left = seat.remaining_steps - seat.running
         return (-aged, left / (1.0 + (waited_s / patience_s) ** 2), seat.order)
 
@@ -113,7 +113,7 @@ def _ranked(seats: Sequence[Seat[T]], times: Sequence[float], ageing_s: float, p
 
 
 def _size(seats: Sequence[Seat[T]], times: Sequence[float], least: int) -> int:
-    """The batch size under which those who are here wait least in all, from `least` up."""
+    """The batch size, from `least` up, with the least total waiting of the images present."""
     limit = len(times) - 1
     work = sorted([seat.remaining_steps for seat in seats])[: LOOK_AHEAD * limit]
     best, best_cost, worse = least, float("inf"), 0

@@ -1,10 +1,10 @@
 """The step-time curve, learned: seconds of one step of a batch of b, per kind of work. No I/O, no clock.
 
-The event loop observes while the GPU's thread asks: who asks looks at a copy of the sizes, and at one table.
+The event loop observes while the GPU thread asks: a reader works on a copy of the sizes, and on one table.
 
 The admission policy asks it what another member would cost. Until a kind is known the curve is an assumption:
-UNKNOWN_STEP_S alone, and each further member costs half a step more. That is hopeful on purpose: it lets batches
-grow, and grown batches teach what they really cost, whereas a gloomy guess would never be put to the test.
+UNKNOWN_STEP_S alone, and each further member costs half a step more. That is optimistic on purpose: batches grow
+and show what they really cost, whereas a pessimistic guess would never be put to the test.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ WEIGHT = 0.1
 OUTLIER = 1.5
 """A step counts at most this much more, and this much less, than the average: a pause is not the model."""
 TRUST = 5
-"""Steps of a size that weigh as much as the line through all sizes."""
+"""Steps of a size that weigh as much as the straight line fitted through all sizes."""
 MAX_SIZES = 64
 
 
@@ -41,7 +41,7 @@ class _Size:
 class _Curve:
     sizes: dict[int, _Size] = field(default_factory=dict)
     table: Sequence[float] = ()
-    """Of sizes 1, 2, …, as far as anybody asked since the last observation."""
+    """Of sizes 1, 2, …, as far as asked for since the last observation."""
 
     def observe(self, size: int, seconds: float) -> None:
         known = self.sizes.get(size)

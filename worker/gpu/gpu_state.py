@@ -1,4 +1,4 @@
-"""What happens on the GPU and what comes next there, as the event loop knows it."""
+"""Which session runs and which batch follows it, as the event loop knows it, with estimates of when."""
 
 import math
 from dataclasses import dataclass
@@ -24,17 +24,17 @@ def steps_by_then(session: Session, lead_s: float) -> int:
 
 
 def staying(session: Session, lead_s: float) -> list[tuple[Member, int]]:
-    """Who will not have finished by then, and the steps each will still need."""
+    """The members that will not have finished by then, and the steps that each will still need."""
     steps = steps_by_then(session, lead_s)
     left = [(member, member.remaining - steps * member.running) for member in session.mailbox.roster]
     return [(member, remaining) for member, remaining in left if remaining > 0]
 
 
 def left_s(session: Session, now_s: float, *, known: bool) -> float | None:
-    """Seconds until the session is empty if nobody joins; None when nothing tells, or somebody stands aside.
+    """Seconds until the session is empty if no image joins; None when that is unknown, or an image is parked.
 
     Members of an engine that steps are counted down step by step. The others are expected to take the time learned;
-    without that, what they have reported of their progress so far tells the rest.
+    without that, their reported progress is extrapolated.
     """
     roster = session.mailbox.roster
     if not roster or session.mailbox.offered or any(not member.running for member in roster):
@@ -50,7 +50,7 @@ def left_s(session: Session, now_s: float, *, known: bool) -> float | None:
 
 
 def quantum_s(session: Session, key: BatchKey) -> float:
-    """How long a session may go on letting newcomers in while images of another key wait: one batch's time."""
+    """How long a session may let images join while images of another key wait: one batch's time."""
     members = [member for member in session.mailbox.roster if member.held.key == key]
     steps = max((_steps(member.held.job.render) for member in members), default=1)
     return steps * session.mailbox.step_seconds(max(1, len(members)))

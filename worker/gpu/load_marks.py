@@ -1,7 +1,8 @@
-"""Remembers across lives of the worker during which model's load one ended: hung, crashed, or killed for memory.
+"""Remembers, across restarts, which model a worker was loading when its process ended: hung, crashed, or killed for
+memory.
 
 A file in the data folder, locked while the load lasts: the kernel lets go of the lock when the process ends, whatever
-ends it. So a file that nobody has locked is what a life that ended has left. Models that did not come to an end wait
+ends it. So an unlocked file was left by a process that has ended. Models whose load never finished wait
 until the others have had their turn. A disk that takes nothing costs this memory and nothing else.
 """
 
@@ -24,7 +25,7 @@ _MOST_BYTES: Final = 4_096
 
 class LoadMarkFiles:
     """Fits `ports.LoadMarks`. `begin` and `end` are called on the GPU thread, everything else before and after. Left
-    without an error, it takes its own marks away: a worker that is told to stop in the middle of a load has not failed.
+    without an error, it removes its own marks: a worker that is asked to stop in the middle of a load has not failed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -78,7 +79,7 @@ class LoadMarkFiles:
             os.close(descriptor)
 
     def _left(self) -> Iterator[tuple[Path, str, int]]:
-        """Marks that nobody has locked."""
+        """Marks that are not locked: those of processes that have ended."""
         for path in sorted(self._folder.glob("*.json"))[:_MOST_FILES]:
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)

@@ -100,7 +100,7 @@ def fault_after(
 
 
 def fault_of_deaths(deaths: int, now_s: float) -> ModelFault:
-    """Earlier lives of the worker ended while they loaded the model: others first, it may take this one along."""
+    """The worker has ended while it loaded the model: others are loaded first, since this load may end it again."""
     times = "once" if deaths == 1 else f"{deaths} times in a row"
     return ModelFault(
         state=ModelState.BROKEN if deaths >= DEATHS_BROKEN else ModelState.AWAY,

@@ -1,6 +1,6 @@
-"""Which engine renders which model, and which of them can be used. Loading happens on the GPU thread, on demand, and
-under the watchdog's eyes; one attempt at a time, between which images of other models go on. A model that cannot be
-loaded is out alone.
+"""Which engine renders which model, and which of them can be used. Models are loaded on demand, on the GPU thread and
+under the watchdog; one attempt at a time, between which images of other models are rendered. A model that cannot be
+loaded stops no other.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from worker.time_ledger import Cause
 _log = structlog.get_logger()
 T = TypeVar("T")
 LOOK_S = 1.0
-"""How often is looked whether files of a broken model have changed, and whether a pause is over."""
+"""Period of the checks whether files of a broken model have changed, and whether a pause is over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +110,7 @@ class ModelPool:
         return fault if fault is not None and self._context.clock() < fault.until_s else None
 
     def listed(self) -> Sequence[ListedModel]:
-        """What is said of each to those who ask for work."""
+        """What the worker reports of each model."""
         return [
             ListedModel(
                 facts=engine.facts,
@@ -126,14 +126,14 @@ class ModelPool:
         return max(engine.capabilities.max_batch for engine in self._engines.values())
 
     async def preload(self) -> None:
-        """Make the default engine ready, unless it may take the worker along again. Others are served without it."""
+        """Make the default engine ready, unless its load has ended the worker before. Others are served without it."""
         self.waiting = self._preloads = True
         try:
             if self.fault(self._name(self.default)) is None:
                 await self.load(self.default)
         finally:
             self.waiting = False
-            self._tell()
+            self._report()
 
     async def load(self, engine: Engine, *, wanted_since_s: float | None = None) -> ModelFault | None:
         """Make `engine` ready, by one attempt; what is wrong if that fails. `wanted_since_s`: since when the image that
@@ -163,7 +163,7 @@ class ModelPool:
         if (fault := self._faults.pop(self._name(engine), None)) is not None:
             self._past[self._name(engine)] = fault
         self.touch(engine)
-        self._tell()
+        self._report()
         _log.info("model.loaded", model=engine.facts.model, device=engine.facts.device, dtype=engine.facts.dtype)
         return None
 
@@ -193,7 +193,7 @@ class ModelPool:
         return self.default if due and free else None
 
     async def watch(self) -> None:
-        """For ever: a model whose files have changed, and have stopped changing, is tried again."""
+        """Until cancelled: a model whose files have changed, and have stopped changing, is tried again."""
         while True:
             await asyncio.sleep(LOOK_S)
             if self.to_retry() is not None:
@@ -202,7 +202,7 @@ class ModelPool:
                 if fault.state is ModelState.BROKEN and await self._have_changed(model):
                     self._faults.pop(model, None)
                     _log.info("model.files_changed", model=model)
-                    self._tell()
+                    self._report()
                     self._window.touch()
             for model in self._stamps.keys() - self._faults.keys():
                 del self._stamps[model]
@@ -247,11 +247,11 @@ class ModelPool:
             times=fault.times,
             again_in_s=round(fault.until_s - now_s, 1),
         )
-        self._tell()
+        self._report()
         return fault
 
-    def _tell(self) -> None:
-        """Ready while any model can be used; which cannot is told all the same."""
+    def _report(self) -> None:
+        """Ready while any model can be used; those that cannot are reported as notes."""
         out = [f"model {model} is {fault.state.name.lower()}: {fault.reason}" for model, fault in self._faults.items()]
         self._context.health.note("models", out)
         if len(out) == len(self._engines):

@@ -1,4 +1,4 @@
-"""Keeps the record of images while they are on the GPU: states, waits, spans, and what explains a picture."""
+"""The record of images while they are on the GPU: states, waits, spans, and the origin of each picture."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -51,7 +51,7 @@ class RenderRecord:
         self._together: dict[int, _Together] = {}
 
     def admitted(self, members: Sequence[Member], at_s: float, waits: Waits) -> None:
-        """They have gone to the GPU together."""
+        """These images take their first step together."""
         group = members[0].group
         self._context.metrics.batches.labels(
             engine=group.engine.facts.engine, model=members[0].held.job.render.model
@@ -78,7 +78,7 @@ class RenderRecord:
                 held.step = step
 
     def left(self, member: Member, error: str = "") -> None:
-        """It is not on the GPU any more."""
+        """The image is no longer on the GPU."""
         together = self._together.pop(id(member), None)
         if together is None:  # never admitted
             return
@@ -89,9 +89,9 @@ class RenderRecord:
             tracing.end(together.span, together.error)
 
     def finished(self, decoded: Decoded, facts: EngineFacts) -> Finished:
-        """The picture with what explains it."""
+        """The picture with its origin."""
         member = decoded.member
-        assert decoded.picture is not None  # noqa: S101  (the caller has looked)
+        assert decoded.picture is not None  # noqa: S101  (the caller has checked)
         member.held.gpu_s = member.gpu_s
         origin = Origin(
             facts=facts,

@@ -86,8 +86,8 @@ class Renderer:
         return session
 
     async def run(self, session: Session) -> None:
-        """Returns when every member has left the GPU, whoever joined meanwhile included. Raises EngineLost, and
-        EngineAway when the model cannot be used for now: whoever is announced or running has yet to be answered.
+        """Returns when every member has left the GPU, those that joined meanwhile included. Raises EngineLost, and
+        EngineAway when the model cannot be used for now: what is announced or running has yet to be answered.
         """
         while True:
             crash = await self._until_it_ends(session)
@@ -97,14 +97,14 @@ class Renderer:
                 return
 
     def hung(self) -> None:
-        """The engine's process is being killed because it hung: what it was at has failed for that reason."""
+        """The engine's process is being killed because it hung: the failure that follows is reported as that."""
         self._hung = True
 
     async def _until_it_ends(self, session: Session) -> Crash | None:
-        """Turn after turn, as long as the line has room; None once nobody is left, and what broke otherwise."""
+        """Turn after turn, each once there is a permit; None once no image is left, or the crash that ended it."""
         while True:
             end = await self._turn(session)
-            self._goes_on(end.at_s)
+            self._close_gap(end.at_s)
             if end.crash is not None and not end.crash.out:
                 self._between = (Cause.RESTARTING, end.at_s)
                 return end.crash
@@ -115,8 +115,8 @@ class Renderer:
             await self._delivery.wait_for_permit()
             self._gpu.waits.backpressure_until_s = self._context.clock()
 
-    def _goes_on(self, now_s: float) -> None:
-        """The time between two things that the thread does has its cause, up to the second one."""
+    def _close_gap(self, now_s: float) -> None:
+        """Book the time between two pieces of the thread's work, now that the next has begun, under its noted cause."""
         if self._between is not None:
             cause, began_s = self._between
             self._between = None
@@ -138,13 +138,13 @@ class Renderer:
         self._gpu.pulse.beat(self._context.clock())
         self._record.progressed(progress.steps)
         if self._window.waiting_count():
-            self._window.touch()  # the announcer may have to say who comes next
+            self._window.touch()  # the next images may have to be announced
 
     def _posted(self, session: Session, event: Event) -> None:
-        """What the GPU thread tells, in its order, on the event loop. Never waits."""
+        """Handles what the GPU thread reports, in its order, on the event loop. Never waits."""
         match event:
             case Admitted():
-                self._goes_on(event.at_s)
+                self._close_gap(event.at_s)
                 self._context.ledger.idle_ended(
                     event.at_s, existed_since_s=min(each.held.existed_s for each in event.members)
                 )
@@ -164,7 +164,7 @@ class Renderer:
                     self._gpu.pulse.begin_reset(self._context.clock())
 
     def _spent(self, session: Session, event: TimeSpent) -> None:
-        self._goes_on(event.began_s)
+        self._close_gap(event.began_s)
         self._context.ledger.spend(event.cause, event.began_s, event.ended_s)
         self._between = (Cause.BETWEEN_STEPS, event.ended_s)
         self._gpu.pulse.beat(event.ended_s)
@@ -192,7 +192,7 @@ class Renderer:
             self._delivery.picture(self._record.finished(event, session.engine.facts))
 
     async def _isolate(self, session: Session, crash: Crash) -> None:
-        """Run the suspects apart until whoever breaks the engine has done so alone; the others go on afterwards."""
+        """Run the suspects apart until the culprit has broken the engine alone; the others go on afterwards."""
         work = _Isolation()
         self._judge(work, crash)
         while work.groups:
@@ -205,20 +205,20 @@ class Renderer:
         session.offer(work.innocents)
 
     def _judge(self, work: _Isolation, crash: Crash) -> None:
-        """Convict who was alone; otherwise say who runs with whom. Raises EngineAway."""
+        """Convict an image that was alone; otherwise decide which of them run together. Raises EngineAway."""
         hung, self._hung = self._hung, False
-        everybody = [*crash.suspects, *crash.innocents]
-        for member in everybody:
+        members = [*crash.suspects, *crash.innocents]
+        for member in members:
             self._record.left(member, crash.detail)
         if crash.out:
             if crash.died and len(crash.suspects) == 1:  # what broke the process, before that could not start again
                 failure = Failure.HUNG if hung else crash.failure
                 self._delivery.fail_now(Failed(held=crash.suspects[0].held, failure=failure, detail=crash.detail))
             raise EngineAway(crash.out, pause_s=crash.pause_s)
-        work.innocents += self._afresh([each.held for each in crash.innocents])
+        work.innocents += self._restarted([each.held for each in crash.innocents])
         suspects = [each.held for each in crash.suspects]
         if crash.failure is Failure.OUT_OF_MEMORY:
-            self._learned.batch_limits.ran_out(everybody[0].held.job.render, crash.together)
+            self._learned.batch_limits.ran_out(members[0].held.job.render, crash.together)
         if not suspects:
             return
         if len(suspects) == 1 and (crash.failure is not Failure.OUT_OF_MEMORY or not crash.innocents):
@@ -231,10 +231,10 @@ class Renderer:
         _log.warning("batch.split", size=len(suspects), left=len(left), reason=crash.detail)
         middle = 1 if crash.died else (len(left) + 1) // 2
         parts = [left[at : at + middle] for at in range(0, len(left), middle)] if left else []
-        work.groups.extend(self._afresh(part) for part in reversed(parts))
+        work.groups.extend(self._restarted(part) for part in reversed(parts))
 
-    def _afresh(self, held: Sequence[Held]) -> list[Member]:
-        """As members of a new group, at their first step."""
+    def _restarted(self, held: Sequence[Held]) -> list[Member]:
+        """Members of a new group, before their first step."""
         if not held:
             return []
         first = held[0]

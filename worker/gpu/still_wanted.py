@@ -1,9 +1,9 @@
-"""Asks which of the held images are still wanted, tells how far they are, and which models are served. Optional,
-batched, fails open.
+"""Asks core which of the held images are still wanted, and reports their progress and the states of the models.
+Optional, batched, fails open.
 
-Asked before every batch and about once a second for everything held, until its reply is accepted: whoever sends
-images out takes one that it does not hear of for lost, and a picture may wait for its store for a long time. When
-the answerer is out of reach, batches are not held up by asking again for a while: an unwanted picture costs GPU time
+Asked before every batch and about once a second for everything held, until its reply is accepted: core takes an
+image without a report for lost, and a picture may wait for its store for a long time. When
+core is out of reach, batches are not held up by asking again for a while: an unwanted picture costs GPU time
 and nothing else.
 """
 
@@ -28,7 +28,7 @@ SHUN_S = 5.0
 
 
 class StillWantedCheck:
-    """`port` is None when there is nobody to ask."""
+    """`port` is None for a worker without core."""
 
     def __init__(
         self,
@@ -49,14 +49,14 @@ class StillWantedCheck:
         self._shunned_until_s = 0.0
 
     async def run(self) -> None:
-        """For ever."""
+        """Until cancelled."""
         while True:
             await asyncio.sleep(self._every_s)
             open_ones = [held for held in self._window.held() if held.state is not State.SETTLED]
             await self._ask([held for held in open_ones if not held.unwanted])
 
     async def before_batch(self, members: Sequence[Held]) -> None:
-        """Drops those of `members` that nobody wants."""
+        """Drops those of `members` that are no longer wanted, unless core is shunned after a failed call."""
         if asyncio.get_running_loop().time() >= self._shunned_until_s:
             await self.sift(members)
 
@@ -66,10 +66,10 @@ class StillWantedCheck:
             await self._ask(members)
 
     async def _ask(self, members: Sequence[Held]) -> None:
-        """Also when nothing is held: the answerer hears of the models with it."""
+        """Also when nothing is held: the call reports the models."""
         if self._port is None:
             return
-        # whoever may still be spared the GPU first
+        # those that the GPU can still be spared first
         members = sorted(members, key=lambda held: held.state is State.FINISHING)[: limits.MAX_STILL_WANTED]
         holdings = [
             Holding(

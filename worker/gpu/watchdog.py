@@ -84,7 +84,7 @@ class Pulse:
 class Watchdog:
     """One task of the service. Counts its own ticks, so that a stopped and continued process is not taken for hung.
 
-    `leave` is told of a hang: True when it has ended the engine's process and the worker goes on.
+    `leave` is called at a hang with what is missing. True: it has ended the engine's process, and the worker goes on.
     """
 
     def __init__(self, pulse: Pulse, *, tick_s: float, leave: Callable[[str], Awaitable[bool]]) -> None:
@@ -93,7 +93,7 @@ class Watchdog:
         self._leave = leave
 
     async def run(self) -> None:
-        """For ever; raises Hung after having reported the images that ran."""
+        """Until cancelled; raises Hung after the images that ran have been reported."""
         loop = asyncio.get_running_loop()
         seen, silent_s = -1, 0.0
         while True:
