@@ -12,7 +12,7 @@ import structlog
 
 from core.api.reader import Reader
 from core.api.service import Service
-from core.api.submission import Admission
+from core.api.submission import SubmissionOrders
 from core.api.submitter import Submitter
 from core.api.waiters import Waiters
 from core.api.worker_calls import WorkerCalls
@@ -213,8 +213,8 @@ class Core:
 
     def _build_service(self) -> Service:
         reader = Reader(self.writer, self._ports.log, self._prompts, self._progress, self._images)
-        admission = Admission(self._estimates, new_salt=self._ports.new_salt, rng=self._ports.rng)
-        submitter = Submitter(self.writer, admission, self._prompts, reader, self.metrics)
+        orders = SubmissionOrders(self._estimates, new_salt=self._ports.new_salt, rng=self._ports.rng)
+        submitter = Submitter(self.writer, orders, self._prompts, reader, self.metrics)
         workers = WorkerCalls(self._progress, self._reports, self._dispatcher)
         return Service(self.writer, reader, submitter, workers, self._eraser, self._waiters)
 

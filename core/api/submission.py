@@ -31,7 +31,7 @@ _JITTER = 0.25
 _tracer = trace.get_tracer(__name__)
 
 
-class Admission:
+class SubmissionOrders:
     """`new_salt` gives 16 random bytes, `rng` numbers from 0 to 1."""
 
     def __init__(self, estimates: Estimates, *, new_salt: Callable[[], bytes], rng: Callable[[], float]) -> None:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from core.api.reader import Reader
-from core.api.submission import Admission
+from core.api.submission import SubmissionOrders
 from core.domain.state import Generation
 from core.domain.transaction import Order, Result
 from core.metrics import Metrics
@@ -22,10 +22,10 @@ class Submitter:
     """`reader` shows the first generation of a repeated request."""
 
     def __init__(
-        self, writer: Writer, admission: Admission, prompts: PromptCache, reader: Reader, metrics: Metrics
+        self, writer: Writer, submissions: SubmissionOrders, prompts: PromptCache, reader: Reader, metrics: Metrics
     ) -> None:
         self._writer = writer
-        self._admission = admission
+        self._submissions = submissions
         self._prompts = prompts
         self._reader = reader
         self._metrics = metrics
@@ -34,24 +34,24 @@ class Submitter:
         self, items: Sequence[fast.SubmitItem], default: fast.GenerationSpec | None
     ) -> list[fast.SubmitResult]:
         """One answer per item, in order. Work is charged in images of `default`. Raises Retryable."""
-        self._admission.compare_with(default)
+        self._submissions.compare_with(default)
         answers: dict[int, fast.SubmitResult] = {}
         orders: dict[int, Order] = {}
-        with self._admission.spans() as spans:
+        with self._submissions.spans() as spans:
             for index, item in enumerate(items):
                 try:
                     validate.submit_item(item)
                 except validate.Invalid as invalid:
-                    answers[index] = self._admission.invalid(invalid)
+                    answers[index] = self._submissions.invalid(invalid)
                 else:
-                    orders[index] = self._admission.order(item, spans)
+                    orders[index] = self._submissions.order(item, spans)
             results = dict(zip(orders, await self._writer.carry_out(list(orders.values())), strict=True))
         for index, result in results.items():
             if result.changed and result.state is not None:
                 self._remember(orders[index])
                 answers[index] = self._accepted(items[index], result.state)
             elif result.refusal is not None:
-                answers[index] = self._admission.refused(result.refusal)
+                answers[index] = self._submissions.refused(result.refusal)
         await self._answer_repeated(results, answers)
         self._count(answers.values())
         return [answers[index] for index in range(len(items))]
