@@ -13,6 +13,7 @@ from pathlib import Path
 from loadtests.bench.engine import TimedEngine
 from loadtests.bench.rig import Request, serving
 from loadtests.timeline_draw import Run, Span, draw
+from worker.engines.base import Bounds
 from worker.engines.emulated import EmulatedEngine
 from worker.tuning import Mode
 
@@ -68,7 +69,7 @@ async def run(mode: str, chosen: argparse.Namespace) -> Run:
     """One run, and what was recorded of it."""
     step_s = chosen.batch_ms / 1000 / chosen.steps / (1 - ALPHA + ALPHA * chosen.batch)
     engine = EmulatedEngine(
-        model=MODEL, step_s=step_s, alpha=ALPHA, max_batch=chosen.batch, max_width=chosen.px, max_height=chosen.px
+        model=MODEL, step_s=step_s, alpha=ALPHA, max_batch=chosen.batch, bounds=Bounds.square(chosen.px)
     )
     recording = Recording()
     async with serving(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.eventually import Hopeless, until
 from tests.process import Process, free_port, module
+from worker.engines.base import Bounds
 from worker.engines.child_process.engine import UdsEngine
 from worker.engines.contract import Capabilities, RenderJob
 from worker.engines.emulated import EmulatedEngine
@@ -19,9 +20,7 @@ ROOT = Path(__file__).parent.parent
 
 def emulated(*, max_batch: int = 8, max_side: int = 512) -> EmulatedEngine:
     """The copy that stays in this process: it is asked for keys and capabilities only."""
-    return EmulatedEngine(
-        model="m", step_s=0.002, alpha=0.3, max_batch=max_batch, max_width=max_side, max_height=max_side
-    )
+    return EmulatedEngine(model="m", step_s=0.002, alpha=0.3, max_batch=max_batch, bounds=Bounds.square(max_side))
 
 
 @contextmanager

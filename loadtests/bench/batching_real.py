@@ -24,6 +24,7 @@ from loadtests.bench.batching_sim import LIMIT, Crowd, Outcome, figures, poisson
 from loadtests.bench.batching_sim import times_s as curve_s
 from loadtests.bench.rig import Check, Request, emulated_check, serving
 from loadtests.bench.worker_demo import MODELS
+from worker.engines.base import Bounds
 from worker.engines.contract import Engine
 from worker.engines.emulated import EmulatedEngine
 from worker.engines.factory import build
@@ -61,7 +62,7 @@ def run(options: argparse.Namespace) -> Json:
 def _emulated(alpha: float, mix: Sequence[int], images: int, seed: int) -> Json:
     times = [SCALE * each for each in curve_s(alpha)]
     engine = EmulatedEngine(
-        model="emulated", step_s=times[1], alpha=alpha, max_batch=LIMIT, max_width=SIDE_PX, max_height=SIDE_PX
+        model="emulated", step_s=times[1], alpha=alpha, max_batch=LIMIT, bounds=Bounds.square(SIDE_PX)
     )
     request = Request(model="emulated", side_px=SIDE_PX, steps=1)
     cell = Cell(

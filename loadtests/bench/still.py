@@ -13,6 +13,7 @@ from pathlib import Path
 
 from worker.engine_server import over_http, over_uds
 from worker.engine_server.images_api import Defaults
+from worker.engines.base import Bounds
 from worker.engines.contract import Done, Picture, Progress, RenderJob, Report, Stepped
 from worker.engines.emulated import EmulatedEngine
 
@@ -23,7 +24,7 @@ class StillEngine(EmulatedEngine):
     """`folder` holds SIDE.rgb for each size."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(model="still", step_s=0.0, alpha=0.0, max_batch=8, max_width=MAX_SIDE, max_height=MAX_SIDE)
+        super().__init__(model="still", step_s=0.0, alpha=0.0, max_batch=8, bounds=Bounds.square(MAX_SIDE))
         self._pixels = {int(path.stem): path.read_bytes() for path in folder.glob("*.rgb")}
 
     def step(self, report: Report) -> Stepped:

@@ -31,6 +31,7 @@ from loadtests.bench.still import StillEngine
 from loadtests.stack import ROOT, free_ports
 from worker.engines.child_process.engine import UdsEngine
 from worker.engines.contract import EncodedPicture, Engine, Picture, Progress, RenderJob
+from worker.engines.http.calls import ModelServer
 from worker.engines.http.engine import HttpEngine
 
 SIDES = (256, 512, 1024)
@@ -102,8 +103,8 @@ def _engines(folder: Path, stack: ExitStack) -> dict[str, Engine]:
     command = (sys.executable, "-m", "loadtests.bench.still", str(folder))
     base = f"http://127.0.0.1:{port}"
     engines: dict[str, Engine] = {
-        "json": HttpEngine(model="still", base=base, api="openai"),
-        "raw": HttpEngine(model="still", base=base, api="raw"),
+        "json": HttpEngine("still", ModelServer(base=base, api="openai")),
+        "raw": HttpEngine("still", ModelServer(base=base, api="raw")),
         "uds": UdsEngine(StillEngine(folder), command),
     }
     for engine in engines.values():

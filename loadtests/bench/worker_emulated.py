@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from loadtests.bench.engine import TimedEngine
 from loadtests.bench.rig import Request, bare, serving
+from worker.engines.base import Bounds
 from worker.engines.emulated import EmulatedEngine
 from worker.tuning import Mode
 
@@ -32,9 +33,7 @@ class Case:
     def engine(self) -> EmulatedEngine:
         """Not loaded yet."""
         step_s = self.batch_s / STEPS / (1 - ALPHA + ALPHA * BATCH)
-        return EmulatedEngine(
-            model=MODEL, step_s=step_s, alpha=ALPHA, max_batch=BATCH, max_width=SIDE_PX, max_height=SIDE_PX
-        )
+        return EmulatedEngine(model=MODEL, step_s=step_s, alpha=ALPHA, max_batch=BATCH, bounds=Bounds.square(SIDE_PX))
 
 
 REQUEST = Request(model=MODEL, side_px=SIDE_PX, steps=STEPS)

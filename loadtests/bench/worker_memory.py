@@ -20,6 +20,7 @@ from pathlib import Path
 
 from loadtests.bench.rig import TUNING, Request, Rig, gpu_seconds, serving
 from worker.batching.policy import PARKED_PER_SEAT
+from worker.engines.base import Bounds
 from worker.engines.emulated import EmulatedEngine
 from worker.holding.window import REMEMBERED
 from worker.output.delivery import SETTLE_BOUND
@@ -93,7 +94,7 @@ def measure(options: argparse.Namespace) -> Mapping[str, object]:
 
 
 async def _measure(images: int) -> Mapping[str, object]:
-    engine = EmulatedEngine(model=MODEL, step_s=STEP_S, alpha=0.3, max_batch=BATCH, max_width=64, max_height=64)
+    engine = EmulatedEngine(model=MODEL, step_s=STEP_S, alpha=0.3, max_batch=BATCH, bounds=Bounds.square(64))
     async with serving(engine, latency_s=STORE_S, keep=False) as rig:
         watch = _Watch(rig)
         async with asyncio.TaskGroup() as group:

@@ -13,10 +13,13 @@ from PIL import Image
 
 from infra import models
 from tests.engine_processes import http_engine_server
+from worker.engines.base import Bounds, WeightSource
 from worker.engines.contract import Done, Engine, Picture, Progress, RenderJob
+from worker.engines.devices import Device
 from worker.engines.emulated import EmulatedEngine
 from worker.engines.errors import Unsupported
 from worker.engines.factory import build
+from worker.engines.http.calls import ModelServer, Patience
 from worker.engines.http.engine import HttpEngine
 from worker.engines.latent.engine import LatentEngine
 from worker.engines.pipeline.engine import PipelineEngine
@@ -67,27 +70,28 @@ WHOLE = ["tiny", "demo", "http-raw", "http-openai"]
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     made: Engine
     if request.param == "emulated":
-        made = EmulatedEngine(model="m", step_s=0.01, alpha=0.5, max_batch=4, max_width=128, max_height=128, sleep=_no)
+        made = EmulatedEngine(model="m", step_s=0.01, alpha=0.5, max_batch=4, bounds=Bounds.square(128), sleep=_no)
     elif request.param == "uds":
         path = request.getfixturevalue("models_file")
         monkeypatch.setenv("DARKROOM_MODELS_FILE", str(path))
         made = build(models.load(path)[0], torch_threads=1)
     elif request.param.startswith("http"):
         made = HttpEngine(
-            model="m",
-            base=request.getfixturevalue("http_server"),
-            api=request.param.partition("-")[2],
+            "m",
+            ModelServer(base=request.getfixturevalue("http_server"), api=request.param.partition("-")[2]),
             max_batch=4,
-            max_width=128,
-            max_height=128,
-            beat_s=0.05,
+            bounds=Bounds.square(128),
+            patience=Patience(timeout_s=300.0, beat_s=0.05),
         )
     else:
         folder: Path = DEMO if request.param.endswith("demo") else request.getfixturevalue("tiny_folder")
         kind: type[LatentEngine | PipelineEngine]
         kind = LatentEngine if request.param.startswith("latent") else PipelineEngine
         made = kind(
-            model="m", source=str(folder), device="cpu", max_batch=4, max_width=128, max_height=128, torch_threads=1
+            WeightSource(model="m", source=str(folder)),
+            Device(name="cpu", threads=1),
+            max_batch=4,
+            bounds=Bounds.square(128),
         )
     made.load()
     yield made

@@ -16,6 +16,7 @@ from pathlib import Path
 from worker.engine_server import over_http, over_uds
 from worker.engine_server.app import serve_http
 from worker.engine_server.images_api import Defaults
+from worker.engines.base import Bounds
 from worker.engines.contract import Capabilities, Done, Picture, Report, Stepped, StepTime
 from worker.engines.emulated import EmulatedEngine
 from worker.engines.errors import BadOutput, EngineLost, LoadFailed, OutOfMemory
@@ -27,9 +28,7 @@ class FaultyEngine(EmulatedEngine):
     """
 
     def __init__(self, *, model: str = "m", whole_calls: bool = False, broken: str = "") -> None:
-        super().__init__(
-            model=model, step_s=0.002, alpha=0.3, max_batch=8, max_width=512, max_height=512, sleep=time.sleep
-        )
+        super().__init__(model=model, step_s=0.002, alpha=0.3, max_batch=8, bounds=Bounds.square(512), sleep=time.sleep)
         self._broken = broken
         self._whole_calls = whole_calls
         if whole_calls:

@@ -14,12 +14,13 @@ from infra.lifecycle import Shutdown, run
 from worker.app import open_ports, tuning
 from worker.assembly import Worker
 from worker.config import WorkerSettings
+from worker.engines.base import Bounds
 from worker.engines.child_process.engine import UdsEngine
 from worker.engines.emulated import EmulatedEngine
 
 
 async def serve(config: WorkerSettings, shutdown: Shutdown) -> None:
-    served = EmulatedEngine(model="quick", step_s=0.01, alpha=0.3, max_batch=8, max_width=512, max_height=512)
+    served = EmulatedEngine(model="quick", step_s=0.01, alpha=0.3, max_batch=8, bounds=Bounds.square(512))
     server = sys.argv[1:] or ["tests.crash.faulty_engine_server"]
     command = (sys.executable, "-m", *server, "--model", "quick")
     async with AsyncExitStack() as stack:

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from worker.engine_server import over_uds
+from worker.engines.base import Bounds
 from worker.engines.contract import Done, Picture, Report, Stepped
 from worker.engines.emulated import EmulatedEngine
 from worker.engines.errors import BadOutput, OutOfMemory
@@ -30,7 +31,7 @@ class PoisonEngine(EmulatedEngine):
     """Images that stand aside do no harm."""
 
     def __init__(self, *, model: str, struck: Path) -> None:
-        super().__init__(model=model, step_s=0.008, alpha=0.0, max_batch=8, max_width=512, max_height=512)
+        super().__init__(model=model, step_s=0.008, alpha=0.0, max_batch=8, bounds=Bounds.square(512))
         self._struck = struck
 
     def step(self, report: Report) -> Stepped:

@@ -16,6 +16,7 @@ from tests.crash import POISONED_SEED
 from worker.app import open_ports, tuning
 from worker.assembly import Worker
 from worker.config import WorkerSettings
+from worker.engines.base import Bounds
 from worker.engines.contract import Report, Stepped
 from worker.engines.emulated import EmulatedEngine
 
@@ -30,7 +31,7 @@ class PoisonedEngine(EmulatedEngine):
 
 
 async def serve(config: WorkerSettings, shutdown: Shutdown) -> None:
-    engine = PoisonedEngine(model="quick", step_s=0.01, alpha=0.3, max_batch=8, max_width=512, max_height=512)
+    engine = PoisonedEngine(model="quick", step_s=0.01, alpha=0.3, max_batch=8, bounds=Bounds.square(512))
     async with AsyncExitStack() as stack:
         ports = replace(await open_ports(config, stack), engines={"quick": engine})
         worker = Worker(ports, tuning(config))

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from io import BytesIO
 
 import pytest
@@ -13,7 +14,7 @@ from tests.eventually import until
 from tests.images_standin import KEY, Seen, colour, standin
 from worker.engines.contract import Done, EncodedPicture, RenderJob
 from worker.engines.errors import BadOutput, EngineAway, EngineError, ModelAway, Unsupported
-from worker.engines.http.calls import Patience
+from worker.engines.http.calls import ModelServer, Patience
 from worker.engines.http.engine import HttpEngine
 from worker.output.encode import encode
 
@@ -38,13 +39,10 @@ def make(
     base: str, *, patience: Patience = QUICK, api_key_env: str = "", clock: Callable[[], float] = time.perf_counter
 ) -> HttpEngine:
     return HttpEngine(
-        model="m",
-        base=base,
-        remote_name="Qwen/Qwen-Image",
-        api_key_env=api_key_env,
-        patience=patience,
+        "m",
+        ModelServer(base=base, remote_name="Qwen/Qwen-Image", api_key_env=api_key_env),
+        patience=replace(patience, beat_s=0.05),
         clock=clock,
-        beat_s=0.05,
         max_batch=4,
     )
 

@@ -11,8 +11,9 @@ from schema import fast, pb
 from tests.eventually import eventually
 from tests.images_standin import Seen, standin
 from tests.unit.worker.rig import MODEL, Rig, job, running, send_again, some
+from worker.engines.base import Bounds
 from worker.engines.emulated import EmulatedEngine
-from worker.engines.http.calls import Patience
+from worker.engines.http.calls import ModelServer, Patience
 from worker.engines.http.engine import HttpEngine
 
 F = pb.AttemptFailure
@@ -24,13 +25,12 @@ async def serving() -> AsyncIterator[tuple[Rig, Seen]]:
     """The remote model is the default one; a local one is served beside it. What is given back is sent again."""
     with standin() as (base, seen):
         engine = HttpEngine(
-            model=MODEL,
-            base=base,
-            patience=Patience(timeout_s=30.0, attempts=2, first_wait_s=0.01),
-            beat_s=0.05,
+            MODEL,
+            ModelServer(base=base),
+            patience=Patience(timeout_s=30.0, attempts=2, first_wait_s=0.01, beat_s=0.05),
             rng=lambda: 0.1,
         )
-        local = EmulatedEngine(model=LOCAL, step_s=0.001, alpha=0.3, max_batch=4, max_width=512, max_height=512)
+        local = EmulatedEngine(model=LOCAL, step_s=0.001, alpha=0.3, max_batch=4, bounds=Bounds.square(512))
         rig = Rig(cast("Any", engine), drain_s=20.0, models_loaded=2)
         rig.rebuild(engines={MODEL: engine, LOCAL: local})
         try:

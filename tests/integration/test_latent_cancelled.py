@@ -9,7 +9,9 @@ from schema import fast
 from tests.eventually import eventually
 from tests.unit.worker.rig import Rig, generation, job, running
 from worker.engines import tiny
+from worker.engines.base import Bounds, WeightSource
 from worker.engines.contract import RenderJob, Report, Stepped
+from worker.engines.devices import Device
 from worker.engines.latent.engine import LatentEngine
 
 pytestmark = [
@@ -47,12 +49,9 @@ async def test_a_cancelled_image_leaves_the_latent_engine_within_one_step_and_th
     tmp_path: Path,
 ) -> None:
     engine = Counted(
-        model="m",
-        source=str(tiny.build(tmp_path)),
-        device="cpu",
-        torch_threads=1,
-        max_width=64,
-        max_height=64,
+        WeightSource(model="m", source=str(tiny.build(tmp_path))),
+        Device(name="cpu", threads=1),
+        bounds=Bounds.square(64),
         max_batch=1,
     )
     async with running(Rig(engine, hang_s=60.0)) as rig:  # type: ignore[arg-type]

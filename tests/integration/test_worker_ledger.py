@@ -11,6 +11,7 @@ import pytest
 
 from loadtests.bench.rig import Request, Rig, gpu_seconds, serving
 from tests.eventually import eventually
+from worker.engines.base import Bounds
 from worker.engines.emulated import EmulatedEngine
 
 REQUEST = Request(model="m", side_px=64, steps=4)
@@ -36,7 +37,7 @@ class Account:
 
 
 def gpu() -> EmulatedEngine:
-    return EmulatedEngine(model="m", step_s=0.02, alpha=0.3, max_batch=4, max_width=64, max_height=64)
+    return EmulatedEngine(model="m", step_s=0.02, alpha=0.3, max_batch=4, bounds=Bounds.square(64))
 
 
 class Gaps:

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from loadtests.bench.rig import Request, Rig, gpu_seconds, serving
+from worker.engines.base import Bounds
 from worker.engines.contract import Report, Stepped
 from worker.engines.emulated import EmulatedEngine
 
@@ -19,7 +20,7 @@ class Slow(EmulatedEngine):
     """Its first step takes PLANTED_S and raises; each reset takes as long."""
 
     def __init__(self) -> None:
-        super().__init__(model="m", step_s=0.001, alpha=0.3, max_batch=4, max_width=64, max_height=64)
+        super().__init__(model="m", step_s=0.001, alpha=0.3, max_batch=4, bounds=Bounds.square(64))
         self.raised = False
 
     def step(self, report: Report) -> Stepped:
@@ -47,7 +48,7 @@ async def test_a_step_that_fails_and_the_reset_after_it_are_accounted_for() -> N
 
 
 async def test_work_that_the_queue_withholds_before_the_first_model_is_loaded_is_not_no_work() -> None:
-    engine = EmulatedEngine(model="m", step_s=0.001, alpha=0.3, max_batch=4, max_width=64, max_height=64)
+    engine = EmulatedEngine(model="m", step_s=0.001, alpha=0.3, max_batch=4, bounds=Bounds.square(64))
     async with serving(engine, preload=False) as rig:
         rig.jobs.withheld = True
         rig.feed(REQUEST, range(4))

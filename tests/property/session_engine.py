@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tests.simulation.gpu import sleep
+from worker.engines.base import Bounds
 from worker.engines.contract import Capabilities, Done, Picture, RenderJob, Report, Stepped
 from worker.engines.emulated import EmulatedEngine
 from worker.engines.errors import BadOutput, EngineDied, OutOfMemory
@@ -24,7 +25,7 @@ class HostileEngine(EmulatedEngine):
 
     def __init__(self, day: "Day", complain: Callable[[str], None]) -> None:
         super().__init__(
-            model="m", step_s=STEP_S, alpha=0.3, max_batch=day.max_batch, max_width=512, max_height=512, sleep=sleep
+            model="m", step_s=STEP_S, alpha=0.3, max_batch=day.max_batch, bounds=Bounds.square(512), sleep=sleep
         )
         self.capabilities = Capabilities(
             join_midway=day.joins,

@@ -13,7 +13,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from worker.engines.base import Bounds, WeightSource
 from worker.engines.contract import Picture, Progress, RenderJob
+from worker.engines.devices import Device
 from worker.engines.latent.engine import LatentEngine
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers, numpy 2
@@ -37,7 +39,9 @@ ACTIONS = st.sampled_from(["admit", "admit", "step", "step", "step", "park", "un
 
 @cache
 def opened(folder: Path) -> LatentEngine:
-    made = LatentEngine(model="m", source=str(folder), device="cpu", torch_threads=1, max_width=64, max_height=64)
+    made = LatentEngine(
+        WeightSource(model="m", source=str(folder)), Device(name="cpu", threads=1), bounds=Bounds.square(64)
+    )
     made.load()
     return made
 

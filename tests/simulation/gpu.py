@@ -13,6 +13,7 @@ from greenlet import GreenletExit, getcurrent, greenlet  # type: ignore[import-u
 from tests.simulation import poison
 from tests.simulation.loop import Actor
 from tests.simulation.world import World
+from worker.engines.base import Bounds
 from worker.engines.contract import Done, Picture, RenderJob, Report, Stepped
 from worker.engines.emulated import EmulatedEngine
 from worker.engines.errors import BadOutput, EngineLost, LoadFailed, OutOfMemory
@@ -89,7 +90,7 @@ class SimEngine(EmulatedEngine):
         model: str = MODEL,
         broken: bool = False,
     ) -> None:
-        super().__init__(model=model, step_s=STEP_S, alpha=0.3, max_batch=4, max_width=256, max_height=256, sleep=sleep)
+        super().__init__(model=model, step_s=STEP_S, alpha=0.3, max_batch=4, bounds=Bounds.square(256), sleep=sleep)
         self._world = world
         self._dice = dice
         self._admitted = admitted

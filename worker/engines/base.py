@@ -22,6 +22,11 @@ class Bounds:
     min_guidance_scale: float = 0
     max_guidance_scale: float = math.inf
 
+    @classmethod
+    def square(cls, side_px: int) -> "Bounds":
+        """Sides of up to that many pixels; all else as by default."""
+        return cls(max_width=side_px, max_height=side_px)
+
     def require(self, job: RenderJob) -> None:
         """Raises Unsupported, whose text names the field and the bound."""
         for name in ("width", "height", "num_inference_steps", "guidance_scale"):
@@ -29,6 +34,18 @@ class Bounds:
             if not low <= value <= high:
                 bound = f"at least {low:g}" if value < low else f"at most {high:g}"
                 raise Unsupported(f"{name} must be {bound} for this model")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightSource:
+    """Which weights an engine loads. `source` is a folder, a file or a name on the model hub; `config` the folder of
+    the configuration where that is apart from a single file; `revision` may be empty.
+    """
+
+    model: str
+    source: str
+    revision: str = ""
+    config: str = ""
 
 
 class NoParking:

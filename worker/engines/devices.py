@@ -18,9 +18,9 @@ from worker.engines.errors import EngineLost
 class Device:
     """What the settings ask for; `name` is auto, cpu, cuda or cuda:N. `threads`: of a CPU; 0: half of the cores."""
 
-    name: str
-    dtype: str
-    threads: int
+    name: str = "auto"
+    dtype: str = "float32"
+    threads: int = 0
 
     def open(self) -> str:
         """The device to compute on, the current one of this thread from now on. Raises RuntimeError when there is none

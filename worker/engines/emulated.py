@@ -51,14 +51,12 @@ class EmulatedEngine(NoProcess):
         step_s: float,
         alpha: float,
         max_batch: int,
-        max_width: int,
-        max_height: int,
-        bounds: Bounds | None = None,
+        bounds: Bounds,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._step_s = step_s
         self._alpha = alpha
-        self._bounds = bounds or Bounds(max_width=max_width, max_height=max_height)
+        self._bounds = bounds
         self._sleep = sleep
         self._members: dict[str, tuple[RenderJob, int]] = {}
         self._evicted: set[str] = set()

@@ -2,13 +2,14 @@
 
 import sys
 from dataclasses import fields
-from typing import Any, Protocol
+from typing import Protocol
 
-from worker.engines.base import Bounds
+from worker.engines.base import Bounds, WeightSource
 from worker.engines.child_process.engine import UdsEngine
 from worker.engines.contract import Engine
+from worker.engines.devices import Device
 from worker.engines.emulated import EmulatedEngine
-from worker.engines.http.calls import Patience
+from worker.engines.http.calls import ModelServer, Patience
 from worker.engines.http.engine import HttpEngine
 from worker.engines.latent.engine import LatentEngine
 from worker.engines.pipeline.engine import PipelineEngine
@@ -66,20 +67,23 @@ class ModelEntry(Protocol):
 
 
 def build(entry: ModelEntry, *, torch_threads: int, load_s: float = 600.0) -> Engine:
-    """The engine of one model, not loaded yet. Raises ValueError for a kind that nobody knows."""
+    """The engine of one model, not loaded yet. Raises ValueError for an unknown kind."""
     match entry.engine:
         case "uds":
             served = _in_process(entry, entry.in_process, torch_threads)
             command = (sys.executable, "-m", "worker", "engine-server", "--model", entry.name)
             return UdsEngine(served, command, load_deadline_s=load_s)
         case "http":
-            return HttpEngine(
-                model=entry.name,
+            server = ModelServer(
                 base=entry.source,
                 api=entry.api,
                 remote_name=entry.remote_name,
                 api_key_env=entry.api_key_env,
                 revision=entry.revision,
+            )
+            return HttpEngine(
+                entry.name,
+                server,
                 max_batch=entry.max_batch,
                 bounds=_bounds(entry),
                 patience=Patience(timeout_s=entry.request_timeout_s),
@@ -89,6 +93,8 @@ def build(entry: ModelEntry, *, torch_threads: int, load_s: float = 600.0) -> En
 
 
 def _in_process(entry: ModelEntry, kind: str, torch_threads: int) -> Engine:
+    weights = WeightSource(model=entry.name, source=entry.source, revision=entry.revision, config=entry.config)
+    device = Device(name=entry.device, dtype=entry.dtype, threads=torch_threads)
     match kind:
         case "emulated":
             return EmulatedEngine(
@@ -96,33 +102,16 @@ def _in_process(entry: ModelEntry, kind: str, torch_threads: int) -> Engine:
                 step_s=entry.step_ms / 1000,
                 alpha=entry.alpha,
                 max_batch=entry.max_batch,
-                max_width=entry.max_width,
-                max_height=entry.max_height,
                 bounds=_bounds(entry),
             )
         case "latent":
-            return LatentEngine(**_of_weights(entry, torch_threads))
+            return LatentEngine(weights, device, max_batch=entry.max_batch, bounds=_bounds(entry))
         case "pipeline":
-            engine = PipelineEngine(**_of_weights(entry, torch_threads))
+            engine = PipelineEngine(weights, device, max_batch=entry.max_batch, bounds=_bounds(entry))
             engine.look()
             return engine
         case _:
             raise ValueError(f"unknown engine {kind!r}")
-
-
-def _of_weights(entry: ModelEntry, torch_threads: int) -> dict[str, Any]:
-    """What both engines that load weights are given."""
-    return {
-        "model": entry.name,
-        "source": entry.source,
-        "revision": entry.revision,
-        "config": entry.config,
-        "dtype": entry.dtype,
-        "device": entry.device,
-        "max_batch": entry.max_batch,
-        "bounds": _bounds(entry),
-        "torch_threads": torch_threads,
-    }
 
 
 def _bounds(entry: ModelEntry) -> Bounds:

@@ -8,6 +8,7 @@ import pytest
 
 from loadtests.bench import gpu
 from loadtests.bench.rig import Request
+from worker.engines.base import Bounds
 from worker.engines.contract import Done, Picture, Report, Stepped
 from worker.engines.emulated import EmulatedEngine
 
@@ -44,7 +45,7 @@ def test_it_fetches_pictures_when_the_worker_would(ahead: bool, asked: list[str]
             return Picture(width=64, height=64, rgb=bytes(64 * 64 * 3))
 
     model = object.__new__(Model)
-    model._engine = Ahead(model="m", step_s=0, alpha=0, max_batch=2, max_width=64, max_height=64)
+    model._engine = Ahead(model="m", step_s=0, alpha=0, max_batch=2, bounds=Bounds.square(64))
     model._request, model._prompts = Request(model="m", side_px=64, steps=4), 0
     model._steps_ms(2, joining=True)
     assert heard == asked

@@ -15,6 +15,7 @@ from loadtests.bench.memory import MemoryJobs
 from loadtests.bench.rig import Request, Rig, WrongResult, bare, serving
 from loadtests.bench.worker_memory import Sample
 from schema import fast, messages
+from worker.engines.base import Bounds
 from worker.engines.contract import Done, Picture, RenderJob
 from worker.engines.emulated import EmulatedEngine, draw
 
@@ -23,7 +24,7 @@ REQUEST = Request(model="m", side_px=64, steps=2)
 
 class Gpu(EmulatedEngine):
     def __init__(self, step_s: float = 0.001) -> None:
-        super().__init__(model="m", step_s=step_s, alpha=0.3, max_batch=4, max_width=64, max_height=64)
+        super().__init__(model="m", step_s=step_s, alpha=0.3, max_batch=4, bounds=Bounds.square(64))
 
 
 class Swapping(Gpu):

@@ -11,7 +11,9 @@ import numpy.typing as npt
 import pytest
 
 from tests import tiny_families
+from worker.engines.base import Bounds, WeightSource
 from worker.engines.contract import Picture, RenderJob
+from worker.engines.devices import Device
 from worker.engines.pipeline.engine import PipelineEngine
 
 Pixels = npt.NDArray[np.int16]
@@ -67,7 +69,11 @@ def family(request: pytest.FixtureRequest, family_folder: Callable[[str], Path])
     from diffusers import DiffusionPipeline
 
     folder = family_folder(request.param)
-    engine = PipelineEngine(model="m", source=str(folder), device="cpu", torch_threads=1, max_width=2048)
+    engine = PipelineEngine(
+        WeightSource(model="m", source=str(folder)),
+        Device(name="cpu", threads=1),
+        bounds=Bounds(max_width=2048, max_height=1024),
+    )
     engine.load()
     stock = DiffusionPipeline.from_pretrained(folder, use_safetensors=True, safety_checker=None)
     stock.set_progress_bar_config(disable=True)

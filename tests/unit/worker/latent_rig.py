@@ -5,13 +5,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from worker.engines.base import WeightSource
 from worker.engines.contract import Picture, RenderJob
+from worker.engines.devices import Device
 from worker.engines.latent.engine import LatentEngine
 from worker.engines.schedulers import fresh_scheduler
 
 
-def opened(folder: Path, **more: Any) -> LatentEngine:
-    made = LatentEngine(model="m", source=str(folder), device="cpu", torch_threads=1, max_batch=4, **more)
+def opened(folder: Path) -> LatentEngine:
+    made = LatentEngine(WeightSource(model="m", source=str(folder)), Device(name="cpu", threads=1), max_batch=4)
     made.load()
     return made
 

@@ -15,6 +15,7 @@ from tests.eventually import eventually
 from tests.fakes import FakeBucket, FakeQueue
 from worker.assembly import Ports, Tuning, Worker
 from worker.context import Context
+from worker.engines.base import Bounds
 from worker.engines.contract import Done, Picture, RenderJob, Report, Stepped
 from worker.engines.emulated import EmulatedEngine
 from worker.engines.errors import BadOutput, EngineLost, LoadFailed, OutOfMemory
@@ -34,7 +35,7 @@ class FaultyEngine(EmulatedEngine):
     """
 
     def __init__(self, *, step_s: float = 0.001, max_batch: int = 8) -> None:
-        super().__init__(model=MODEL, step_s=step_s, alpha=0.3, max_batch=max_batch, max_width=512, max_height=512)
+        super().__init__(model=MODEL, step_s=step_s, alpha=0.3, max_batch=max_batch, bounds=Bounds.square(512))
         self.raises: set[str] = set()
         self.nan: set[str] = set()
         self.loses: set[str] = set()

@@ -12,6 +12,7 @@ from tests.engine_processes import job
 from tests.eventually import eventually
 from worker.batching.measurements import Measurements
 from worker.engine_server.driver import Busy, Driver
+from worker.engines.base import Bounds
 from worker.engines.contract import Capabilities, Done, Picture, RenderJob, Report, Stepped
 from worker.engines.emulated import EmulatedEngine, draw
 from worker.engines.errors import BadOutput, EngineLost, LoadFailed, OutOfMemory, Unsupported
@@ -24,7 +25,7 @@ class Scripted(EmulatedEngine):
     def __init__(self, *, join_midway: bool = True, max_batch: int = 4) -> None:
         self.fits: int | None = None
         super().__init__(
-            model="m", step_s=0, alpha=0, max_batch=max_batch, max_width=512, max_height=512, sleep=lambda _: None
+            model="m", step_s=0, alpha=0, max_batch=max_batch, bounds=Bounds.square(512), sleep=lambda _: None
         )
         self.capabilities = Capabilities(join_midway=join_midway, evict_one=join_midway, max_batch=max_batch)
         self.gate = threading.Semaphore(0)
@@ -171,7 +172,7 @@ async def test_a_bad_picture_fails_alone() -> None:
         def decode(self, done: object) -> Picture:
             raise BadOutput("not finite")
 
-    engine = Blind(model="m", step_s=0, alpha=0, max_batch=4, max_width=512, max_height=512)
+    engine = Blind(model="m", step_s=0, alpha=0, max_batch=4, bounds=Bounds.square(512))
     async with driving(engine) as (driver, _):
         with pytest.raises(BadOutput):
             await driver.render(job(1))
@@ -273,7 +274,7 @@ async def test_a_model_that_cannot_be_loaded_ends_it() -> None:
         def load(self) -> None:
             raise LoadFailed("no weights")
 
-    engine = Unloadable(model="m", step_s=0, alpha=0, max_batch=4, max_width=512, max_height=512)
+    engine = Unloadable(model="m", step_s=0, alpha=0, max_batch=4, bounds=Bounds.square(512))
     async with driving(engine) as (_, ended):
         assert [type(why) for why in ended.why] == [LoadFailed]
 

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from tests.unit.worker.latent_rig import job, opened, rendered
+from worker.engines import devices
+from worker.engines.base import WeightSource
 from worker.engines.errors import EngineLost
 from worker.engines.latent.engine import LatentEngine
 from worker.engines.pipeline.engine import PipelineEngine
@@ -194,7 +196,7 @@ def test_an_error_that_sticks_shows_at_the_latest_when_the_engine_is_reset(
 ) -> None:
     """It was no "CUDA error" where it first came up, and there is nothing to give back."""
     latent = opened(folder)
-    pipeline = PipelineEngine(model="m", source=str(folder), device="cpu", torch_threads=1)
+    pipeline = PipelineEngine(WeightSource(model="m", source=str(folder)), devices.Device(name="cpu", threads=1))
     assert rendered(latent, job(1))
 
     def fail() -> None:

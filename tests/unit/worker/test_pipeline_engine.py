@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from worker.engines.base import WeightSource
 from worker.engines.contract import Done, Made, RenderJob
+from worker.engines.devices import Device
 from worker.engines.errors import BadOutput, LoadFailed, Unsupported
 from worker.engines.pipeline.engine import PipelineEngine, Rendered
 
@@ -21,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def engine(folder: Path) -> PipelineEngine:
-    return PipelineEngine(model="m", source=str(folder), device="cpu", torch_threads=1)
+    return PipelineEngine(WeightSource(model="m", source=str(folder)), Device(name="cpu", threads=1))
 
 
 def job(prompt: str = "a picture", **more: Any) -> RenderJob:

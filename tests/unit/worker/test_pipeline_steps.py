@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.worker.families import QUIET, STEPS, Family, job, render
+from worker.engines.base import WeightSource
 from worker.engines.contract import Progress
+from worker.engines.devices import Device
 from worker.engines.errors import Incapable
 from worker.engines.pipeline import capabilities
 from worker.engines.pipeline.engine import PipelineEngine
@@ -76,7 +78,7 @@ def test_the_folder_tells_the_same_as_the_loaded_model(family: Family) -> None:
     assert seen == capabilities.of_pipeline(family.stock)
     assert seen is not None
     assert family.engine.facts.abilities == seen.abilities()
-    looked = PipelineEngine(model="m", source=str(family.folder))
+    looked = PipelineEngine(WeightSource(model="m", source=str(family.folder)), Device())
     looked.look()
     assert looked.facts.abilities == family.engine.facts.abilities
     assert not looked.loaded

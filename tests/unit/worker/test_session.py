@@ -8,6 +8,7 @@ from itertools import count
 
 import pytest
 
+from worker.engines.base import Bounds
 from worker.engines.contract import Done, Picture, RenderJob, Report, Stepped
 from worker.engines.emulated import EmulatedEngine
 from worker.engines.errors import EngineDied
@@ -25,7 +26,7 @@ class Told(EmulatedEngine):
     """Writes down what it is asked for. With `ahead` its device works on while it is asked for the next thing."""
 
     def __init__(self, *, ahead: bool) -> None:
-        super().__init__(model="m", step_s=0.0, alpha=0.0, max_batch=BATCH, max_width=64, max_height=64)
+        super().__init__(model="m", step_s=0.0, alpha=0.0, max_batch=BATCH, bounds=Bounds.square(64))
         self.ahead = ahead
         self.asked: list[str] = []
         self.dies_over = ""

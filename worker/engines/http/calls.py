@@ -156,13 +156,29 @@ class Raw:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelServer:
+    """Where a model is served, and how it is asked for. `api` is openai or raw; `remote_name` the model's name there,
+    empty for the same; `api_key_env` names the variable that holds the key, empty for none.
+    """
+
+    base: str
+    api: str = "openai"
+    remote_name: str = ""
+    api_key_env: str = ""
+    revision: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """`timeout_s` is one picture's limit, repetitions and waits included."""
+    """`timeout_s` is one picture's limit, retries and waits included; `beat_s` how often progress is reported while
+    pictures are awaited.
+    """
 
     timeout_s: float
     attempts: int = 4
     first_wait_s: float = 0.5
     longest_wait_s: float = 20.0
+    beat_s: float = 1.0
 
 
 class Calls:

@@ -40,6 +40,7 @@ from worker.engines.http.calls import (
     Answer,
     Calls,
     Denied,
+    ModelServer,
     OpenAI,
     Outcome,
     Patience,
@@ -76,29 +77,20 @@ class HttpEngine(NoParking, NoProcess):
 
     def __init__(
         self,
-        *,
         model: str,
-        base: str,
-        api: str = "openai",
-        remote_name: str = "",
-        api_key_env: str = "",
-        revision: str = "",
+        server: ModelServer,
+        *,
         max_batch: int = 8,
-        max_width: int = 1024,
-        max_height: int = 1024,
         bounds: Bounds | None = None,
         patience: Patience | None = None,
-        beat_s: float = 1.0,
         rng: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._base = base
-        self._dialect: OpenAI | Raw = Raw() if api == "raw" else OpenAI()
-        self._remote_name = remote_name or model
-        self._api_key_env = api_key_env
-        self._bounds = bounds or Bounds(max_width=max_width, max_height=max_height)
+        self._server = server
+        self._dialect: OpenAI | Raw = Raw() if server.api == "raw" else OpenAI()
+        self._remote_name = server.remote_name or model
+        self._bounds = bounds or Bounds.square(1024)
         self._patience = patience or Patience(timeout_s=300.0)
-        self._beat_s = beat_s
         self._rng = rng
         self._clock = clock
         self._judge = Judge(clock=clock)
@@ -113,7 +105,7 @@ class HttpEngine(NoParking, NoProcess):
         self._evicted: set[str] = set()
         self._tasks: dict[str, asyncio.Task[Outcome]] = {}
         self.capabilities = Capabilities(evict_one=True, remote=True, max_batch=max_batch)
-        self.facts = EngineFacts(engine=f"http:{api}", model=model, model_revision=revision)
+        self.facts = EngineFacts(engine=f"http:{server.api}", model=model, model_revision=server.revision)
 
     @property
     def loaded(self) -> bool:
@@ -130,9 +122,9 @@ class HttpEngine(NoParking, NoProcess):
     def load(self) -> None:
         """Look whether the server is there, well, and takes the key. Raises ModelAway: nobody waits for it here."""
         self.unload()
-        key = os.environ.get(self._api_key_env, "") if self._api_key_env else ""
-        if self._api_key_env and not key:
-            raise ModelAway(f"the environment variable {self._api_key_env} holds no key")
+        key = os.environ.get(self._server.api_key_env, "") if self._server.api_key_env else ""
+        if self._server.api_key_env and not key:
+            raise ModelAway(f"the environment variable {self._server.api_key_env} holds no key")
         self._runner = asyncio.Runner()
         try:
             self._runner.run(self._open(key))
@@ -228,7 +220,7 @@ class HttpEngine(NoParking, NoProcess):
             connector=aiohttp.TCPConnector(limit=self.capabilities.max_batch + 1),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
-        calls = Calls(self._session, self._base, self._dialect, patience=self._patience, rng=self._rng)
+        calls = Calls(self._session, self._server.base, self._dialect, patience=self._patience, rng=self._rng)
         health = await calls.health()
         if health.why:
             raise ModelAway(f"the model server: {health.why}")
@@ -286,7 +278,7 @@ class HttpEngine(NoParking, NoProcess):
         done: set[asyncio.Task[Outcome]] = set()
         until_s = math.inf
         while pending and (not done or self._clock() < until_s):
-            wait_s = min(self._beat_s, max(0.0, until_s - self._clock()))
+            wait_s = min(self._patience.beat_s, max(0.0, until_s - self._clock()))
             now_done, pending = await asyncio.wait(pending, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
             if now_done and not done:
                 until_s = self._clock() + max(_MATES_S, (self._clock() - began_s) / 2)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from worker.engines.base import Bounds, NoProcess
+from worker.engines.base import Bounds, NoProcess, WeightSource
 from worker.engines.contract import (
     BatchKey,
     Capabilities,
@@ -68,30 +68,23 @@ class LatentEngine(NoProcess):
 
     def __init__(
         self,
+        weights: WeightSource,
+        device: Device,
         *,
-        model: str,
-        source: str,
-        revision: str = "",
-        config: str = "",
-        dtype: str = "float32",
-        device: str = "auto",
         max_batch: int = 8,
-        max_width: int = 1024,
-        max_height: int = 1024,
         bounds: Bounds | None = None,
-        torch_threads: int = 0,
     ) -> None:
-        self._source = source
-        self._revision = revision
-        self._config = config
-        self._bounds = bounds or Bounds(max_width=max_width, max_height=max_height)
-        self._wish = Device(name=device, dtype=dtype, threads=torch_threads)
+        self._weights = weights
+        self._bounds = bounds or Bounds.square(1024)
+        self._device = device
         self._model: LatentModel | None = None
         self._seats: dict[str, _Seat] = {}
         self._known: set[str] = set()
         self._evicted: set[str] = set()
         self.capabilities = Capabilities(join_midway=True, evict_one=True, park=True, max_batch=max_batch)
-        self.facts = EngineFacts(engine="latent", model=model, model_revision=revision, abilities=ABILITIES)
+        self.facts = EngineFacts(
+            engine="latent", model=weights.model, model_revision=weights.revision, abilities=ABILITIES
+        )
 
     @property
     def loaded(self) -> bool:
@@ -106,23 +99,25 @@ class LatentEngine(NoProcess):
             model = self._model
             why = model.schedules.refused.get(job.scheduler, "") if model is not None else ""
             raise Incapable(f"scheduler must be one of {', '.join(known)} for this model{f' ({why})' * bool(why)}")
-        return (job.model, job.width, job.height, self._wish.dtype, int(_guided(job)))
+        return (job.model, job.width, job.height, self._device.dtype, int(_guided(job)))
 
     def load(self) -> None:
         """Read the weights. Raises LoadFailed, whose text says what to do."""
         from worker.engines.latent.model import open_model  # noqa: PLC0415  (imports torch)
 
         self._model = None
-        self._model, device = open_model(self._source, self._revision, self._wish, config=self._config)
+        self._model, device = open_model(
+            self._weights.source, self._weights.revision, self._device, config=self._weights.config
+        )
         refused = self._model.schedules.refused
         names = tuple(name for name in DISCRETE if name not in refused)
         self.facts = replace(
             self.facts,
             abilities=replace(ABILITIES, size_factor=self._model.factor, schedulers=names),
-            model_revision=revision_of(self._source, self._revision),
-            dtype=self._wish.dtype,
-            device=self._wish.describe(device),
-            libraries=self._wish.libraries(),
+            model_revision=revision_of(self._weights.source, self._weights.revision),
+            dtype=self._device.dtype,
+            device=self._device.describe(device),
+            libraries=self._device.libraries(),
         )
 
     def unload(self) -> None:
@@ -213,7 +208,7 @@ class LatentEngine(NoProcess):
         self._evicted.clear()
         if self._model is not None:
             self._model.forget()
-        self._wish.free()
+        self._device.free()
 
     def _ready(self) -> "LatentModel":
         if self._model is None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from schema import schedulers
-from worker.engines.base import Bounds, NoParking, NoProcess
+from worker.engines.base import Bounds, NoParking, NoProcess, WeightSource
 from worker.engines.contract import (
     BatchKey,
     Capabilities,
@@ -65,24 +65,15 @@ class PipelineEngine(NoParking, NoProcess):
 
     def __init__(
         self,
+        weights: WeightSource,
+        device: Device,
         *,
-        model: str,
-        source: str,
-        revision: str = "",
-        config: str = "",
-        dtype: str = "float32",
-        device: str = "auto",
         max_batch: int = 8,
-        max_width: int = 1024,
-        max_height: int = 1024,
         bounds: Bounds | None = None,
-        torch_threads: int = 0,
     ) -> None:
-        self._source = source
-        self._revision = revision
-        self._config = config
-        self._bounds = bounds or Bounds(max_width=max_width, max_height=max_height)
-        self._wish = Device(name=device, dtype=dtype, threads=torch_threads)
+        self._weights = weights
+        self._bounds = bounds or Bounds.square(1024)
+        self._device = device
         self._pipeline: Any = None
         self._asked: ModelFacts | None = None
         self._signs: Signs | None = None
@@ -90,7 +81,7 @@ class PipelineEngine(NoParking, NoProcess):
         self._evicted: set[str] = set()
         self._most = max_batch
         self.capabilities = Capabilities(max_batch=max_batch)
-        self.facts = EngineFacts(engine="pipeline", model=model, model_revision=revision)
+        self.facts = EngineFacts(engine="pipeline", model=weights.model, model_revision=weights.revision)
 
     @property
     def loaded(self) -> bool:
@@ -111,23 +102,25 @@ class PipelineEngine(NoParking, NoProcess):
 
     def look(self) -> None:
         """Learn from the folder what the model can do, without its weights. A wrong folder is `load`'s business."""
-        self._learn(capabilities.inspect(self._source, self._config))
+        self._learn(capabilities.inspect(self._weights.source, self._weights.config))
 
     def load(self) -> None:
         """Read the weights. Raises LoadFailed, whose text says what to do."""
         self._pipeline = None
-        pipeline, device = open_pipeline(self._source, self._revision, self._wish, config=self._config)
+        pipeline, device = open_pipeline(
+            self._weights.source, self._weights.revision, self._device, config=self._weights.config
+        )
         asked = capabilities.of_pipeline(pipeline)
         if asked.problem:
-            raise LoadFailed(f"{self._source}: {asked.problem}")
+            raise LoadFailed(f"{self._weights.source}: {asked.problem}")
         self._learn(asked)
         self._pipeline, self._signs = pipeline, Signs(modules_of(pipeline))
         self.facts = replace(
             self.facts,
-            model_revision=revision_of(self._source, self._revision),
-            dtype=self._wish.dtype,
-            device=self._wish.describe(device),
-            libraries=self._wish.libraries(),
+            model_revision=revision_of(self._weights.source, self._weights.revision),
+            dtype=self._device.dtype,
+            device=self._device.describe(device),
+            libraries=self._device.libraries(),
         )
 
     def unload(self) -> None:
@@ -196,7 +189,7 @@ class PipelineEngine(NoParking, NoProcess):
         """Forget the members, and give memory back to the device. Raises EngineLost."""
         self._members.clear()
         self._evicted.clear()
-        self._wish.free()
+        self._device.free()
 
     def _all_left(self) -> Stepped:
         left = list(self._members)
