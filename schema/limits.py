@@ -1,4 +1,4 @@
-"""Limits that gateway, core and worker must agree on. Each says what breaks beyond it."""
+"""Limits that gateway, core and worker must agree on, with the reason where it is not obvious."""
 
 MAX_PROMPT_CHARS = 2_000
 """Per prompt. CLIP reads 77 tokens; the rest is head-room for models with longer text encoders."""

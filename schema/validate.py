@@ -1,7 +1,7 @@
 """Strict checks of decoded messages: protobuf itself knows no required field, no range and no finite number.
 
-Each check returns nothing, or raises `Invalid` that names the field. They say what may
-travel between processes; what a client may ask for is narrower, and the gateway's business.
+Each check returns nothing, or raises `Invalid` that names the field. They bound what may travel between processes;
+what a client may ask for is narrower, and checked by the gateway.
 """
 
 import math
@@ -95,7 +95,7 @@ _REPORTED = frozenset(
         pb.AttemptFailure.MODEL_AWAY,
     )
 )
-"""The failures that workers report; the others are core's own findings."""
+"""The failures that workers report; the others are found by core."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
@@ -191,14 +191,14 @@ def image_job(value: fast.ImageJob) -> None:
 
 
 def image_started(value: fast.ImageStarted) -> None:
-    """A worker's word that it begins."""
+    """The reply `started`."""
     _attempt(value)
     identifier("batch_id", value.batch_id)
     whole("batch_size", value.batch_size, 1, _MAX_BATCH)
 
 
 def image_rendered(value: fast.ImageRendered) -> None:
-    """A worker's word that a picture lies in the temporary bucket."""
+    """The reply `rendered`: a picture is in the temporary bucket."""
     _attempt(value)
     if value.temp_key != f"temp/{value.image.generation_id}/{value.image.index}/{value.attempt_id}":
         raise Invalid("temp_key", "does not name this attempt's object")
@@ -213,15 +213,15 @@ def image_rendered(value: fast.ImageRendered) -> None:
 
 
 def image_attempt_failed(value: fast.ImageAttemptFailed) -> None:
-    """A worker's word that an attempt gave no picture. Object loss is core's finding, not a worker's."""
+    """The reply `attempt_failed`. Only core finds some failures, such as a lost object; no worker may report those."""
     _attempt(value)
     if value.failure not in _REPORTED:
-        raise Invalid("failure", "is not a worker's to report")
+        raise Invalid("failure", "must be one that workers report")
     text("detail", value.detail, limits.MAX_DETAIL_CHARS, empty=True)
 
 
 def model_report(value: fast.ModelReport) -> None:
-    """What a worker says of one of its models."""
+    """A worker's report of one of its models."""
     if not _MODEL.fullmatch(value.name):
         raise Invalid("models.name", "is not a model name")
     whole("models.state", value.state, 1, 5)
@@ -230,7 +230,7 @@ def model_report(value: fast.ModelReport) -> None:
         text(f"models.{field}", getattr(value, field), limits.MAX_DETAIL_CHARS, empty=True)
     can = value.capabilities
     if can.guidance not in _GUIDANCE:
-        raise Invalid("models.capabilities.guidance", "is of no known kind")
+        raise Invalid("models.capabilities.guidance", "is not a known kind")
     finite("models.capabilities.guidance_off", can.guidance_off, 0.0, limits.MAX_GUIDANCE)
     if len(can.schedulers) > _MAX_SCHEDULERS:
         raise Invalid("models.capabilities.schedulers", "are too many")

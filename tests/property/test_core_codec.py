@@ -61,7 +61,7 @@ def test_a_changed_byte_never_passes(event: Event, data: st.DataObject) -> None:
 
 @unhurried
 @given(st.sampled_from(EXAMPLES), st.data())
-def test_a_payload_sealed_anew_gives_a_valid_event_or_none(event: Event, data: st.DataObject) -> None:
+def test_a_payload_sealed_again_gives_a_valid_event_or_none(event: Event, data: st.DataObject) -> None:
     """Whoever can seal may write nonsense; nothing outside the validator's domain comes out."""
     envelope = unseal(encode(event))
     payload = bytearray(envelope.payload)

@@ -1,7 +1,7 @@
 """Golden bytes against the codec that this process has. Run as a program it forces betterproto's pure Python one.
 
 Files: golden/events_v1.json, one example of every event type, sealed, as hexadecimal. They are never changed: what
-a release wrote must be readable for ever. A new version of an event gets a new file and an upcaster.
+a release wrote, every later one reads. A new version of an event gets a new file and an upcaster.
 """
 
 import json
@@ -33,7 +33,7 @@ def check() -> None:
 
 
 def cut_short() -> None:
-    """Every prefix of every golden payload, sealed anew, is an event or a BadEvent; nothing else is raised."""
+    """Every prefix of every golden payload, sealed again, is an event or a BadEvent; nothing else is raised."""
     from core.log.codec import BadEvent, decode
     from schema.envelope import Envelope, seal, unseal
 

@@ -36,11 +36,11 @@ class Closed(Exception):
 
 
 class Garbage(Exception):
-    """The other side sent what no engine frame is. The text holds none of it."""
+    """The other side sent something that is no engine frame. The text holds none of it."""
 
 
 class Silent(Exception):
-    """The other side is there and does not answer in time."""
+    """The other side is connected and does not answer in time."""
 
 
 class Connection:
@@ -106,11 +106,11 @@ class Connection:
         return b"".join(parts)
 
     def waiting(self, seconds: float = 0.0) -> bool:
-        """Whether something has come, or the other side is gone."""
+        """Whether data has arrived, or the other side is gone."""
         return bool(self._readable.poll(seconds * 1000))
 
     def close(self) -> None:
-        """The other side reads the end."""
+        """Ends the stream: the other side reads its end."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
@@ -153,7 +153,7 @@ def listen(path: Path, uid: int) -> socket.socket:
     try:
         _remove_stale(path)
         listener.bind(str(path))
-        path.chmod(0o600)  # nobody else reaches it before: the folder is private
+        path.chmod(0o600)  # no other user reaches it before: the folder is private
         listener.listen(1)
     except OSError:
         listener.close()
@@ -162,7 +162,7 @@ def listen(path: Path, uid: int) -> socket.socket:
 
 
 def _remove_stale(path: Path) -> None:
-    """A socket that a killed server has left. Leaves one alone that somebody serves: then `bind` fails."""
+    """A socket that a killed server has left. Leaves one that is being served: then `bind` fails."""
     if not path.is_socket():
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:

@@ -1,4 +1,4 @@
-"""The engine contract's words as protobuf and back: jobs, facts, errors. Both ends of the socket use it."""
+"""The engine contract's values as protobuf and back: jobs, facts, errors. Both ends of the socket use it."""
 
 import re
 from dataclasses import fields
@@ -16,11 +16,11 @@ _log = structlog.get_logger()
 _JOB_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}/[0-9]{1,4}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _ABILITIES: Final = tuple(each.name for each in fields(ModelAbilities))
-_PNG: Final = pb.OutputFormat.PNG  # a spec must name a format; engines give pixels
+_PNG: Final = int(pb.OutputFormat.PNG)  # a spec must name a format; engines give pixels
 
 
 class RemoteModelError(Exception):
-    """What the model raised in the other process. Its subclasses bear the original's name, for the record."""
+    """What the model raised in the other process. Each subclass has the name of the original."""
 
 
 def frame(kind: int, **fields: Any) -> fast.EngineFrame:
