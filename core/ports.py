@@ -65,30 +65,30 @@ class Ended:
 
 
 class Deletions(Protocol):
-    """What the log keeps beside its events about erasure. `append` puts each generation that it erases among the
-    deletions, due at once. Reads see every append that has returned; each raises Retryable.
+    """The log's table of pending deletions of objects. `append` adds each generation that it erases, due at once. Reads
+    see every append that has returned; each raises Retryable.
     """
 
     async def deletions(self, running_ms: int, limit: int) -> Sequence[Deletion]:
-        """Up to `limit` that are due by this running time, the longest due first."""
+        """Up to `limit` deletions that are due by this running time, the longest due first."""
 
     async def write_deletions(self, put: Sequence[Deletion], done: Sequence[str] = ()) -> None:
-        """Durably: put these in place of those of the same generations, and forget those of `done`."""
+        """Durably replace the deletions of these generations, and remove those of `done`."""
 
     async def events_of(self, generation_id: str) -> Sequence[Recorded]:
         """All events of one generation."""
 
 
 class Retained(Protocol):
-    """What the log still holds of ended generations. Raises Retryable."""
+    """The ended generations that the log still holds. Each call raises Retryable."""
 
     async def ended(self, *, after: int, until_running_ms: int, window: int) -> tuple[Sequence[Ended], int]:
-        """Those begun in the `window` log positions behind `after`, and requested by this running time; and the
-        position to go on from, 0 when no more were requested by then.
+        """The ended generations that began in the `window` log positions after `after` and were requested by this
+        running time; and the position to continue from, 0 when no more were requested by then.
         """
 
     async def not_erased(self, generation_ids: Sequence[str]) -> Sequence[str]:
-        """Those that the log holds and has not erased."""
+        """Those of the generations that the log holds and has not erased."""
 
     @property
     def began_empty(self) -> bool:
@@ -110,11 +110,11 @@ class ErasureList(Protocol):
 
 
 class Upkeep(Protocol):
-    """What the log keeps beside its events. May be called while an append is running."""
+    """Core's running time, which the log keeps beside its events. May be called while an append is running."""
 
     @property
     def running_ms(self) -> int:
-        """Core's running time as it was persisted last, when the log was opened; 0 for a new log."""
+        """The latest running time in the log when it was opened; 0 for a new log."""
 
     async def save_running_ms(self, running_ms: int) -> None:
         """Persist core's running time; called every second. Raises Retryable or LogBroken. The log may use the call to

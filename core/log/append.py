@@ -1,7 +1,7 @@
-"""The writing half of the SQLite log: one transaction as one function, on whatever thread calls it.
+"""The writing half of the SQLite log: one transaction as one function, on the thread of its caller.
 
 `sqlite_log` calls this on the log's own thread; the offline commands and the benchmark call it directly.
-Each event is chained to the one before by `hash_chain`, so that a later reader can prove that the log only grew.
+`hash_chain` chains each event to the one before, so that a later reader can prove that the log only grew.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ from core.domain.provenance import Provenance
 from core.domain.records import PromptRow, Transaction
 from core.errors import LogBroken, LogHeld, VersionConflict
 from core.log import identity
-from core.log.checkpoint import WAL_LIMIT_BYTES, Tail
+from core.log.checkpoint import WAL_LIMIT_BYTES, WriteAheadLog
 from core.log.connection import sqlite3, translated
 from core.log.hash_chain import Row, read_head, rows_of
 from core.log.tables import GENERATION_COLUMNS, IMAGE_COLUMNS
@@ -24,7 +24,7 @@ from core.ports import Deletion
 
 KEYS_PER_SWEEP: Final = 1_000
 SAVES_UNTIL_IDLE: Final = 2
-"""Savings of the running time (one a second) without an append between, after which the WAL file is emptied."""
+"""After so many saves of the running time (one a second) without an append between, the WAL file is emptied."""
 
 _CHANGING: Final = ("status", "version", "started_at_ms", "finished_at_ms", "detail", "erased")
 _IMAGE_CHANGING: Final = IMAGE_COLUMNS[2:]
@@ -73,14 +73,17 @@ def _unwatched() -> None:
 
 
 class Note(Protocol):
-    """Where the head is noted after each commit, before anybody is told of it."""
+    """A note of the head, outside the database. It is written after each commit and before the append returns."""
 
     def write(self, position: int, chain: bytes) -> None:
-        """Replace the note. Raises LogBroken."""
+        """Replace the note. Raises LogBroken when the disk fails."""
 
 
 class LogWriter:
-    """Appends to one open database. Knows the head, so that a foreign write is noticed by the next append."""
+    """Appends to one open database. It remembers the head, so the next append notices a write by another process.
+
+    `reach` is called at the failpoints, `in_place` before each commit; it raises LogBroken when a file was replaced.
+    """
 
     def __init__(
         self,
@@ -95,7 +98,7 @@ class LogWriter:
         self._reach = reach
         self._notes = notes
         self._in_place = in_place
-        self._tail = Tail(connection, limit_bytes=wal_limit_bytes)
+        self._wal = WriteAheadLog(connection, limit_bytes=wal_limit_bytes)
         self._broken = ""
         self._saves_since_append = 0
         self._emptied = False
@@ -104,7 +107,7 @@ class LogWriter:
         self.head = read_head(connection)
 
     def append(self, transaction: Transaction) -> None:
-        """Writes all of it and syncs, or nothing. Raises as `ports.EventLog.append`, and Invalid for a bad event."""
+        """Write and sync all of it, or nothing. Raises as `ports.EventLog.append`, and Invalid for an invalid event."""
         rows, head = rows_of(transaction.entries, self.head)
         new = {row[1]: row[0] for row in rows if row[2] == 1}
         self._commit(lambda: self._write(transaction, rows, new))
@@ -113,30 +116,30 @@ class LogWriter:
         if transaction.erased:
             self._erased, self._saves_since_erasure = True, 0
         self._write_note()
-        self._fold()
+        self._checkpoint()
         self._reach("core.after_commit")
 
     def save_running_ms(self, running_ms: int) -> None:
-        """Keeps the time, forgets expired keys, and empties the WAL file: once after a second without appends, and
-        under load, too, when it may hold an erased prompt.
+        """Save the running time and delete expired idempotency keys. Also empties the WAL file, once when the log is
+        idle, and under load too while the file may hold an erased prompt.
 
-        What hinders that, a reader or a full disk, makes it wait: it is tried again after twice the time each.
+        A reader or a full disk may prevent that. It is tried again, each time after twice as many saves.
         """
         self._commit(lambda: self._save(running_ms))
         self._saves_since_append += 1
         doubled = self._saves_since_append.bit_count() == 1
         idle = not self._emptied and doubled and self._saves_since_append >= SAVES_UNTIL_IDLE
         self._saves_since_erasure += 1
-        whole = idle or (self._erased and self._saves_since_erasure.bit_count() == 1)
-        self._fold(whole=whole)
-        emptied = whole and not self._tail.size_bytes
+        truncate = idle or (self._erased and self._saves_since_erasure.bit_count() == 1)
+        self._checkpoint(truncate=truncate)
+        emptied = truncate and not self._wal.size_bytes
         self._emptied |= emptied
         self._erased &= not emptied
 
     def write_deletions(self, put: Sequence[Deletion], done: Sequence[str]) -> None:
         """As `ports.Deletions.write_deletions`."""
         self._commit(lambda: self._put_deletions(put, done))
-        self._fold()
+        self._checkpoint()
 
     def _put_deletions(self, put: Sequence[Deletion], done: Sequence[str]) -> None:
         many = self._connection.executemany
@@ -144,13 +147,13 @@ class LogWriter:
         many("DELETE FROM deletions WHERE generation_id = ?", [(each,) for each in done])
 
     def set_provenance(self, of: Provenance) -> None:
-        """Keeps it, durably. Raises as `append`."""
+        """Store the provenance, durably. Raises as `append`."""
         self._commit(lambda: identity.write(self._connection, of))
 
     @property
     def wal_bytes(self) -> int:
-        """How much the write-ahead log holds."""
-        return self._tail.size_bytes
+        """The size of the write-ahead log."""
+        return self._wal.size_bytes
 
     def _write_note(self) -> None:
         try:
@@ -160,14 +163,14 @@ class LogWriter:
             self._broken = str(problem)
             raise
 
-    def _fold(self, *, whole: bool = False) -> None:
-        """Folds up the write-ahead log when that is due, or `whole`. What was committed before stays committed: what
-        cannot be folded up now, for want of room or because of a reader, is next time.
+    def _checkpoint(self, *, truncate: bool = False) -> None:
+        """Checkpoint when one is due, or with `truncate`. The commit before stands whatever happens here: a full disk
+        or a reader only delays the checkpoint. Raises LogBroken alone.
         """
         try:
-            self._tail.look()
-            if whole or self._tail.due:
-                self._tail.fold(whole=whole)
+            self._wal.measure()
+            if truncate or self._wal.due:
+                self._wal.checkpoint(truncate=truncate)
         except sqlite3.Error as error:
             problem = translated(error)
             if isinstance(problem, LogBroken):
@@ -177,11 +180,11 @@ class LogWriter:
     def _commit(self, write: Callable[[], None]) -> None:
         if self._broken:
             raise LogBroken(self._broken)
-        if self._tail.held:
-            self._fold()
-            if self._tail.held:
-                raise LogHeld("a reader that does not end keeps the write-ahead log from being folded up")
-        self._look_after()
+        if self._wal.full:
+            self._checkpoint()
+            if self._wal.full:
+                raise LogHeld("a reader that does not end keeps the write-ahead log from being checkpointed")
+        self._assert_in_place()
         connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -196,7 +199,7 @@ class LogWriter:
             self._roll_back(None)
             raise
 
-    def _look_after(self) -> None:
+    def _assert_in_place(self) -> None:
         try:
             self._in_place()
         except LogBroken as problem:
@@ -204,7 +207,10 @@ class LogWriter:
             raise
 
     def _roll_back(self, problem: Exception | None) -> None:
-        """After this either nothing was written, for certain, or the log is broken."""
+        """Returns only when certainly nothing was written; otherwise the log is broken, and LogBroken is raised.
+
+        The head is read again: a COMMIT that failed with an I/O error may have been written all the same.
+        """
         try:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")

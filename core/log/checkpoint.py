@@ -1,8 +1,8 @@
-"""The write-ahead log's size, and its folding up into the database (a checkpoint), seen from the writing connection.
+"""Checkpoints: the write-ahead log is copied into the database, and its size is bounded.
 
-SQLite's automatic checkpoint keeps its errors to itself, so `append` has it off and calls this after each
-commit. A reader that does not end keeps frames from being folded up, and the file grows without end: at a quarter of
-the limit that is said once, loudly, and at the limit nothing more is written until the reader has gone.
+SQLite's automatic checkpoint hides its errors, so it is off and `append` calls this after each commit. A reader that
+never ends keeps frames from being copied, and the file would grow without bound. At a quarter of the limit an error is
+logged once; at the limit nothing more is written until the reader has ended.
 """
 
 from typing import Final
@@ -12,50 +12,50 @@ import structlog
 from core.log.connection import sqlite3
 
 _log = structlog.get_logger()
-FOLD_PAGES: Final = 1_000
-"""As SQLite's own default: about 4 MiB."""
+CHECKPOINT_PAGES: Final = 1_000
+"""SQLite's own default: about 4 MiB."""
 WAL_LIMIT_BYTES: Final = 1024 * 1024 * 1024
 
 
-class Tail:
-    """The frames that are not yet in the database. `look` costs some 3 µs."""
+class WriteAheadLog:
+    """The `-wal` file of the writing connection. `measure` takes about 3 µs."""
 
     def __init__(self, connection: "sqlite3.Connection", *, limit_bytes: int) -> None:
         self._connection = connection
         self._limit_bytes = limit_bytes
         self._page_bytes = int(connection.execute("PRAGMA page_size").fetchone()[0])
-        self._frames = self._folded = 0
+        self._frames = self._copied = 0
         self._alarmed = False
 
     @property
     def size_bytes(self) -> int:
-        """What the file holds; folded frames count until the file is begun anew, which the next commit does."""
+        """The size of its frames. Copied ones count until the next commit, which writes from the file's beginning."""
         return self._frames * self._page_bytes
 
     @property
     def due(self) -> bool:
-        """Whether it is time to fold."""
-        return self.held or self._frames - self._folded >= FOLD_PAGES
+        """Whether a checkpoint is due."""
+        return self.full or self._frames - self._copied >= CHECKPOINT_PAGES
 
     @property
-    def held(self) -> bool:
-        """Whether the file is at its limit and would only grow."""
-        return self.size_bytes >= self._limit_bytes and self._folded < self._frames
+    def full(self) -> bool:
+        """Whether the file has reached its limit and has uncopied frames: another commit would extend it."""
+        return self.size_bytes >= self._limit_bytes and self._copied < self._frames
 
-    def look(self) -> None:
-        """See how much there is."""
-        self._checkpoint("NOOP")
+    def measure(self) -> None:
+        """Update the sizes; copies nothing."""
+        self._run("NOOP")
 
-    def fold(self, *, whole: bool) -> None:
-        """Copy into the database what no reader needs as it was; `whole`: all of it, and empty the file.
+    def checkpoint(self, *, truncate: bool) -> None:
+        """Copy the frames that no reader still needs into the database; `truncate`: all of them, and empty the file.
 
-        Emptying also takes erased prompts out of the file system: until then the file holds them as they were.
+        Erased prompts are in the file, in older frames, until it is emptied.
         """
-        self._checkpoint("TRUNCATE" if whole else "PASSIVE")
+        self._run("TRUNCATE" if truncate else "PASSIVE")
 
-    def _checkpoint(self, mode: str) -> None:
-        # fetchall: a statement that is not run to its end holds a lock
-        [(_, self._frames, self._folded)] = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+    def _run(self, mode: str) -> None:
+        # fetchall, since a statement that is not run to its end keeps its lock
+        [(_, self._frames, self._copied)] = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
         if self.size_bytes < self._limit_bytes // 4:
             self._alarmed = False
         elif not self._alarmed:

@@ -1,8 +1,8 @@
-"""The one SQLite library that core uses, how a connection to the log is made, and what its errors mean.
+"""The SQLite library of core, the connections to the log, and the meaning of their errors.
 
-The interpreter's own SQLite may be one with the WAL-reset bug (https://sqlite.org/wal.html#walresetbug),
-so the log is opened by pysqlite3, which brings a fixed one. Other modules take `sqlite3` from here and never
-import it by themselves: one file must not be opened by two copies of SQLite in one process.
+The interpreter's SQLite may have the WAL-reset bug (https://sqlite.org/wal.html#walresetbug), so the log is opened by
+pysqlite3, which brings a fixed one. Other modules import `sqlite3` from here only: two copies of SQLite in one process
+must not open the same file (https://sqlite.org/howtocorrupt.html, 2.2.1).
 """
 
 import functools
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 READ_ERRORS: Final = (sqlite3.Error, UnicodeDecodeError)
-"""What reading may raise; the second for damaged text, also for a name in the message of the first."""
+"""The errors of a read; the second is for damaged text, in a row or in the message of an error."""
 
 _FIXED_IN: Final = (3, 51, 3)
 _BACK_PORTS: Final = ((3, 50, 7), (3, 44, 6))
@@ -54,7 +54,7 @@ def connect(path: Path) -> "sqlite3.Connection":
 
 
 def open_file(path: Path) -> "sqlite3.Connection":
-    """The first half of `connect`: the file is hardly looked at."""
+    """The first half of `connect`: no pragmas, which are the first to read the file."""
     return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
 
 
@@ -67,7 +67,7 @@ def set_pragmas(connection: "sqlite3.Connection") -> None:
 def connect_read_only(path: Path) -> "sqlite3.Connection":
     """A connection that cannot write; works beside a running core.
 
-    Damaged text is read with a mark in it, and so meets the checks instead of ending them.
+    Bytes that are not UTF-8 are replaced in texts, so that the checks report damaged text instead of failing on it.
     """
     uri = f"{path.absolute().as_uri()}?mode=ro"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
@@ -100,9 +100,9 @@ _HELD: Final = ("SQLITE_BUSY", "SQLITE_LOCKED")
 
 
 def translated(error: "sqlite3.Error") -> Retryable | LogBroken | VersionConflict:
-    """What a failed statement means for core. Only a full disk and a foreign lock are known to be harmless.
+    """The error of core for a failed statement. Only a full disk and another process's lock certainly wrote nothing.
 
-    Everything else is in doubt, a failed COMMIT above all: the row may be there after reopening.
+    Everything else is in doubt, above all a failed COMMIT: after an I/O error the row may be there after reopening.
     """
     name = getattr(error, "sqlite_errorname", None) or type(error).__name__
     if name == "SQLITE_FULL":

@@ -1,8 +1,8 @@
-"""The list of erasures on this machine: a file in the data folder, beside core's own and not in it.
+"""The list of erasures on this machine: a file in the data folder, beside core's own folder and not in it.
 
-One id a line, in the order of the erasures, and nothing else. It outlives the log's folder; `core restore` holds a
-backup against it, and so does every start. A last line without an end was answered to nobody: it may be the beginning
-of an id only, which could be somebody else's, so it does not count. Calls block.
+One id per line, in the order of the erasures, and nothing else. It outlives the log's folder: `core restore` and each
+start compare the log with it. A last line without a newline does not count. Its erasure was never acknowledged, and it
+may be a part of an id that is the whole id of another generation. Calls block.
 """
 
 import os
@@ -18,7 +18,7 @@ _LONGEST_LINE: Final = 4_096
 
 
 class ErasedFile:
-    """`{data}/erased.txt`. `{data}/erased.whole` beside it says that it misses nothing which the bucket has."""
+    """`{data}/erased.txt`. The file `{data}/erased.whole` says that it has every id of the public bucket's list."""
 
     def __init__(self, data_dir: Path) -> None:
         self.path = data_dir / "erased.txt"
@@ -26,24 +26,24 @@ class ErasedFile:
 
     @property
     def whole(self) -> bool:
-        """Whether the file is all there is to know."""
+        """Whether the file has every id of the public bucket's list."""
         return self._whole.exists() and self.path.exists()
 
     def set_whole(self) -> None:
-        """From now on it is, durably."""
+        """Note, durably, that the file has every id of the public bucket's list."""
         self.add([])
         if not self._whole.exists():
             self._whole.write_text("The list of erasures beside this file was held against the public bucket's.\n")
             sync_folder(self._whole.parent)
 
     def doubt(self) -> None:
-        """A log from elsewhere has come: the next start asks the public bucket what else was erased."""
+        """After a restore: the next start reads the public bucket's list too."""
         if self._whole.exists():
             self._whole.unlink()
             sync_folder(self._whole.parent)
 
     def add(self, ids: Collection[str]) -> None:
-        """Appends them, and syncs. Raises OSError."""
+        """Append ids, and sync. Raises OSError."""
         new = not self.path.exists()
         if new:
             make_folder(self.path.parent)
@@ -60,7 +60,7 @@ class ErasedFile:
             sync_folder(self.path.parent)
 
     def pieces(self) -> Iterator[Sequence[str]]:
-        """All ids, in pieces; none where there is no file. Raises OSError."""
+        """All ids in order, in batches; none where there is no file. Raises OSError."""
         if not self.path.exists():
             return
         with self.path.open("rb") as file:

@@ -1,13 +1,14 @@
-"""The log's files: the folder, the lock that lets one core in, the marker that a log was begun here, its head's note.
+"""The log's files: its folder, the lock against a second core, the marker that a log was begun, the note of its head.
 
-Nothing here opens the database file itself: closing any descriptor of it would drop SQLite's own locks
-(https://sqlite.org/howtocorrupt.html, 2.2), so the lock lies in a file beside it.
+The lock is on a file of its own beside the database. A lock on the database itself would mean to open it here, and
+closing any descriptor of it drops SQLite's own locks (https://sqlite.org/howtocorrupt.html, 2.2).
 """
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -21,9 +22,9 @@ PUT_BACK: Final = (
 
 
 class LogFiles:
-    """Where one log lies; `root_note` is the note of it outside its folder.
+    """The paths of one log; `root_note` is its note outside of the log's folder.
 
-    `claim` before anything may write; `release` at the end, or the process's end does it.
+    `acquire` the lock before anything writes. `release` it at the end; the end of the process does so too.
     """
 
     def __init__(self, path: Path, root_note: Path | None = None) -> None:
@@ -36,8 +37,8 @@ class LogFiles:
         self._descriptor: int | None = None
         self._open: list[tuple[Path, int]] = []
 
-    def claim(self) -> None:
-        """Makes the folder and takes the lock. Raises LogUnusable when another process has it."""
+    def acquire(self) -> None:
+        """Make the folder and take the lock. Raises LogUnusable when another process has it."""
         with self._writable():
             make_folder(self.database.parent)
             descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -52,24 +53,53 @@ class LogFiles:
             ) from None
         self._descriptor = descriptor
         os.ftruncate(descriptor, 0)
-        with suppress(OSError):  # a full disk: the next one's message names nobody
+        with suppress(OSError):  # a full disk: then the message of a second process names no id
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
-        """Lets the next one in. The lock file stays: removing it would let two processes lock two files."""
+        """Give the lock back. Its file stays: if it were removed, two processes could each lock a file of that name."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """`acquire`, and `release` at the end of the block."""
+        self.acquire()
+        try:
+            yield
+        finally:
+            self.release()
+
+    def existing(self) -> list[Path]:
+        """Those of the log's files that exist."""
+        return [each for each in (self.database, self.wal, self.note, self.marker) if each.exists()]
+
+    def unused_folder(self) -> Path:
+        """A name for a folder of a replaced log: the first `NAME.replaced-K` that does not exist."""
+        names = (self.database.with_name(f"{self.database.name}.replaced-{number}") for number in count(1))
+        return next(each for each in names if not each.exists())
+
+    def move_aside(self, moved: Iterable[Path], folder: Path) -> None:
+        """Move files of the log into a new folder, durably. The `-wal` file has to go before another database takes the
+        place of this one: SQLite would apply it to that.
+        """
+        make_folder(folder)
+        for each in moved:
+            each.rename(folder / each.name)
+        self.database.with_name(self.database.name + "-shm").unlink(missing_ok=True)
+        sync_folder(folder)
+        sync_folder(self.database.parent)
+
     @property
     def absent(self) -> bool:
-        """Whether there is no database, or one without a byte."""
+        """Whether the database does not exist, or is empty."""
         return not self.database.exists() or not self.database.stat().st_size
 
     def assert_present(self) -> None:
         """Raises LogUnusable when the database is gone although a log was begun here: no other is begun in its place.
 
-        SQLite would delete a `-wal` file that it finds beside an empty database, and what that held with it.
+        A `-wal` file counts as a trace, since SQLite deletes one that it finds beside an empty database.
         """
         wal = self.wal.exists() and self.wal.stat().st_size > 0
         traces = [each for each in (self.root_note, self.marker, self.note) if each and each.exists()]
@@ -81,12 +111,12 @@ class LogFiles:
             )
 
     def make_private(self) -> None:
-        """Begins the database's file, if it is not there, as one that nobody else may read: it will hold prompts."""
+        """Create the database's file, if there is none, readable by its owner only: it will hold prompts."""
         with self._writable(), suppress(FileExistsError):
             os.close(os.open(self.database, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
     def mark_begun(self) -> None:
-        """Remembers, durably, that this log exists."""
+        """Write the marker, durably: a log was begun here."""
         if self.marker.exists():
             return
         with self._writable():
@@ -94,12 +124,12 @@ class LogFiles:
             sync_folder(self.marker.parent)
 
     def watch(self) -> None:
-        """Remembers which files are open now, for `assert_in_place`."""
+        """Remember the inodes of the open files, for `assert_in_place`."""
         self._open = [(path, path.stat().st_ino) for path in (self.database, self.wal)]
 
     def assert_in_place(self) -> None:
-        """Raises LogBroken when an open file was deleted, moved or replaced: what went into it would be found by
-        nobody, and SQLite does not look. Asked before each commit; costs some 5 µs.
+        """Raises LogBroken when an open file was deleted, moved or replaced. SQLite does not notice, and later commits
+        would be lost with the file. Called before each commit; takes about 5 µs.
         """
         for path, inode in self._open:
             try:
@@ -121,7 +151,7 @@ class LogFiles:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes it and those above it, durably: a power cut must not take the folder from around a synced log."""
+    """Make a folder and its parents, durably: after a power cut a synced log must not be without its folder."""
     if folder.is_dir():
         return
     make_folder(folder.parent)
@@ -130,8 +160,17 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes the names in it durable."""
+    """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Make the content of a file durable."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

@@ -1,8 +1,8 @@
-"""Whether a log may be begun where none is. `sqlite_log` asks before it makes anything.
+"""Whether a log may be begun where there is none. `sqlite_log` asks before it creates anything.
 
-Nothing in the data folder tells of an earlier log by then. The public bucket is asked: a note of this stack's log, or
-pictures of a release that wrote no notes, tell that the folder is missing. While it cannot be asked, core waits: an
-empty history beside an old one is worse than a late start.
+By then the data folder has no trace of an earlier log. The public bucket is asked: a note of this stack's log, or
+pictures of a release that wrote no notes, mean that the folder is missing. While the bucket cannot be reached, core
+waits: an empty history beside an old one is worse than a late start.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ class FirstStart:
         self.trouble = ""
 
     async def permit(self) -> None:
-        """Returns when this is a first start. Raises LogUnusable when it is none; waits while that is not known."""
+        """Returns when this is a first start; waits while that is unknown. Raises LogUnusable when it is not one."""
         for failures in count():
             try:
                 note = await self._read()

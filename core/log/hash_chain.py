@@ -1,7 +1,7 @@
 """The hash chain over the events: each row holds a hash of itself and of the row before.
 
-A later reader can prove by it that the log only grew, and that no row has changed. `append` makes the chain;
-whoever reads the log to trust it follows it.
+By it a later reader can prove that no row has changed and that the log only grew. `append` extends the chain; the
+checks at a start and `verify` follow it.
 """
 
 import struct
@@ -19,7 +19,7 @@ _HEAD = struct.Struct(">QQQQH")
 
 
 class Head(NamedTuple):
-    """The last event's place and hash, and the running time it was written at; zero for an empty log."""
+    """The position, hash and running time of the last event; zeros for an empty log."""
 
     position: int
     chain: bytes
@@ -41,9 +41,7 @@ def link(chain: bytes, row: Row) -> bytes:
 
 
 def follows(chain: bytes, row: Row) -> bool:
-    """Whether an event row with its own hash at the end is the one that came after `chain`. Damaged rows, whatever
-    they hold, are not.
-    """
+    """Whether an event row, which ends with its hash, follows `chain`. A damaged one does not, whatever it holds."""
     try:
         return bool(link(chain, row[:-1]) == row[-1])
     except (struct.error, TypeError, ValueError):

@@ -1,11 +1,11 @@
-"""A note beside the log of how far it had got: what tells a lost or damaged tail from one that never was.
+"""A note beside the log of its head, by which the next start finds out whether the end of the log is lost.
 
-SQLite ends its write-ahead log, without a word, at the first frame that does not verify. After a crash that is right:
-such a frame was never synced, so nobody was told of it. A flipped bit, a lost `-wal` file and an old copy put in the
-log's place look just the same, and would silently take back what was acknowledged. So the log's head is noted here
-after each commit and before anybody is told of it, and the next start compares. The note is not synced, which would
-double the syncs of a commit: a killed process leaves it whole, a power cut leaves an older one at worst, and never one
-that is newer than the log, because it is written after the commit's own sync.
+SQLite ends its write-ahead log silently at the first frame that does not verify. After a crash that is right: such a
+frame was never synced, so its append never returned. But a flipped bit, a lost `-wal` file and an old copy in the log's
+place look the same, and would silently take back acknowledged events. So the head is noted after each commit, before
+the append returns, and the next start compares. The note is not synced, which would double the syncs of a commit. A
+killed process leaves it complete. A power cut may leave an older note, which is still true, and never one that is newer
+than the log, because it is written after the sync of the commit.
 """
 
 import errno
@@ -29,7 +29,7 @@ class Noted(NamedTuple):
 
 
 def read(path: Path) -> Noted | None:
-    """What is noted; None when nothing is, or when the note itself is torn or damaged."""
+    """The note; None when there is none, or when it is torn or damaged."""
     try:
         text = path.read_bytes()
     except FileNotFoundError:
@@ -48,9 +48,9 @@ class HeadNote:
         self._descriptor: int | None = None
 
     def write(self, position: int, chain: bytes) -> None:
-        """Replaces the note, in one write of less than a sector. Raises LogBroken when the disk fails.
+        """Replace the note, by one write of less than a sector. Raises LogBroken when the disk fails.
 
-        A full disk is no reason to stop: an older note is still true, it only proves less.
+        A full disk is ignored: an older note is still true, and only proves less.
         """
         try:
             if self._descriptor is None:
@@ -61,7 +61,7 @@ class HeadNote:
                 raise LogBroken(f"cannot note the log's head in {self._path}: {error.strerror}") from error
 
     def close(self) -> None:
-        """Ends the writing; the note stays."""
+        """Close the file; the note stays."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

@@ -1,4 +1,4 @@
-"""The log's provenance, in rows of its own `meta`. Logs of earlier releases get theirs when they are opened."""
+"""The log's provenance, in rows of its table `meta`. A log of an earlier release gets one when it is opened."""
 
 import secrets
 from typing import Final
@@ -12,7 +12,7 @@ _SET: Final = "INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = 
 
 
 def new_log_id() -> str:
-    """An id that no other log has."""
+    """A new random id."""
     return f"log_{secrets.token_hex(_ID_BYTES)}"
 
 
@@ -25,18 +25,18 @@ def read(connection: "sqlite3.Connection") -> Provenance | None:
 
 
 def write(connection: "sqlite3.Connection", of: Provenance) -> None:
-    """Set it. The transaction is the caller's."""
+    """Replace the provenance, in the transaction of the caller."""
     connection.executemany(_SET, [("log_id", of.log_id), ("epoch", of.epoch), ("claim", int(of.claim))])
 
 
 def note(connection: "sqlite3.Connection", of: Provenance) -> LogNote:
-    """What a note should say now."""
+    """The note of the log as it is now."""
     head = read_head(connection)
     return LogNote(of=of, position=head.position, chain=head.chain)
 
 
 def chain_at(connection: "sqlite3.Connection", position: int) -> bytes | None:
-    """The chain hash at a position; None where the log does not reach."""
+    """The chain hash at a position; None beyond the end."""
     if not position:
         return CHAIN_START
     row = connection.execute("SELECT chain FROM events WHERE position = ?", (position,)).fetchone()

@@ -1,7 +1,7 @@
-"""The reading half of the SQLite log: each question is one function on one connection, answered whole.
+"""The reading half of the SQLite log: each read is one function on one connection.
 
-`sqlite_log` calls this on its reading thread; the offline commands call it directly. Lists of ids travel as
-one JSON parameter, so that every statement has one form.
+`sqlite_log` calls these on its threads; the offline commands call them directly. A list of ids is one JSON parameter,
+so that each statement has one text, which SQLite prepares once.
 """
 
 import json
@@ -50,7 +50,7 @@ def stream(connection: "sqlite3.Connection", generation_id: str) -> Sequence[Rec
 
 
 def open_streams(connection: "sqlite3.Connection", after: int, limit: int) -> tuple[Sequence[Sequence[Recorded]], int]:
-    """Up to `limit` streams without an end, begun after position `after`; and the last one's first position."""
+    """Up to `limit` open streams that began after position `after`, and the first position of the last one."""
     chosen = "SELECT id, position FROM generations WHERE status IN (1, 2) AND position > ? ORDER BY position LIMIT ?"
     query = (
         f"SELECT g.position, {EVENT_COLUMNS.replace('position', 'e.position').replace('version', 'e.version')} "
@@ -87,7 +87,7 @@ def rows(connection: "sqlite3.Connection", generation_ids: Sequence[str]) -> Map
 def page(
     connection: "sqlite3.Connection", tenant: str, *, before: int, limit: int, status: int, looks: int
 ) -> tuple[Sequence[Rows], int]:
-    """As `ports.Projection.page`. The index knows tenants and not statuses, so what does not fit costs a look too."""
+    """As `ports.Projection.page`. The index has tenants and no statuses, so rows of other statuses cost a look too."""
     start = before or NEWEST
     beyond = (
         "SELECT position FROM generations WHERE tenant = ? AND position < ? ORDER BY position DESC LIMIT 1 OFFSET ?"

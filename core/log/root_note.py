@@ -1,8 +1,8 @@
-"""The note of the log in the data folder, outside of the log's own: which log belongs here, and how far it had got.
+"""The note of the log in the data folder, outside of the log's own folder: which log belongs here, and its head.
 
-It tells a folder that is missing, empty or not mounted from one that never was, and an older copy or another stack's
-log from the log. As the note beside the log (`head_note`) it is overwritten after each commit and not synced, save
-when the log's identity changes. Where the data folder cannot be written the log goes on without it.
+By it a start distinguishes a missing, empty or unmounted folder from a first start, and the log from an older copy or
+another stack's log. Like `head_note` it is overwritten after each commit without a sync; it is synced when the
+provenance changes. Where the data folder cannot be written, the log works without it.
 """
 
 import os
@@ -23,7 +23,7 @@ _FORM: Final = re.compile(rb"([0-9]{20}):([0-9a-f]{64}) (log_[0-9a-f]{16}) ([0-9
 
 
 def read(path: Path) -> LogNote | None:
-    """What is noted; None when nothing is, or when the note is torn or damaged (then it still stands)."""
+    """The note; None when there is none, or when it is torn or damaged. A damaged one stays in place."""
     try:
         text = path.read_bytes()
     except OSError:
@@ -38,7 +38,7 @@ def read(path: Path) -> LogNote | None:
 
 
 class RootNote:
-    """The note of a log that is open for writing. `path` None: there is no data folder to note it in."""
+    """The note of a log that is open for writing. `path` None: there is no data folder, and no note."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -46,7 +46,7 @@ class RootNote:
         self._of: Provenance | None = None
 
     def begin(self, note: LogNote) -> None:
-        """Put the note there, durably, whatever stood there. A folder that cannot be written is warned of."""
+        """Write the note durably, in place of any other. Logs a warning when the folder cannot be written."""
         if self._path is None:
             return
         try:
@@ -72,14 +72,14 @@ class RootNote:
             self._unwritable(error)
 
     def close(self) -> None:
-        """End the writing; the note stays."""
+        """Close the file; the note stays."""
         if self._descriptor is not None:
             with suppress(OSError):
                 os.close(self._descriptor)
             self._descriptor = None
 
     def _unwritable(self, error: OSError) -> None:
-        """An older note is still true, it only proves less; so this is no reason to stop."""
+        """No reason to stop: an older note is still true, and only proves less. Logged once."""
         if self._of is not None or self._descriptor is None:
             _log.warning("log.root_note_unwritable", path=str(self._path), reason=error.strerror)
         self._of = None

@@ -1,9 +1,9 @@
 """The event log and its projection on SQLite: the adapter behind `ports.EventLog` and its neighbours.
 
-`app.py` opens it with `async with`; nobody else knows it. A writing and a reading connection, each on aiosqlite's
-thread of its own: no question waits for a sync, and no decision waits for a question, for what the writer has to
-know it reads on the writing one, which is idle until it has decided. Whole transactions run as one function on that
-thread, so that a cancelled caller can leave nothing half done: what has begun is finished.
+Only `app.py` knows it, and opens it with `async with`. It has a writing and a reading connection, each on a thread of
+its own, so no read waits for a sync. The writer's own reads use the writing connection, which is idle until the writer
+has decided; so no decision waits for other reads. A transaction runs as one function on the thread: a cancelled caller
+leaves nothing half done.
 """
 
 import asyncio
@@ -32,11 +32,11 @@ from core.ports import Deletion, Ended
 
 STREAMS_PER_READ: Final = 200
 MAX_QUESTIONS: Final = 10_000
-"""Rows that may be waited for, as many as calls may wait for an end and then ask all at once: one to three
-seconds of reading, at 0.1 to 0.3 ms each (measured, on two busy cores).
+"""Reads of rows that may wait. As many calls may wait for an ending and then read all at once. At 0.1 to 0.3 ms each
+(measured, on two busy cores) that is one to three seconds of reading.
 """
 MAX_PAGES: Final = 64
-"""Pages likewise, at 10 ms, or up to 80 where the page looks at 10,000 rows that lie apart."""
+"""Reads of pages that may wait: 10 ms each, up to 80 ms where a page looks at 10,000 rows that lie apart."""
 
 
 def _nowhere(_: str) -> None:
@@ -48,10 +48,10 @@ async def _at_once() -> None:
 
 
 class SqliteLog:
-    """One log in one file. `reach` is told the failpoints core.before_commit and core.after_commit, on the thread.
+    """One log in one file. `reach` is called at the failpoints core.before_commit and core.after_commit, on the thread.
 
-    `root_note` is the file in the data folder that tells which log belongs here (`core.log.root_note`; None: no such
-    note). `may_begin` is awaited before a log is begun where none is; it returns, or raises LogUnusable.
+    `root_note`: the file in the data folder that names the log which belongs here (`core.log.root_note`); None: no such
+    note. `may_begin` is awaited before a log is begun where there is none; it returns, or raises LogUnusable.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class SqliteLog:
         self._files = LogFiles(path, root_note)
         self._root_note = RootNote(root_note)
         self._may_begin = may_begin
-        self._questions = ReadQueue(max_questions, at_once=2)  # one is read, and one is there when that is done
+        self._questions = ReadQueue(max_questions, at_once=2)  # the second is at the thread when the first is done
         self._pages = ReadQueue(max_pages, at_once=1)
         self._reach = reach
         self._wal_limit_bytes = wal_limit_bytes
@@ -78,20 +78,25 @@ class SqliteLog:
         self._writer: LogWriter
         self._provenance: Provenance
         self.running_ms = 0
-        """Core's running time as it was known last, once the log is open: the clock goes on from there."""
+        """The latest running time that the log knows, once it is open. The clock continues from it."""
         self.began_empty = False
         """As `ports.Retained.began_empty`."""
 
     async def __aenter__(self) -> Self:
-        """Opens the log, or begins it. Raises LogUnusable when that cannot be done as things are."""
+        """Open the log, or begin it. Raises LogUnusable.
+
+        The order matters. Whether a log may be begun is decided before any file is made, and again under the lock. The
+        files are inspected by a connection that cannot write before one is opened that can: closing that one, after a
+        failed check, would checkpoint the write-ahead log and destroy what a damaged one still holds.
+        """
         assert_version()
         assert_same_sqlite()
         async with AsyncExitStack() as stack:
             await self._decide_to_begin()
-            self._files.claim()
+            self._files.acquire()
             stack.callback(self._files.release)
             self._files.assert_present()
-            inspected = await _beside(startup_checks.inspect, self._files)
+            inspected = await _on_own_thread(startup_checks.inspect, self._files)
             self._files.make_private()
             self._writing = await _connect(self._files.database, stack)
             notes = HeadNote(self._files.note), self._root_note
@@ -118,17 +123,17 @@ class SqliteLog:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Waits for what runs on the threads and closes; the last connection empties the WAL file."""
+        """Wait for the functions on the threads, and close. The last connection empties the WAL file."""
         await self._stack.aclose()
 
     async def _decide_to_begin(self) -> None:
-        """Before anything is made: an operator moves the missing folder back to where no other must be."""
+        """Called before anything is created: an operator may have to move the missing folder back to this place."""
         try:
             self._files.assert_present()
             absent = self._files.absent
         except OSError as error:
             raise LogUnusable(startup_checks.cannot_open(self._files.database, error)) from None
-        if absent or not await _beside(startup_checks.has_tables, self._files):
+        if absent or not await _on_own_thread(startup_checks.has_tables, self._files):
             startup_checks.require_place(self._files.database)
             await self._may_begin()
 
@@ -155,15 +160,15 @@ class SqliteLog:
 
     @property
     def wal_bytes(self) -> int:
-        """How much the write-ahead log holds; more than some MiB only while a reader does not end."""
+        """The size of the write-ahead log; more than a few MiB only while a reader does not end."""
         return self._writer.wal_bytes
 
     async def append(self, transaction: Transaction) -> None:
-        """As `ports.EventLog.append`; Retryable (nothing written) if a foreign process holds the database."""
+        """As `ports.EventLog.append`; Retryable (nothing written) while another process holds the database."""
         await self._writing.run(lambda _: self._writer.append(transaction))
 
     async def save_running_ms(self, running_ms: int) -> None:
-        """As `ports.EventLog.save_running_ms`. Also sweeps expired keys and empties the WAL file when idle."""
+        """As `ports.Upkeep.save_running_ms`. Also deletes expired idempotency keys, and empties an idle WAL file."""
         await self._writing.run(lambda _: self._writer.save_running_ms(running_ms))
 
     async def write_deletions(self, put: Sequence[Deletion], done: Sequence[str] = ()) -> None:
@@ -228,12 +233,12 @@ class SqliteLog:
         )
 
     async def prompts(self, generation_ids: Sequence[str]) -> Mapping[str, PromptRow]:
-        """As `ports.Projection.prompts`. Never refused: readers ask for rows first, core cannot send without."""
+        """As `ports.Projection.prompts`. Never refused: API calls read rows first, and dispatch needs prompts."""
         return await self._reading.run(lambda c: queries.prompts(c, generation_ids))
 
 
-async def _beside(look: Callable[[LogFiles], bool], files: LogFiles) -> bool:
-    """What `look` says, on a thread of its own that is gone afterwards."""
+async def _on_own_thread(look: Callable[[LogFiles], bool], files: LogFiles) -> bool:
+    """The result of `look`, on a thread that ends with it."""
     with ThreadPoolExecutor(1, "log.inspect") as pool:
         return await asyncio.get_running_loop().run_in_executor(pool, look, files)
 

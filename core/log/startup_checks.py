@@ -1,4 +1,4 @@
-"""What is looked at before an existing log is trusted, on the log's thread. Raises LogUnusable, with what to do."""
+"""The checks before an existing log is trusted. They run on the log's thread and raise LogUnusable with the remedy."""
 
 import os
 from collections.abc import Callable
@@ -23,14 +23,14 @@ from core.log.tables import assert_ours, create, read_meta
 
 _log = structlog.get_logger()
 CHECKED_PAGES_BYTES: Final = 256 * 1024 * 1024
-"""Up to this size the form of every page is checked at each start (0.2 s per 100 MiB on one core).
+"""Up to this size each start checks the form of every page (0.2 s per 100 MiB on one core).
 
-A start must not take minutes, and `python -m core verify` reads everything beside a running core.
+A start must not take minutes; `python -m core verify` reads everything beside a running core.
 """
 
 CHECKED_WHOLE_BYTES: Final = 128 * 1024 * 1024
-"""Up to this size each start also holds indexes against tables and every event against the chain: a flipped bit is
-found wherever it is in the log (1.6 s per 100 MiB on one core, of which the chain takes 0.9).
+"""Up to this size each start also compares the indexes with the tables and each event with the chain, so it finds a
+flipped bit anywhere in the log (1.6 s per 100 MiB on one core, 0.9 of them for the chain).
 """
 
 BEGUN_ADVICE: Final = (
@@ -44,14 +44,14 @@ RUNBOOK: Final = (
 )
 
 CHECKED_EVENTS: Final = 256
-"""Newest events whose chain and digests are checked at each start, whatever the size: a torn end is found here."""
+"""The newest events, whose chain and digests each start checks whatever the size: this finds a torn end."""
 
 _NEEDS_WRITING: Final = ("SQLITE_READONLY", "SQLITE_CANTOPEN")
-"""What a rollback journal of a half-made log means to a connection that may not write."""
+"""The errors of a connection that cannot write when a log was half made and left its rollback journal."""
 
 
 def set_pragmas(connection: "sqlite3.Connection", path: Path) -> None:
-    """The pragmas; they are the first to read the file."""
+    """Set the pragmas, which are the first statements to read the file. Raises LogUnusable."""
     try:
         core.log.connection.set_pragmas(connection)
     except READ_ERRORS as error:
@@ -71,9 +71,9 @@ def has_tables(files: LogFiles) -> bool:
 
 
 def inspect(files: LogFiles) -> bool:
-    """Checks a log before it is opened for writing, and changes no byte: closing a connection that may write folds up
-    the write-ahead log, and what a damaged one still held would be gone. True: looked at, and sound. False: there is
-    no log yet, or one that was half made and needs a connection that may write.
+    """Check a log before it is opened for writing, without changing a byte. Closing a connection that can write would
+    checkpoint the write-ahead log, and what a damaged one still holds would be lost. True: the log is sound. False:
+    there is no log yet, or a half made one that only a connection that can write can read.
     """
     if not files.database.exists() or not files.database.stat().st_size:
         return False
@@ -98,7 +98,7 @@ def prepare(
     inspected: bool,
     notes: tuple[HeadNote, RootNote],
 ) -> LogWriter:
-    """A writer on a database that has its tables and passed the checks."""
+    """A writer for the database, once that has its tables and has passed the checks."""
     try:
         known = not (not inspected and assert_not_lost(connection, files)) and identity.read(connection)
         if create(connection):
@@ -119,14 +119,14 @@ def prepare(
 
 
 def provenance(connection: "sqlite3.Connection") -> Provenance:
-    """Of a log that has been opened for writing."""
+    """The provenance of a log that has been opened for writing."""
     found = identity.read(connection)
-    assert found is not None  # noqa: S101  (`create` has seen to it)
+    assert found is not None  # noqa: S101  (`create` has written one)
     return found
 
 
 def check(connection: "sqlite3.Connection", files: LogFiles) -> bool:
-    """All that a start looks at. False for an empty database where no log was begun. Raises LogUnusable."""
+    """All checks of a start. False for an empty database where no log was begun. Raises LogUnusable."""
     if assert_not_lost(connection, files):
         return False
     assert_ours(connection)
@@ -140,7 +140,7 @@ def check(connection: "sqlite3.Connection", files: LogFiles) -> bool:
 
 
 def assert_not_lost(connection: "sqlite3.Connection", files: LogFiles) -> bool:
-    """Whether the database is empty. Raises LogUnusable when a log was begun here."""
+    """Whether the database is empty. Raises LogUnusable when it is and a log was begun here."""
     empty = not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
     traces = [each for each in (files.root_note, files.marker) if each and each.exists()]
     if empty and traces:
@@ -150,12 +150,12 @@ def assert_not_lost(connection: "sqlite3.Connection", files: LogFiles) -> bool:
 
 
 def running_ms(connection: "sqlite3.Connection") -> int:
-    """The latest running time that the log knows of."""
+    """The latest running time in the log."""
     return max(read_meta(connection)["running_ms"], read_head(connection).running_ms)
 
 
 def check_pages(connection: "sqlite3.Connection", path: Path) -> None:
-    """Checks the database's form, and the chain over all events, as far as a start may take time for it."""
+    """Check the form of the pages, and the chain over all events, up to the sizes above."""
     size = connection.execute("PRAGMA page_count").fetchone()[0] * connection.execute("PRAGMA page_size").fetchone()[0]
     if size <= CHECKED_PAGES_BYTES:
         whole = size <= CHECKED_WHOLE_BYTES
@@ -167,7 +167,7 @@ def check_pages(connection: "sqlite3.Connection", path: Path) -> None:
 
 
 def check_chain(connection: "sqlite3.Connection", path: Path) -> None:
-    """Holds every event against the chain. What events mean is not looked at."""
+    """Compare each event with the chain. Their content is not decoded."""
     chain = CHAIN_START
     events = connection.execute(f"SELECT {EVENT_COLUMNS}, chain FROM events ORDER BY position")  # noqa: S608
     for place, row in enumerate(events, 1):
@@ -177,14 +177,14 @@ def check_chain(connection: "sqlite3.Connection", path: Path) -> None:
 
 
 def check_head(connection: "sqlite3.Connection", files: LogFiles) -> None:
-    """Raises LogUnusable when something that was acknowledged is missing."""
+    """Raises LogUnusable when an acknowledged event is missing."""
     reason = lost(connection, files)
     if reason:
         raise LogUnusable(f"the event log {files.database} {reason}. {RUNBOOK}")
 
 
 def lost(connection: "sqlite3.Connection", files: LogFiles) -> str:
-    """Holds the log against the note of its head: what is missing of what was acknowledged; empty for nothing."""
+    """Compare the log with the note of its head. Returns which acknowledged event is missing; empty for none."""
     noted = head_note.read(files.note)
     if noted is None:
         return ""
@@ -200,7 +200,7 @@ def lost(connection: "sqlite3.Connection", files: LogFiles) -> str:
 
 
 def misplaced(connection: "sqlite3.Connection", files: LogFiles) -> str:
-    """Holds the log against the note in the data folder: why it is not the one that belongs here; empty for nothing."""
+    """Compare the log with the note in the data folder. Returns why it does not belong here; empty when it does."""
     noted = root_note.read(files.root_note) if files.root_note is not None else None
     if noted is None:
         return ""
@@ -209,7 +209,7 @@ def misplaced(connection: "sqlite3.Connection", files: LogFiles) -> str:
 
 
 def check_end(connection: "sqlite3.Connection", path: Path) -> None:
-    """Checks the newest events: places, chain, digests."""
+    """Check the newest events: positions, chain, digests."""
     query = f"SELECT {EVENT_COLUMNS}, chain FROM events ORDER BY position DESC LIMIT ?"  # noqa: S608  (constant)
     rows = connection.execute(query, (CHECKED_EVENTS + 1,)).fetchall()[::-1]
     if not rows:
@@ -230,7 +230,7 @@ def check_end(connection: "sqlite3.Connection", path: Path) -> None:
 
 
 def cannot_open(path: Path, error: Exception) -> str:
-    """What to do about an error of reading at the start."""
+    """The message, with the remedy, for an error of reading at the start."""
     if isinstance(error, UnicodeDecodeError):
         return damaged(path, "a text is not UTF-8")
     name = getattr(error, "sqlite_errorname", None) or ""
@@ -245,7 +245,7 @@ def cannot_open(path: Path, error: Exception) -> str:
 
 
 def require_place(path: Path) -> None:
-    """Raises LogUnusable where there can be no log: its folder is not there, and cannot be made."""
+    """Raises LogUnusable when the log's folder does not exist and cannot be made."""
     for there in path.parents:
         if there.is_dir():
             if not os.access(there, os.W_OK | os.X_OK):
@@ -256,5 +256,5 @@ def require_place(path: Path) -> None:
 
 
 def damaged(path: Path, detail: str) -> str:
-    """What to do about a log that does not verify."""
+    """The message, with the remedy, for a log that does not verify."""
     return f"the event log {path} is damaged ({detail}). {RUNBOOK}"

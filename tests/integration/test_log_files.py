@@ -165,7 +165,7 @@ def test_a_disk_without_room_for_the_first_file_is_one_line(path: Path, monkeypa
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    files.claim()
+    files.acquire()
     try:
         monkeypatch.setattr(os, "open", full)
         with pytest.raises(LogUnusable, match=r"No space left on device.*free the disk") as caught:

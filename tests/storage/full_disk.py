@@ -13,7 +13,7 @@ from pathlib import Path
 
 from core.errors import LogFull
 from core.log.append import LogWriter
-from core.log.checkpoint import FOLD_PAGES
+from core.log.checkpoint import CHECKPOINT_PAGES
 from core.log.connection import connect, connect_read_only, sqlite3
 from core.log.offline.verify import check
 from core.log.sqlite_log import SqliteLog
@@ -83,7 +83,7 @@ def checkpoints(disk: SmallDisk) -> None:
     connection = connect(path)
     with closing(connection):
         writer = LogWriter(connection)
-        while path.stat().st_size < FOLD_PAGES * 1024:
+        while path.stat().st_size < CHECKPOINT_PAGES * 1024:
             _append(writer)  # until it has been folded up: the file is used again from its beginning
         size = path.stat().st_size
         disk.fill()
@@ -92,7 +92,7 @@ def checkpoints(disk: SmallDisk) -> None:
                 _append(writer)
             except LogFull:
                 break
-        assert writer.wal_bytes >= FOLD_PAGES * 4096, "nothing had to be folded up"
+        assert writer.wal_bytes >= CHECKPOINT_PAGES * 4096, "nothing had to be folded up"
         assert path.stat().st_size == size
         try:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()

@@ -7,14 +7,13 @@ every moment of it there is the old log, the new one, or a state on which core r
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Final
 
 from core.errors import LogUnusable
 from core.log.connection import READ_ERRORS, connect, connect_read_only, open_file
 from core.log.erased_file import ErasedFile
-from core.log.files import LogFiles, make_folder, sync_folder
+from core.log.files import LogFiles, sync_file, sync_folder
 from core.log.head_note import HeadNote
 from core.log.offline import verify
 from core.log.offline.begin import begin_epoch, note_root
@@ -23,7 +22,7 @@ from core.log.offline.verify import Report
 from core.log.startup_checks import check
 
 PAGES_PER_STEP: Final = 1_024
-"""4 MiB: a step of the copy takes some ms. Writers are never blocked; the write-ahead log grows meanwhile."""
+"""4 MiB: a step of the copy takes a few ms. Writers are never blocked; the write-ahead log grows meanwhile."""
 
 CopyProgress = Callable[[int, int], None]
 """Called after each step with the number of pages copied and the number of all pages."""
@@ -31,9 +30,9 @@ CopyProgress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
-    """What was put back, where the log that was there lies now, and what only that one holds (None: unreadable).
+    """The restored log; the folder of the replaced one, and how much only that one holds (None: it cannot be read).
 
-    `erased`: generations that the backup still held as they were before their erasure.
+    `erased`: generations that the backup held in full although they had been erased since.
     """
 
     report: Report
@@ -44,9 +43,9 @@ class Restored:
 
 
 def backup(source: Path, to: Path, progress: CopyProgress) -> Report:
-    """Copies the log as it is at this moment to the new file `to`, and verifies the copy before it gets that name.
+    """Copy the log, as it is at this moment, to the new file `to`; the copy gets that name once it is verified.
 
-    Raises LogUnusable when `to` exists, cannot be written, or when the log does not verify.
+    Raises LogUnusable when `to` exists or cannot be written, or when the log does not verify.
     """
     _assert_new(to)
     partial = to.with_name(f"{to.name}.{os.getpid()}.partial")  # two at a time must not write one file
@@ -68,48 +67,42 @@ def _assert_new(to: Path) -> None:
 
 
 def restore(source: Path, files: LogFiles, *, replace: bool, erased: ErasedFile | None = None) -> Restored:
-    """Puts the backup `source` in the log's place. The caller holds the log's lock. What `erased` names is erased in
-    it before it gets there; what else the public bucket knows to be erased, core asks for at its next start.
+    """Put the backup `source` in the log's place. The caller holds the log's lock. The generations in `erased` are
+    erased before; at its next start core also erases those that only the list in the public bucket has.
 
-    With `replace` a log that is there already is moved into a folder beside it. Raises LogUnusable.
+    With `replace` an existing log is moved into a folder beside it. Raises LogUnusable.
     """
     if not source.is_file():
         raise LogUnusable(f"there is no backup {source}: name a file that `python -m core backup` has made")
-    there = [each for each in (files.database, files.wal, files.note, files.marker) if each.exists()]
+    there = files.existing()
     if there and not replace:
         raise LogUnusable(f"there is an event log already ({there[0]}): --replace puts it aside and keeps it")
     incoming = files.database.with_name(files.database.name + ".restoring")
-    aside = _unused(files.database) if there else None
+    aside = files.unused_folder() if there else None
     try:
-        report, again = _copied(source, incoming, _nobody), 0
+        report, again = _copied(source, incoming, _no_progress), 0
         then = report
         if erased is not None:
             again = erase_listed(incoming, erased.pieces())
             then = _verified(incoming, source) if again else report
-            _sync(incoming)
+            sync_file(incoming)
             erased.doubt()
         begin_epoch(incoming, files)
         files.mark_begun()  # without its database core refuses to start beside it
         if aside is not None:
-            _put_aside(files, aside)
+            files.move_aside([each for each in files.existing() if each != files.marker], aside)
         incoming.rename(files.database)
         sync_folder(files.database.parent)
     except OSError as error:
         raise LogUnusable(f"cannot put the backup in its place ({error.strerror}: {error.filename})") from None
     finally:
         incoming.unlink(missing_ok=True)
-    _look(files, then)
-    events, generations = _left(aside / files.database.name, report) if aside is not None else (0, 0)
+    _check_in_place(files, then)
+    events, generations = _only_in(aside / files.database.name, report) if aside is not None else (0, 0)
     return Restored(report=then, aside=aside, erased=again, events_left=events, generations_left=generations)
 
 
-def _unused(database: Path) -> Path:
-    """The first `NAME.replaced-K` that is not there."""
-    names = (database.with_name(f"{database.name}.replaced-{number}") for number in count(1))
-    return next(each for each in names if not each.exists())
-
-
-def _nobody(_done: int, _total: int) -> None:
+def _no_progress(_done: int, _total: int) -> None:
     pass
 
 
@@ -119,22 +112,14 @@ def _copied(source: Path, to: Path, progress: CopyProgress) -> Report:
     os.close(os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))  # prompts are in it
     _copy(source, to, progress)
     report = _verified(to, source)
-    _sync(to)
+    sync_file(to)
     return report
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _copy(source: Path, to: Path, progress: CopyProgress) -> None:
     reading, writing = connect_read_only(source), open_file(to)
     try:
-        reading.execute("BEGIN")  # one moment's content; without it each commit of core would begin the copy anew
+        reading.execute("BEGIN")  # a snapshot: without it each commit of core would restart the copy
         reading.execute("SELECT 1 FROM events LIMIT 1").fetchall()
         reading.backup(writing, pages=PAGES_PER_STEP, progress=lambda _, left, total: progress(total - left, total))
         reading.execute("ROLLBACK")
@@ -147,7 +132,7 @@ def _copy(source: Path, to: Path, progress: CopyProgress) -> None:
 
 
 def _verified(path: Path, source: Path) -> Report:
-    """The whole check that `core verify` makes, of a copy of `source`. Raises LogUnusable with the first problem."""
+    """All checks of `core verify` on a copy of `source`. Raises LogUnusable with the first problem."""
     try:
         connection = connect_read_only(path)
         try:
@@ -162,19 +147,8 @@ def _verified(path: Path, source: Path) -> Report:
     return report
 
 
-def _put_aside(files: LogFiles, aside: Path) -> None:
-    """All but the marker. The `-wal` file must be gone before the new database comes: SQLite would take it for its."""
-    make_folder(aside)
-    for each in (files.database, files.wal, files.note):
-        if each.exists():
-            each.rename(aside / each.name)
-    files.database.with_name(files.database.name + "-shm").unlink(missing_ok=True)
-    sync_folder(aside)
-    sync_folder(files.database.parent)
-
-
-def _look(files: LogFiles, report: Report) -> None:
-    """Note the head, and check what is in place now as a start would."""
+def _check_in_place(files: LogFiles, report: Report) -> None:
+    """Write the note of the head, and check the log in its place as a start does."""
     note = HeadNote(files.note)
     note.write(report.head.position, report.head.chain)
     note.close()
@@ -186,8 +160,8 @@ def _look(files: LogFiles, report: Report) -> None:
         connection.close()
 
 
-def _left(old: Path, report: Report) -> tuple[int | None, int | None]:
-    """How many events and generations only the old log holds."""
+def _only_in(old: Path, report: Report) -> tuple[int | None, int | None]:
+    """The number of events and generations that only the replaced log holds."""
     if not old.exists():
         return None, None
     query = "SELECT count(*), count(DISTINCT stream) FILTER (WHERE version = 1) FROM events WHERE position > ?"

@@ -1,8 +1,7 @@
 """The offline commands of `python -m core`: init, verify, backup, restore, rebuild, history. `__main__` calls `run`.
 
-verify, backup and history only read, and may run beside a core; init, restore and rebuild take the log's lock. None of
-them starts anything.
-Exit codes: 0 as asked, 1 the log is wrong or the generation unknown, 2 it could not be looked at.
+verify, backup and history only read and may run beside a core; init, restore and rebuild take the log's lock. No
+command starts a service. Exit codes: 0 done, 1 the log is wrong or the generation unknown, 2 the log cannot be read.
 """
 
 import argparse
@@ -25,7 +24,7 @@ from infra.retry import Retryable
 
 
 def run(argv: Sequence[str]) -> int:
-    """Carries out one command and returns the exit code."""
+    """Carry out one command and return the exit code."""
     options = _options(argv)
     out, err = sys.stdout, sys.stderr
     path = Path(options.data_dir) / "core" / "log.sqlite3"
@@ -103,14 +102,14 @@ def _place(text: str) -> tuple[int, bytes]:
 
 def _verify(path: Path, options: argparse.Namespace, out: TextIO) -> int:
     position, chain = options.expect or (0, b"")
-    listed = list(_erased_file(path).pieces())  # first: an id stands there before it is erased
+    listed = list(_erased_file(path).pieces())  # before the log: an id is on the list before its generation is erased
     connection = connect_read_only(path)
     try:
         report = verify.check(connection, position)
-        with suppress(*READ_ERRORS):  # of which the check has told
+        with suppress(*READ_ERRORS):  # the check has reported these
             missing = lost(connection, _files(path)) or misplaced(connection, _files(path))
             report.add(iter([f"the log {missing}"] if missing else []))
-            report.add(_come_back(connection, listed))
+            report.add(_not_erased_again(connection, listed))
     finally:
         connection.close()
     if position:
@@ -135,17 +134,14 @@ def _verify(path: Path, options: argparse.Namespace, out: TextIO) -> int:
 
 
 def _files(path: Path) -> LogFiles:
-    """Of a log in `DATA/core`."""
+    """The files of a log in `DATA/core`."""
     return LogFiles(path, path.parent.parent / root_note.NAME)
 
 
 def _init(path: Path, _: argparse.Namespace, out: TextIO) -> int:
     files = _files(path)
-    files.claim()
-    try:
+    with files.locked():
         of, aside = begin.init(files)
-    finally:
-        files.release()
     if aside is not None:
         print(f"what was left of an earlier log is kept in {aside}", file=out)
     print(f"begun: an empty event log {path} ({of.log_id}); core takes it over the one noted in the bucket", file=out)
@@ -156,7 +152,7 @@ def _erased_file(path: Path) -> ErasedFile:
     return ErasedFile(path.parent.parent)
 
 
-def _come_back(connection: "sqlite3.Connection", listed: Sequence[Sequence[str]]) -> Iterator[str]:
+def _not_erased_again(connection: "sqlite3.Connection", listed: Sequence[Sequence[str]]) -> Iterator[str]:
     for piece in listed:
         for generation_id in queries.not_erased(connection, piece):
             yield f"stream {generation_id}: is on the list of erasures and not erased: core does it at its next start"
@@ -179,11 +175,8 @@ def _backup(path: Path, options: argparse.Namespace, out: TextIO) -> int:
 
 def _restore(path: Path, options: argparse.Namespace, out: TextIO) -> int:
     files = _files(path)
-    files.claim()
-    try:
+    with files.locked():
         made = backup.restore(options.source, files, replace=options.replace, erased=_erased_file(path))
-    finally:
-        files.release()
     print(f"restored from {options.source}: {_counts(made.report)}", file=out)
     if made.erased:
         print(f"{made.erased} generations that were erased after the backup are erased in it again", file=out)
@@ -208,9 +201,7 @@ def _counts(report: verify.Report) -> str:
 
 
 def _rebuild(path: Path, _: argparse.Namespace, out: TextIO) -> int:
-    files = _files(path)
-    files.claim()
-    try:
+    with _files(path).locked():
         connection = connect(path)
         try:
             made = rebuild.rebuild(connection)
@@ -218,8 +209,6 @@ def _rebuild(path: Path, _: argparse.Namespace, out: TextIO) -> int:
             raise translated(error) from error
         finally:
             connection.close()
-    finally:
-        files.release()
     print(
         f"rebuilt {made.generations} generations and {made.images} images from {made.events} events; "
         f"{made.differing} rows differed" + f", {made.prompts} prompts of erased ones deleted" * bool(made.prompts),

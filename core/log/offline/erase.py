@@ -1,7 +1,7 @@
-"""Erases again, in a log that no core has open, what the list of erasures names: a backup must bring nothing back.
+"""Erase what the list of erasures names, in a log that no core has open: a backup must not bring it back.
 
-`core.log.offline.backup` calls this for a copy before it takes the log's place. The objects are deleted by core, later:
-each erasure leaves its row among the deletions.
+`backup` calls this for a copy before it takes the log's place. Each erasure leaves its row in the table of deletions,
+by which core deletes the objects after its next start.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,15 +20,15 @@ from core.log.startup_checks import running_ms
 
 
 def erase_listed(path: Path, listed: Iterable[Sequence[str]]) -> int:
-    """How many generations were erased. The file is one file afterwards, in which no erased prompt is left; it is not
-    synced. Raises what a log raises that cannot be written.
+    """Erase, and return the number of erased generations. Afterwards the log is a single file without erased prompts,
+    not yet synced. Raises as `LogWriter.append`.
     """
     connection = connect(path)
     try:
         for statement in statements("deletions"):
             connection.execute(statement)
         writer = LogWriter(connection)
-        now = Now(at_ms=int(path.stat().st_mtime * 1_000), running_ms=running_ms(connection))  # it was just written
+        now = Now(at_ms=int(path.stat().st_mtime * 1_000), running_ms=running_ms(connection))  # the copy is new
         erased = 0
         for piece in listed:
             for generation_id in queries.not_erased(connection, piece):

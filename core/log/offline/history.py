@@ -1,4 +1,4 @@
-"""The whole story of one generation as lines for people: when, what, on which worker, with whom, how long. Pure."""
+"""The history of one generation as lines for people: when, what, on which worker, with which batch mates. Pure."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ _CAUSES: Final = {
 
 
 def lines(stream: Sequence[Recorded], prompts: Prompts | None = None) -> Iterator[str]:
-    """The story of a stream that is not empty. `prompts` only if somebody asked for them."""
+    """The lines for a stream, which must not be empty. `prompts`: shown only where they are given."""
     state = fold(stream[0].generation_id, [(each.event, each.at_ms) for each in stream])
     first = stream[0]
     yield from _summary(state)
@@ -33,8 +33,8 @@ def lines(stream: Sequence[Recorded], prompts: Prompts | None = None) -> Iterato
         after_s = (each.at_ms - first.at_ms) / 1000
         index = getattr(each.event, "index", None)
         image = f"[{index}]" if index is not None else ""
-        told = _told(state.id, each.event)
-        yield f"{after_s:+11.3f} s  {image:4} {TYPES[type(each.event)]:21} {told}".rstrip()
+        described = _described(state.id, each.event)
+        yield f"{after_s:+11.3f} s  {image:4} {TYPES[type(each.event)]:21} {described}".rstrip()
 
 
 def _summary(state: Generation) -> Iterator[str]:
@@ -62,7 +62,7 @@ def _instant(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _told(generation_id: str, event: Event) -> str:
+def _described(generation_id: str, event: Event) -> str:
     match event:
         case e.GenerationRequested():
             seeds = [image_seed(event.spec.seed, index) for index in range(event.spec.n)]
@@ -116,7 +116,7 @@ def _rendered(generation_id: str, event: e.ImageRendered) -> str:
 
 
 def _done(event: e.ImageRendered) -> Iterator[str]:
-    """What was done, where it may differ from what was asked for; nothing where the worker did not say."""
+    """What was done, where it may differ from the request; nothing where the worker did not report it."""
     facts = event.facts
     if facts.guidance:
         scale = f" {facts.guidance_scale:g}" if facts.guidance_scale else ", none took effect"

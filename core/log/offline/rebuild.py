@@ -1,6 +1,6 @@
-"""Makes the projection again from the log, in one transaction, and says how much of the old one was wrong.
+"""Rebuild the projection from the events, in one transaction, and count the rows that were wrong.
 
-Only for a log that no core has open: `core.log.offline.cli` holds the lock.
+Only for a log that no core has open: `cli` holds the lock.
 """
 
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ INDEXES = ("generations_of_tenant", "generations_open")
 
 @dataclass(slots=True)
 class Rebuilt:
-    """What was made. `differing` counts rows that only the old or only the new tables have, `prompts` those of erased
-    generations, which are deleted.
+    """What was rebuilt. `differing` counts rows that only the old or only the new tables have; `prompts` counts the
+    deleted prompts of erased generations.
     """
 
     events: int = 0
@@ -34,7 +34,7 @@ class Rebuilt:
 
 
 def rebuild(connection: "sqlite3.Connection") -> Rebuilt:
-    """Puts fresh tables in the place of the old ones. Raises LogBroken, and changes nothing, if the log is damaged."""
+    """Replace the tables of the projection. Raises LogBroken, and changes nothing, if the log is damaged."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         for index in INDEXES:

@@ -1,7 +1,7 @@
-"""Proves a log on SQLite, or says where it is wrong: pages, chain, digests, streams, projection, prompts.
+"""Verify a log, and report each problem: pages, chain, digests, streams, projection, prompts.
 
-Reads one snapshot through one connection that cannot write, so it may run beside a core; while it does, the WAL
-file only grows. `core.log.offline.cli` calls this.
+Reads one snapshot by a connection that cannot write, so it may run beside a core; meanwhile the WAL file only grows.
+`cli` calls this.
 """
 
 import hashlib
@@ -23,12 +23,12 @@ from core.log.hash_chain import CHAIN_START, Head, follows
 from core.log.queries import EVENT_COLUMNS
 
 MAX_PROBLEMS: Final = 100
-"""Lines kept of a log that is wrong in more places."""
+"""Problems kept; the others are counted."""
 
 
 @dataclass(slots=True)
 class Report:
-    """What was read, and what is wrong with it."""
+    """What was read, and the problems found."""
 
     events: int = 0
     generations: int = 0
@@ -38,12 +38,12 @@ class Report:
     problems: list[str] = field(default_factory=list)
     more_problems: int = 0
     turned_back: int = 0
-    """Streams in which an event has an earlier time than the one before it, as releases before this one wrote after a
-    step of the clock. Nothing is lost by it: a warning.
+    """Streams in which an event has an earlier time than the one before it. Earlier releases wrote them after a step of
+    the clock. Nothing is lost, so it is a warning.
     """
 
     def add(self, lines: Iterator[str]) -> None:
-        """Keeps the first hundred lines and counts the others."""
+        """Keep the first MAX_PROBLEMS lines and count the others."""
         for line in lines:
             if len(self.problems) < MAX_PROBLEMS:
                 self.problems.append(line)
@@ -52,7 +52,7 @@ class Report:
 
 
 def check(connection: "sqlite3.Connection", expected_position: int = 0) -> Report:
-    """Checks everything. `expected_chain` of the report is the hash at `expected_position`, if that is given."""
+    """Check everything. The report's `expected_chain` is the hash at `expected_position`, where one is given."""
     report = Report()
     connection.execute("BEGIN")
     try:
@@ -139,7 +139,7 @@ def _strays(connection: "sqlite3.Connection") -> Iterator[str]:
 
 
 def expected(report: Report, position: int, chain: bytes) -> str:
-    """What is wrong, if the log has not kept what it once had at `position`; else empty."""
+    """The problem when the log no longer has the event with this chain hash at `position`; empty when it has."""
     if report.expected_chain is None:
         return f"position {position} is expected, but the log ends at {report.head.position}"
     if report.expected_chain != chain:
