@@ -4,9 +4,8 @@ loaded stops no other.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -14,9 +13,10 @@ import structlog
 from worker.batching.batch_limits import BatchLimits
 from worker.context import Context
 from worker.engines.contract import BatchKey, Engine, RenderJob
-from worker.engines.errors import EngineLost, LoadFailed, Unsupported
+from worker.engines.errors import Unsupported
 from worker.gpu.gpu_thread import GpuThread
-from worker.gpu.model_faults import ModelFault, Trouble, fault_after, fault_of_deaths, is_panic, trouble_of
+from worker.gpu.model_faults import ModelFault, Trouble, fault_after, fault_of_deaths, trouble_of
+from worker.gpu.model_loader import ModelLoader
 from worker.holding.types import ModelState
 from worker.holding.window import Window
 from worker.ports import ListedModel, LoadMarks, ModelFiles
@@ -67,18 +67,17 @@ class ModelPool:
         self._batch_limits = batch_limits
         self._engines = dict(sources.engines)
         self._files = sources.files
-        self._marks = sources.marks
+        self._loader = ModelLoader(context, gpu, sources.files, sources.marks)
         self._limits = limits
         self._used: list[Engine] = []
         self._loading: Engine | None = None
         self._faults = {
             model: fault_of_deaths(deaths, context.clock())
-            for model, deaths in self._marks.left().items()
+            for model, deaths in sources.marks.left().items()
             if model in self._engines
         }
         self._past: dict[str, ModelFault] = {}
         self._stamps: dict[str, list[str]] = {}
-        self._stamp_at_load = ""
         self.waiting = self._preloads = False
         context.metrics.watch_models(lambda: {each.facts.model: each.state for each in self.listed()})
 
@@ -139,16 +138,16 @@ class ModelPool:
         """Make `engine` ready, by one attempt; what is wrong if that fails. `wanted_since_s`: since when the image that
         needs it has existed, for the idle time that ends here. Raises EngineLost.
         """
-        began = self._context.clock()
+        model, began = self._name(engine), self._context.clock()
         self._context.ledger.idle_ended(began, existed_since_s=wanted_since_s)
         self._loading = engine
         try:
             begun_s = began
-            trouble = await self._watched(lambda: self._checked(engine))
+            trouble = await self._loader.check(model)
             if trouble is None:
                 await self._make_room(engine)
                 begun_s = self._context.clock()
-                trouble = await self._watched(lambda: self._attempt(engine))
+                trouble = await self._loader.load(model, engine)
         finally:
             self._loading = None
             self._gpu.waits.loading_until_s = ended = self._context.clock()
@@ -158,10 +157,10 @@ class ModelPool:
             self._context.metrics.load_failures.labels(model=engine.facts.model).inc()
             failed = self._out(engine, trouble, took_s=ended - begun_s)
             # What the load has read, not what the first look finds: the files may be repaired before that.
-            self._stamps[self._name(engine)] = [self._stamp_at_load] * 2
+            self._stamps[model] = [self._loader.stamp] * 2
             return failed
-        if (fault := self._faults.pop(self._name(engine), None)) is not None:
-            self._past[self._name(engine)] = fault
+        if (fault := self._faults.pop(model, None)) is not None:
+            self._past[model] = fault
         self.touch(engine)
         self._report()
         _log.info("model.loaded", model=engine.facts.model, device=engine.facts.device, dtype=engine.facts.dtype)
@@ -170,7 +169,7 @@ class ModelPool:
     async def lose(self, engine: Engine, error: Exception) -> ModelFault:
         """Its server is away, or its process has died and does not start again: it is out, and unloaded."""
         fault = self._out(engine, trouble_of(error), took_s=0.0)
-        await self._watched(lambda: _unloaded(engine))
+        await self._loader.unload(engine)
         return fault
 
     def proven(self, engine: Engine) -> None:
@@ -265,60 +264,10 @@ class ModelPool:
             return
         others = [each for each in self._used if _is_here(each) and each is not engine]
         for victim in others[: max(0, len(others) + 1 - self._limits.loaded)]:
-            await self._watched(partial(_unloaded, victim))
+            await self._loader.unload(victim)
             _log.info("model.unloaded", model=victim.facts.model)
-
-    async def _watched(self, work: Callable[[], T]) -> T:
-        """On the GPU thread. If that never comes back, the watchdog ends the worker: what has been received would stay
-        hidden from all the others.
-        """
-        self._gpu.pulse.begin_load(self._context.clock())
-        try:
-            return await self._gpu.threads.run(work)
-        finally:
-            self._gpu.pulse.fail()
-
-    def _checked(self, engine: Engine) -> Trouble | None:
-        """On the GPU thread. What is plainly wrong with the files shows before another model makes room for it."""
-        try:
-            self._stamp_at_load = self._files.stamp_at_load(self._name(engine))
-            problem = self._files.problem(self._name(engine))
-        except Exception as error:  # noqa: BLE001  (whatever the files of a model make a reader raise)
-            return trouble_of(error)
-        return trouble_of(LoadFailed(problem)) if problem else None
-
-    def _attempt(self, engine: Engine) -> Trouble | None:
-        """On the GPU thread. What a library raises, which may be anything, breaks this one model. Raises EngineLost."""
-        model = self._name(engine)
-        self._marks.begin(model)
-        trouble: Trouble | None = None
-        try:
-            engine.load()
-        except EngineLost:
-            raise
-        except Exception as error:  # noqa: BLE001
-            trouble = trouble_of(error)
-        except BaseException as error:
-            if not is_panic(error):
-                raise
-            trouble = trouble_of(error)
-        self._marks.end(model)
-        if trouble is not None:  # outside of the except blocks: a traceback holds tensors
-            _unloaded(engine)
-        return trouble
 
 
 def _is_here(engine: Engine) -> bool:
     """Whether it takes memory of this machine."""
     return engine.loaded and not engine.capabilities.remote
-
-
-def _unloaded(engine: Engine) -> None:
-    """On the GPU thread. Raises EngineLost, when the device is beyond repair in this process, and nothing else."""
-    try:
-        engine.unload()
-    except EngineLost:
-        if not engine.capabilities.apart:
-            raise
-    except Exception as error:  # noqa: BLE001  (what is left of a model may raise anything)
-        _log.warning("model.not_unloaded", model=engine.facts.model, error=type(error).__name__)
