@@ -4,8 +4,8 @@ Nothing here may receive, upload or delete. The life of an image, step by step, 
 
 1. It waits in the prefetch window (`worker.holding.window`), received by `worker.intake.receiver`.
 2. `lookahead` chooses it: to join the running session, or for the next one. `worker.batching` has the pure rules.
-3. `announcer` announces it: `model_pool` has its model loaded if need be, `still_wanted` asks core for it once more, and
-   the reply queue accepts its `started`.
+3. `announcer` announces it: `model_pool` has its model loaded if need be, `still_wanted` asks core for it once more,
+   and the reply queue accepts its `started`.
 4. `loop` hands it to the running session or begins a session with it. Begin to read there: it shows the plain, the
    batched and the overlapped loop side by side.
 5. `stepper`, the session's part on the GPU thread, lets it in at the next step; `choice` asks the policy who takes each
