@@ -18,7 +18,7 @@ from core.domain import commands as c
 from core.domain.decide import Refused
 from core.domain.events import Prompts, Trace
 from core.domain.records import PromptRow
-from core.domain.transaction import BacklogFull, IdTaken, KeyClaim, KeyConflict, Order
+from core.domain.transaction import BacklogFull, IdempotencyKey, IdTaken, KeyConflict, Order
 from core.log import codec
 from core.runtime.estimates import Estimates
 from schema import fast, pb, validate
@@ -104,8 +104,8 @@ class SubmissionOrders:
         )
         prompts = Prompts(prompt=item.prompts.prompt, negative_prompt=item.prompts.negative_prompt)
         row = PromptRow(generation_id=item.generation_id, salt=salt, prompts=prompts)
-        claim = KeyClaim(item.idempotency_key, item.body_sha256) if item.idempotency_key else None
-        return Order(item.generation_id, request, row, claim)
+        idempotency = IdempotencyKey(item.idempotency_key, item.body_sha256) if item.idempotency_key else None
+        return Order(item.generation_id, request, row, idempotency)
 
     def _trace(self, item: fast.SubmitItem, spans: list[Span] | None) -> Trace:
         given = codec.TRACE.value(item.trace)

@@ -175,6 +175,7 @@ def _dispatch(image: Image, command: c.Dispatch, now: Now) -> tuple[Event, ...]:
 
 
 def _give_up(image: Image, now: Now) -> tuple[Event, ...]:
+    # Its third solo start may still be running: only after the recheck time is it taken for lost.
     overdue = image.phase is Phase.PENDING or now.running_ms >= image.recheck_at_running_ms
     if image.decided or not convicted(image) or not overdue:
         return ()
@@ -183,6 +184,7 @@ def _give_up(image: Image, now: Now) -> tuple[Event, ...]:
 
 
 def _started(image: Image, command: c.RecordStarted, now: Now) -> tuple[Event, ...]:
+    # Deliveries of two dispatches may both be started. While the later one runs, the start of the earlier one is old.
     stale = command.dispatch < image.dispatches and image.phase is Phase.STARTED
     known = command.attempt_id in image.attempts or command.attempt_id in image.ended_attempts
     if image.decided or known or stale:

@@ -217,6 +217,7 @@ def image_after(image: Image, event: ImageEvent) -> Image:
                 dispatches=_heard_of(image, event.dispatch),
                 solo_starts=image.solo_starts + event.solo,
                 attempts=(*image.attempts, event.attempt_id)[-REMEMBERED_ATTEMPTS:],
+                # A start never brings the recheck forward: that of a dispatch counts the work before the image too.
                 recheck_at_running_ms=max(image.recheck_at_running_ms, event.recheck_at_running_ms),
             )
         case e.ImageRendered():

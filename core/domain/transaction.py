@@ -38,7 +38,7 @@ class IdTaken(Refused):
 
 
 @dataclass(frozen=True, slots=True)
-class KeyClaim:
+class IdempotencyKey:
     """An idempotency key as a client sends it, with the digest of the request's body."""
 
     key: str
@@ -52,7 +52,7 @@ class Order:
     generation_id: str
     command: c.Command
     prompt: PromptRow | None = None
-    claim: KeyClaim | None = None
+    idempotency: IdempotencyKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +159,9 @@ class PendingTransaction:
             if state.tenant != request.tenant:
                 raise IdTaken
             return state
-        row = self.keys.get((request.tenant, order.claim.key)) if order.claim else None
-        if order.claim is not None and row is not None:
-            if row.body_sha256 != order.claim.body_sha256:
+        row = self.keys.get((request.tenant, order.idempotency.key)) if order.idempotency else None
+        if order.idempotency is not None and row is not None:
+            if row.body_sha256 != order.idempotency.body_sha256:
                 raise KeyConflict
             return self._state(row.generation_id)
         self._admit(request)
@@ -197,6 +197,7 @@ class PendingTransaction:
             )
             self._entries.append(entry)
         assert after is not None  # noqa: S101
+        # Orders further on in this transaction are admitted against the usage after this one.
         self._pending_usage.change(after.tenant, after.usage - (state.usage if state else NOTHING))
         self._after[after.id] = after
         return after
@@ -204,13 +205,14 @@ class PendingTransaction:
     def _note_request(self, order: Order, event: e.GenerationRequested) -> None:
         if order.prompt is not None:
             self._prompts.append(order.prompt)
-        if order.claim is not None:
+        if order.idempotency is not None:
             row = KeyRow(
                 tenant=event.tenant,
-                key=order.claim.key,
+                key=order.idempotency.key,
                 generation_id=order.generation_id,
-                body_sha256=order.claim.body_sha256,
+                body_sha256=order.idempotency.body_sha256,
                 expires_at_running_ms=self.now.running_ms + KEY_KEPT_MS,
             )
-            self.keys[event.tenant, order.claim.key] = row
+            # The same key may come again in this transaction: it must find this generation.
+            self.keys[event.tenant, order.idempotency.key] = row
             self._new_keys.append(row)

@@ -111,6 +111,7 @@ class LogWriter:
         rows, head = rows_of(transaction.entries, self.head)
         new = {row[1]: row[0] for row in rows if row[2] == 1}
         self._commit(lambda: self._write(transaction, rows, new))
+        # The order matters: the head moves after the commit, and its note is written before the caller is answered.
         self.head = head
         self._saves_since_append, self._emptied = 0, False
         if transaction.erased:
@@ -127,7 +128,7 @@ class LogWriter:
         """
         self._commit(lambda: self._save(running_ms))
         self._saves_since_append += 1
-        doubled = self._saves_since_append.bit_count() == 1
+        doubled = self._saves_since_append.bit_count() == 1  # a power of two: each wait is twice the one before
         idle = not self._emptied and doubled and self._saves_since_append >= SAVES_UNTIL_IDLE
         self._saves_since_erasure += 1
         truncate = idle or (self._erased and self._saves_since_erasure.bit_count() == 1)
@@ -187,6 +188,7 @@ class LogWriter:
         self._assert_in_place()
         connection = self._connection
         try:
+            # IMMEDIATE takes the write lock now, so another process's lock is met before anything is written.
             connection.execute("BEGIN IMMEDIATE")
             write()
             self._reach("core.before_commit")
@@ -227,6 +229,7 @@ class LogWriter:
     def _write(self, transaction: Transaction, rows: Sequence[Row], new: Mapping[str, int]) -> None:
         many = self._connection.executemany
         many(INSERT_EVENT, rows)
+        # A transaction may change a generation several times: only its last rows are written.
         latest = {each.generation.id: each for each in transaction.rows}.values()
         begun = [each for each in latest if each.generation.id in new]
         grown = [each for each in latest if each.generation.id not in new]
@@ -239,12 +242,14 @@ class LogWriter:
             many(UPDATE_IMAGE, [_image_update(image) for each in grown for image in each.images])
         many(INSERT_PROMPT, [_prompt_values(prompt) for prompt in transaction.prompts])
         self._write_keys(transaction)
+        # In the same transaction as the event: an erased generation never has a prompt, whenever core is killed.
         many(DELETE_PROMPT, [(generation_id,) for generation_id in transaction.erased])
         many(PUT_DELETION, [(generation_id, 0, 0) for generation_id in transaction.erased])
 
     def _write_keys(self, transaction: Transaction) -> None:
         if not transaction.keys:
             return
+        # A key that has expired may still be there: the sweep runs once a second. Only such a row is replaced.
         now = max((entry.running_ms for entry in transaction.entries), default=0)
         values = [(*_key_values(key), now) for key in transaction.keys]
         if self._connection.executemany(INSERT_KEY, values).rowcount != len(values):

@@ -92,6 +92,7 @@ def page(
     beyond = (
         "SELECT position FROM generations WHERE tenant = ? AND position < ? ORDER BY position DESC LIMIT 1 OFFSET ?"
     )
+    # `rest` bounds the rows that are read: without it a rare status would read all rows of the tenant.
     skipped = looks if status else min(limit, looks)
     [(rest,)] = connection.execute(beyond, (tenant, start, skipped)).fetchall() or [(0,)]
     query = (

@@ -95,6 +95,7 @@ class SqliteLog:
             await self._decide_to_begin()
             self._files.acquire()
             stack.callback(self._files.release)
+            # Again, under the lock: another process may have moved the files since.
             self._files.assert_present()
             inspected = await _on_own_thread(startup_checks.inspect, self._files)
             self._files.make_private()

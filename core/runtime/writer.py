@@ -208,15 +208,15 @@ class Writer:
     async def _load(self, orders: Sequence[Order], pending: PendingTransaction) -> None:
         """Put into the transaction what the log holds of the orders' generations and keys."""
         unknown: dict[str, None] = {}
-        claims: set[tuple[str, str]] = set()
+        wanted: set[tuple[str, str]] = set()
         for order in orders:
             state = pending.before[order.generation_id] = self.remembered(order.generation_id)
             if state is None:
                 unknown[order.generation_id] = None
-            if order.claim is not None and isinstance(order.command, c.Request):
-                claims.add((order.command.tenant, order.claim.key))
-        if claims:
-            pending.keys.update(await self._log.keys(sorted(claims), pending.now.running_ms))
+            if order.idempotency is not None and isinstance(order.command, c.Request):
+                wanted.add((order.command.tenant, order.idempotency.key))
+        if wanted:
+            pending.keys.update(await self._log.keys(sorted(wanted), pending.now.running_ms))
             for row in pending.keys.values():
                 first = pending.before[row.generation_id] = self.remembered(row.generation_id)
                 if first is None:

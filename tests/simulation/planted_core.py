@@ -169,7 +169,7 @@ def core_begins_each_life_with_empty_books(plant: Plant) -> None:
 @bug
 def idempotency_keys_are_ignored(plant: Plant) -> None:
     def make(good: Any) -> Any:
-        return lambda self, order, request, state: good(self, replace(order, claim=None), request, state)
+        return lambda self, order, request, state: good(self, replace(order, idempotency=None), request, state)
 
     plant(core.domain.transaction.PendingTransaction, "_repeated", make)
 

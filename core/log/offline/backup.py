@@ -48,7 +48,8 @@ def backup(source: Path, to: Path, progress: CopyProgress) -> Report:
     Raises LogUnusable when `to` exists or cannot be written, or when the log does not verify.
     """
     _assert_new(to)
-    partial = to.with_name(f"{to.name}.{os.getpid()}.partial")  # two at a time must not write one file
+    # With the process's id, so that two backups at a time do not write one file.
+    partial = to.with_name(f"{to.name}.{os.getpid()}.partial")
     try:
         report = _copied(source, partial, progress)
         _assert_new(to)
@@ -88,7 +89,8 @@ def restore(source: Path, files: LogFiles, *, replace: bool, erased: ErasedFile 
             sync_file(incoming)
             erased.doubt()
         begin_epoch(incoming, files)
-        files.mark_begun()  # without its database core refuses to start beside it
+        # From here on a kill leaves the marker without a database: a state on which core refuses to start.
+        files.mark_begun()
         if aside is not None:
             files.move_aside([each for each in files.existing() if each != files.marker], aside)
         incoming.rename(files.database)

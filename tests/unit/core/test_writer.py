@@ -12,7 +12,7 @@ from core.domain.events import Prompts, Spec, Trace
 from core.domain.records import PromptRow
 from core.domain.shares import caps
 from core.domain.state import Ending
-from core.domain.transaction import BacklogFull, Change, IdTaken, KeyClaim, KeyConflict, Order
+from core.domain.transaction import BacklogFull, Change, IdempotencyKey, IdTaken, KeyConflict, Order
 from core.errors import LogBroken, LogFull
 from core.runtime.writer import Writer, WriterBounds
 from infra.retry import Retryable
@@ -27,7 +27,7 @@ SPEC = Spec(model="demo", width=64, height=64, num_inference_steps=4, guidance_s
 def request(generation_id: str, *, tenant: str = "ann", key: str = "", body: bytes = b"body", ttl_s: int = 0) -> Order:
     command = c.Request(tenant=tenant, spec=SPEC, priority=0, ttl_s=ttl_s, prompt_hmac=bytes(32), trace=Trace())
     prompt = PromptRow(generation_id=generation_id, salt=bytes(16), prompts=Prompts(prompt="x"))
-    return Order(generation_id, command, prompt, KeyClaim(key, body) if key else None)
+    return Order(generation_id, command, prompt, IdempotencyKey(key, body) if key else None)
 
 
 def cancel(generation_id: str) -> Order:
