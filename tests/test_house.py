@@ -15,12 +15,12 @@ def figures() -> Figures:
 
 def test_functions_stay_small() -> None:
     assert figures().function_median <= 6
-    assert figures().functions_over_40 <= 0.45
+    assert figures().functions_over_40 <= 0.4
 
 
 def test_constructors_take_few_arguments() -> None:
-    assert len(figures().constructors_over_7) <= 7, figures().constructors_over_7
-    assert figures().constructor_arguments_max <= 16
+    assert not figures().constructors_over_7, figures().constructors_over_7
+    assert figures().constructor_arguments_max <= house.MAX_ARGUMENTS
 
 
 def test_a_class_name_has_one_meaning_in_a_service() -> None:
@@ -32,11 +32,11 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 
 
 def test_private_attributes_of_libraries_are_in_their_adapters() -> None:
-    assert len(figures().private_attributes) <= 3, figures().private_attributes
+    assert not figures().private_attributes, figures().private_attributes
 
 
 def test_modules_fit_in_one_reading() -> None:
-    assert len(figures().modules_over_300) <= 9, figures().modules_over_300
+    assert len(figures().modules_over_300) <= 4, figures().modules_over_300
     assert max(each.lines for each in house.read(house.ROOT)) <= 400
 
 

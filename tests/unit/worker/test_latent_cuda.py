@@ -102,13 +102,13 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
 def engine(folder: Path, device: Device, monkeypatch: pytest.MonkeyPatch) -> LatentEngine:
     """As it is on a GPU, but that its tensors are the CPU's."""
     from worker.engines.latent.cuda import Pace, StreamDecoder
-    from worker.engines.latent.decoder import Decoder
+    from worker.engines.latent.decoder import VaeDecoder
 
     made = opened(folder)
     model = made._model
     assert model is not None
     decoder = model._decoder
-    assert isinstance(decoder, Decoder)
+    assert isinstance(decoder, VaeDecoder)
     step, decode = model._denoiser.step, decoder.decode
 
     def stepping(members: Sequence[Any]) -> None:

@@ -9,18 +9,18 @@ from dataclasses import dataclass, field
 import torch
 
 from worker.engines.contract import StepTime
-from worker.engines.latent.decoder import Decoder, Pending
+from worker.engines.latent.decoder import Pending, VaeDecoder
 
 
 class StreamDecoder:
     """Launches the decoder beside the denoiser; who fetches the picture waits for that picture alone."""
 
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, decoder: VaeDecoder) -> None:
         self._decoder = decoder
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def begin(self, latents: torch.Tensor, width: int, height: int) -> Pending:
-        """As Decoder.begin, under way."""
+        """As VaeDecoder.begin, under way."""
         self._stream.wait_stream(torch.cuda.current_stream())  # the step that made the latents
         latents.record_stream(self._stream)  # their memory is not used again before this stream is done with it
         with torch.cuda.stream(self._stream):

@@ -17,7 +17,7 @@ class Pending(Protocol):
         """uint8 pixels, height x width x 3, on the CPU, and whether all numbers were finite."""
 
 
-class Decoder:
+class VaeDecoder:
     """An AutoencoderKL or AutoencoderTiny."""
 
     def __init__(self, vae: Any) -> None:
@@ -40,7 +40,7 @@ class Decoder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Waiting:
-    decoder: Decoder
+    decoder: VaeDecoder
     latents: torch.Tensor = field(repr=False)
     width: int
     height: int
