@@ -110,6 +110,8 @@ class Core:
         """Continue the open generations and the running time where the last process left them, and repeat erasures
         that a restored log has undone. Raises LogBroken.
         """
+        # The clock before all that reads it. Erasures before the announcement, so that nothing works on what is erased;
+        # the dispatcher too, or images that workers hold would count as overdue.
         latest_ms = await self.writer.load()
         self.clock.start(max(latest_ms, self._ports.log.running_ms))
         self._reports.begin()
@@ -165,7 +167,7 @@ class Core:
         self._dispatcher.stop()
         try:
             async with asyncio.timeout(deadline_s):
-                with suppress(TimeoutError):
+                with suppress(TimeoutError):  # the dispatcher before the writer, which records what was sent
                     async with asyncio.timeout(_SENDING_S):
                         while not self._dispatcher.idle:  # noqa: ASYNC110
                             await asyncio.sleep(_DRAIN_LOOK_S)

@@ -123,7 +123,7 @@ class Upkeep(Protocol):
 
 
 class Projection(Protocol):
-    """The log's tables for everybody but the writer. Reads see every append that has returned, and raise
+    """The log's tables for all but the writer. Reads see every append that has returned, and raise
     Retryable when too many wait.
     """
 
@@ -134,7 +134,7 @@ class Projection(Protocol):
         self, tenant: str, *, before: int, limit: int, status: int, looks: int
     ) -> tuple[Sequence[Rows], int]:
         """Up to `limit` generations of a tenant, newest first, begun before log position `before` (0: from the
-        newest), with this status (0: any); and the position to go on from (0: no more).
+        newest), with this status (0: any); and the position to continue from (0: no more).
 
         Looks at no more than `looks` of them: a page may hold fewer than `limit`, or none, and not be the last.
         """

@@ -1,14 +1,14 @@
-"""A place in a list as the opaque text that clients hand back. Pure."""
+"""A position in a list as the opaque text that clients send back. Pure."""
 
 import base64
 
 
 class BadCursor(ValueError):
-    """Not a cursor of ours. The text goes on after the field's name."""
+    """Not a cursor of ours. The text follows the field's name in a message."""
 
 
 def cursor_of(position: int) -> str:
-    """The cursor that goes on from a log position; empty for 0."""
+    """The cursor that continues from a log position; empty for 0."""
     return base64.urlsafe_b64encode(f"p{position}".encode()).decode("ascii").rstrip("=") if position else ""
 
 

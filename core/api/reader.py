@@ -18,8 +18,8 @@ from core.runtime.writer import Writer
 from schema import fast
 
 LIST_LOOKS: Final = 10_000
-"""Generations that one page of a list looks at; its cursor goes on from there. Measured, on two busy cores: 11 to 18 ms
-where a tenant's rows lie together, 32 to 87 ms where each fiftieth is its own; meanwhile other questions wait.
+"""Generations that one page of a list looks at; its cursor continues from there. Measured, on two busy cores: 11 to
+18 ms where a tenant's rows lie together, 32 to 87 ms where each fiftieth is its own; meanwhile other questions wait.
 """
 
 

@@ -28,7 +28,7 @@ def run(arguments: Sequence[str], opened: Callable[[], AbstractAsyncContextManag
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m core dead-letters",
-        description="What lies on the dead-letter queue, without prompts. Every few seconds a running core takes off "
+        description="What is on the dead-letter queue, without prompts. Every few seconds a running core takes off "
         "the jobs that it can read, and hides all letters for a second meanwhile: list again if any is missing. "
         "Send back replies, and what an older release did not understand. Wants core's environment.",
     )

@@ -133,6 +133,7 @@ class Dispatcher:
         jobs, convicts = self._book.overdue(_ROUND, self._now_ms())
         rechecks = len(jobs)
         jobs += self._chosen(_ROUND - len(jobs))
+        # Before the first await: a change that comes while these are sent must not put them into the backlog again.
         self._book.sending(jobs)
         if convicts:
             await self._give_up(convicts)
@@ -182,8 +183,7 @@ class Dispatcher:
         return Retryable("some messages were refused") if refused else None
 
     async def _record(self, orders: Sequence[Order]) -> None:
-        """What was done must be recorded, however long the disk is full."""
-        if orders:
+        if orders:  # without end: what was sent must be recorded, however long the disk is full
             await retry(lambda: self._writer.carry_out(orders), attempts=None, cap_s=2.0, rng=self._rng)
 
     def _dispatch(self, job: Job, wait_s: float) -> Order:

@@ -110,7 +110,7 @@ class ImageBook:
     # What has happened.
 
     def begin(self, now_ms: int) -> None:
-        """Call before loaded generations are announced: reports of the last life are forgotten, and workers need a
+        """Call before loaded generations are announced. Reports to the previous process are lost, and workers need a
         moment to make new ones before their images count as overdue.
         """
         self._no_recheck_before_ms = now_ms + self.recheck.after_load_ms()

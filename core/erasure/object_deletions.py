@@ -71,11 +71,11 @@ class ObjectDeletions:
             self._wake.clear()
             try:
                 due = await self._log.deletions(self._now_ms(), _AT_ONCE)
-                went = await self._round(due)
+                worked = await self._round(due)
             except Retryable as error:  # the log's
                 _log.warning("deletions.not_recorded", reason=str(error))
-                went = False
-            if not went:
+                worked = False
+            if not worked:
                 await backoff.pause()
                 continue
             backoff.reset()

@@ -121,7 +121,7 @@ class Publisher:
         while True:
             await self._wake.acquire()
             ref = next(iter(self._waiting), None)
-            if ref is None:
+            if ref is None:  # an image that is rendered again while it waits is one entry with two wake-ups
                 continue
             del self._waiting[ref]
             again_s = await self._attempt(ref)

@@ -123,7 +123,7 @@ class NoteUpdater:
             return None
 
     async def _judged(self, own: LogNote, found: LogNote) -> Provenance:
-        """With what identity the log goes on. Raises LogUnusable."""
+        """The identity with which the log continues. Raises LogUnusable."""
         if own.of.claim is Claim.TAKES_OVER:
             later = found.of.log_id == own.of.log_id and found.of.epoch >= own.of.epoch
             return replace(own.of, epoch=found.of.epoch + 1) if later else own.of

@@ -30,7 +30,7 @@ class Provisioning:
 
     async def ensure(self) -> None:
         """Make what is missing, unless that has just been done. Raises Retryable or Permanent."""
-        async with self._lock:
+        async with self._lock:  # many loops find the same queue missing at once; one of them makes it
             now = asyncio.get_running_loop().time()
             if now - self._made_at_s >= _NOT_AGAIN_S:
                 await self._make()

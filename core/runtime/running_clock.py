@@ -1,4 +1,4 @@
-"""Core's running time: milliseconds during which core ran, over all its lives.
+"""Core's running time: milliseconds during which core ran, summed over all its starts.
 
 Deadlines and rechecks count it, so that neither an outage nor a step of the wall clock moves them. It follows the
 event loop's monotonic time, is persisted every second, and continues from there at the next start: a crash loses at

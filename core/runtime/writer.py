@@ -172,7 +172,7 @@ class Writer:
             if not work.done.done():
                 work.done.set_result(result)
         if changes:
-            self._announce(changes)
+            self._announce(changes)  # before any caller runs: a future's waiters are scheduled, not called
 
     async def _append(self, pending: PendingTransaction) -> None:
         transaction = pending.transaction()
