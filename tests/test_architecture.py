@@ -215,7 +215,7 @@ def test_rooms_import_only_the_rooms_before_them() -> None:
         ("core/results/publisher.py", "core.assembly.Core", False),
         ("core/results/publisher.py", "core.ports.Ports", True),
         ("core/assembly.py", "core.api.service", True),
-        ("worker/gpu/session.py", "worker.intake.receiver", False),
+        ("worker/gpu/sessions/session.py", "worker.intake.receiver", False),
         ("gateway/server/connections.py", "gateway.routes.middleware", False),
         ("gateway/routes/images.py", "gateway.pictures.signing", True),
         ("worker/engines/latent/engine.py", "worker.engines.errors", True),

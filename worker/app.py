@@ -26,8 +26,8 @@ from worker.engines.contract import Engine
 from worker.engines.errors import LoadFailed
 from worker.engines.factory import build
 from worker.engines.model_folder import examine
-from worker.gpu.load_marks import LoadMarkFiles
-from worker.gpu.model_files import ModelFilesOnDisk
+from worker.gpu.models.load_marks import LoadMarkFiles
+from worker.gpu.models.model_files import ModelFilesOnDisk
 from worker.ports import JobQueue, Reply, ReplyQueue, StillWanted, TempStore, Threads
 from worker.threads import WorkerThreads
 from worker.tuning import Mode

@@ -16,7 +16,7 @@ from worker.gpu.gpu_state import GpuState
 from worker.gpu.gpu_thread import GpuThread
 from worker.gpu.lookahead import Lookahead
 from worker.gpu.loop import BatchedLoop, GpuLoop, GpuParts, OverlappedLoop, PlainLoop
-from worker.gpu.model_pool import ModelPool, ModelSources, PoolLimits
+from worker.gpu.models.model_pool import ModelPool, ModelSources, PoolLimits
 from worker.gpu.render_record import RenderRecord
 from worker.gpu.renderer import Renderer
 from worker.gpu.still_wanted import StillWantedCheck

@@ -6,7 +6,7 @@ from typing import Any
 from core.domain.commands import Verdict
 from core.runtime.model_reports import ModelReports
 from tests.simulation.planted import Plant, bug
-from worker.gpu.model_pool import ModelPool
+from worker.gpu.models.model_pool import ModelPool
 
 
 @bug

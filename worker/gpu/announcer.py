@@ -11,8 +11,8 @@ from worker.batching.learned import Learned
 from worker.context import Context
 from worker.engines.contract import Engine
 from worker.engines.errors import Unsupported
-from worker.gpu.model_faults import ModelFault, refusal_of
-from worker.gpu.model_pool import ModelPool
+from worker.gpu.models.model_faults import ModelFault, refusal_of
+from worker.gpu.models.model_pool import ModelPool
 from worker.gpu.still_wanted import StillWantedCheck
 from worker.holding.types import Batch, Held, State
 from worker.holding.window import Window

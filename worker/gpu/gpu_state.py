@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 
 from worker.engines.contract import BatchKey, RenderJob
-from worker.gpu.members import Member
-from worker.gpu.session import Session
+from worker.gpu.sessions.members import Member
+from worker.gpu.sessions.session import Session
 from worker.holding.types import Batch
 
 

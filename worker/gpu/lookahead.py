@@ -17,9 +17,9 @@ from worker.batching.learned import Learned
 from worker.batching.policy import Seat, next_step
 from worker.gpu.announcer import ANNOUNCE_KIND
 from worker.gpu.gpu_state import GpuState, left_s, quantum_s, staying
-from worker.gpu.members import Member
-from worker.gpu.model_pool import ModelPool
-from worker.gpu.session import Session
+from worker.gpu.models.model_pool import ModelPool
+from worker.gpu.sessions.members import Member
+from worker.gpu.sessions.session import Session
 from worker.holding.types import Held
 from worker.holding.window import Window
 

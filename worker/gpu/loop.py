@@ -19,9 +19,9 @@ from worker.engines.errors import EngineAway
 from worker.gpu.announcer import Announcer
 from worker.gpu.gpu_state import GpuState
 from worker.gpu.lookahead import Lookahead, candidates
-from worker.gpu.members import members_of
-from worker.gpu.model_pool import ModelPool
+from worker.gpu.models.model_pool import ModelPool
 from worker.gpu.renderer import Renderer
+from worker.gpu.sessions.members import members_of
 from worker.holding.types import Batch, Failed, Failure, Held, State
 from worker.holding.window import Window
 from worker.output.delivery import Delivery

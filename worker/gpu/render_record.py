@@ -1,6 +1,5 @@
 """The record of images while they are on the GPU: states, waits, spans, and the origin of each picture."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,8 +8,9 @@ from opentelemetry.trace import Span
 from worker import tracing
 from worker.context import Context
 from worker.engines.contract import EngineFacts
-from worker.gpu.events import Decoded
-from worker.gpu.members import Member
+from worker.gpu.gpu_thread import Waits
+from worker.gpu.sessions.events import Decoded
+from worker.gpu.sessions.members import Member
 from worker.holding.types import Finished, Origin, State
 from worker.holding.window import Window
 
@@ -22,23 +22,6 @@ class _Together:
     span: Span
     left: int
     error: str = ""
-
-
-class Waits:
-    """When the GPU last ended doing something else than rendering for those who waited meanwhile."""
-
-    def __init__(self) -> None:
-        self.loading_until_s = -math.inf
-        self.backpressure_until_s = -math.inf
-        self.batch_until_s = -math.inf
-
-    def reason(self, received_s: float) -> str:
-        """Why an image received then and admitted now had to wait; empty when nothing was in its way."""
-        if self.loading_until_s > received_s:
-            return "loading"
-        if self.backpressure_until_s > received_s:
-            return "backpressure"
-        return "batch_running" if self.batch_until_s > received_s else ""
 
 
 class RenderRecord:

@@ -16,13 +16,13 @@ from worker.batching.learned import Learned
 from worker.context import Context
 from worker.engines.contract import BatchKey, Engine, Progress
 from worker.engines.errors import EngineAway
-from worker.gpu.events import Admitted, Crash, Decoded, Dropped, EngineFailed, Event, TimeSpent, TurnEnd
 from worker.gpu.gpu_thread import GpuThread
-from worker.gpu.mailbox import Mailbox, ThreadContext
-from worker.gpu.members import Member, members_of
-from worker.gpu.model_pool import ModelPool
+from worker.gpu.models.model_pool import ModelPool
 from worker.gpu.render_record import RenderRecord
-from worker.gpu.session import Session
+from worker.gpu.sessions.events import Admitted, Crash, Decoded, Dropped, EngineFailed, Event, TimeSpent, TurnEnd
+from worker.gpu.sessions.mailbox import Mailbox, ThreadContext
+from worker.gpu.sessions.members import Member, members_of
+from worker.gpu.sessions.session import Session
 from worker.holding.types import Batch, Failed, Failure, Held, State
 from worker.holding.window import Window
 from worker.output.delivery import Delivery

@@ -15,7 +15,7 @@ import structlog
 from infra.retry import Permanent, Retryable, cause
 from schema import limits
 from worker.context import Context
-from worker.gpu.model_pool import ModelPool
+from worker.gpu.models.model_pool import ModelPool
 from worker.holding.types import Held, State
 from worker.holding.window import Window
 from worker.output.delivery import Delivery

@@ -13,8 +13,8 @@ from schema.messages import BadMessage
 from worker.context import Context
 from worker.engines.contract import BatchKey
 from worker.engines.errors import Unsupported
-from worker.gpu.model_faults import refusal_of
-from worker.gpu.model_pool import ModelPool
+from worker.gpu.models.model_faults import refusal_of
+from worker.gpu.models.model_pool import ModelPool
 from worker.holding.leases import best_effort
 from worker.holding.types import Failure, Job, State
 from worker.holding.window import Offer, Window

@@ -3,7 +3,7 @@
 import math
 
 from worker.batching.learned import Learned
-from worker.gpu.model_pool import ModelPool
+from worker.gpu.models.model_pool import ModelPool
 from worker.holding.window import Window
 
 RECEIVE_KIND = ("receive",)

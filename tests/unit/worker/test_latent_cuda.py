@@ -13,10 +13,10 @@ from worker.engines.base import WeightSource
 from worker.engines.errors import EngineLost
 from worker.engines.latent.engine import LatentEngine
 from worker.engines.pipeline.engine import PipelineEngine
-from worker.gpu.events import Decoded, Event, TimeSpent
-from worker.gpu.mailbox import Mailbox, ThreadContext
-from worker.gpu.members import members_of
-from worker.gpu.session import Session
+from worker.gpu.sessions.events import Decoded, Event, TimeSpent
+from worker.gpu.sessions.mailbox import Mailbox, ThreadContext
+from worker.gpu.sessions.members import members_of
+from worker.gpu.sessions.session import Session
 from worker.holding.types import Batch, Held, ImageId, Job
 from worker.output.stages import DeliveryPermits
 from worker.time_ledger import Cause

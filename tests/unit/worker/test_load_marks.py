@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 from tests.eventually import until
-from worker.gpu.load_marks import LoadMarkFiles
+from worker.gpu.models.load_marks import LoadMarkFiles
 
 DYING = """
 import sys, time
 from pathlib import Path
-from worker.gpu.load_marks import LoadMarkFiles
+from worker.gpu.models.load_marks import LoadMarkFiles
 with LoadMarkFiles(Path(sys.argv[1])) as marks:
     marks.begin(sys.argv[2])
     print("loading", flush=True)

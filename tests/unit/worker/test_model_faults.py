@@ -3,7 +3,7 @@
 import pytest
 
 from worker.engines.errors import EngineAway, LoadFailed, ModelAway
-from worker.gpu.model_faults import (
+from worker.gpu.models.model_faults import (
     BROKEN_AFTER_S,
     BROKEN_AFTER_TRIES,
     MAX_LOADS,

@@ -23,7 +23,7 @@ from worker.batching.measurements import Measurements
 from worker.engines.contract import Picture
 from worker.engines.emulated import NotEmulated, draw, read_emulated
 from worker.engines.errors import BadOutput
-from worker.gpu.render_record import Waits
+from worker.gpu.gpu_thread import Waits
 from worker.gpu.watchdog import Hung, Pulse, Watchdog, hang_deadline_s
 from worker.holding.heartbeat import Heartbeat
 from worker.holding.types import Failure, Held

@@ -12,10 +12,10 @@ from worker.engines.base import Bounds
 from worker.engines.contract import Done, Picture, RenderJob, Report, Stepped
 from worker.engines.emulated import EmulatedEngine
 from worker.engines.errors import EngineDied
-from worker.gpu.events import Admitted, Decoded, Event
-from worker.gpu.mailbox import Mailbox, ThreadContext
-from worker.gpu.members import Member, members_of
-from worker.gpu.session import Session
+from worker.gpu.sessions.events import Admitted, Decoded, Event
+from worker.gpu.sessions.mailbox import Mailbox, ThreadContext
+from worker.gpu.sessions.members import Member, members_of
+from worker.gpu.sessions.session import Session
 from worker.holding.types import Batch, Held, ImageId, Job
 from worker.output.stages import DeliveryPermits
 

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 from worker.engines.contract import BatchKey, Engine, Stepped, StepTime
 from worker.engines.errors import EngineLost
-from worker.gpu.choice import StepChooser
-from worker.gpu.decoder import Decoder, InHand
-from worker.gpu.engine_faults import EngineFault, fault_of, reset
-from worker.gpu.events import Admitted, Crash, Dropped, EngineFailed, TimeSpent, TurnEnd
-from worker.gpu.mailbox import Mailbox, ThreadContext
-from worker.gpu.members import Member, note_mates
-from worker.gpu.model_faults import is_panic
+from worker.gpu.models.model_faults import is_panic
+from worker.gpu.sessions.choice import StepChooser
+from worker.gpu.sessions.engine_faults import EngineFault, fault_of, reset
+from worker.gpu.sessions.events import Admitted, Crash, Dropped, EngineFailed, TimeSpent, TurnEnd
+from worker.gpu.sessions.mailbox import Mailbox, ThreadContext
+from worker.gpu.sessions.members import Member, note_mates
+from worker.gpu.sessions.picture_decoder import InHand, PictureDecoder
 from worker.time_ledger import Cause
 
 
@@ -32,7 +32,7 @@ class Stepper:
         self._context = context
         self._chooser = StepChooser(joins=joins_midway and can.join_midway, parks=joins_midway and can.park)
         self._in_hand = InHand()
-        self._decoder = Decoder(engine, mailbox, context, self._in_hand)
+        self._decoder = PictureDecoder(engine, mailbox, context, self._in_hand)
         self._members: list[Member] = []
         self._together: frozenset[str] = frozenset()
         self._step_took_s = 0.0

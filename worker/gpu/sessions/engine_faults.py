@@ -7,7 +7,7 @@ import structlog
 from worker.engines.contract import Engine
 from worker.engines.error_places import places, text
 from worker.engines.errors import EngineAway, EngineDied, EngineLost, LoadFailed, OutOfMemory, Unsupported
-from worker.gpu.model_faults import refusal_of
+from worker.gpu.models.model_faults import refusal_of
 from worker.holding.types import Failure
 
 _log = structlog.get_logger()

@@ -5,10 +5,10 @@
 from collections.abc import Sequence
 
 from worker.engines.contract import BatchKey, Engine
-from worker.gpu.events import TurnEnd
-from worker.gpu.mailbox import Mailbox, ThreadContext
-from worker.gpu.members import Member
-from worker.gpu.stepper import Stepper
+from worker.gpu.sessions.events import TurnEnd
+from worker.gpu.sessions.mailbox import Mailbox, ThreadContext
+from worker.gpu.sessions.members import Member
+from worker.gpu.sessions.stepper import Stepper
 
 
 class Session:

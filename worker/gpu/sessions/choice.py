@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from worker.batching.policy import Seat, next_step
-from worker.gpu.mailbox import WaitingSeats
-from worker.gpu.members import Member
+from worker.gpu.sessions.mailbox import WaitingSeats
+from worker.gpu.sessions.members import Member
 
 LOOK_AGAIN_STEPS = 16
 """Steps after which a choice is made again although no image came or went: waiting makes images more urgent."""

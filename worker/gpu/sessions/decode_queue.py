@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from worker.engines.contract import Done, EncodedPicture, Picture, RenderJob
 from worker.engines.errors import BadOutput
-from worker.gpu.members import Member
+from worker.gpu.sessions.members import Member
 
 
 class DecodeQueue:

@@ -6,10 +6,10 @@ from typing import Final
 
 from worker.engines.contract import Done, EncodedPicture, Engine, Picture
 from worker.engines.errors import BadOutput, NotNow, Refused
-from worker.gpu.decode_queue import DecodeQueue, require_whole
-from worker.gpu.events import Decoded, Dropped, TimeSpent
-from worker.gpu.mailbox import Mailbox, ThreadContext
-from worker.gpu.members import Member
+from worker.gpu.sessions.decode_queue import DecodeQueue, require_whole
+from worker.gpu.sessions.events import Decoded, Dropped, TimeSpent
+from worker.gpu.sessions.mailbox import Mailbox, ThreadContext
+from worker.gpu.sessions.members import Member
 from worker.holding.types import Failure
 from worker.time_ledger import Cause
 
@@ -43,7 +43,7 @@ class InHand:
         return TimeSpent(cause=self.cause, began_s=self.began_s, ended_s=ended_s, size=size)
 
 
-class Decoder:
+class PictureDecoder:
     """`ahead`: the device is at work on the step launched last while it is asked for a picture."""
 
     def __init__(self, engine: Engine, mailbox: Mailbox, context: ThreadContext, in_hand: InHand) -> None:

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 
 from worker.batching.policy import Seat
 from worker.engines.contract import BatchKey, RenderJob, Report
-from worker.gpu.events import Event
-from worker.gpu.members import Member
+from worker.gpu.sessions.events import Event
+from worker.gpu.sessions.members import Member
 from worker.output.stages import DeliveryPermits
 from worker.ports import Recorder
 

@@ -15,8 +15,8 @@ from worker.context import Context
 from worker.engines.contract import BatchKey, Engine, RenderJob
 from worker.engines.errors import Unsupported
 from worker.gpu.gpu_thread import GpuThread
-from worker.gpu.model_faults import ModelFault, Trouble, fault_after, fault_of_deaths, trouble_of
-from worker.gpu.model_loader import ModelLoader
+from worker.gpu.models.model_faults import ModelFault, Trouble, fault_after, fault_of_deaths, trouble_of
+from worker.gpu.models.model_loader import ModelLoader
 from worker.holding.types import ModelState
 from worker.holding.window import Window
 from worker.ports import ListedModel, LoadMarks, ModelFiles

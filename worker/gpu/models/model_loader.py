@@ -10,7 +10,7 @@ from worker.context import Context
 from worker.engines.contract import Engine
 from worker.engines.errors import EngineLost, LoadFailed
 from worker.gpu.gpu_thread import GpuThread
-from worker.gpu.model_faults import Trouble, is_panic, trouble_of
+from worker.gpu.models.model_faults import Trouble, is_panic, trouble_of
 from worker.ports import LoadMarks, ModelFiles
 
 _log = structlog.get_logger()

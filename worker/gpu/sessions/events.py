@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from worker.engines.contract import EncodedPicture, Picture, StepTime
-from worker.gpu.members import Member
+from worker.gpu.sessions.members import Member
 from worker.holding.types import Failure
 from worker.time_ledger import Cause
 
