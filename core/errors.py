@@ -8,7 +8,7 @@ Exception
 │   ├── LogBroken                    the log's state is unknown or damaged: core stops at once
 │   ├── VersionConflict              another process wrote this stream: two cores on one log; core stops
 │   └── LogUnusable                  cannot be opened as things are; `app` makes it a ConfigError
-└── core.decide.Refused              the command does not fit the state: the caller gets the reason
+└── core.domain.decide.Refused       the command does not fit the state: the caller gets the reason
 """
 
 from infra.retry import Permanent, Retryable

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from core.dispatch.in_flight import InFlight, QueueTarget
-from core.domain.decide import convicted, may_dispatch, runs_alone
+from core.domain.decide import convicted, may_dispatch, runs_solo
 from core.domain.events import Spec
 from core.domain.fair_queue import FairQueue, Pending
 from core.domain.recheck import RecheckPolicy
@@ -165,7 +165,7 @@ class ImageBook:
             elif image.phase is Phase.PENDING:
                 self._ready(state, image)
             elif may_dispatch(image, now_ms):
-                jobs.append(Job(state, image, runs_alone(image, now_ms)))
+                jobs.append(Job(state, image, runs_solo(image, now_ms)))
             else:
                 self._in_flight.again(ref, image.recheck_at_running_ms)
         return jobs, convicts
@@ -177,7 +177,7 @@ class ImageBook:
         most, least, work_s = target.room(images, self._in_flight.work_s + sending_s, len(self._backlog), BATCH)
         pending = self._backlog.choose(min(limit, most), BATCH, least=least, work_s=work_s)
         chosen = [(self._states[each.ref[0]], each.ref[1]) for each in pending]
-        return [Job(state, state.images[index], runs_alone(state.images[index], now_ms)) for state, index in chosen]
+        return [Job(state, state.images[index], runs_solo(state.images[index], now_ms)) for state, index in chosen]
 
     def sending(self, jobs: Sequence[Job]) -> None:
         """These are being sent: what happens to them meanwhile is placed by `sent` or `not_sent`."""

@@ -110,7 +110,7 @@ def may_dispatch(image: Image, running_ms: int) -> bool:
     return image.phase is Phase.PENDING or running_ms >= image.recheck_at_running_ms
 
 
-def runs_alone(image: Image, running_ms: int) -> bool:
+def runs_solo(image: Image, running_ms: int) -> bool:
     """Whether its next dispatch is solo: it is a suspect, or was started and no report came by its recheck time."""
     return image.suspect or (image.phase is Phase.STARTED and running_ms >= image.recheck_at_running_ms)
 
@@ -168,7 +168,7 @@ def _dispatch(image: Image, command: c.Dispatch, now: Now) -> tuple[Event, ...]:
         e.ImageDispatched(
             index=image.index,
             dispatch=command.dispatch,
-            solo=runs_alone(image, now.running_ms),
+            solo=runs_solo(image, now.running_ms),
             recheck_at_running_ms=now.running_ms + command.recheck_after_ms,
         ),
     )

@@ -1,7 +1,7 @@
 """Which attempts convict an image and which do not; no report counts twice, and none is dispatched again too soon."""
 
 from core.domain import commands as c
-from core.domain.decide import convicted, may_dispatch, runs_alone
+from core.domain.decide import convicted, may_dispatch, runs_solo
 from core.domain.events import Failure
 from core.domain.state import Ending, Phase
 from tests.unit.core.journey import begun, running
@@ -83,7 +83,7 @@ def test_the_third_start_alone_without_a_word_convicts_and_the_mates_go_on() -> 
     journey.rendered("att_1", 1)
     for number in range(3):
         journey.running_ms += 200
-        assert runs_alone(journey.image(), journey.running_ms)
+        assert runs_solo(journey.image(), journey.running_ms)
         journey.dispatch()
         journey.start(f"solo_{number}")
         assert convicted(journey.image()) == (number == 2)
