@@ -90,8 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     links = commands.add_parser("links", help="the secrets behind signed URLs of images").add_subparsers(
         dest="action", required=True
     )
-    links.add_parser("rotate", help="sign with a new secret; URLs that are out there go on")
-    links.add_parser("revoke", help="sign with a new secret, and end every URL that is out there within seconds")
+    links.add_parser("rotate", help="sign with a new secret; URLs already issued stay valid")
+    links.add_parser("revoke", help="sign with a new secret, and end every URL already issued within seconds")
     return parser
 
 

@@ -49,14 +49,14 @@ from schema import limits
 
 _log = structlog.get_logger()
 _KEYS_EVERY_S = 1.0
-_NOBODYS_KEY = "none"
+_ABSENT_KEY = "none"
 _WAIT_CHANNELS = 4
 _random = secrets.SystemRandom()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overrides:
-    """What tests and simulations put in the place of the real thing."""
+    """Replacements for the real adapters and sources of randomness, for tests."""
 
     store: PictureStore | None = None
     now_ms: Callable[[], int] = wall_ms
@@ -67,7 +67,7 @@ class Overrides:
 
 
 async def serve(settings: GatewaySettings, shutdown: Shutdown, overrides: Overrides | None = None) -> None:
-    """Serves until `shutdown`, then finishes what is under way. Raises ConfigError, or a group with LoopEnded."""
+    """Serves until `shutdown`, then finishes the requests in flight. Raises ConfigError, or a group with LoopEnded."""
     use = overrides or Overrides()
     metrics = Metrics()
     _own_folder(settings)
@@ -107,8 +107,8 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown, overrides: Overri
         loops.run("gateway.watch_models", context.reports.watch)
         loops.run("gateway.watch_keys", lambda: _watch_keys(keys))
         loops.run("gateway.watch_link_secrets", lambda: _watch_link_secrets(link_secrets, use.now_ms))
-        if isinstance(store, S3Bucket):  # redirects are signed here, and judged by the store's clock
-            loops.run("gateway.watch_clock", lambda: skew.watch(lambda: store.head(_NOBODYS_KEY)))
+        if isinstance(store, S3Bucket):  # redirects are signed here, and checked against the store's clock
+            loops.run("gateway.watch_clock", lambda: skew.watch(lambda: store.head(_ABSENT_KEY)))
         host, port, setting = settings.gateway_admin_host, settings.gateway_admin_port, variable("gateway_admin_port")
         admin = AdminServer(host, port, metrics.registry, readiness, skew=skew, setting=setting)
         try:
@@ -188,7 +188,7 @@ def _context(
 
 
 def _keys(settings: GatewaySettings, metrics: Metrics) -> KeyRing:
-    """The keys, loaded. Raises ConfigError if anybody could call, or nobody."""
+    """The keys, loaded. Raises ConfigError if any caller would be accepted, or none."""
     loopback = is_loopback(settings.gateway_host)
     keys = KeyRing(KeyFile(settings.keys_path), anonymous_allowed=loopback, on_change=metrics.keys.set)
     try:
@@ -213,7 +213,7 @@ def _rules(settings: GatewaySettings) -> tuple[Rule, ...]:
 
 
 def _own_folder(settings: GatewaySettings) -> None:
-    """Keys and secrets are the owner's alone, also in a folder that an earlier release made."""
+    """Makes the folder of keys and secrets readable by its owner only, also one that an earlier release made."""
     folder = settings.data_dir / "gateway"
     try:
         own_folder(folder)
@@ -228,7 +228,7 @@ def _link_secrets(settings: GatewaySettings, now_ms: int) -> FixedLinkSecrets | 
     try:
         file.load(now_ms)
     except LinkSecretsError as error:
-        raise ConfigError(f"link secrets {error}; set {variable('gateway_link_secret')}, or mend the file") from None
+        raise ConfigError(f"link secrets {error}; set {variable('gateway_link_secret')}, or repair the file") from None
     return file
 
 

@@ -60,12 +60,14 @@ class GatewaySettings(Settings):
         30.0, gt=0, le=3600, description="Seconds in which a client must take a byte of an answer that waits for it"
     )
     gateway_max_connections: int = Field(
-        10_000, ge=1, description="Clients connected at once; beyond, whoever has kept us waiting longest is cut"
+        10_000,
+        ge=1,
+        description="Connections at once; beyond, the one that has waited longest for its client is cut",
     )
     gateway_max_waiting: int = Field(
         5_000,
         ge=1,
-        description="Submissions held while core is busy, and as many other calls; beyond: 503, for whoever has most",
+        description="Submissions held while core is busy, and as many other calls; beyond: 503, tenant with most first",
     )
 
     @field_validator("gateway_public_url")

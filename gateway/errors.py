@@ -1,21 +1,21 @@
-"""Everything that a request can end in besides success. `problems.py` turns these into HTTP, once.
+"""Every way in which a request can fail. `problems.py` turns these into HTTP, in one place.
 
 ::
 
     Exception
     └── GatewayError
-        ├── UserFault                the client can do something about it
-        │   ├── BadSyntax            400  the body is no JSON, or not one that has a single meaning
-        │   ├── Unauthorized         401  no key, or none that is known
-        │   ├── Forbidden            403  a signed URL that is expired or not ours; a foreign Host or Origin
+        ├── UserFault                the client can correct it
+        │   ├── BadSyntax            400  the body is not JSON, or is ambiguous
+        │   ├── Unauthorized         401  no valid key
+        │   ├── Forbidden            403  a signed URL that is expired or altered; a foreign Host or Origin
         │   ├── NotFound             404  unknown id and another tenant's id alike
-        │   │   └── NoSuchEndpoint   404  the path is none of the API's
+        │   │   └── NoSuchEndpoint   404  the API has no such path
         │   ├── MethodNotAllowed     405
         │   ├── RequestTimedOut      408  the body did not arrive in time
         │   ├── TooLate              409  cancel: the generation is decided already
         │   ├── NotEnded             409  erase: the generation has not ended yet
         │   ├── NotReady             409  the image is not published yet
-        │   ├── Gone                 410  the image will never be there (again)
+        │   ├── Gone                 410  the image does not exist any more, or never will
         │   ├── ConditionFailed      412  If-Match names another picture
         │   ├── BodyTooLarge         413
         │   ├── UnsupportedMedia     415  not JSON, or compressed
@@ -23,10 +23,10 @@
         │   ├── InvalidFields        422  with a list of fields and what is wrong with each
         │   ├── KeyConflict          422  the same Idempotency-Key came with another body
         │   ├── RateLimited          429  a rule of the gateway
-        │   └── BacklogFull          429  core takes no more for now
-        ├── StoreRefused             502  the picture store refuses us, or holds another picture
+        │   └── BacklogFull          429  core accepts no more for now
+        ├── StoreRefused             502  the picture store refuses the gateway, or holds another picture
         ├── Unavailable              503  also infra.retry.Retryable: core cannot be reached or does not answer
-        └── Broken                   500  also infra.retry.Permanent: a fault of ours
+        └── Broken                   500  also infra.retry.Permanent: an internal error
 
 Texts are generic: they name no host, no internal part and no content of a request but field names.
 """
@@ -38,7 +38,7 @@ from infra.retry import Permanent, Retryable
 
 
 class GatewayError(Exception):
-    """Base of the tree. `detail` is shown to the client; `param` names the field that is to blame, if one is."""
+    """Base of the tree. `detail` is shown to the client; `param` names the invalid field, if there is one."""
 
     status: ClassVar[int] = 500
     slug: ClassVar[str] = "internal"
@@ -53,7 +53,7 @@ class GatewayError(Exception):
 
 
 class UserFault(GatewayError):
-    """The client can do something about it."""
+    """The client can correct it."""
 
 
 class BadSyntax(UserFault):
@@ -69,7 +69,7 @@ class Unauthorized(UserFault):
 
 
 class Forbidden(UserFault):
-    """Refused as it is, whoever sends it."""
+    """Refused for every caller."""
 
     status, slug, title = 403, "forbidden", "The request is refused"
 
@@ -78,9 +78,7 @@ class SignedUrlInvalid(Forbidden):
     slug, title = "signed-url-invalid", "The URL's signature is not valid"
 
     def __init__(self) -> None:
-        super().__init__(
-            "Use the URL exactly as it stands in `images[].signed_url`, or the stable link with an API key."
-        )
+        super().__init__("Use the URL exactly as given in `images[].signed_url`, or the stable link with an API key.")
 
 
 class SignedUrlExpired(Forbidden):
@@ -210,7 +208,7 @@ class RateLimited(UserFault):
 
 
 class BacklogFull(UserFault):
-    """`bound`: "share" (the tenant's own work is in the way) or "everything". Neither says anything of others."""
+    """`bound`: "share" (the tenant's own share is used up) or "everything". Neither reveals other tenants."""
 
     status, slug, title = 429, "backlog-full", "Too much work is waiting"
 
@@ -226,7 +224,7 @@ _BACKLOG_BOUNDS = {
 
 
 class StoreRefused(GatewayError, Permanent):
-    """The picture store refuses us, or what it holds is not what was published. The log says which."""
+    """The picture store refuses the gateway, or holds something else than was published. The log says which."""
 
     status, slug, title = 502, "store-refused", "The picture store does not give the picture"
 
@@ -241,4 +239,4 @@ class Unavailable(GatewayError, Retryable):
 
 
 class Broken(GatewayError, Permanent):
-    """A fault of ours. Its detail is never shown."""
+    """An internal error. Its detail is never shown."""

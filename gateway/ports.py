@@ -1,4 +1,4 @@
-"""What the gateway needs of the world, in its own words. `app.py` supplies the adapters, tests supply fakes.
+"""What the gateway needs of other processes, as Protocols. `app.py` supplies the adapters, tests supply fakes.
 
 Views, items and results are the messages of `schema/fast.py`.
 """
@@ -20,7 +20,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelOutcome:
-    """What became of a cancel: whether it holds now, and the generation as it stands."""
+    """The result of a cancel: whether the generation is cancelled now, and its current state."""
 
     cancelled: bool
     generation: fast.GenerationView
@@ -28,7 +28,7 @@ class CancelOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EraseOutcome:
-    """What became of an erasure: whether it is erased now, and the generation as it stands."""
+    """The result of an erasure: whether the generation is erased now, and its current state."""
 
     erased: bool
     generation: fast.GenerationView
@@ -44,16 +44,16 @@ class Core(Protocol):
         """The generation; with `wait_s`, as soon as it has ended, or that time is over, or earlier still."""
 
     async def page(self, tenant: str, *, size: int, cursor: str, status: int) -> Page:
-        """A page of the tenant's generations. Raises InvalidFields for a cursor that is none."""
+        """A page of the tenant's generations. Raises InvalidFields for an invalid cursor."""
 
     async def cancel(self, tenant: str, generation_id: str) -> CancelOutcome:
         """Cancels, unless every image is decided."""
 
     async def models(self) -> fast.ModelsReply:
-        """What the workers have said of their models lately."""
+        """What the workers have reported of their models recently."""
 
     async def erase(self, tenant: str, generation_id: str) -> EraseOutcome:
-        """Erases what has ended; repeating it is harmless. Unavailable: it may have happened, or happen yet."""
+        """Erases what has ended; repeating it is harmless. After Unavailable it may have happened or still happen."""
 
 
 class Piece(Protocol):

@@ -1,7 +1,7 @@
 """The server span of each request and the trace context that goes with a submission.
 
 Spans are made by hand after the semantic conventions for HTTP (https://opentelemetry.io/docs/specs/semconv/http/).
-With tracing off nothing is made, but a client's `traceparent` still travels on, so that whoever traces finds it.
+With tracing off no span is made, but a client's `traceparent` is still passed on to core, for the traces of others.
 Neither bodies, nor keys, nor paths, nor query strings, nor headers become attributes: a path may be anything that a
 client sends by mistake. The route does, and the generation's id once it has the form of one.
 """
@@ -25,7 +25,7 @@ _MEMBER = re.compile(
 
 
 class HttpTracer:
-    """Makes spans if `enabled`; else costs a truth test."""
+    """Makes spans if `enabled`; otherwise costs one test."""
 
     def __init__(self, *, enabled: bool) -> None:
         self.enabled = enabled
@@ -52,7 +52,7 @@ class HttpTracer:
             yield span
 
     def outgoing(self, request: web.Request) -> tuple[str, str]:
-        """`traceparent` and `tracestate` to send on with a submission; empty when there is no trace."""
+        """`traceparent` and `tracestate` for a submission; empty when there is no trace."""
         carrier: Mapping[str, str] = _incoming(request)
         if self.enabled:
             own: dict[str, str] = {}
@@ -62,7 +62,7 @@ class HttpTracer:
 
 
 def finish(span: Span, status: int) -> None:
-    """Notes the answer's status on the span of its request."""
+    """Records the answer's status on the span of its request."""
     span.set_attribute("http.response.status_code", status)
     if status >= 500:
         span.set_attribute("error.type", str(status))
@@ -70,7 +70,7 @@ def finish(span: Span, status: int) -> None:
 
 
 def note_generation(generation_id: str) -> None:
-    """Names the generation on the span of the current request."""
+    """Records the generation's id on the span of the current request."""
     trace.get_current_span().set_attribute("darkroom.generation_id", generation_id)
 
 

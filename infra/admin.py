@@ -1,7 +1,7 @@
-"""The admin port of a service: metrics, liveness and readiness, on loopback unless told otherwise.
+"""The admin port of a service: metrics, liveness and readiness, on loopback by default.
 
 `/metrics` in Prometheus's text format; `/healthz` answers while the event loop turns; `/readyz` answers 503 with the
-reasons while there are any, and tells notes, which are no hindrance. Web pages are not answered.
+reasons while there are any, and lists notes, which do not affect readiness. Requests of web pages are refused.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,9 +17,9 @@ from infra.skew import Skew
 
 
 class AdminServer:
-    """An async context manager; `readiness` names what is missing, empty for nothing, `notes` what else is amiss.
+    """An async context manager; `readiness` gives the reasons for not being ready, `notes` any other problems.
 
-    With `skew` a wrong clock makes the process not ready either.
+    With `skew`, a wrong clock is such a reason too.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class AdminServer:
 
     @property
     def port(self) -> int:
-        """The port that is really bound; 0 was an order for any free one."""
+        """The bound port; 0 asks for any free one."""
         assert self._runner is not None, "the server has not been entered"  # noqa: S101
         return int(self._runner.addresses[0][1])
 

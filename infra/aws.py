@@ -4,7 +4,7 @@ Everything is configured by the standard `AWS_*` variables, which botocore reads
 credentials. No botocore or aiohttp error leaves `infra`: callers see Retryable and Permanent only.
 
 Every request that goes out, those that botocore repeats by itself included, passes `Pace`, and every answer's date
-goes to `Skew`: both hang on botocore's events, so that no adapter can forget them.
+goes to `Skew`: both are hooks on botocore's events, so that no adapter can omit them.
 """
 
 import os
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 CALL_DEADLINE_S = 30.0
 _REFUSED = frozenset({401, 403, 429})
 _MISCONFIGURED = (NoCredentialsError, PartialCredentialsError, NoRegionError)
-# What becomes of an answer that is none, such as a proxy's page or half an XML document: a ResponseParserError, or
-# whatever botocore or the reader of the answer meets in it.
+# What an answer that cannot be parsed raises, such as a proxy's page or half an XML document: a ResponseParserError,
+# or whatever botocore or the reader of the answer runs into.
 _UNREADABLE = (ResponseParserError, LookupError, TypeError, ValueError, AttributeError)
-# Refusals that time does change: throttling, a queue or bucket that core has yet to make, a signature that aged
+# Refusals that pass by themselves: throttling, a queue or bucket that core has yet to make, a signature that aged
 # while this process was stopped, a source that changed under a conditional copy.
 _RETRYABLE_CODES = frozenset(
     {
@@ -72,7 +72,7 @@ async def clients(
 ) -> AsyncIterator[Clients]:
     """The clients, closed at exit. Connects to nothing. Raises ConfigError for an `AWS_*` variable missing or wrong.
 
-    `max_connections`, per client, must cover the long polls and the uploads that run at once. `skew` is told the date
+    `max_connections`, per client, must cover the long polls and the uploads that run at once. `skew` gets the date
     of every answer.
     """
     async with AsyncExitStack() as stack:
@@ -83,7 +83,7 @@ async def clients(
                 f"{str(error).rstrip('.')}: set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_DEFAULT_REGION; for "
                 "the local stack use `just up` and other recipes, such as `just dead-letters`, which need none"
             ) from None
-        except (BotoCoreError, ValueError) as error:  # a profile, region or endpoint that is none
+        except (BotoCoreError, ValueError) as error:  # an invalid profile, region or endpoint
             raise ConfigError(
                 "AWS_ENDPOINT_URL, AWS_DEFAULT_REGION or AWS_PROFILE, or DARKROOM_GATEWAY_LINK_ENDPOINT_URL, is wrong: "
                 f"{error}"
@@ -129,7 +129,7 @@ def _watch(client: Any, pace: Pace, skew: Skew | None) -> None:
 
 
 def _is_fruitless(http_status: int, parsed: Any, headers: Any) -> bool:
-    """Whether the service has done nothing for anybody with this: it is away, in trouble, or closed to us."""
+    """Whether the answer shows that the service works for no caller: it is away, failing, or refuses us."""
     name = parsed.get("Error", {}).get("Code", "")
     page = str(headers.get("content-type", "")).startswith("text/html")
     return (
@@ -141,14 +141,14 @@ def _is_fruitless(http_status: int, parsed: Any, headers: Any) -> bool:
 
 
 def _config(max_connections: int, *, path_style: bool | None = None) -> AioConfig:
-    if path_style is None:  # a store of one's own rarely has a host name per bucket
+    if path_style is None:  # a self-hosted store rarely has a host name per bucket
         path_style = bool(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"))
     return AioConfig(
         signature_version="s3v4",  # links are SigV2 otherwise
         max_pool_connections=max_connections,
         connect_timeout=5,
         read_timeout=25,  # a long poll lasts up to 20 s
-        retries={"mode": "standard", "total_max_attempts": 2},  # the patience is infra.retry's
+        retries={"mode": "standard", "total_max_attempts": 2},  # infra.retry repeats calls
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         s3={"addressing_style": "path" if path_style else "auto"},

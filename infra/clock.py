@@ -1,4 +1,4 @@
-"""Wall time. Only composition roots call this; the rest is given `wall_ms`, and takes intervals from the loop."""
+"""Wall time. Only composition roots call this; other modules are given `wall_ms`, and take intervals from the loop."""
 
 import time
 

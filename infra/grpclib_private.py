@@ -51,7 +51,7 @@ def ping_settings(every_s: float) -> Configuration:
 
 
 class WrappedServer(Server):
-    """A server whose `wrapped` stands between asyncio and grpclib on each connection.
+    """A server with `wrapped` between asyncio and grpclib on each connection.
 
     grpclib accepts every connection and has no public hook for one. Subclasses override `wrapped`.
     """

@@ -1,4 +1,4 @@
-"""From process start to process exit: signals, two-stage stop, and what becomes of an error nobody caught.
+"""From process start to process exit: signals, two-stage stop, and uncaught errors.
 
 Each service's `__main__` calls `run(main)`. The first SIGTERM or SIGINT sets `Shutdown.draining`, and the
 service drains by its own deadline; the second one has its default effect: the kernel ends the process at once,
@@ -27,7 +27,7 @@ class ConfigError(Exception):
 
 
 class Shutdown:
-    """Tells when to stop taking work in."""
+    """Signals when to stop taking in work."""
 
     def __init__(self) -> None:
         self.draining = asyncio.Event()

@@ -13,7 +13,7 @@ Loop = Callable[[], Coroutine[Any, Any, None]]
 
 
 class LoopEnded(Exception):
-    """A loop has ended although nobody has stopped it. The text says which, and how."""
+    """A loop has ended that was not stopped. The text says which, and how."""
 
 
 class Loops(asyncio.TaskGroup):
@@ -25,7 +25,7 @@ class Loops(asyncio.TaskGroup):
         self._started: list[asyncio.Task[None]] = []
 
     def run(self, name: str, loop: Loop, *, may_return: Callable[[], bool] = lambda: False) -> "asyncio.Task[None]":
-        """Starts `loop`. `may_return` says, when it returns, whether it was told to."""
+        """Starts `loop`. When it returns, `may_return` says whether that is allowed."""
         task = self.create_task(self._watched(name, loop, may_return), name=name)
         self._started.append(task)
         return task

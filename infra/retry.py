@@ -1,13 +1,13 @@
-"""The two kinds of failure that every adapter speaks of, and how to try again. Imports nothing heavy.
+"""The two kinds of failure that every adapter raises, and how to try again. Imports nothing heavy.
 
 Errors::
 
     Exception
     ├── Retryable   unreachable, throttled, answered 5xx, timed out, not there yet: the same call may succeed later
     │   └── Missing the queue or bucket itself does not exist: the same call may succeed once it is made
-    └── Permanent   refused for a reason that time does not change
+    └── Permanent   refused for a reason that does not pass by itself
 
-Anybody may import this module; adapters translate their library's errors into these.
+Any module may import this one; adapters translate their library's errors into these.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ class Retryable(Exception):
 
 
 class Missing(Retryable):
-    """The queue or bucket itself does not exist; what makes it mends the call."""
+    """The queue or bucket itself does not exist; the call can succeed once it is created."""
 
 
 class Permanent(Exception):
@@ -77,7 +77,7 @@ async def retry(
     """The result of `call`, repeated after Retryable with full-jitter back-off.
 
     `attempts` bounds the number of calls, None repeats until cancelled; the last Retryable is raised.
-    `rng` gives numbers from 0 to 1. `on_retry` is told the number of calls made and the error.
+    `rng` gives numbers from 0 to 1. `on_retry` is called with the number of calls made and the error.
     """
     made = 0
     while True:

@@ -29,7 +29,7 @@ _CACHE = "private, max-age=31536000, immutable"  # keys are content-addressed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredObject:
-    """What the store says of an object. `sha256` is None for an object that somebody else put without one."""
+    """What the store says of an object. `sha256` is None for an object that was stored without one."""
 
     key: str
     size_bytes: int
@@ -54,7 +54,7 @@ class S3Bucket:
         self._client = client
         self._links = links if links is not None else client
         self._name = name
-        self._conditional_copies = True  # until the store says that it knows none
+        self._conditional_copies = True  # until the store answers that it does not support them
 
     async def put(self, key: str, data: bytes, *, content_type: str, sha256: bytes) -> None:
         """Stores `data`, or raises Permanent where the store finds that its SHA-256 is another."""
@@ -99,7 +99,7 @@ class S3Bucket:
                 raise
             async with answer["Body"] as stream:
                 if answer["ContentLength"] > length:
-                    raise Permanent(f"read {self._name}: the store knows no ranges")
+                    raise Permanent(f"read {self._name}: the store does not support ranges")
                 data = await stream.read()
             if tag and answer["ETag"] != tag:
                 raise Retryable(f"read {self._name}: the object has changed")
@@ -118,7 +118,7 @@ class S3Bucket:
     async def copy_from(self, source: "S3Bucket", source_key: str, key: str, *, content_type: str) -> bool:
         """Copies inside the store; False where the source is missing. Returns once the whole copy is there.
 
-        A store that knows no conditional copies could copy what was overwritten meanwhile: look at the copy.
+        A store without conditional copies may copy an object that was overwritten meanwhile: check the copy.
         """
         async with calling(f"copy to {self._name}"):
             found = await source._head(source_key)  # noqa: SLF001  (of the same class)
@@ -214,7 +214,7 @@ class S3Bucket:
             await self._client.create_bucket(Bucket=self._name, **extra)
         except ClientError as error:
             if code(error) == "BucketAlreadyExists":
-                raise Permanent(f"bucket name {self._name} belongs to somebody else") from error
+                raise Permanent(f"bucket name {self._name} belongs to another account") from error
             if code(error) != "BucketAlreadyOwnedByYou":
                 raise
 

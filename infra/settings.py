@@ -38,7 +38,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
     owner: ClassVar[str] = ""
-    """The word of `OWNERS` with which the settings of this service alone begin."""
+    """The entry of `OWNERS` that prefixes the settings of this service alone."""
 
     data_dir: Path = Field(Path("var"), description="Folder for everything that must survive a restart")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged")

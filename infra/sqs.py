@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 MAX_ENTRIES = 10
 MAX_BATCH_BYTES = 1_048_576
-# What the services and emulators say of a receipt that no longer stands for a message in flight.
+# What the services and emulators say of a receipt that no longer names a message in flight.
 _STALE = frozenset(
     {
         *("ReceiptHandleIsInvalid", "MessageNotInflight", "AWS.SimpleQueueService.MessageNotInflight"),
@@ -43,7 +43,7 @@ _RETENTION_S = 4 * 86_400
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """One delivery. `receipt` stands for this delivery only; `receive_count` counts deliveries, from 1."""
+    """One delivery. `receipt` names this delivery only; `receive_count` counts deliveries, from 1."""
 
     message_id: str
     receipt: str
@@ -127,7 +127,7 @@ class SqsQueue:
                 assert_readable(answer)
                 refused = {each["Id"]: each.get("Code", "") for each in answer.get("Failed", [])}
             failed = {entry for entry, reason in refused.items() if reason not in _STALE}
-            if len(refused) > len(failed):  # deleted before, or delivered anew since: then it comes again
+            if len(refused) > len(failed):  # deleted before, or redelivered since: then it comes again
                 _log.info("delete.stale_receipts", queue=self._name, receipts=len(refused) - len(failed))
             gone += [entry["Id"] not in failed for entry in entries]
         return gone

@@ -141,7 +141,7 @@ def without_error_text(_: WrappedLogger, __: str, event: EventDict) -> EventDict
 
 
 def redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Replaces what must not be logged by its name, however deep it stands."""
+    """Replaces values that must not be logged, found by their names at any depth."""
     return {name: REDACTED if name in _SECRET_KEYS else _redacted(value, _DEPTH) for name, value in event.items()}
 
 

@@ -17,7 +17,7 @@ from gateway import errors
 from gateway.private_file import PrivateFile
 
 ANONYMOUS_TENANT = "local"
-"""Who everybody is on a loopback gateway without any key."""
+"""The tenant of every caller of a loopback gateway without any key."""
 _KEY = re.compile(r"dk_([0-9a-z]{10})_([0-9A-Za-z]{20,64})")
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -81,7 +81,7 @@ class KeyFile:
         return f"dk_{key_id}_{secret}"
 
     def revoke(self, key_id: str, *, now_ms: int) -> bool:
-        """Ends a key, whose id may stand as `dk_<id>` too. False: no such key, or revoked before."""
+        """Revokes a key by its id, with or without `dk_`. False: no such key, or revoked before."""
         wanted = key_id.removeprefix("dk_").partition("_")[0]
         with self._file.locked():
             before = self.read()
@@ -95,7 +95,7 @@ class KeyFile:
 
 
 class KeyRing:
-    """The keys in memory. `anonymous_allowed`: with no key in the file at all, everybody is `local`."""
+    """The keys in memory. `anonymous_allowed`: if the file has never held a key, every caller is `local`."""
 
     def __init__(self, file: KeyFile, *, anonymous_allowed: bool, on_change: Callable[[int], None]) -> None:
         self._file = file
@@ -116,7 +116,7 @@ class KeyRing:
         self._on_change(len(valid))
 
     def refresh(self) -> bool:
-        """Reads the file again if it has changed, and says so. A file gone or broken changes nothing but `problem`."""
+        """Reads the file if it has changed, and says whether. A missing or broken file sets `problem` alone."""
         try:
             stamp = self._file.stamp()
             if stamp is None and self._known:
@@ -133,7 +133,7 @@ class KeyRing:
 
     @property
     def valid(self) -> int:
-        """How many keys work."""
+        """The number of valid keys."""
         return len(self._keys)
 
     @property
@@ -143,11 +143,11 @@ class KeyRing:
 
     @property
     def usable(self) -> bool:
-        """Whether anybody can call at all."""
+        """Whether any caller can be accepted."""
         return bool(self._keys) or self.open_to_all
 
     def caller(self, authorization: str | None) -> Caller:
-        """Who sends this Authorization header. Raises Unauthorized."""
+        """The caller with this Authorization header. Raises Unauthorized."""
         if authorization is None:
             if self.open_to_all:
                 return Caller(tenant=ANONYMOUS_TENANT, key_id="")

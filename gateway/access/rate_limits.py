@@ -1,11 +1,11 @@
 """How many requests a key or an address may send: token buckets by rules from a TOML file.
 
 A bucket holds `burst` tokens and gains `rate_per_s` of them each second; a request takes one from the bucket of each
-rule that covers it, or none and is refused. Buckets live in a bounded table; the one that was idle longest goes first,
+rule that covers it, or none and is refused. Buckets live in a bounded table; the one idle for longest is dropped first,
 which can only favour its owner. The file::
 
     [[rules]]
-    name = "submissions-per-key"      # stands in the RateLimit headers
+    name = "submissions-per-key"      # shown in the RateLimit headers
     by = "key"                        # key | source (the address; /64 for IPv6)
     operations = ["createGeneration"] # operation ids of the API description; left out: all that need a key, or all
     rate_per_s = 5.0
@@ -29,7 +29,7 @@ MAX_BUCKETS = 20_000
 
 
 class Rule(BaseModel):
-    """One line of policy."""
+    """One rule of the file."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -65,12 +65,12 @@ def load_rules(path: Path, operations: Sequence[str]) -> tuple[Rule, ...]:
     if unknown:
         raise RulesFileError(f"{path}: no such operation: {', '.join(sorted(unknown))}")
     if len({rule.name for rule in rules}) < len(rules):
-        raise RulesFileError(f"{path}: duplicate rule name, given twice")
+        raise RulesFileError(f"{path}: duplicate rule name")
     return tuple(rules)
 
 
 class Limits:
-    """The buckets. `on_refusal` is told the name of the rule. Times come from `now`, in seconds."""
+    """The buckets. `on_refusal` is called with the name of the rule. Times come from `now`, in seconds."""
 
     def __init__(
         self,
@@ -143,7 +143,7 @@ def _headers(levels: Sequence[tuple[Rule, float]]) -> dict[str, str]:
 
 @lru_cache(maxsize=4096)
 def source_of(address: str) -> str:
-    """What counts as one source: an IPv4 address, or the /64 that an IPv6 user commands."""
+    """What counts as one source: an IPv4 address, or the /64 network of an IPv6 address."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -1,7 +1,7 @@
-"""From the bytes of a request to a valid model of it. Everything that can be wrong on the way is a UserFault.
+"""From the bytes of a request to a valid pydantic model. Everything that can be wrong on the way is a UserFault.
 
-The standard library's JSON parser reads, because it lets us refuse what pydantic's would pass over: names that
-stand twice in one object (two readers, two meanings) and the literals NaN and Infinity.
+The standard library's JSON parser is used because it can refuse what pydantic's accepts: duplicate names in one
+object, which two readers may read differently, and the literals NaN and Infinity.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ async def read(request: web.Request, *, timeout_s: float) -> bytes:
 
 
 def parse(raw: bytes) -> dict[str, Any]:
-    """The JSON object in `raw`. Raises BadSyntax that names the place."""
+    """The JSON object in `raw`. Raises BadSyntax, which names the position."""
     try:
         value = _DECODER.decode(raw.decode("utf-8"))
     except _Refused as refused:
@@ -50,8 +50,8 @@ def parse(raw: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise errors.BadSyntax(f"The body is not UTF-8: byte {error.start}.") from None
     except json.JSONDecodeError as error:
-        place = f"line {error.lineno} column {error.colno}"
-        raise errors.BadSyntax(f"The body is not JSON: {error.msg} at {place}.") from None
+        position = f"line {error.lineno} column {error.colno}"
+        raise errors.BadSyntax(f"The body is not JSON: {error.msg} at {position}.") from None
     except RecursionError:
         raise errors.BadSyntax("The body is nested too deeply.") from None
     except ValueError:  # an integer of thousands of digits
@@ -62,7 +62,7 @@ def parse(raw: bytes) -> dict[str, Any]:
 
 
 def canonical(value: Mapping[str, Any]) -> bytes:
-    """Equal for bodies that say the same, whatever the order of their fields and the space between them."""
+    """Equal for bodies with the same values, whatever the order of their fields and their white space."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode("ascii")
 
 
@@ -76,11 +76,11 @@ def validated(model: type[M], value: object) -> M:
 
 
 def validated_query(model: type[M], request: web.Request) -> M:
-    """The query string as an instance of `model`. Raises InvalidFields, also for a parameter that stands twice."""
+    """The query string as an instance of `model`. Raises InvalidFields, also for a duplicate parameter."""
     query = request.query
     twice = sorted({name for name in query if len(query.getall(name)) > 1})
     if twice:
-        raise errors.InvalidFields([(_shown(name), "stands more than once") for name in twice])
+        raise errors.InvalidFields([(_shown(name), "is given more than once") for name in twice])
     return validated(model, dict(query))
 
 
@@ -116,7 +116,7 @@ def _too_large() -> errors.BodyTooLarge:
 
 
 class _Refused(Exception):
-    """JSON that Python reads and we do not. No ValueError: the parser's own errors are."""
+    """JSON that Python accepts and this API refuses. Not a ValueError, as the parser's own errors are."""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         seen: set[str] = set()
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise _Refused(f"The name {json.dumps(_shown(twice))} stands twice in one object.")
+        raise _Refused(f"The name {json.dumps(_shown(twice))} is duplicated in one object.")
     return found
 
 

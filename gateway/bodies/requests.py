@@ -17,7 +17,7 @@ PROMPT_PATTERN = rf"^[^{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*$"
 """The same, and at least one character that is no white space."""
 
 _WHOLE = BeforeValidator(whole)
-"""An integer, however JSON writes it; no text, no boolean. Stands after the bounds: pydantic does not translate bounds
+"""An integer, however JSON writes it; no text, no boolean. Comes after the bounds: pydantic does not translate bounds
 that follow it into JSON Schema's words, and the specification would then have none."""
 Side = Annotated[
     int,
@@ -49,7 +49,7 @@ class GenerationRequest(BaseModel):
         None, description="Denoising steps; the model may have narrower bounds."
     )
     guidance_scale: Annotated[float, Field(ge=0, le=limits.MAX_GUIDANCE, allow_inf_nan=False)] | None = Field(
-        None, description="How strongly the prompt is followed; GET /v1/models tells what this model makes of it."
+        None, description="How strongly the prompt is followed; GET /v1/models says how this model uses it."
     )
     scheduler: Annotated[str, Field(max_length=limits.MAX_ID_CHARS)] | None = Field(
         None,

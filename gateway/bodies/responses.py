@@ -42,7 +42,7 @@ class Image(Body):
         "and once erased."
     )
     signed_url: str | None = Field(
-        description="An absolute link that needs no key and no header, for pages, chats and other people: whoever has "
+        description="An absolute link that needs no key and no header, for pages, chats and other people: its holder "
         "it may fetch this image until `signed_url_expires_at`. Do not log it. Null where `url` is."
     )
     signed_url_expires_at: Timestamp | None = Field(description="When `signed_url` ends: it answers 403 from then on.")
@@ -82,7 +82,7 @@ class Generation(Body):
     started_at: Timestamp | None
     finished_at: Timestamp | None
     erased: bool = Field(
-        description="Prompts, seeds, links, digests and sizes are gone for good; what else stands here is kept."
+        description="Prompts, seeds, links, digests and sizes are deleted permanently; everything else here is kept."
     )
     backlog_position: int | None = Field(description="1: next in line; null: nothing of it waits in the backlog.")
     progress: Progress | None

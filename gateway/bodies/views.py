@@ -32,23 +32,23 @@ _FAILURES = (
     ("hung", "The model made no progress."),
     ("object_lost", "The finished picture was lost in storage."),
     ("drained", "The worker stopped before the picture was finished."),
-    ("worker_lost", "Workers that began the image were never heard of again."),
-    ("dead_lettered", "The queue gave the image up before a worker began it; it is sent again."),
+    ("worker_lost", "Workers that started the image stopped reporting."),
+    ("dead_lettered", "The queue dead-lettered the image before a worker started it; it is sent again."),
     ("model_broken", "The model cannot be loaded."),
     ("unknown", "The image could not be made."),
     ("refused", "The model, or the server that runs it, refuses this image."),
     ("model_away", "The model cannot be used for now; the image is sent again."),
 )
 """Code and message of each pb.AttemptFailure, by number."""
-_TOLD = frozenset({int(pb.AttemptFailure.MODEL_BROKEN), int(pb.AttemptFailure.REFUSED)})
-"""Failures whose reason clients are told: of a model or a model server, written by the worker for their eyes."""
+_WITH_REASON = frozenset({int(pb.AttemptFailure.MODEL_BROKEN), int(pb.AttemptFailure.REFUSED)})
+"""Failures whose reason is shown to clients: of a model or a model server, written by the worker for them."""
 
 
 def etag(view: fast.GenerationView, signed: Urls) -> str:
     """Strong: two bodies of the same URL with the same tag are the same bytes. `signed` as for the body.
 
-    Steps and the place in the backlog move without an event. The steps themselves stand here, not core's count of
-    their changes, which begins anew with every life of core.
+    Steps and the backlog position change without an event. The tag holds the steps themselves, not core's count of
+    their changes, which starts again with each core process.
     """
     tag = f"{view.version}.{_steps_done(view)}.{view.backlog_position}"
     if not without_images(view) and any(image.status == _IMAGE_PUBLISHED for image in view.images):
@@ -62,19 +62,19 @@ def status_name(view: fast.GenerationView) -> str:
 
 
 def has_ended(view: fast.GenerationView) -> bool:
-    """Whether nothing more will happen to it, but erasure."""
+    """Whether it is in a terminal state, which only erasure can follow."""
     return view.status > pb.GenerationStatus.RUNNING
 
 
 def without_images(view: fast.GenerationView) -> bool:
-    """Whether its images are gone or will never be, whatever was published before."""
+    """Whether it has no images to fetch, whatever was published before."""
     return view.erased or view.status in _WITHOUT_IMAGES
 
 
 def body(view: fast.GenerationView, base_url: str, signed: Urls) -> Json:
     """The JSON body of a generation. `base_url` goes before its links, empty: links are paths; `signed` signs URLs.
 
-    Of an erased one it shows what core still tells: no prompts, seeds, keys, digests or sizes.
+    Of an erased one it shows what core still has: no prompts, seeds, keys, digests or sizes.
     """
     spec, prompts, status = view.spec, view.prompts, view.status
     here = f"{base_url}/v1/generations/{view.generation_id}"
@@ -135,7 +135,7 @@ def failure(number: int) -> Json:
 def _error(view: fast.GenerationView) -> Json:
     failed = [image.failure for image in view.images if image.status == _IMAGE_FAILED]
     message = f"{len(failed)} of {len(view.images)} images could not be made."
-    if view.failure_detail and any(each in _TOLD for each in failed):
+    if view.failure_detail and any(each in _WITH_REASON for each in failed):
         message = f"{view.failure_detail}."
     return {"code": "generation_failed", "message": message}
 

@@ -1,4 +1,4 @@
-"""Core's gRPC API as the port `Core`: coalesced submissions, deadlines, repeats, and errors in the gateway's words.
+"""Core's gRPC API as the port `Core`: coalesced submissions, deadlines, retries, and `gateway.errors`.
 
 The only module that knows grpclib here. Channel and `calling` (spans, deadlines, errors) are infra's, handed in by
 `app.py`. Messages are those of `schema/fast.py`.
@@ -44,7 +44,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Channels:
-    """Connections to core by what they carry, so that calls that wait hold up no others."""
+    """Connections to core by what they carry, so that waiting calls do not block others."""
 
     submissions: Channel
     calls: Channel
@@ -109,7 +109,7 @@ class CoreClient:
         self.problem = "core has not answered yet"
 
     async def run(self) -> NoReturn:
-        """Sends submissions; run `SENDERS` of it."""
+        """Sends submissions; run it `SENDERS` times."""
         await self._submissions.run()
 
     @property
@@ -118,7 +118,7 @@ class CoreClient:
         return self._submissions.waiting
 
     async def watch(self) -> NoReturn:
-        """Keeps `problem` true by asking core's API for an answer, every second."""
+        """Keeps `problem` current by probing core's API every second."""
         while True:
             before, self.problem = self.problem, await self._probe()
             if self.problem and self.problem != before:
@@ -139,7 +139,7 @@ class CoreClient:
             reply = await self._waits.call(tenant, lambda get: self._call("Get", get, request, wait_s + _WAIT_MARGIN_S))
             if reply is not None:
                 return reply.generation
-            await asyncio.sleep(min(wait_s, _CROWDED_S))  # too many wait already: this one looks now and then
+            await asyncio.sleep(min(wait_s, _CROWDED_S))  # no stream is free for a wait: poll instead
         request = fast.GetRequest(tenant=tenant, generation_id=generation_id)
         reply = await self._in_turn(tenant, "Get", self._get, request)
         return reply.generation
@@ -195,7 +195,7 @@ class CoreClient:
         return reply.results
 
     async def _in_turn(self, tenant: str, name: str, method: Callable[[Any], Any], request: Any) -> Any:
-        """A call that core answers at once. grpclib would let those beyond its streams queue as they come."""
+        """A call that core answers at once. Beyond its streams, grpclib would queue calls in order of arrival."""
         try:
             async with asyncio.timeout(self._bounds.call_s), self._semaphore.holding(tenant):
                 return await self._call(name, method, request, self._bounds.call_s)
@@ -216,7 +216,7 @@ class CoreClient:
             raise _translated(name, error) from error
 
     async def _probe(self) -> str:
-        """Why core's API cannot be used. A core that cannot write, as on a full disk, serves: reads go on."""
+        """Why core's API cannot be used. A core that cannot write, as on a full disk, still serves reads."""
         try:
             with self._rpc.contain_errors():
                 async with asyncio.timeout(max(self._bounds.probe_s, 1.0)):

@@ -1,9 +1,9 @@
-"""Many single items become few calls: whatever waits when a call comes back goes out together with the next one.
+"""Coalesces many items into few calls: the items that wait when a call returns are sent together in the next one.
 
-No timer: an item that finds a free caller leaves at once, and the busier the service, the larger the batches.
-One submission per call costs 5.7 times as much through grpclib. Owners take turns in each batch, and when no more may
-wait, the owner with most items gives way, so that nobody waits behind, or is refused for, the crowd of another.
-Generic: knows no gRPC and no HTTP.
+There is no timer: an item is sent at once if a sender is free, and the busier the service, the larger the batches.
+One submission per call costs 5.7 times as much through grpclib. Each batch takes items of the owners in turn; when the
+queue is full, the owner with most items gives way, so that no owner waits behind, or is refused for, the load of
+another. Generic: knows no gRPC and no HTTP.
 """
 
 import asyncio
@@ -19,11 +19,11 @@ R = TypeVar("R")
 
 
 class Coalescer(Generic[I, R]):
-    """Sends items through `call`, which answers as many results as it is given items, in their order.
+    """Sends items through `call`, which returns one result per item, in their order.
 
-    `call` is given the loop time by which it must have answered. An item is answered within `timeout_s`; one that has
-    waited half of that before its turn is answered Unavailable and never sent. So every call has half of it at least:
-    with less, a core that catches up would accept what its clients are told has failed.
+    `call` is given the loop time by which it must return. An item is answered within `timeout_s`; one that has waited
+    half of that without being sent is answered Unavailable and never sent. So every call has at least the other half:
+    with less time, core would often accept a submission whose client has already been answered that it failed.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Coalescer(Generic[I, R]):
         return len(self._waiting)
 
     async def put(self, item: I, owner: str) -> R:
-        """The result of `item`. A caller that goes away before its turn takes it back. Raises Unavailable, Broken."""
+        """The result of `item`. A caller cancelled before its item is sent withdraws it. Raises Unavailable, Broken."""
         loop = asyncio.get_running_loop()
         result: Future[R] = loop.create_future()
         try:
@@ -59,7 +59,7 @@ class Coalescer(Generic[I, R]):
         return await result
 
     async def run(self) -> NoReturn:
-        """One caller; run two, so that one batch is under way while the next one is decided."""
+        """One sender; run two, so that one batch is on the wire while core commits the other."""
         loop = asyncio.get_running_loop()
         while True:
             await self._arrived.wait()
@@ -90,7 +90,7 @@ class Coalescer(Generic[I, R]):
         except GatewayError as error:
             self._fail(batch, error)
         except BaseException:
-            # Cancelled at the end of the process, or a fault of ours that ends it: nobody is left waiting.
+            # Cancelled at shutdown, or an internal error that ends the process: leave no caller waiting.
             self._fail(batch, Unavailable())
             raise
         else:

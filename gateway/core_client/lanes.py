@@ -1,8 +1,8 @@
-"""A few connections shared by many long calls, each connection carrying a bounded number.
+"""A few connections (lanes) shared by many long calls, each carrying a bounded number of them.
 
-HTTP/2 peers allow some 100 streams at once on one connection, and grpclib lets further calls queue for one. Calls that
-wait a minute for a generation's end would so block everything else: they get lanes of their own, and no queue. When all
-are taken, the tenant that holds most gives one up to a tenant that holds less.
+HTTP/2 peers allow some 100 streams at once on one connection, and grpclib queues further calls for one. Calls that
+wait a minute for the end of a generation would block all other calls, so they have connections of their own, and no
+queue. When all streams are taken, the tenant that holds most gives one up for a tenant that holds less.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ class Lanes(Generic[T]):
         self._permits = Permits(per_lane * len(self._lanes))
 
     async def call(self, owner: str, make: Callable[[T], Awaitable[R]]) -> R | None:
-        """What a call on the least busy lane gives; None when all are full, or when its place was needed meanwhile."""
+        """The result of a call on the least busy lane; None when all are full, or when the call was displaced."""
         try:
             async with asyncio.timeout(None) as needed:
                 permit = self._permits.acquire(owner, lambda: needed.reschedule(0))

@@ -2,7 +2,7 @@
 
 A new secret is accepted at once and signs a few seconds later, when every gateway has seen it. The one before it
 stays accepted for as long as a URL that it signed may be valid. Two gateways that start at once agree, because the
-file is made and changed under a lock. `DARKROOM_GATEWAY_LINK_SECRET` takes the file's place where gateways share none.
+file is made and changed under a lock. `DARKROOM_GATEWAY_LINK_SECRET` replaces the file where gateways share none.
 """
 
 import hmac
@@ -29,7 +29,7 @@ class LinkSecretsError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkSecret:
-    """One secret with the keys that are drawn from it. `id` names it in URLs and tells nothing of it."""
+    """One secret with the keys that are drawn from it. `id` names it in URLs and reveals nothing of it."""
 
     id: str
     mac_key: bytes
@@ -91,7 +91,7 @@ class LinkSecretFile:
         self._stamp: tuple[int, int, int] | None = None
         self.problem = ""
         """What is wrong with the file; empty: nothing."""
-        self._known: Sequence[tuple[LinkSecret, int]] = ()  # with the time of birth, the oldest first
+        self._known: Sequence[tuple[LinkSecret, int]] = ()  # with their times of creation, the oldest first
 
     def load(self, now_ms: int) -> None:
         """Reads the file; makes it where there is none. Raises LinkSecretsError."""
@@ -100,7 +100,7 @@ class LinkSecretFile:
         self._read()
 
     def refresh(self, now_ms: int) -> None:
-        """Looks at the file again and rotates what has come of age. A file gone or broken changes only `problem`."""
+        """Reads the file if it has changed, and rotates a secret that is due. A broken file sets `problem`."""
         try:
             if self._file.stamp() is None:
                 self.problem = "the file of link secrets is gone"
@@ -115,7 +115,7 @@ class LinkSecretFile:
             self.problem = ""
 
     def rotate(self, now_ms: int, *, if_older_than_ms: int = 0, keep: bool = True) -> None:
-        """A new secret beside those before it, or, without `keep`, in their place: then every URL out there ends."""
+        """A new secret beside those before it, or, without `keep`, instead of them, which ends every URL issued."""
 
         def rotated(known: list[_Record]) -> list[_Record]:
             if known and now_ms - known[-1].created_at_ms < if_older_than_ms:
@@ -126,20 +126,20 @@ class LinkSecretFile:
         self._read()
 
     def signing(self, now_ms: int) -> LinkSecret:
-        """The newest that every gateway has seen by now; the oldest where all are new."""
+        """The newest that every gateway has seen by now; the oldest if all are new."""
         old = [secret for secret, born in self._known if now_ms - born >= SIGNS_AFTER_MS]
         return old[-1] if old else self._known[0][0]
 
     def accepted(self, secret_id: str, now_ms: int) -> LinkSecret | None:
-        """The one of this id; an id that is unknown here may be another gateway's news."""
+        """The one of this id; an unknown id may be one that another gateway has just made."""
         if all(secret.id != secret_id for secret, _ in self._known):
             self.refresh(now_ms)
         return self._find(secret_id, now_ms)
 
     def _find(self, secret_id: str, now_ms: int) -> LinkSecret | None:
-        for place, (secret, _) in enumerate(self._known):
+        for index, (secret, _) in enumerate(self._known):
             if secret.id == secret_id:
-                following = self._known[place + 1][1] if place + 1 < len(self._known) else now_ms
+                following = self._known[index + 1][1] if index + 1 < len(self._known) else now_ms
                 return secret if now_ms - following <= _kept_ms() else None
         return None
 

@@ -17,7 +17,7 @@ from gateway.pictures.link_secrets import LinkSecret, LinkSecrets
 SIGNATURE, EXPIRES = "signature", "expires"
 """The names of the query's parameters."""
 _TAG_BYTES = 16
-_PADDED_TO = 16  # so that the length of a signature does not tell that of a tenant's name
+_PADDED_TO = 16  # so that a signature's length does not reveal that of a tenant's name
 _MAX_CHARS = 160
 _STEPS_PER_LIFE = 60
 

@@ -1,8 +1,8 @@
-"""Who is being sent a picture, and how much of the pictures lies in memory: both bounded over all clients.
+"""How many pictures are sent at once, and how much of them is in memory: both bounded over all clients.
 
-When all places are taken, a tenant with fewer streams than another gets a place of the one with the most, if one of
-that tenant's clients has stopped reading; otherwise the newcomer is refused. So slow readers of one tenant can keep
-nobody else from their pictures.
+When the table of streams is full, a tenant with fewer streams displaces one of the tenant with most, if a client of
+that tenant has stopped reading; otherwise the newcomer is refused. So slow readers of one tenant cannot keep another
+tenant from its pictures.
 """
 
 import asyncio
@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from gateway.errors import Unavailable
 
 PIECE_BYTES = 256 * 1024
-"""What is asked of the store at once."""
+"""The size of a range that is read from the store."""
 PIECES_IN_MEMORY = 64
 """Over all streams: 16 MiB."""
 CALLS_AT_ONCE = 8
-"""To the store. Each costs this process milliseconds, which every other request under way would wait for."""
+"""To the store. Each costs this process milliseconds of the event loop, for which all other requests wait."""
 STALLED_S = 5.0
-"""Without a byte taken for so long, a client's place may be given to another tenant's."""
+"""A client that has taken no byte for so long may be displaced by another tenant's."""
 
 
 class Stream:
@@ -35,7 +35,7 @@ class Stream:
 
 
 class StreamTable:
-    """The table of them, `limit` at most. Times come from `now`, in seconds."""
+    """The streams, `limit` at most. Times come from `now`, in seconds."""
 
     def __init__(self, limit: int, *, now: Callable[[], float]) -> None:
         self._limit = limit
@@ -48,7 +48,7 @@ class StreamTable:
 
     @contextmanager
     def entered(self, tenant: str, cut: Callable[[], None]) -> Iterator[Stream]:
-        """A place for one stream. Raises Unavailable where there is none."""
+        """Holds a stream inside. Raises Unavailable if the table is full and no stream can be displaced."""
         if len(self._present) >= self._limit:
             self._make_room(tenant)
         stream = Stream(tenant, cut)
@@ -86,14 +86,14 @@ class Lease:
         self._places: asyncio.Semaphore | None = places
 
     def release(self) -> None:
-        """The piece has gone from memory."""
+        """The piece is no longer in memory."""
         if self._places is not None:
             self._places.release()
             self._places = None
 
 
 class PieceBudget:
-    """How many pieces may lie in memory, and be asked for at once. Those who wait are bounded by the streams."""
+    """Bounds the pieces in memory, and those requested at once. The table of streams bounds the waiters."""
 
     def __init__(self, most: int = PIECES_IN_MEMORY, *, calls: int = CALLS_AT_ONCE) -> None:
         self._places = asyncio.Semaphore(most)
@@ -101,6 +101,6 @@ class PieceBudget:
         """Held during a call to the store."""
 
     async def lease(self) -> Lease:
-        """Waits for room; whoever came first is first."""
+        """Waits for room, first come first served."""
         await self._places.acquire()
         return Lease(self._places)

@@ -1,4 +1,4 @@
-"""The operations of the public API, in the order in which the documentation lists them, and what stands around them.
+"""The operations of the public API, in the order in which the documentation lists them, and what surrounds them.
 
 `middleware` runs around every handler; `context` is what handlers are given; `openapi` describes the operations.
 Nothing here may know gRPC or sockets. Begin with `generations`.

@@ -1,4 +1,4 @@
-"""Which models are served."""
+"""The list of models that are served, with their limits and current state."""
 
 from typing import Any
 
@@ -34,8 +34,10 @@ async def list_models(context: Context, _: web.Request, __: Caller) -> web.Respo
     return web.Response(body=to_json({"object": "list", "data": data}), content_type="application/json")
 
 
-def _shown(model: ModelEntry, told: fast.ModelCapabilities | None, created_s: int, now: ModelState) -> dict[str, Any]:
-    able = abilities.of(model, told)
+def _shown(
+    model: ModelEntry, reported: fast.ModelCapabilities | None, created_s: int, now: ModelState
+) -> dict[str, Any]:
+    able = abilities.of(model, reported)
     most = {name: high for name, (_, high) in able.bounds.items()}
     least = {f"min_{name}": low for name, (low, _) in able.bounds.items()}
     return {

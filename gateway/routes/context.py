@@ -58,4 +58,4 @@ class Context:
     endpoints: Endpoints
     body_timeout_s: float
     answered: Callable[[str, str, int, float, str, str], None] = lambda *_: None
-    """Hears of each answer: method, route, status, milliseconds, tenant and the request's id."""
+    """Called for each answer: method, route, status, milliseconds, tenant and the request's id."""

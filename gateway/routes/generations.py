@@ -91,13 +91,13 @@ async def create(context: Context, request: web.Request, caller: Caller) -> web.
 
 
 def _outcome(item: fast.SubmitItem, result: fast.SubmitResult) -> int:
-    """What core decided, to the client. A call that the gateway itself repeated is no repeat of the client's."""
+    """What core decided, as the client sees it: a call that the gateway itself repeated is not a replay."""
     own = result.outcome == pb.SubmitOutcome.REPLAYED and result.generation.generation_id == item.generation_id
     return int(pb.SubmitOutcome.ACCEPTED if own else result.outcome)
 
 
 def _accepted(context: Context, outcome: int, result: fast.SubmitResult, signed: Urls) -> web.Response:
-    """The answer to what core decided. Raises what it refused."""
+    """The answer to what core decided. Raises the error of a refusal."""
     if outcome in (pb.SubmitOutcome.ACCEPTED, pb.SubmitOutcome.REPLAYED):
         view = result.generation
         tracing.note_generation(view.generation_id)
@@ -152,7 +152,7 @@ async def list_page(context: Context, request: web.Request, caller: Caller) -> w
     summary="Look at a generation, or wait for its end",
     answers={
         200: Answer(
-            description="As it stands. With `Prefer: wait` after its end, or when the time is over.",
+            description="Its current state. With `Prefer: wait` after its end, or when the time is over.",
             model=responses.Generation,
             headers={**_GENERATION_HEADERS, "Preference-Applied": "The wait that was granted."},
         ),
@@ -265,13 +265,13 @@ async def erase(context: Context, request: web.Request, caller: Caller) -> web.R
 
 
 def signed_urls(context: Context, request: web.Request, caller: Caller) -> Urls:
-    """Of the images in an answer: under the public URL, or as the client itself reached us."""
+    """Of the images in an answer: under the public URL, or the address that the client used."""
     origin = context.base_url or f"{request.scheme}://{framing.authority(request) or _own_address(request)}"
     return context.pictures.signer.urls(caller.tenant, origin)
 
 
 def _own_address(request: web.Request) -> str:
-    """Where an HTTP/1.0 client that names no Host has connected to."""
+    """The local address of an HTTP/1.0 connection without a Host."""
     host, port, *_ = request.get_extra_info("sockname", ("localhost", 80))
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 

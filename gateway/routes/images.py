@@ -54,7 +54,7 @@ class _Found:
     tag="generations",
     summary="Fetch an image",
     description="Two ways lead here. `images[].url` never changes and needs the API key. `images[].signed_url` needs "
-    "no header, so that it can stand in a page or be handed on; it ends at `signed_url_expires_at`, and whoever has it "
+    "no header, so that it can be used in a page or passed on; it ends at `signed_url_expires_at`, and its holder "
     "may fetch this one image until then. An `Authorization` that comes with it is not looked at. HEAD, one byte range "
     "and conditions are answered. Where the operator has chosen redirects, GET answers 302 to the store: follow it "
     "without the key, and do not keep it.",

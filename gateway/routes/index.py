@@ -1,4 +1,4 @@
-"""Where somebody lands who opens the gateway's address: what there is, as a page or as JSON."""
+"""The root of the API: links to the documentation and the operations, as a page or as JSON."""
 
 from html import escape
 

@@ -1,7 +1,7 @@
-"""Around every handler: what may call, who calls, how often, what came of it, and no error but problem documents.
+"""Runs around every handler: checks framing, key and limits, records the request, and turns errors into problems.
 
-One aiohttp middleware, since also what the router refuses (404, 405) must look like the rest; and one hook that puts
-the headers of every answer on it before its first byte, since an answer may be sent before its handler returns.
+One aiohttp middleware, because what the router refuses (404, 405) must have the same form; and one hook that adds the
+common headers before the first byte, because an answer may be sent before its handler returns.
 """
 
 import asyncio
@@ -25,19 +25,19 @@ from gateway.server.connections import Connection
 from infra.retry import Retryable
 
 _log = structlog.get_logger()
-_NOBODY = Caller(tenant="", key_id="")
+_UNAUTHENTICATED = Caller(tenant="", key_id="")
 _UNMATCHED = "unmatched"
 _EVERY_METHOD = frozenset({"GET", "HEAD", "POST", "DELETE"})
 _REQUEST_ID = "X-Request-Id"
 _ID = re.compile(r"[A-Za-z0-9-]{1,64}")  # no underscore: API keys have them, and must not be logged by mistake
 _TENANT = web.RequestKey("tenant", str)
 _LIMITS = web.RequestKey("rate_limits", list[Mapping[str, str]])
-"""Under which a request keeps the headers of the rules that let it pass."""
+"""The key under which a request keeps the headers of the rules that let it pass."""
 _Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def routes(context: Context, operations: Sequence[Operation]) -> tuple[list[web.RouteDef], Any]:
-    """The operations as routes, and the middleware that must stand around them."""
+    """The operations as routes, and the middleware that must surround them."""
     by_endpoint: dict[_Endpoint, Operation] = {}
     definitions = []
     for each in operations:
@@ -49,7 +49,7 @@ def routes(context: Context, operations: Sequence[Operation]) -> tuple[list[web.
 
 
 def _endpoint(context: Context, operation: Operation) -> _Endpoint:
-    """The handler behind its checks. Limits of an address come before the key, so that guessing keys is limited too."""
+    """The handler behind its checks. Limits by address come before the key, so that guessing keys is limited too."""
     limits, keys, handler, name = context.limits, context.keys, operation.handler, operation.id
 
     async def secured(request: web.Request) -> web.StreamResponse:
@@ -67,7 +67,7 @@ def _endpoint(context: Context, operation: Operation) -> _Endpoint:
             return await handler(context, request, caller)
 
     async def public(request: web.Request) -> web.StreamResponse:
-        return await handler(context, request, _NOBODY)
+        return await handler(context, request, _UNAUTHENTICATED)
 
     return secured if operation.secured else public
 
@@ -82,8 +82,8 @@ def _middleware(context: Context, by_endpoint: Mapping[_Endpoint, Operation]) ->
             context.guard.check(request, document=operation is not None and not operation.secured)
 
     def note(request: web.Request, operation: Operation | None, status: int, seconds: float) -> None:
-        """Logs the answer. A method or path of no operation may be anything at all."""
-        request_id = _their_id(request) or f"req_{os.urandom(8).hex()}"
+        """Logs the answer. Without an operation, method and path are left out: they may hold anything."""
+        request_id = _client_request_id(request) or f"req_{os.urandom(8).hex()}"
         method, route = (request.method, operation.path) if operation else (_UNMATCHED, "")
         context.answered(method, route, status, round(seconds * 1000, 1), request.get(_TENANT, ""), request_id)
 
@@ -111,19 +111,19 @@ def _middleware(context: Context, by_endpoint: Mapping[_Endpoint, Operation]) ->
     return boundary
 
 
-def _their_id(request: web.Request) -> str:
-    """The client's own id of the request, told back and logged; empty where it has none that may be logged."""
+def _client_request_id(request: web.Request) -> str:
+    """The client's own id of the request, which is returned and logged; empty if it has none that may be logged."""
     theirs = request.headers.get(_REQUEST_ID, "")
     return theirs if _ID.fullmatch(theirs) else ""
 
 
 def finishing(context: Context) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
-    """Aiohttp's hook before an answer's headers are sent: what stands on every answer."""
+    """Aiohttp's hook before an answer's headers are sent: adds what every answer has."""
 
     async def finish(request: web.Request, response: web.StreamResponse) -> None:
-        _tell_limits(request, response)
+        _add_limits(request, response)
         response.headers.update(problems.ON_EVERY_ANSWER)
-        if theirs := _their_id(request):
+        if theirs := _client_request_id(request):
             response.headers[_REQUEST_ID] = theirs
         if context.cors and not context.keys.open_to_all:
             response.headers.update(context.cors.answer(request.headers.get("Origin")))
@@ -139,17 +139,17 @@ def _has_signature(request: web.Request) -> bool:
 
 
 def _bearer(context: Context, request: web.Request) -> Caller:
-    """Who holds a signed URL. Raises NotFound for a path that is none, SignedUrlInvalid, SignedUrlExpired."""
+    """The holder of a signed URL. Raises NotFound for an invalid path, SignedUrlInvalid, SignedUrlExpired."""
     generation_id, index = paths.image(request)
     query = {name: request.query.getall(name) for name in (signing.SIGNATURE, signing.EXPIRES) if name in request.query}
     grant = context.pictures.signer.checked(query, generation_id, index)
     return Caller(tenant=grant.tenant, key_id="", until_s=grant.until_s)
 
 
-def _tell_limits(request: web.Request, response: web.StreamResponse) -> None:
-    """Every answer after a token was taken tells what is left, refusals too: first the address's rules, then the key's.
+def _add_limits(request: web.Request, response: web.StreamResponse) -> None:
+    """Adds the state of the rules that took a token, refusals included: first the address's rules, then the key's.
 
-    A rule that refused stands in the answer already.
+    A rule that refused has added its own state already.
     """
     for taken in reversed(request.get(_LIMITS, ())):
         for name, value in taken.items():
@@ -175,13 +175,13 @@ async def _answer(context: Context, request: web.Request, endpoint: _Endpoint, n
         return problems.response(errors.Unavailable())
     except asyncio.CancelledError:
         raise
-    except Exception as error:  # noqa: BLE001  (the last net: a client gets a problem, the log gets the place)
+    except Exception as error:  # noqa: BLE001  (the last resort: the client gets a problem, the log gets the traceback)
         _report(name, error)
         return problems.response(errors.Broken())
 
 
 def _unrouted(context: Context, request: web.Request, error: web.HTTPException) -> web.Response:
-    """What the router found no handler for."""
+    """The answer to a request for which the router found no handler."""
     if isinstance(error, web.HTTPMethodNotAllowed):
         return _other_method(context, request, error.allowed_methods)
     if error.status != 404:
@@ -192,7 +192,7 @@ def _unrouted(context: Context, request: web.Request, error: web.HTTPException) 
 
 
 def _other_method(context: Context, request: web.Request, methods: Collection[str]) -> web.Response:
-    """A path that is ours and a method that it does not have: OPTIONS is answered, any other refused."""
+    """An existing path with a method that it does not have: OPTIONS is answered, any other is refused."""
     allowed = ", ".join(sorted({*methods, "OPTIONS"}))
     if request.method != "OPTIONS":
         return problems.response(errors.MethodNotAllowed(allowed))
@@ -204,7 +204,7 @@ def _other_method(context: Context, request: web.Request, methods: Collection[st
 
 
 def _report(name: str, error: BaseException) -> None:
-    """Logs where a fault of ours arose. Its text stays out: it may hold what a user wrote."""
+    """Logs where an internal error arose, without its text, which may hold what a user wrote."""
     frames = traceback.extract_tb(error.__traceback__)
     place = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in frames]
     _log.error("request.broken", operation=name, error=type(error).__name__, place=place)

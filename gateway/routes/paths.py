@@ -1,4 +1,4 @@
-"""What stands in the path of a request, in the form in which it can be one of ours."""
+"""The parameters of a request's path, checked for their form."""
 
 import re
 
@@ -11,7 +11,7 @@ _ID = re.compile(r"gen_[0-9a-z]{26}")
 
 
 def generation(request: web.Request) -> str:
-    """The generation's id. Raises NotFound, which looks the same as that of a foreign id."""
+    """The generation's id. Raises NotFound, whose answer is that of another tenant's id."""
     generation_id = request.match_info["generation_id"]
     if not _ID.fullmatch(generation_id):
         raise NotFound

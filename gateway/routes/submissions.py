@@ -1,4 +1,4 @@
-"""From a valid request to what core is asked to accept: a model's defaults filled in, its limits checked. Pure."""
+"""From a valid request to the submission for core: a model's defaults filled in, its limits checked. Pure."""
 
 from collections.abc import Callable, Mapping
 from hashlib import sha256
@@ -19,7 +19,7 @@ def spec(
     wanted: GenerationRequest,
     models: Mapping[str, ModelEntry],
     new_seed: Callable[[], int],
-    told: Callable[[str], fast.ModelCapabilities | None] = lambda _: None,
+    reported: Callable[[str], fast.ModelCapabilities | None] = lambda _: None,
 ) -> fast.GenerationSpec:
     """Everything that determines the pictures. Raises InvalidFields for what this model cannot do."""
     model = models.get(wanted.model) if wanted.model is not None else next(iter(models.values()))
@@ -28,7 +28,7 @@ def spec(
     asked: dict[str, Any] = {
         name: getattr(model if getattr(wanted, name) is None else wanted, name) for name in abilities.BOUNDED
     }
-    found = list(abilities.problems(abilities.of(model, told(model.name)), model, wanted, asked))
+    found = list(abilities.problems(abilities.of(model, reported(model.name)), model, wanted, asked))
     if found:
         raise InvalidFields(found)
     return fast.GenerationSpec(
@@ -42,7 +42,7 @@ def spec(
 
 
 def default_spec(models: Mapping[str, ModelEntry]) -> fast.GenerationSpec:
-    """What a client gets that gives nothing but a prompt; core charges in images of it."""
+    """The spec of a request with nothing but a prompt. Core charges tenants in units of it."""
     return spec(GenerationRequest(prompt="-"), models, lambda: 0)
 
 
@@ -70,7 +70,7 @@ def item(
 
 
 def idempotency(key: str | None, sent: Mapping[str, Any]) -> tuple[str, bytes]:
-    """The key and the digest of what the client sent, without defaults or a seed of ours. Raises InvalidFields.
+    """The key and the digest of what the client sent, without defaults or a seed drawn here. Raises InvalidFields.
 
     256 and 256.0 are the same body. guidance_scale is digested as it was written, as earlier releases did: a retry
     across an upgrade must find its generation.

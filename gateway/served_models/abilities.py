@@ -1,7 +1,7 @@
-"""What a request may ask of one model: the bounds of the models file, narrowed by what workers say of the model itself.
+"""What a request may ask of one model: the bounds of the models file, narrowed by reported capabilities.
 
 Pure. `submissions` validates by it, `/v1/models` shows it. What is not known is accepted; a worker then refuses what
-the model cannot do, once, with the reason.
+the model cannot do, with the reason.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,13 +13,14 @@ from gateway.ports import ModelEntry
 from schema import fast, schedulers
 
 BOUNDED = ("width", "height", "num_inference_steps", "guidance_scale")
-"""What a model has defaults and bounds of."""
+"""The fields for which a model has defaults and bounds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Abilities:
-    """Bounds by field as (least, most), and the values of `scheduler`. `guidance`: a kind as in ModelCapabilities,
-    None while no worker has told; then `negative_prompt` is None, too.
+    """Bounds by field as (least, most), and the values of `scheduler`.
+
+    `guidance` is a kind as in ModelCapabilities; it and `negative_prompt` are None while no worker has reported.
     """
 
     bounds: Mapping[str, tuple[float, float]]
@@ -28,33 +29,33 @@ class Abilities:
     negative_prompt: bool | None = None
 
 
-def of(model: ModelEntry, told: fast.ModelCapabilities | None = None) -> Abilities:
-    """As far as the models file and the model's workers tell."""
+def of(model: ModelEntry, reported: fast.ModelCapabilities | None = None) -> Abilities:
+    """What the models file and the reported capabilities allow."""
     bounds: dict[str, tuple[float, float]] = {
         name: (getattr(model, f"min_{name}"), getattr(model, f"max_{name}")) for name in BOUNDED
     }
     names = () if model.engine == "http" and model.api == "openai" else schedulers.NAMES
-    if told is None:
+    if reported is None:
         return Abilities(bounds=bounds, schedulers=names)
     for name, low, high in (
-        ("width", told.min_width, told.max_width),
-        ("height", told.min_height, told.max_height),
-        ("num_inference_steps", told.min_steps, told.max_steps),
+        ("width", reported.min_width, reported.max_width),
+        ("height", reported.min_height, reported.max_height),
+        ("num_inference_steps", reported.min_steps, reported.max_steps),
     ):
         least, most = bounds[name]
         bounds[name] = (max(least, low), min(most, high or most))
     return Abilities(
         bounds=bounds,
-        schedulers=tuple(told.schedulers),
-        guidance=told.guidance,
-        negative_prompt=told.negative_prompt,
+        schedulers=tuple(reported.schedulers),
+        guidance=reported.guidance,
+        negative_prompt=reported.negative_prompt,
     )
 
 
 def problems(
     able: Abilities, model: ModelEntry, wanted: GenerationRequest, asked: Mapping[str, Any]
 ) -> Iterator[tuple[str, str]]:
-    """Field and message for all that this model cannot do. `asked`: the bounded fields with the defaults filled in."""
+    """Field and message for each thing that this model cannot do. `asked`: the bounded fields, with defaults."""
     for name, value in asked.items():
         low, high = able.bounds[name]
         if value < low:

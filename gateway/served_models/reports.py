@@ -1,8 +1,8 @@
-"""What core knows of the models, asked for in the background and when a client wants to know: one answer for both.
+"""What core knows of the models, cached: asked for in the background, and when a client lists the models.
 
-The gateway runs without weights, so it knows of a model only what the models file says until a worker has told. What a
-model can do is kept when its workers fall silent or core starts again; only newer word replaces it. How a model is
-just now is told by the last answer alone.
+The gateway has no weights, so until a worker has reported it knows only what the models file says. The capabilities of
+a model are kept while its workers are silent and when core restarts; only a newer report replaces them. Its current
+state comes from the last answer alone.
 """
 
 import asyncio
@@ -18,28 +18,28 @@ _DEADLINE_S: Final = 1.0
 
 
 class ModelReports:
-    """`watch` is its task. One question at a time, however many want to know; `now` in seconds."""
+    """`watch` is its task. At most one call is in flight, however many callers wait; `now` in seconds."""
 
     def __init__(self, ask: Callable[[], Awaitable[fast.ModelsReply]], *, now: Callable[[], float]) -> None:
         self._ask = ask
         self._now = now
-        self._able: dict[str, fast.ModelCapabilities] = {}
+        self._capabilities: dict[str, fast.ModelCapabilities] = {}
         self._reply: fast.ModelsReply | None = None
         self._until_s = float("-inf")
         self._asking = asyncio.Lock()
 
     async def watch(self) -> NoReturn:
-        """Asks core whenever the last answer is too old, so that no submission waits for what a model can do."""
+        """Asks core whenever the last answer is too old, so that no submission waits for capabilities."""
         while True:
             await self._latest()
             await asyncio.sleep(max(0.0, self._until_s - self._now()))
 
     def capabilities(self, name: str) -> fast.ModelCapabilities | None:
-        """What the model can do; None while that is not known."""
-        return self._able.get(name)
+        """The capabilities of the model; None while no worker has reported them."""
+        return self._capabilities.get(name)
 
     async def state(self, name: str) -> ModelState:
-        """How the model is just now; unknown while core is away, or older than the question."""
+        """The current state of the model; unknown while core cannot be reached, or does not know the call."""
         reply = await self._latest()
         return UNKNOWN if reply is None else state_of(reply, name)
 
@@ -56,5 +56,5 @@ class ModelReports:
                 reply = await self._ask()
         except (GatewayError, TimeoutError):
             return None
-        self._able |= {each.name: each.capabilities for each in reply.models if each.capabilities.guidance}
+        self._capabilities |= {each.name: each.capabilities for each in reply.models if each.capabilities.guidance}
         return reply

@@ -1,4 +1,4 @@
-"""The sockets of the public port: one for each address that the host stands for, all on the same port.
+"""The sockets of the public port: one for each address of the host, all on the same port.
 
 asyncio's own `create_server` gives `::` to IPv6 alone, and each address of `localhost` a port of its own where any
 free one is asked for.
@@ -14,7 +14,7 @@ _ABSENT = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 def bound(host: str, port: int) -> Sequence[socket.socket]:
     """Bound sockets for `host`, an address or a name; `::` and the empty string are every address of both families.
 
-    An address that this machine lacks is passed over as long as another one is bound. Raises OSError.
+    An address that this machine lacks is skipped if another one can be bound. Raises OSError.
     """
     if host in ("::", ""):
         return _everywhere(port)

@@ -10,12 +10,12 @@ _EVERY_ADDRESS = {"": LOOPBACK, "0.0.0.0": LOOPBACK, "::": "::1"}
 
 
 def reachable(host: str) -> str:
-    """The address to connect to for a service bound to `host`, which may stand for every address of the machine."""
+    """The address to connect to for a service bound to `host`, which may mean every address of the machine."""
     return _EVERY_ADDRESS.get(host.strip("[]"), host.strip("[]"))
 
 
 def netloc(host: str, port: int) -> str:
-    """`host:port` as it stands in URLs and targets, with an IPv6 address in brackets."""
+    """`host:port` as written in URLs and targets, with an IPv6 address in brackets."""
     address = reachable(host)
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 

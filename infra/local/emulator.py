@@ -43,7 +43,7 @@ def key_from(environ: Mapping[str, str]) -> Key:
     """The key that opens the lock. Raises ConfigError where it is missing or could be guessed."""
     name, secret = environ.get("AWS_ACCESS_KEY_ID", ""), environ.get("AWS_SECRET_ACCESS_KEY", "")
     if not name:
-        raise ConfigError("AWS_ACCESS_KEY_ID is empty: the emulator answers to no one without it")
+        raise ConfigError("AWS_ACCESS_KEY_ID is empty: the emulator answers no request without it")
     if len(secret) < _SHORTEST_SECRET:
         raise ConfigError(
             f"AWS_SECRET_ACCESS_KEY must have {_SHORTEST_SECRET} characters or more: put a long random text into it"

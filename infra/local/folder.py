@@ -1,4 +1,4 @@
-"""A stack's data folder: made, checked and written to. Every legal path will do; what will not is told in one line."""
+"""A stack's data folder: made, checked and written to. Every legal path works; others are reported in one line."""
 
 import fcntl
 import json
@@ -95,7 +95,7 @@ def replace(path: Path, text: str) -> None:
 
 
 def write_supervisor_file(stack: Stack, marks: dict[str, str], stop_wait_s: int) -> None:
-    """Supervisord's file. No path stands in it: its syntax has no way to hold each of them, and expands `%` twice."""
+    """Supervisord's file. It contains no path: its syntax cannot hold every path, and expands `%` twice."""
     lines = [
         "[supervisord]",
         "nodaemon=true",

@@ -45,7 +45,7 @@ class Answer:
 def call(
     method: str, url: str, *, headers: dict[str, str] | None = None, body: Any = None, timeout_s: float = _CALL_S
 ) -> Answer:
-    """One call; every status is an answer. Raises OSError where nobody answers."""
+    """One call; every status is an answer. Raises OSError if there is no answer."""
     data = None if body is None else json.dumps(body).encode()
     given = {"Content-Type": "application/json"} if data is not None else {}
     request = urllib.request.Request(url, method=method, data=data, headers={**given, **(headers or {})})  # noqa: S310

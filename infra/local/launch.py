@@ -1,6 +1,6 @@
 """`python -m infra.local.launch NAME`: becomes one program of the stack in whose data folder it is started.
 
-supervisord starts this, so that no path of the user's stands in supervisord's file, whose syntax cannot hold every
+supervisord starts this, so that supervisord's file contains no path of the user's, whose syntax cannot hold every
 path. The program writes its log itself: it goes on when supervisord has died, and a full disk cannot end it.
 """
 

@@ -171,7 +171,7 @@ def make_api_key(stack: Stack, environment: dict[str, str]) -> None:
 
 
 def stop(stack: Stack, started: Started | None = None, *, on_wait: Callable[[str], None] = lambda _: None) -> bool:
-    """Stops the stack and returns once it is gone; False when there was none. `on_wait` hears what is waited for.
+    """Stops the stack and returns once it is gone; False when there was none. `on_wait` gets what is waited for.
 
     Raises StackError for what cannot be stopped.
     """

@@ -127,7 +127,7 @@ def test_sources_are_addresses_and_the_64_of_ipv6() -> None:
         ("[[rules]]\nname='a'\nby='key'\nrate_per_s=0\nburst=1", "rate_per_s"),
         ("[[rules]]\nname='a'\nby='key'\nrate_per_s=1\nburst=1\nx=1", "x"),
         ("[[rules]]\nname='a'\nby='key'\nrate_per_s=1\nburst=1\noperations=['nope']", "nope"),
-        ("[[rules]]\nname='a'\nby='key'\nrate_per_s=1\nburst=1\n" * 2, "twice"),
+        ("[[rules]]\nname='a'\nby='key'\nrate_per_s=1\nburst=1\n" * 2, "duplicate rule name"),
         ("[[rules", "rules"),
     ],
 )
