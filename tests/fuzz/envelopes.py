@@ -14,7 +14,7 @@ from core.domain.shares import UsageByTenant, caps
 from core.domain.state import Generation, apply, begin
 from core.domain.transaction import Order, PendingTransaction
 from core.log.codec import decode, encode
-from core.results import reply_commands as inbox
+from core.results import reply_commands
 from schema import fast, messages
 from tests.core_events import NOON_MS, dispatched, requested, spec
 from tests.fuzz.domain import outside
@@ -92,11 +92,11 @@ def _consume(state: Generation, body: bytes) -> Any:
         return message
     match message:
         case fast.ImageStarted():
-            command: Any = inbox.started(message, 1_000)
+            command: Any = reply_commands.started(message, 1_000)
         case fast.ImageRendered():
-            command = inbox.misfit(message, state.spec) or inbox.rendered(message, "token")
+            command = reply_commands.misfit(message, state.spec) or reply_commands.rendered(message, "token")
         case _:
-            command = inbox.attempt_failed(message)
+            command = reply_commands.attempt_failed(message)
     generation_id = message.image.generation_id
     now = Now(at_ms=NOON_MS, running_ms=1)
     pending = PendingTransaction(now=now, usage=UsageByTenant(), caps=caps(10), before={generation_id: state})
