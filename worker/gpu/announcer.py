@@ -109,5 +109,5 @@ class Announcer:
         await self._settler.started(batch)
         await self._context.failpoints.reach("worker.batched")
         self._learned.measurements.observe(ANNOUNCE_KIND, loop.time() - began_s)
-        self._models.touch(engine)
+        self._models.touch(engine)  # the model used last is the last to make room for another
         return batch

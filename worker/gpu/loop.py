@@ -116,6 +116,7 @@ class GpuLoop(ABC):
         try:
             await renderer.run(session)
         finally:
+            # Before an error is handled: the announcer must not offer to a session whose thread has stopped.
             self._state.session = None
             self._window.touch()
 
@@ -123,7 +124,7 @@ class GpuLoop(ABC):
         """The model cannot be used for now: its images are given back, uncounted, and those of others go on."""
         fault = await self._models.lose(engine, error)
         coming = self._state.coming
-        if coming is not None and coming.engine is engine:
+        if coming is not None and coming.engine is engine:  # its images are STARTED: answered with the others below
             self._state.coming = None
         await self._answer(model, fault.reason)
         for held in [each for each in self._window.waiting() if each.job.render.model == model]:
@@ -190,7 +191,7 @@ class OverlappedLoop(GpuLoop):
             loops.run("worker.announce", self._announce_ahead, may_return=self._is_closed)
             while (batch := await self._coming()) is not None:
                 await self._render(batch)
-        if self._state.coming is not None:
+        if self._state.coming is not None:  # it was being announced when the loop was closed
             self._turn_away(self._state.coming.members)
 
     async def _announce_ahead(self) -> None:

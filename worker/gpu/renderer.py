@@ -221,6 +221,7 @@ class Renderer:
             self._learned.batch_limits.ran_out(members[0].held.job.render, crash.together)
         if not suspects:
             return
+        # Out of memory beside parked images says nothing about the one that ran: it runs again without them.
         if len(suspects) == 1 and (crash.failure is not Failure.OUT_OF_MEMORY or not crash.innocents):
             failure = Failure.HUNG if hung else crash.failure
             self._delivery.fail_now(Failed(held=suspects[0], failure=failure, detail=crash.detail))
@@ -229,6 +230,7 @@ class Renderer:
         self._context.metrics.bisected.labels(reason=reason).inc()
         left = [held for held in suspects if held.state in (State.STARTED, State.RUNNING)]
         _log.warning("batch.split", size=len(suspects), left=len(left), reason=crash.detail)
+        # Every further death of a process costs loading the model again: then each suspect runs alone at once.
         middle = 1 if crash.died else (len(left) + 1) // 2
         parts = [left[at : at + middle] for at in range(0, len(left), middle)] if left else []
         work.groups.extend(self._restarted(part) for part in reversed(parts))
