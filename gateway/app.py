@@ -158,6 +158,7 @@ def _context(
     readiness: Callable[[], Sequence[str]],
 ) -> Context:
     loop = asyncio.get_running_loop()
+    tracing = trace.get_tracer(__name__).start_span("start").is_recording()  # false where no exporter is set
     in_flight = RequestLimit(connection_limit(settings.gateway_max_connections))
     metrics.observe_under_way(in_flight.__len__)
     return Context(
@@ -167,7 +168,7 @@ def _context(
         in_flight=in_flight,
         limits=Limits(_rules(settings), now=loop.time, on_refusal=metrics.refused),
         metrics=metrics,
-        tracer=HttpTracer(enabled=_tracing_is_on()),
+        tracer=HttpTracer(enabled=tracing),
         models=served,
         reports=ModelReports(core.models, now=loop.time),
         documents=documents.load(description(list(served))),
@@ -280,10 +281,6 @@ async def _watch_link_secrets(file: FixedLinkSecrets | LinkSecretFile, now_ms: C
         file.refresh(now_ms())
         if file.problem != before:
             _log.warning("link_secrets.changed", state=file.problem or "readable")
-
-
-def _tracing_is_on() -> bool:
-    return trace.get_tracer(__name__).start_span("start").is_recording()
 
 
 def _listener(settings: GatewaySettings, context: Context) -> Listener:
