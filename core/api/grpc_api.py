@@ -44,7 +44,7 @@ class CoreApi:
                 request.tenant,
                 page_size=request.page_size,
                 cursor=request.cursor,
-                status=int(request.status),
+                status=request.status,
             )
             return fast.ListReply(generations=[*shown], next_cursor=cursor)
 

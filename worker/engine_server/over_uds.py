@@ -131,7 +131,7 @@ class _Session:
                 self._results.clear()
                 self._engine.reset()
             case _:
-                raise Garbage(f"frame kind {int(asked.kind)}")
+                raise Garbage(f"frame kind {asked.kind}")
         return self._connection.send(frame(EngineFrameKind.DONE))
 
     def _admit(self, asked: fast.EngineFrame) -> None:

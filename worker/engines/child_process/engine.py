@@ -266,7 +266,7 @@ class UdsEngine:
         if answer.kind == EngineFrameKind.ERROR:
             raise exception_of(answer.error)
         if answer.kind != kind:
-            raise Garbage(f"frame kind {int(answer.kind)} where {int(kind)} was due")
+            raise Garbage(f"frame kind {answer.kind} where {int(kind)} was due")
 
     def _forget(self) -> None:
         with self._lock:
