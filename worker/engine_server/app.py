@@ -70,7 +70,7 @@ def _page_at(host: str) -> Callable[[web.Request], str]:
 
 
 def serve_http(server: over_http.Server, host: str, port: int, flush: Callable[[], None]) -> int:
-    """Until told to stop. Returns the exit code, unless the engine's thread would hold it up."""
+    """Serves until a signal. Returns the exit code, unless the engine's thread would hold it up."""
     code = lifecycle.run(lambda shutdown: server.serve(host, port, shutdown.wait))
     if server.left_behind:
         _log.warning("engine_server.thread_left_behind")

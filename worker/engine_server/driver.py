@@ -1,9 +1,9 @@
 """Lets many callers share one engine: waiting pictures become batches on the engine's own thread.
 
-Used by the HTTP side of the engine server. First come, first served: whoever waits longest opens a batch, and those of
-its key go along; with an engine that lets jobs join, also while it runs, unless somebody of another key waits longer.
-A batch that fails is run again one by one, so that a picture fails by its own fault only; where memory ran out, later
-batches are smaller.
+Used by the HTTP side of the engine server. First come, first served: the picture that waits longest opens a batch, and
+those of its key join it; with an engine that lets jobs join, also while it runs, unless one of another key waits
+longer. A batch that fails is run again one by one, so that a picture fails by its own fault only; after memory ran out,
+later batches are smaller.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ class _Waiting:
             else:
                 self.future.set_result(result)
 
-        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop has closed, and the caller with it
             self.loop.call_soon_threadsafe(on_loop)
 
 
@@ -105,31 +105,31 @@ class Driver:
             self._changed.notify()
 
     def abandon(self) -> None:
-        """The engine hangs: everybody is told at once, and nobody is taken in any more."""
+        """The engine hangs: all callers get an error at once, and no more jobs are taken."""
         with self._changed:
             self.ready, self._over, self._stopping = False, True, True
-            left = self._everybody()
+            left = self._unanswered()
         for each in left:
             each.settle(EngineLost("the engine hangs"))
 
     def run(self) -> None:
-        """Until stopped. Tells `on_end` why it ended."""
+        """Serves until stopped. Calls `on_end` with the reason."""
         why: BaseException | None = None
         try:
             self._engine.load()
             self.ready = True
             while self._admitted():
                 self._step()
-        except Exception as error:  # noqa: BLE001  (told to `on_end`, which ends the process)
+        except Exception as error:  # noqa: BLE001  (passed to `on_end`, which ends the process)
             why = error
         with self._changed:
             self.ready, self._over = False, True
-            left = self._everybody()
+            left = self._unanswered()
         for each in left:
             each.settle(EngineLost("the server ends"))
         self._on_end(why)
 
-    def _everybody(self) -> Sequence[_Waiting]:
+    def _unanswered(self) -> Sequence[_Waiting]:
         """Who has no answer yet. Under the lock."""
         return [*self._members.values(), *(each for each, _ in tuple(self._undecoded)), *self._waiting]
 
@@ -139,7 +139,7 @@ class Driver:
             if mine in self._waiting:
                 self._waiting.remove(mine)
             running = self._members.get(mine.job.id) is mine
-        if running:  # otherwise it would be the picture of somebody else who gave it the same id
+        if running:  # otherwise it would be another caller's picture under the same id
             self._engine.evict(mine.job.id)
 
     def _admitted(self) -> bool:
@@ -191,13 +191,15 @@ class Driver:
             member = self._members.pop(done.job_id, None)
             if member is not None:
                 self._undecoded.append((member, done))
-        # Pictures that the device develops beside the next step are fetched after that one, if there is one.
+        # Pictures that the device decodes beside the next step are fetched after that one, if there is one.
         self._decode_all_but(len(self._undecoded) - older if stepped.ahead and self._members else 0)
         self._sign_s = time.perf_counter()
         self._pulse.end(self._sign_s)
 
     def _left(self, member: _Waiting | None) -> None:
-        """Out of the engine. Whoever is still wanted was taken for an earlier job of the same id, and begins again."""
+        """Out of the engine. One that is still wanted was evicted in place of an earlier job of its id: it starts
+        again.
+        """
         if member is None or member.unwanted:
             return
         if member.alone:
@@ -218,7 +220,7 @@ class Driver:
 
     def _decode_all_but(self, newest: int) -> None:
         while len(self._undecoded) > newest:
-            self._decode(*self._undecoded[0])  # and is among those who are told if this never ends
+            self._decode(*self._undecoded[0])  # stays in the queue until then: `abandon` must find it if this hangs
             self._undecoded.popleft()
             self._beat()
 
@@ -233,7 +235,7 @@ class Driver:
             member.settle(error.with_traceback(None))
 
     def _attempt(self, call: Callable[[], T]) -> T | None:
-        """What `call` gives; None after it has failed, with everybody dealt with. Raises EngineLost."""
+        """The result of `call`; None after it has failed, with all members answered or queued. Raises EngineLost."""
         try:
             return call()
         except EngineLost:
@@ -259,6 +261,6 @@ class Driver:
         return None
 
     def _again(self, lost: Sequence[_Waiting]) -> None:
-        """They begin anew, before all who wait."""
+        """They start again, ahead of all that wait."""
         with self._changed:
             self._waiting.extendleft(reversed([each for each in lost if not each.unwanted]))

@@ -128,8 +128,8 @@ class Render(BaseModel):
 
 def problems(error: ValidationError) -> BadRequest:
     """What is wrong with a request, without what it held."""
-    told = (f"{'.'.join(str(part) for part in each['loc']) or 'body'}: {each['msg']}" for each in error.errors())
-    return BadRequest("; ".join(told))
+    texts = (f"{'.'.join(str(part) for part in each['loc']) or 'body'}: {each['msg']}" for each in error.errors())
+    return BadRequest("; ".join(texts))
 
 
 def refusal(error: Exception) -> tuple[int, str, str]:

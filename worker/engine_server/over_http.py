@@ -1,4 +1,4 @@
-"""The engine server over HTTP: the OpenAI Images API for anybody, and bare pixels for workers.
+"""The engine server over HTTP: the OpenAI Images API for any client, and bare pixels for workers.
 
 | POST /v1/images/generations | `images_api.Generation`; files in base64 within JSON |
 | POST /v1/render             | `images_api.Render`; the body is the pixels or the file, X-Darkroom-Width, -Height |
@@ -80,8 +80,10 @@ class Server:
         self.left_behind = False
         """Whether the engine's thread was still at work when `serve` ended: it hung, or was loading."""
 
-    async def serve(self, host: str, port: int, told_to_stop: Callable[[], Awaitable[None]]) -> None:
-        """Until told to stop; what is under way is answered first. Raises LoadFailed, Hung or EngineLost."""
+    async def serve(self, host: str, port: int, stopping: Callable[[], Awaitable[None]]) -> None:
+        """Serves until `stopping` returns; requests in flight are answered first. Raises LoadFailed, Hung or
+        EngineLost.
+        """
         self._loop = asyncio.get_running_loop()
         self._ended = self._loop.create_future()
         runner = web.AppRunner(self._app(), access_log=None, handler_cancellation=True, shutdown_timeout=15.0)
@@ -91,7 +93,7 @@ class Server:
             await web.TCPSite(runner, host, port).start()
             _log.info("engine_server.serving", host=host, port=port, model=self._defaults.model)
             thread.start()
-            await self._until_either(told_to_stop)
+            await self._until_either(stopping)
         finally:
             await runner.cleanup()
             self._driver.stop()
@@ -102,9 +104,9 @@ class Server:
         if why is not None:
             raise why
 
-    async def _until_either(self, told_to_stop: Callable[[], Awaitable[None]]) -> None:
+    async def _until_either(self, stopping: Callable[[], Awaitable[None]]) -> None:
         async with Loops() as loops:
-            stop = loops.create_task(_awaited(told_to_stop), name="engine-server-stop")
+            stop = loops.create_task(_awaited(stopping), name="engine-server-stop")
             assert self._ended is not None  # noqa: S101
             watchdog = Watchdog(self._pulse, tick_s=min(1.0, self._limits.hang_s / 5), leave=self._hung)
             loops.run("engine-server-watchdog", watchdog.run)
@@ -114,7 +116,7 @@ class Server:
             loops.stop()
 
     async def _hung(self, detail: str) -> bool:
-        """A thread cannot be stopped: its callers are told, and the process ends, to be started again."""
+        """A thread cannot be stopped: its callers get an error, and the process ends, to be started again."""
         self.left_behind = True
         self._driver.abandon()
         self._end(Hung(detail))
@@ -229,8 +231,8 @@ class Server:
         return web.json_response(about, status=200 if self._driver.ready and not hung else 503)
 
 
-async def _awaited(told_to_stop: Callable[[], Awaitable[None]]) -> None:
-    await told_to_stop()
+async def _awaited(stopping: Callable[[], Awaitable[None]]) -> None:
+    await stopping()
 
 
 async def _file(picture: Picture | EncodedPicture, form: str) -> bytes:

@@ -47,7 +47,7 @@ def serve(engine: Engine, path: Path, *, parent: int = 0) -> int:
             except Garbage as error:
                 _log.warning("engine_server.garbage", error=str(error))
             except LoadFailed:
-                return 1  # the other side has been told
+                return 1  # the worker has the error already
             except EngineLost:
                 return _EXIT_LOST  # only a new process helps
             finally:
@@ -63,7 +63,7 @@ def serve(engine: Engine, path: Path, *, parent: int = 0) -> int:
 def _die_with(parent: int) -> None:
     """The kernel kills this process as soon as the thread that started it ends, however that comes about.
 
-    prctl(2). The end of the connection says the same, but nobody reads it while a model hangs.
+    prctl(2). The end of the connection says the same, but it is not read while a model hangs.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0):

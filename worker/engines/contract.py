@@ -9,7 +9,7 @@ The order of one job: `admit`, then `step` until it comes back as finished or ev
 others go on, finished jobs are decoded one between two steps. An engine with a second stream begins the decoding at
 the end of `step` and says that it is `ahead`: then, while others go on, jobs are decoded after the step that follows
 the one they finished with, so that the device is at that step while `decode` waits for what is left of theirs. A
-finished job that nobody wants any more is never decoded.
+finished job that is no longer wanted is never decoded.
 
 After any exception out of `admit`, `step`, `park`, `unpark` or `decode` (BadOutput excepted) the worker calls `reset`,
 which forgets all members and frees what they held; after EngineDied it also makes the engine ready again.
@@ -45,8 +45,8 @@ class Capabilities:
 
     `join_midway`: `admit` may be called while members run. `evict_one`: `evict` frees the slot within one step
     (otherwise only when every member is evicted). `park`: members can stand aside and come back. `restartable`: the
-    model lives in a process of its own, which `kill` ends and `reset` starts again. `remote`: it lives on a server of
-    somebody else, who may take it away and bring it back at any time.
+    model lives in a process of its own, which `kill` ends and `reset` starts again. `remote`: it is on another server,
+    which may go away and come back at any time.
     """
 
     join_midway: bool = False
@@ -127,9 +127,9 @@ class Stepped:
     """What one `step` brought: jobs that are finished, and jobs that left because they were evicted.
 
     `fits`: how many images of this batch key measured memory allows at once; None while that is not known. `ahead`:
-    the device may still be at the step, and develops the pictures of `finished` beside the next one; only when nobody
-    is left for another step has the call waited for this one. `timed`: with `ahead`, the newest step that is over, by
-    the device's own clock: how long the call lasted says nothing of that.
+    the device may still be at the step, and decodes the pictures of `finished` beside the next one; only when no
+    member is left for another step has the call waited for this one. `timed`: with `ahead`, the newest step that is
+    over, by the device's own clock, since the length of the call says nothing about it.
     """
 
     finished: Sequence[Done] = ()

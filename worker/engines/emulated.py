@@ -89,7 +89,7 @@ class EmulatedEngine(NoProcess):
             self._members[job.id] = (job, 0)
 
     def step(self, report: Report) -> Stepped:
-        """One step of everybody who is not parked."""
+        """One step of all members that are not parked."""
         evicted = [job_id for job_id in self._members if job_id in self._evicted]
         for job_id in evicted:
             del self._members[job_id]
@@ -147,7 +147,7 @@ def draw(generation_id: str, index: int, seed: int, width: int, height: int) -> 
     bits = f"{int.from_bytes(data, 'big'):0{_BITS}b}".encode()
     cell = _cell_px(width, height)
     columns, rows = width // cell, height // cell
-    tint = crc32(data)  # light cells have a colour of their own, bright enough to be told from dark ones
+    tint = crc32(data)  # light cells have a colour of their own, bright enough to differ from dark ones
     light = bytes((192 + (tint & 63), 192 + (tint >> 8 & 63), 192 + (tint >> 16 & 63))) * cell
     dark = bytes((16, 16, 24)) * cell
     bits += b"01" * ((columns * rows - _BITS) // 2 + 1)

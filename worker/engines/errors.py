@@ -64,8 +64,8 @@ class EngineDied(EngineError):
 
 
 class EngineAway(EngineError):
-    """The model cannot be used for now: its server answers nobody, or its process does not start again. Says nothing
-    about the pictures. It is not to be tried again before `pause_s`.
+    """The model cannot be used for now: its server answers no request, or its process does not start again. Says
+    nothing about the images. The model is not tried again before `pause_s` seconds are over.
     """
 
     def __init__(self, text: str = "", *, pause_s: float = 0.0) -> None:

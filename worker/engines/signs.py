@@ -1,5 +1,5 @@
 """Signs of life from within a model's modules: also while texts are encoded, within one slow step, and while pictures
-are decoded. What takes minutes on a slow machine is so told from what hangs.
+are decoded. So the watchdog distinguishes what takes minutes on a slow machine from what hangs.
 """
 
 import time

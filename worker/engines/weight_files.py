@@ -1,4 +1,4 @@
-"""What is wrong with a file of weights or configuration, told from its first bytes and its length: a git-lfs pointer,
+"""What is wrong with a file of weights or configuration, found from its first bytes and its length: a git-lfs pointer,
 half a download, a web page, a pickle. Only reads; called before any library opens the file.
 """
 

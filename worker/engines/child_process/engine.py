@@ -53,7 +53,7 @@ _LONGEST_WAIT_S: Final = 10.0
 class _Result:
     """A finished job's result in the server. Given up without being decoded, it is forgotten there as well.
 
-    `ticket` is 0 once it has been decoded. `unclaimed` tells the runs of the server apart.
+    `ticket` is 0 once it has been decoded. `unclaimed` is a different one for each run of the server.
     """
 
     def __init__(self, ticket: int, unclaimed: deque[int]) -> None:
@@ -230,7 +230,7 @@ class UdsEngine:
         self.load()
 
     def _call(self, asked: fast.EngineFrame, answer: int, deadline_s: float | None = None) -> None:
-        """Without a deadline somebody else watches: the worker's watchdog does while images are at work."""
+        """Without a deadline the caller relies on the worker's watchdog, which runs while images are on the GPU."""
         with self._talking() as process:
             process.connection.send(asked)
             if deadline_s is not None and not process.connection.waiting(deadline_s):

@@ -1,8 +1,8 @@
 """A model server over HTTP as an engine: our own engine server, or any that speaks the OpenAI Images API.
 
-All members are asked for at once, each with a request of its own. A picture that the server refuses fails alone, one
-that has to wait is given back alone. When nobody is answered because the server is away, overloaded or misconfigured,
-the step raises EngineAway, and the worker goes on with other models (`http_judge.py`).
+All members are requested at once, each with a request of its own. A picture that the server refuses fails alone, one
+that has to wait is given back alone. When no request is answered because the server is away, overloaded or
+misconfigured, the step raises EngineAway, and the worker goes on with other models (`judge.py`).
 """
 
 import asyncio
@@ -120,7 +120,7 @@ class HttpEngine(NoParking, NoProcess):
         return (job.model, job.width, job.height)
 
     def load(self) -> None:
-        """Look whether the server is there, well, and takes the key. Raises ModelAway: nobody waits for it here."""
+        """Checks that the server answers, is healthy, and accepts the key. Does not wait for it: raises ModelAway."""
         self.unload()
         key = os.environ.get(self._server.api_key_env, "") if self._server.api_key_env else ""
         if self._server.api_key_env and not key:
@@ -150,8 +150,8 @@ class HttpEngine(NoParking, NoProcess):
                 self._members[job.id] = job
 
     def step(self, report: Report) -> Stepped:
-        """Ask for members until some have been answered; who takes much longer than the others is waited for in later
-        steps. `report` is told now and then that the requests are within their limits. Raises EngineAway.
+        """Requests members until some are answered; one that takes much longer than the others is awaited in later
+        steps. `report` is called every `patience.beat_s` while the requests are within their limits. Raises EngineAway.
         """
         if self._runner is None or self._calls is None:
             raise EngineAway("the model server is not known to be there")
@@ -291,7 +291,7 @@ class HttpEngine(NoParking, NoProcess):
         return {job_id: None if task.cancelled() else task.result() for job_id, task in over.items()}
 
     async def _ruled(self, calls: Calls) -> dict[str, Result]:
-        """What follows for those that got no picture, now that nobody is asked for any more."""
+        """What follows for members without a picture, now that no request is in flight."""
         unanswered, self._unanswered = self._unanswered, {}
         ruling = self._judge.rule(unanswered, asked=self._asked, answered=self._answered)
         self._away = ruling.away

@@ -1,11 +1,11 @@
-"""What `HttpEngine` makes of answers that are no picture: is it the image, or is it the server?
+"""Decides for `HttpEngine` whether an answer without a picture is the image's fault or the server's.
 
-A status such as 403 may be a content filter's word on one prompt, or a key that has expired. What tells them apart is a
-*witness*: a picture that the server has given within ten minutes. With one, an image that is refused twice, asked for
-alone, fails alone; a few such in a row use the witness up, for a key may have expired since. Without one it is an
+A status such as 403 may mean that a content filter refuses one prompt, or that a key has expired. The difference is a
+*witness*: a picture that the server has given within ten minutes. With one, an image that is refused twice, requested
+alone, fails alone; a few such in a row use the witness up, for a key may have expired since. Without a witness it is an
 outage: the model is away. So that every image ends, one that was refused alone five times over ten minutes fails
-regardless. A connection that broke, or an answer that never came, may be the work of one image too: it is asked for
-alone then, and who does it twice is to blame. What has to wait, waits alone: it is given back, and not asked for again
+regardless. A connection that broke, or an answer that never came, may be caused by one image too: it is then
+requested alone, and fails if that happens twice. An image that has to wait is given back alone, and not requested again
 before its time.
 """
 

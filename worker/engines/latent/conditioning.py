@@ -1,6 +1,6 @@
-"""From prompts to what the denoiser is told, one image at a time: a condition is a set of named tensors without a batch
-dimension, whatever the model. Texts are encoded by the pipeline's own `encode_prompt`, so they mean what they mean
-there; texts themselves are neither kept nor logged.
+"""From prompts to the denoiser's conditions, one image at a time: a condition is a set of named tensors without a batch
+dimension, for every model. Prompts are encoded by the pipeline's own `encode_prompt`, so the result is the pipeline's;
+the prompts themselves are neither kept nor logged.
 """
 
 from collections import OrderedDict

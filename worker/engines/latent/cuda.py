@@ -65,7 +65,7 @@ class Pace:
         return last.over() if last else None
 
     def forget(self) -> None:
-        """The last one went wrong, or its end is nobody's business any more."""
+        """The last step failed, or its end is no longer of interest."""
         self._last = None
 
 

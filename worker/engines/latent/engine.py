@@ -143,7 +143,7 @@ class LatentEngine(NoProcess):
             self._seats[job.id] = _Seat(job=job, key=self.key(job), member=member)
 
     def step(self, report: Report) -> Stepped:
-        """One step of everybody who is not parked. Raises OutOfMemory, EngineLost, or what the model raises."""
+        """One step of all members that are not parked. Raises OutOfMemory, EngineLost, or what the model raises."""
         model = self._ready()
         with model.signs.heard(lambda: report(Progress(steps={}))):
             return self._step(model, report)

@@ -93,8 +93,8 @@ class LatentModel:
             return self._decoder.begin(member.state[0], job.width, job.height)
 
     def rest(self) -> StepTime | None:
-        """Nobody is left to step: hold no batch's tensors, and wait for the last step, as no other will. The device has
-        the pictures to develop meanwhile. Returns what it says of that step.
+        """No member is left to step: drops the batch's tensors, and waits for the last step, since no later step will.
+        The device decodes pictures meanwhile. Returns the time of that step.
         """
         self._denoiser.forget()
         return self._pace.rest() if self._pace is not None else None

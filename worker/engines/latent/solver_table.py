@@ -3,8 +3,8 @@
 A row holds the timestep, the scale of the model's input, and a small matrix. With the image's state (its latents, and
 what its solver remembers of earlier steps) as rows of `known`, and the model's output below them, a step is
 `state = matrix @ known`: linear in all of them for DDIM (eta 0), Euler, DPM-Solver++ and PLMS, for noise and velocity
-prediction alike. So images of different schedulers, step counts and ages go through one product, and whoever keeps an
-image's state and the number of its next row can stop and go on at will.
+prediction alike. So images of different schedulers, step counts and ages go through one product, and an image can stop
+and go on at any step: its state and the number of its next row are all that must be kept.
 
 Timesteps and noise levels are diffusers' own (`set_timesteps`), coefficients are computed in double precision.
 """
