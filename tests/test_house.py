@@ -36,8 +36,8 @@ def test_private_attributes_of_libraries_are_in_their_adapters() -> None:
 
 
 def test_modules_fit_in_one_reading() -> None:
-    assert len(figures().modules_over_300) <= 4, figures().modules_over_300
-    assert max(each.lines for each in house.read(house.ROOT)) <= 400
+    assert len(figures().modules_over_300) <= 2, figures().modules_over_300
+    assert max(each.lines for each in house.read(house.ROOT)) <= 350
 
 
 def test_folders_are_rooms() -> None:
