@@ -94,7 +94,7 @@ def summary(trials: list[Trial]) -> dict[str, float]:
 def contact_sheet(trials: list[Trial]) -> Image.Image:
     """The first pictures in rows, with their prompts; what came out wrong is named in red."""
     columns, most = _SHEET
-    rows = min(most, -(-len(trials) // columns))
+    rows = max(1, min(most, -(-len(trials) // columns)))
     cell, foot = 192, 44
     sheet = Image.new("RGB", (columns * cell, rows * (cell + foot)), "white")
     pen = ImageDraw.Draw(sheet)

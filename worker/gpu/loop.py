@@ -27,7 +27,6 @@ from worker.holding.window import Window
 from worker.output.delivery import Delivery
 from worker.ports import RECEIVE_LIMIT
 
-MAX_RECEIVED = 10
 LOOK_S = 0.05
 """How often is looked whether a session whose end is not reported is about to end."""
 

@@ -96,8 +96,8 @@ class Held:
     `existed_s`: when the image was requested, in the worker's clock, as far as the two machines' clocks agree.
 
     All is written on the event loop: `step`, `gpu_s`, `wait_s`, `wait_reason` and `span` by the render record,
-    everything else by the window. The GPU thread reads `unwanted`, and `job`, which does not change once the image has
-    started.
+    everything else by the window. The GPU thread reads `unwanted`, `received_s` and `order`, and `job`, which does not
+    change once the image has started.
     """
 
     job: Job

@@ -1,6 +1,6 @@
 """Frames on a Unix domain socket between a worker and its engine server: 4 bytes of length, header, raw pixels.
 
-Both sides use `Connection`, which knows sizes and nothing of engines. The header is an fast.EngineFrame of
+Both sides use `Connection`, which knows sizes and nothing of engines. The header is an EngineFrame of
 schema/darkroom/v1/engine.proto.
 Pixels travel as they are: one sendmsg on one side, one recv into the bytes object that becomes the picture on the
 other, so user space never copies them.

@@ -6,7 +6,6 @@ loaded stops no other.
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import structlog
 
@@ -23,7 +22,6 @@ from worker.ports import ListedModel, LoadMarks, ModelFiles
 from worker.time_ledger import Cause
 
 _log = structlog.get_logger()
-T = TypeVar("T")
 LOOK_S = 1.0
 """Period of the checks whether files of a broken model have changed, and whether a pause is over."""
 

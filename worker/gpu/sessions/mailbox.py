@@ -6,8 +6,8 @@
 | `Mailbox.roster` | GPU thread | event loop |
 | offered members | added by the event loop, taken by either | both |
 | events, progress | posted by the GPU thread | event loop, in order |
-| `Member`, but for its span | GPU thread | event loop, as an estimate; exactly, once an event has named the member |
-| `Held` | event loop | GPU thread: `job` and `unwanted`, which never returns to False |
+| `Member`, but for its span | GPU thread | event loop, as an estimate; exactly, once `Dropped`, `Decoded` or the turn's `Crash` has named the member |
+| `Held` | event loop | GPU thread: `job`, `received_s` and `order`, which are set once, and `unwanted`, which never returns to False |
 | `ThreadContext` | neither | both: each of its parts may be called on any thread |
 | everything else of `Stepper` | GPU thread | GPU thread |
 | everything else of `Session` | event loop | event loop |
