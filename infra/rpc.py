@@ -6,7 +6,7 @@ before its message is read, and by its announced size before its message is buff
 
 import hmac
 import socket
-from asyncio import BaseTransport, Protocol, Transport, current_task, timeout
+from asyncio import BaseTransport, Protocol, Transport, current_task, get_running_loop, timeout
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, cast
@@ -91,8 +91,12 @@ def contain_errors() -> Iterator[None]:
         if isinstance(error, H2Error):
             raise StreamTerminatedError(type(error).__name__) from error
         if isinstance(error, AttributeError) and grpclib_private.is_lost_connection(error):
-            raise StreamTerminatedError("connection lost") from error
+            raise ConnectionLost from error
         raise
+
+
+class ConnectionLost(StreamTerminatedError):
+    """The connection of a call was lost below it. The name is what logs say."""
 
 
 @asynccontextmanager
@@ -140,7 +144,7 @@ class BoundedServer(grpclib_private.WrappedServer):
         return _BoundedConnection(self._open, self._limit, make)
 
     async def listen(self, host: str, port: int) -> int:
-        """Starts to serve, and returns the port: with `port` 0, a free one on the one address that `host` names.
+        """Starts to serve, and returns the port: with `port` 0, a free one on the first address that `host` names.
 
         Raises OSError.
         """
@@ -148,8 +152,9 @@ class BoundedServer(grpclib_private.WrappedServer):
             await self.start(host, port)
             return port
         # grpclib has no public name for the sockets that it makes itself.
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listening = socket.create_server((host, 0), family=family)
+        found = await get_running_loop().getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        listening = socket.create_server(address[:2], family=family)
         await self.start(sock=listening)
         return int(listening.getsockname()[1])
 

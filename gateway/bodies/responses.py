@@ -43,7 +43,7 @@ class Image(Body):
     )
     signed_url: str | None = Field(
         description="An absolute link that needs no key and no header, for pages, chats and other people: its holder "
-        "it may fetch this image until `signed_url_expires_at`. Do not log it. Null where `url` is."
+        "may fetch this image until `signed_url_expires_at`. Do not log it. Null where `url` is."
     )
     signed_url_expires_at: Timestamp | None = Field(description="When `signed_url` ends: it answers 403 from then on.")
     sha256: str | None = Field(description="Of the file, in hexadecimal digits.")

@@ -221,8 +221,8 @@ class CoreClient:
             with self._rpc.contain_errors():
                 async with asyncio.timeout(max(self._bounds.probe_s, 1.0)):
                     answer = await self._health.Check(HealthCheckRequest())
-        except (GRPCError, ProtocolError, StreamTerminatedError, OSError, TimeoutError):
-            return "core cannot be reached"
+        except (GRPCError, ProtocolError, StreamTerminatedError, OSError, TimeoutError, AttributeError):
+            return "core cannot be reached"  # AttributeError: grpclib takes a lost connection apart under a call
         return "" if answer.status == HealthCheckResponse.SERVING else "core does not serve"
 
 

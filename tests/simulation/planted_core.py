@@ -58,7 +58,7 @@ def the_last_picture_wins(plant: Plant) -> None:
 @bug
 def the_publisher_copies_nothing(plant: Plant) -> None:
     def make(_: Any) -> Any:
-        async def publish(self: Any, picture: Any) -> None:
+        async def publish(self: Any, picture: Any, _delay: Any) -> None:
             await self._record(picture)
 
         return publish

@@ -13,9 +13,16 @@ KEPT_AT_MOST = 20
 
 
 def schedules_until_found(bug: str, at_most: int = AT_MOST) -> int:
-    """How many it took; 0: not found."""
+    """How many it took; 0: not found. Raises AssertionError for a bug that does not run as what it replaces."""
     with silence(), planted(bug):
-        return next((number for number in range(1, at_most + 1) if not simulate(f"planted-{number}").good), 0)
+        for number in range(1, at_most + 1):
+            outcome = simulate(f"planted-{number}")
+            if not outcome.good:
+                said = " ".join([*outcome.violations, *outcome.stuck])
+                assert "TypeError" not in said, f"{bug} does not fit where it is planted: {said[:500]}"
+                assert "AttributeError" not in said, f"{bug} does not fit where it is planted: {said[:500]}"
+                return number
+    return 0
 
 
 @pytest.mark.slow

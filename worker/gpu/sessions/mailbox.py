@@ -6,11 +6,14 @@
 | `Mailbox.roster` | GPU thread | event loop |
 | offered members | added by the event loop, taken by either | both |
 | events, progress | posted by the GPU thread | event loop, in order |
-| `Member`, but for its span | GPU thread | event loop, as an estimate; exactly, once `Dropped`, `Decoded` or the turn's `Crash` has named the member |
-| `Held` | event loop | GPU thread: `job`, `received_s` and `order`, which are set once, and `unwanted`, which never returns to False |
+| `Member`, but for its span | GPU thread | event loop, as an estimate (1) |
+| `Held` | event loop | GPU thread (2) |
 | `ThreadContext` | neither | both: each of its parts may be called on any thread |
 | everything else of `Stepper` | GPU thread | GPU thread |
 | everything else of `Session` | event loop | event loop |
+
+(1) Exactly, once `Dropped`, `Decoded` or the turn's `Crash` has named the member. (2) `job`, `received_s` and `order`,
+which are set once, and `unwanted`, which never returns to False.
 
 There is no lock: each value has one writer, which replaces it as a whole by one that does not change any more, and
 adding to a deque and taking from it are atomic. A reader sees the value before or the value after. Two values read one
