@@ -182,7 +182,7 @@ class Core:
             self.writer,
             JobSender(self._ports.jobs, self._prompts, self._tuning.jobs_queue),
             self._images,
-            FlowControl(self._workers.batches, fixed=self._tuning.runway),
+            FlowControl(self._workers.batch_sizes, fixed=self._tuning.runway),
             self._estimates,
             self._provisioning,
             self._context,
@@ -238,5 +238,5 @@ class Core:
         self.metrics.tenants.set_function(lambda: self.writer.usage.active)
         self.metrics.log_tail.set_function(self._ports.log_tail_bytes)
         self.metrics.running_s.set_function(lambda: self.clock.now_ms() / 1000)
-        self.metrics.workers.set_function(lambda: len(self._workers.batches()))
+        self.metrics.workers.set_function(lambda: len(self._workers.batch_sizes()))
         self.metrics.waiters.set_function(self._waiters.__len__)

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import ErrorDetails
 
 from infra.lifecycle import ConfigError
-from infra.settings import in_our_words, is_http_address
+from infra.settings import is_http_address, value_error_text
 
 _ROOT = Path(__file__).resolve().parent.parent
 _IN_WORDS = {
@@ -157,13 +157,13 @@ def _problem(error: ErrorDetails) -> str:
     """What is wrong with which key, what it is, and what it may be."""
     key = ".".join(str(part) for part in error["loc"])
     if not key:
-        return in_our_words(error["msg"])
+        return value_error_text(error["msg"])
     if error["type"] == "extra_forbidden":
         return _unknown(key, ModelEntry.model_fields)
     if error["type"] == "missing":
         return f"needs a {key}"
     allowed = _IN_WORDS.get(key) if error["type"] == "string_pattern_mismatch" else None
-    expected = f"must be {allowed}" if allowed else in_our_words(error["msg"])
+    expected = f"must be {allowed}" if allowed else value_error_text(error["msg"])
     return f"{key} = {error['input']!r}: {expected}"
 
 

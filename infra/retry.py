@@ -4,7 +4,7 @@ Errors::
 
     Exception
     ├── Retryable   unreachable, throttled, answered 5xx, timed out, not there yet: the same call may succeed later
-    │   └── Missing the queue or bucket itself does not exist: the same call may succeed once it is made
+    │   └── Missing the queue or bucket itself does not exist: the same call may succeed once that is created
     └── Permanent   refused for a reason that does not pass by itself
 
 Any module may import this one; adapters translate their library's errors into these.
@@ -29,8 +29,8 @@ class Permanent(Exception):
     """The same call will fail again."""
 
 
-def cause(error: BaseException) -> str:
-    """Why a call failed, for logs and readiness: the service's name for it where it gave one, such as ExpiredToken."""
+def error_text(error: BaseException) -> str:
+    """The error's text, or the name of its class where that is empty; for logs and readiness."""
     return str(error) or type(error).__name__
 
 

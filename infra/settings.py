@@ -1,8 +1,8 @@
 """The settings that all services share, and the way each service loads its own.
 
 A service subclasses `Settings` in its `config.py` and calls `load`. Every field is read from the environment
-variable `DARKROOM_` + its name in capitals; an empty variable counts as not set. A `DARKROOM_` variable that is no
-setting is an error: it is a typo. AWS and OpenTelemetry keep their own standard variables.
+variable `DARKROOM_` + its name in capitals; an empty variable counts as not set. An unknown
+`DARKROOM_` variable is an error, since it is probably a typo. AWS and OpenTelemetry keep their own standard variables.
 """
 
 import difflib
@@ -21,15 +21,15 @@ from infra.lifecycle import ConfigError
 
 PREFIX = "DARKROOM_"
 OWNERS = ("GATEWAY", "CORE", "WORKER", "ENGINE", "LOCAL", "EMULATOR", "LOAD")
-"""Whose settings begin with these words: each looks after its own, so that all may run in one environment."""
-_OF_OTHERS = re.compile(
+"""Each word begins the settings of one program, which alone checks them, so that all can share one environment."""
+_FOREIGN_VARIABLES = re.compile(
     r"BIND|WEIGHTS"  # compose's own
-    # Kubernetes gives each pod the addresses of services, by their names, which may begin with ours
+    # Kubernetes injects variables named after services; those of a service called darkroom-… have our prefix
     r"|PORT|WORKER_PORT|(.+_)?SERVICE_(HOST|PORT(_.+)?)|(.+_)?PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?"
 )
-# Empty: without core. For any other setting an empty variable is as good as none: compose and unit files set
-# variables to nothing where a shell would leave them out.
-_EMPTY_MEANS = frozenset({"core_target"})
+# Settings for which empty is a value: an empty `core_target` runs a worker without core. Any other empty variable
+# counts as not set, because compose and unit files set variables to nothing where a shell would leave them out.
+_EMPTY_IS_A_VALUE = frozenset({"core_target"})
 SHIPPED_MODELS_FILE = Path(__file__).with_name("models.toml")
 
 
@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     core_target: str = Field("127.0.0.1:50051", description="host:port, or unix:PATH, of core's API")
     models_file: Path = Field(SHIPPED_MODELS_FILE, description="TOML file of the models that are served")
     visibility_s: int = Field(60, ge=1, le=43_200, description="Seconds a received job stays hidden from other workers")
-    drain_s: float = Field(20.0, ge=0, description="Seconds from the first signal to the end of unfinished work")
+    drain_s: float = Field(20.0, ge=0, description="Seconds after the first signal to finish what has begun")
     max_clock_skew_s: float = Field(
         120.0,
         gt=0,
@@ -67,8 +67,8 @@ class Settings(BaseSettings):
 
     @field_validator("*", mode="after")
     @classmethod
-    def _at_home(cls, value: object) -> object:
-        """`~` in a path: a shell expands it, a unit file or compose does not."""
+    def _expand_home(cls, value: object) -> object:
+        """Expands `~` in a path: a shell does so, a unit file or compose does not."""
         if not isinstance(value, Path):
             return value
         try:
@@ -83,12 +83,12 @@ S = TypeVar("S", bound=Settings)
 def load(cls: type[S]) -> S:
     """The settings from the environment. Raises ConfigError that names every wrong variable and no value."""
     unknown = unknown_variables(os.environ, map(variable, cls.model_fields), [o for o in OWNERS if o != cls.owner])
-    empty: Any = {name: "" for name in _EMPTY_MEANS if os.environ.get(variable(name)) == ""}
+    empty: Any = {name: "" for name in _EMPTY_IS_A_VALUE if os.environ.get(variable(name)) == ""}
     try:
         settings = cls(**empty)
     except ValidationError as error:
         wrong = [
-            f"{variable(str(each['loc'][0]))}: {in_our_words(each['msg'])}"
+            f"{variable(str(each['loc'][0]))}: {value_error_text(each['msg'])}"
             for each in error.errors(include_input=False)
         ]
         raise ConfigError("; ".join([*unknown, *wrong])) from None
@@ -98,9 +98,9 @@ def load(cls: type[S]) -> S:
 
 
 def unknown_variables(environ: Mapping[str, str], known: Iterable[str], others: Iterable[str]) -> list[str]:
-    """A sentence for each variable with our prefix that is none of `known`, with the most similar one of these.
+    """An error text for each variable with our prefix that is not in `known`, suggesting the closest known name.
 
-    Variables of `others`, by the words with which those begin, are theirs to judge.
+    Variables that begin with one of the `others` are skipped: the program that owns them checks them.
     """
     names = sorted(known)
     foreign = tuple(f"{PREFIX}{other}_" for other in others)
@@ -110,7 +110,7 @@ def unknown_variables(environ: Mapping[str, str], known: Iterable[str], others: 
         if name.startswith(PREFIX)
         and name not in names
         and not name.startswith(foreign)
-        and not _OF_OTHERS.fullmatch(name.removeprefix(PREFIX))
+        and not _FOREIGN_VARIABLES.fullmatch(name.removeprefix(PREFIX))
     ]
 
 
@@ -123,13 +123,13 @@ def variable(field: str) -> str:
     return PREFIX + field.upper()
 
 
-def in_our_words(message: str) -> str:
-    """What pydantic says of a value, as the end of a sentence that begins with the value's name."""
+def value_error_text(message: str) -> str:
+    """Pydantic's error message, reworded to follow the name of the variable."""
     return message.removeprefix("Value error, ").replace("Input should", "must")
 
 
 def is_http_address(text: str) -> bool:
-    """Whether it is `http://host`, or https, perhaps with a port and a path, and nothing else: no key, no query."""
+    """Whether it is `http://host`, or https, perhaps with a port and a path: no credentials, query or fragment."""
     try:
         parts = urlsplit(text)
         port = parts.port

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from core.domain.events import Prompts
 from core.domain.projection import GenerationRow, ImageRow, Rows
 from core.domain.state import image_seed
-from core.runtime.worker_reports import NOTHING_LIVE, Live
+from core.runtime.worker_reports import NO_PROGRESS, LiveProgress
 from schema import fast
 
 
-def view(rows: Rows, prompts: Prompts | None, live: Live = NOTHING_LIVE) -> fast.GenerationView:
+def view(rows: Rows, prompts: Prompts | None, live: LiveProgress = NO_PROGRESS) -> fast.GenerationView:
     """What the client may see. `prompts` None: erased, or not asked for."""
     row = rows.generation
     return fast.GenerationView(

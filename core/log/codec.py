@@ -2,7 +2,8 @@
 
 `encode` and `decode` are inverse on valid events, and both refuse an invalid one, so that nothing
 enters the log that could not be read again. The log's adapters and the offline commands call this.
-What an event means is not known here; `SPEC`, `TIMINGS` and the like code the same parts in queue messages.
+This module does not know what events mean. Queue messages have parts in common with events: core converts those too
+with the records here (`SPEC`, `TIMINGS` and so on).
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +19,7 @@ from schema.messages import parse
 from schema.records import Record
 
 VERSION: Final = 1
-"""Of every payload that is written today. A later one comes with an upcaster from the one before."""
+"""The version of every payload written today. Whoever raises it adds an upcaster from the previous version."""
 
 
 class BadEvent(ValueError):
@@ -26,12 +27,14 @@ class BadEvent(ValueError):
 
 
 class LaterEvent(BadEvent):
-    """Whole, by its digest, but of a type or version that this core does not know: a later release wrote it."""
+    """Undamaged (its digest matches), but of a type or version unknown to this core: a later release wrote it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upcaster:
-    """Turns the payload of one old (type, version) into that of its successor; applied until none fits."""
+    """Converts an old payload to the next version. The old (type, version) is its key in `Upcasters`; `type` and
+    `version` here are those of the result. Applied repeatedly until no upcaster matches.
+    """
 
     type: str
     version: int
@@ -41,7 +44,7 @@ class Upcaster:
 Upcasters = Mapping[tuple[str, int], Upcaster]
 
 UPCASTERS: Final[Upcasters] = {}
-"""Of the payloads that older releases wrote. There is no older release."""
+"""Upcasters for payloads of older releases: none yet, since there is no older release."""
 
 
 class _Members:
@@ -55,7 +58,7 @@ class _Members:
 
 
 class _Failure:
-    """A number without a name here decides what happens to its image, so the event cannot be read without it."""
+    """Decides what happens to the image, so an event with an unknown failure number is refused."""
 
     def message(self, value: e.Failure) -> int:
         return value
@@ -68,7 +71,7 @@ class _Failure:
 
 
 class _Cause:
-    """What erased a generation explains and decides nothing: a number of a later release reads as unknown."""
+    """Only informs, and decides nothing: a number that a later release introduced decodes as UNKNOWN."""
 
     def message(self, value: e.Cause) -> int:
         return value

@@ -1,6 +1,8 @@
-"""Deletes objects that nothing needs: temporary ones of attempts that lost, and public copies that came too late.
+"""Deletes objects that are no longer needed: temporary objects of published, superseded or abandoned pictures, and
+public copies whose publication was not recorded.
 
-Best effort: a temporary object that is left is deleted by its bucket's expiry, and no link points to a public one.
+Best effort, in memory: a temporary object that is not deleted expires with its bucket's lifecycle rule; a public copy
+that is not deleted stays, but no link points to it.
 """
 
 import asyncio
@@ -35,7 +37,7 @@ class ObjectCleanup:
             self._keys.put_nowait(key)
 
     async def run(self) -> None:
-        """Delete what is added. Never returns."""
+        """Delete what is added. Never returns. The keys of a failed call are dropped, not retried."""
         while True:
             keys = [await self._keys.get()]
             while not self._keys.empty() and len(keys) < _AT_ONCE:

@@ -1,7 +1,7 @@
 """What only a running core knows: which workers are alive, what they hold, and how far they are.
 
-Lossy by design: kept in memory, bounded, gone after a restart. It decides only what a recheck repairs, such as which
-worker drops a copy of a job.
+Lossy by design: kept in memory, bounded, gone after a restart. A wrong decision based on it,
+such as which worker drops a copy of a job, costs a delay until the recheck and nothing else.
 """
 
 import asyncio
@@ -19,15 +19,15 @@ _MAX_WORKERS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Live:
-    """What only a running core knows of an open generation; lossy, kept in memory."""
+class LiveProgress:
+    """Progress of an open generation, for its view. `steps`: done, by image; `revision`: grows when they change."""
 
     backlog_position: int = 0
     steps: tuple[int, ...] = ()
     revision: int = 0
 
 
-NOTHING_LIVE = Live()
+NO_PROGRESS = LiveProgress()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Dispatching(Protocol):
     """What workers' reports change about dispatch."""
 
     def postpone(self, ref: Ref) -> None:
-        """A worker holds the image."""
+        """A worker holds the image: move its recheck back."""
 
     def dropped(self, ref: Ref) -> None:
         """A worker holds a job of the image, and drops it."""
@@ -77,7 +77,7 @@ class Workers:
         self._forget()
         return list(self._seen)
 
-    def batches(self) -> Sequence[int]:
+    def batch_sizes(self) -> Sequence[int]:
         """The batch size of each worker seen in the last minute."""
         self._forget()
         return [batch or DEFAULT_BATCH for _, batch in self._seen.values()]
@@ -89,7 +89,7 @@ class Workers:
 
 
 class Progress:
-    """Steps done, for the views, and the answer to what a worker should drop."""
+    """Steps done, for the views, and the decision which of its jobs a worker keeps."""
 
     def __init__(self, states: Mapping[str, Generation], workers: Workers, *, visibility_s: float) -> None:
         self._states = states
@@ -112,7 +112,7 @@ class Progress:
                     known.steps.pop(image.index, None)
 
     def started(self, ref: Ref, worker_id: str, batch_size: int) -> None:
-        """A worker's report was recorded."""
+        """A worker's `started` reply was recorded in the log."""
         self._workers.saw(worker_id, batch_size)
         if ref[0] in self._states:
             now = asyncio.get_running_loop().time()
@@ -132,22 +132,22 @@ class Progress:
                 dispatching.dropped(each.ref)
         return wanted
 
-    def live(self, state: Generation, position: int) -> Live:
+    def live(self, state: Generation, position: int) -> LiveProgress:
         """For the view of an open generation."""
         known = self._known.get(state.id)
         if known is None:
-            return Live(backlog_position=position)
+            return LiveProgress(backlog_position=position)
         steps = tuple(known.steps.get(index, 0) for index in range(len(state.images)))
-        return Live(backlog_position=position, steps=steps, revision=known.revision)
+        return LiveProgress(backlog_position=position, steps=steps, revision=known.revision)
 
     def _wanted(self, held: Held, worker_id: str, dispatching: Dispatching) -> bool:
-        """False for what has ended or is decided, and for a waiting copy of an image that was started without a report
-        since.
+        """Whether the worker keeps the job. False when the generation has ended or the image is decided, and for a
+        waiting copy of an image that another worker has started, with no result or new dispatch recorded since.
 
-        The worker that started it may be dead, and the image may have killed it. So its copies must not run in a batch
-        with others: past its recheck, core dispatches the image again to run alone. And when it has been started
-        alone often enough, no copy runs at all. (A worker that starts an image alone runs it at once; half a
-        visibility timeout later the queue has delivered a copy, possibly to the same worker after a restart.)
+        That worker may be dead, and the image may have killed it. So no copy may run in a batch with other images: at
+        its recheck, core dispatches the image again to run alone. After its last permitted solo start a waiting job
+        is kept only on the worker that started it, and only for half a visibility timeout. (A worker runs a solo image
+        at once. What still waits later is a redelivered copy, even on that worker after a restart.)
 
         A dispatch is sent before it is recorded. Until then the image looks as it did before: started by a worker
         that may be dead. So a dispatch newer than the recorded one is wanted, and from a worker that does not say

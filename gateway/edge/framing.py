@@ -1,7 +1,7 @@
-"""What every request must be before anything of it is believed: one body length, one Host.
+"""Checks that a request has exactly one body length and one Host, before anything else in it is used.
 
-aiohttp's parser is lenient where two servers in a row may read two different requests (request smuggling). What it
-lets through is refused here, and the connection is closed: nothing that follows on it is taken for a request.
+aiohttp's parser accepts requests that a proxy in front of it may delimit differently (request smuggling). They are
+refused here, and the connection is closed, so that the bytes that follow are not parsed as another request.
 """
 
 import re
@@ -24,11 +24,11 @@ def check(request: web.BaseRequest) -> None:
     if "Transfer-Encoding" in headers:
         codings = headers.getall("Transfer-Encoding")
         if request.version < HttpVersion11:
-            raise BadFraming("HTTP/1.0 knows no Transfer-Encoding.")
+            raise BadFraming("HTTP/1.0 does not define Transfer-Encoding.")
         if "Content-Length" in headers:
             raise BadFraming("A request has either Content-Length or Transfer-Encoding.")
         if len(codings) != 1 or codings[0].strip().lower() != "chunked":
-            raise BadFraming("The only Transfer-Encoding taken is chunked.")
+            raise BadFraming("The only accepted Transfer-Encoding is chunked.")
     elif "Content-Length" in headers:
         lengths = headers.getall("Content-Length")
         if len(lengths) != 1 or not (lengths[0].isascii() and lengths[0].isdecimal()):
@@ -52,7 +52,7 @@ def authority(request: web.BaseRequest) -> str:
     return _normal(re.split(r"[/?#]", rest, maxsplit=1)[0]) if separator else host
 
 
-def parted(authority: str) -> tuple[str, str]:
+def split_authority(authority: str) -> tuple[str, str]:
     """Host, without brackets, and port of an authority; empty strings where there is none or it is malformed."""
     found = _AUTHORITY.fullmatch(authority)
     return ("", "") if found is None else (found["host"].strip("[]"), found["port"] or "")

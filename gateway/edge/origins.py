@@ -39,7 +39,7 @@ class KeylessGuard:
         raise ForeignOrigin
 
     def _is_ours(self, authority: str) -> bool:
-        host, _ = framing.parted(authority)
+        host, _ = framing.split_authority(authority)
         return authority == self._public or host == self._bound or is_this_machine(host)
 
     def _is_own_origin(self, origin: str, authority: str) -> bool:
@@ -65,7 +65,7 @@ def is_this_machine(host: str) -> bool:
 
 
 def _comparable(authority: str) -> tuple[str, str] | None:
-    host, port = framing.parted(authority)
+    host, port = framing.split_authority(authority)
     return (host.removesuffix("."), port or "80") if host else None
 
 

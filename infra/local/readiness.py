@@ -12,7 +12,7 @@ from infra.local.layout import Program, Stack
 from infra.local.marks import SUPERVISOR
 from infra.local.processes import StackError, Started, log_file, read_key
 from infra.local.progress import Progress
-from infra.local.tail import complaint, trouble
+from infra.local.tail import config_error_text, error_summary
 
 START_DEADLINE_S = 120.0
 _LOADING_DEADLINE_S = 1_800.0  # for a worker that says what it does: a download, or a large model from a slow disk
@@ -40,9 +40,9 @@ class Watch:
             for line in tail.lines():
                 if name == SUPERVISOR:
                     self._died(line)
-                elif said := complaint(line):
+                elif said := config_error_text(line):
                     raise ConfigError(f"{name} cannot start: {said}")
-                elif (said := trouble(line)) and self._told.get(name) != said:
+                elif (said := error_summary(line)) and self._told.get(name) != said:
                     self._told[name] = said
                     self._progress.note(f"{name}: {said}")
         if self._started.process.poll() is not None:

@@ -1,16 +1,16 @@
-"""The lines that a service adds to its log, while it adds them, and what they say of a start that fails."""
+"""Follows a service's log file, and extracts from its lines why the service cannot start."""
 
 import json
 import re
 from pathlib import Path
 
-_COMPLAINT = "darkroom: "  # how lifecycle.print_config_error begins
+_ERROR_PREFIX = "darkroom: "  # how lifecycle.print_config_error begins
 _MOST_BYTES = 1_000_000
-_OPERATION = re.compile(r"`python -m core (?=(?:init|backup|restore|verify|rebuild|history)\b)")
+_CORE_COMMAND = re.compile(r"`python -m core (?=(?:init|backup|restore|verify|rebuild|history)\b)")
 
 
 class Tail:
-    """Reads a log from where it ended when this was made."""
+    """Reads what is appended to a log file after this object was created."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -18,7 +18,7 @@ class Tail:
         self._rest = b""
 
     def lines(self) -> list[str]:
-        """The whole lines that have been added since the last call. A log that was cut is read from its beginning."""
+        """The complete lines appended since the last call. A truncated log is read from its beginning."""
         size = self._size()
         if size < self.offset:
             self.offset, self._rest = 0, b""
@@ -41,16 +41,16 @@ class Tail:
             return 0
 
 
-def complaint(line: str) -> str:
+def config_error_text(line: str) -> str:
     """What a service says when it cannot start with these settings; empty for any other line.
 
-    Commands of core that it advises become recipes, which run on this stack's data folder with its settings.
+    `python -m core NAME` in its advice becomes `just NAME`, which runs with this stack's data folder and settings.
     """
-    return _OPERATION.sub("`just ", line.removeprefix(_COMPLAINT)) if line.startswith(_COMPLAINT) else ""
+    return _CORE_COMMAND.sub("`just ", line.removeprefix(_ERROR_PREFIX)) if line.startswith(_ERROR_PREFIX) else ""
 
 
-def trouble(line: str) -> str:
-    """An error in a line of a log, short; empty where there is none."""
+def error_summary(line: str) -> str:
+    """The error that a JSON log line reports, on one line; empty for a line below level error."""
     try:
         entry = json.loads(line)
     except ValueError:

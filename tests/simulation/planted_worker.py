@@ -116,7 +116,7 @@ def the_worker_replies_without_uploading(plant: Plant) -> None:
 
         return uploaded
 
-    plant(Delivery, "_uploaded", make)
+    plant(Delivery, "_run_upload", make)
 
 
 @bug

@@ -189,7 +189,7 @@ class Renderer:
             self._delivery.fail_now(Failed(held=held, failure=event.failure, detail=event.bad))
         else:
             self._models.proven(session.engine)
-            self._delivery.picture(self._record.finished(event, session.engine.facts))
+            self._delivery.deliver_now(self._record.finished(event, session.engine.facts))
 
     async def _isolate(self, session: Session, crash: Crash) -> None:
         """Run the suspects apart until the culprit has broken the engine alone; the others go on afterwards."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from infra.retry import Permanent, Retryable, cause
+from infra.retry import Permanent, Retryable, error_text
 from schema import limits
 from worker.context import Context
 from worker.gpu.models.model_pool import ModelPool
@@ -87,7 +87,7 @@ class StillWantedCheck:
         except (Retryable, Permanent, TimeoutError) as error:
             self._shunned_until_s = asyncio.get_running_loop().time() + SHUN_S
             self._context.metrics.call_failures.labels(call="still_wanted").inc()
-            _log.debug("still_wanted.failed", reason=cause(error))
+            _log.debug("still_wanted.failed", reason=error_text(error))
             return
         self._shunned_until_s = 0.0
         for held, asked, keep in zip(members, holdings, wanted, strict=False):

@@ -7,7 +7,7 @@ import asyncio
 
 import structlog
 
-from infra.retry import Permanent, Retryable, cause
+from infra.retry import Permanent, Retryable, error_text
 from worker.context import Context
 from worker.holding.window import Window
 from worker.ports import JobQueue
@@ -42,7 +42,7 @@ class Heartbeat:
                 valid = await self._queue.extend([receipt for _, _, receipt in entries], self._visibility_s)
         except (Retryable, Permanent, TimeoutError) as error:
             self._context.metrics.heartbeats.labels(outcome="failed").inc()
-            _log.warning("heartbeat.failed", held=len(entries), reason=cause(error))
+            _log.warning("heartbeat.failed", held=len(entries), reason=error_text(error))
             return False
         self._context.metrics.heartbeats.labels(outcome="ok").inc()
         for (held, message_id, receipt), ok in zip(entries, valid, strict=True):

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
-from infra.retry import Permanent, Retryable, cause
+from infra.retry import Permanent, Retryable, error_text
 from worker.context import Context
 from worker.ports import JobQueue
 
@@ -45,5 +45,5 @@ async def best_effort(
             return await call()
     except (Retryable, Permanent, TimeoutError) as error:
         context.metrics.call_failures.labels(call=name).inc()
-        _log.warning("call.failed", call=name, reason=cause(error))
+        _log.warning("call.failed", call=name, reason=error_text(error))
         return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from infra.retry import Permanent, Retryable, backoff_s, cause
+from infra.retry import Permanent, Retryable, backoff_s, error_text
 from worker.context import Context
 from worker.holding.leases import CALL_DEADLINE_S, Leases
 from worker.holding.window import Window
@@ -119,8 +119,8 @@ class Receiver:
                 received = await self._queue.receive(limit=limit, wait_s=wait_s, visibility_s=visibility_s)
         except (Retryable, Permanent, TimeoutError) as error:
             self._context.metrics.call_failures.labels(call="receive").inc()
-            self._context.health.mark_unready("jobs", f"jobs queue: {cause(error)}")
-            _log.warning("receive.failed", reason=cause(error))
+            self._context.health.mark_unready("jobs", f"jobs queue: {error_text(error)}")
+            _log.warning("receive.failed", reason=error_text(error))
             return None
         finally:
             self._no_poll.set()

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 import structlog
 
-from infra.retry import Permanent, Retryable, backoff_s, cause
+from infra.retry import Permanent, Retryable, backoff_s, error_text
 from worker.context import Context
 
 T = TypeVar("T")
@@ -73,8 +73,8 @@ class CallBatcher(Generic[T]):
                 done = await self._flush([item for item, _ in entries])
         except (Retryable, Permanent, TimeoutError) as error:
             self._context.metrics.call_failures.labels(call=self._name).inc()
-            self._context.health.mark_unready(self._name, f"{self._name}: {cause(error)}")
-            _log.warning("call.failed", call=self._name, items=len(entries), reason=cause(error))
+            self._context.health.mark_unready(self._name, f"{self._name}: {error_text(error)}")
+            _log.warning("call.failed", call=self._name, items=len(entries), reason=error_text(error))
             return entries
         self._context.health.clear(self._name)
         left = []

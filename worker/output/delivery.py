@@ -1,8 +1,9 @@
 """The pipeline behind the GPU: encode, upload, reply, delete. Overlaps with the next batch; every queue is bounded.
 
 The GPU loop puts pictures in and waits while the pipeline is full: that is the backpressure. Order for one image:
-upload verified, reply accepted by the queue, message deleted. What is uploaded holds no pixels, and no reply waits for
-a deletion; `DeliveryLimits.behind` bounds how many images may be behind the GPU all the same.
+upload verified, reply accepted by the queue, message deleted. The settle and deletion queues
+are long, since their items hold no pixels, and no reply waits for a deletion. What bounds them is the receiver, which
+stops at `DeliveryLimits.behind` images that have left the GPU.
 """
 
 import asyncio
@@ -18,8 +19,9 @@ from worker.output.uploader import Uploader
 from worker.ports import Threads
 
 SETTLE_BOUND = 16_384
-"""More than the worker ever holds, so that putting never waits: at the largest settings 4,096 images wait, 8,512 fill
-the pipeline and 1,024 are behind it; the rest is for the GPU.
+"""More images than the worker ever holds, so that a put never waits. At the largest settings: 4,096 received ahead of
+the GPU, 8,512 being encoded or uploaded (2 × 4,096 queued, 64 encoders, 256 uploads), 1,024 to be answered or deleted;
+the other 2,752 are for the batch on the GPU.
 """
 
 
@@ -43,19 +45,19 @@ class Delivery:
         self._settler = settler
         self.permits = DeliveryPermits(limits.queued)
         self._encode = Stage(
-            "encode", self._encoded, bound=limits.queued, workers=limits.encoders, taken=self.permits.release
+            "encode", self._run_encode, bound=limits.queued, workers=limits.encoders, taken=self.permits.release
         )
-        self._upload = Stage("upload", self._uploaded, bound=limits.queued, workers=limits.uploads)
-        self._settle = Stage("settle", self._settled, bound=SETTLE_BOUND, workers=limits.settling)
+        self._upload = Stage("upload", self._run_upload, bound=limits.queued, workers=limits.uploads)
+        self._settle = Stage("settle", self._run_settle, bound=SETTLE_BOUND, workers=limits.settling)
         self._deletion = Stage("deletion", settler.delete, bound=SETTLE_BOUND, workers=limits.deleting)
         self.stages = (self._encode, self._upload, self._settle, self._deletion)
 
     async def wait_for_permit(self) -> None:
-        """Returns when another picture may come."""
+        """Returns when a permit is free, without acquiring it."""
         await self.permits.wait()
 
-    def picture(self, finished: Finished) -> None:
-        """A picture leaves the GPU; its permit has been acquired."""
+    def deliver_now(self, finished: Finished) -> None:
+        """Takes a picture from the GPU; its permit has been acquired. For callers that cannot wait."""
         if self._leave_gpu(finished.held):
             self._encode.put_now(finished)
         else:
@@ -100,7 +102,7 @@ class Delivery:
         self._window.move(held, State.FINISHING)
         await self._settle.put(held)
 
-    async def _encoded(self, finished: Finished) -> None:
+    async def _run_encode(self, finished: Finished) -> None:
         held = finished.held
         if held.unwanted:
             return await self._settle.put(held)
@@ -122,10 +124,10 @@ class Delivery:
             Encoded(held=held, origin=finished.origin, data=data, sha256=digest, content_type=media, encode_s=took)
         )
 
-    async def _uploaded(self, encoded: Encoded) -> None:
+    async def _run_upload(self, encoded: Encoded) -> None:
         await self._settle.put(await self._uploader.upload(encoded) or encoded.held)
 
-    async def _settled(self, item: Uploaded | Failed | Held) -> None:
+    async def _run_settle(self, item: Uploaded | Failed | Held) -> None:
         settled = await self._settler.settle(item)
         if settled is not None:
             await self._deletion.put(settled)

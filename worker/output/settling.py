@@ -21,7 +21,7 @@ _log = structlog.get_logger()
 
 
 class Settler:
-    """Sends all of the worker's replies (started, rendered, failed), and deletes the messages that they answer."""
+    """Sends every reply of the worker (started, rendered, failed), and deletes the messages of settled images."""
 
     def __init__(
         self,
@@ -63,12 +63,12 @@ class Settler:
             self._context.metrics.failed.labels(failure=item.failure.name.lower()).inc()
             _log.warning("attempt.failed", **_about(held), failure=item.failure.name, detail=item.detail)
         await self._context.failpoints.reach("worker.reply_sent")
-        spared = self._window.settle(held, picture=isinstance(item, Uploaded))
-        await self._leases.give_back(spared)
+        newer_receipts = self._window.settle(held, picture=isinstance(item, Uploaded))
+        await self._leases.give_back(newer_receipts)
         return Settled(held=held, began_s=began, error=item.detail if isinstance(item, Failed) else "")
 
     async def delete(self, settled: Settled) -> None:
-        """Deletes the image's message with all copies, then releases it."""
+        """Deletes all of the image's messages, redelivered ones included, then releases the image from the window."""
         held = settled.held
         await self._deletions.submit_all(list(held.receipts.values()))
         await self._context.failpoints.reach("worker.deleted")

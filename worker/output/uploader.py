@@ -8,7 +8,7 @@ import asyncio
 
 import structlog
 
-from infra.retry import Permanent, Retryable, cause, retry
+from infra.retry import Permanent, Retryable, error_text, retry
 from worker import messages as replies
 from worker import tracing
 from worker.context import Context
@@ -80,7 +80,7 @@ class Uploader:
             async with asyncio.timeout(self._deadline_s):
                 await self._temp.put(key, encoded.data, content_type=encoded.content_type, sha256=encoded.sha256)
         except (Permanent, TimeoutError) as error:  # a refused upload is a fault of the deployment, not of the image
-            raise Retryable(cause(error)) from error
+            raise Retryable(error_text(error)) from error
         return True
 
     def _failed(self, made: int, error: Retryable) -> None:

@@ -7,7 +7,7 @@ from core.domain import commands as c
 from core.domain.events import Failure, Prompts
 from core.domain.projection import project, status_of
 from core.domain.state import image_seed
-from core.runtime.worker_reports import Live
+from core.runtime.worker_reports import LiveProgress
 from schema import pb
 from tests.unit.core.journey import Journey
 
@@ -70,7 +70,7 @@ def test_a_picture_is_shown_only_once_it_is_published() -> None:
 def test_progress_and_place_are_those_of_the_running_core() -> None:
     journey = Journey(n=2)
     journey.request()
-    shown = view(project(journey.open), None, Live(backlog_position=3, steps=(5,), revision=9))
+    shown = view(project(journey.open), None, LiveProgress(backlog_position=3, steps=(5,), revision=9))
     assert (shown.backlog_position, shown.progress_revision) == (3, 9)
     assert [image.progress_step for image in shown.images] == [5, 0]
 

@@ -15,10 +15,10 @@ from infra.local import tail
     ],
 )
 def test_commands_that_core_advises_are_told_as_recipes_of_the_stack(advice: str, recipes: list[str]) -> None:
-    said = tail.complaint(f"darkroom: the event log x is away: {advice}")
+    said = tail.config_error_text(f"darkroom: the event log x is away: {advice}")
     assert "python -m core" not in said
     assert all(f"`{each}`" in said for each in recipes)
 
 
 def test_only_what_a_service_says_of_its_settings_is_a_complaint() -> None:
-    assert tail.complaint("something `python -m core init`") == ""
+    assert tail.config_error_text("something `python -m core init`") == ""
