@@ -100,9 +100,9 @@ dead-letters *ARGS: (venv "gateway,core,worker,local")
 models *ARGS: (venv "worker")
     @{{ python }} -m worker models "$@"
 
-# All tests, or those that pytest's ARGS choose; three processes on two cores, since many of them wait
+# All tests, or those that pytest's ARGS choose; four processes on two cores, since many of them wait
 test *ARGS: (venv "dev")
-    {{ python }} -m pytest -n 3 --dist loadfile --no-loadscope-reorder "$@"
+    {{ python }} -m pytest -n 4 --dist loadfile --no-loadscope-reorder "$@"
 
 # Linting, types, generated code, import arrows; under 90 s
 check: (venv "dev")

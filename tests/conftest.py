@@ -1,5 +1,5 @@
-"""The order in which test files run. Files are handed to three processes one by one, so what takes longest goes first:
-started last, one long file would keep one process at work and the others waiting.
+"""The order in which test files run: two that mostly wait for processes, then one that computes, and so on, the slowest
+first. So neither a core is idle nor a deadline at risk, and no long file is started last.
 """
 
 import os
@@ -9,8 +9,14 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-ORDER = ("crash", "e2e", "docs", "simulation", "conformance", "integration", "fuzz", "property", "storage", "unit")
-"""Folders, the slowest first."""
+WAIT = ("crash", "e2e", "docs", "integration")
+"""Folders whose tests mostly wait for processes of their own, the slowest first."""
+
+COMPUTE = ("simulation", "conformance", "property", "unit", "fuzz", "storage")
+"""Folders whose tests keep a core busy, the slowest first; files beside the folders come last."""
+
+LONGEST = ("test_schedules_fixed.py", "test_schedules_random.py", "test_planted.py")
+"""Of the files that compute."""
 # Hundreds of processes are started: where this is set, each would compile our modules again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # An example that takes long on a busy machine is no failure: what may take how long is for benchmarks to say.
@@ -32,11 +38,24 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """By folder; within a folder as collected."""
+    """By file, as `in_turn` says; within a file as collected."""
     root = Path(__file__).parent
-    items.sort(key=lambda item: rank(item.path.relative_to(root).parts if item.path.is_relative_to(root) else ()))
+    inside = [item.path.relative_to(root) for item in items if item.path.is_relative_to(root)]
+    place = {path: number for number, path in enumerate(in_turn(list(dict.fromkeys(inside))))}
+    items.sort(key=lambda item: place.get(item.path.relative_to(root), 0) if item.path.is_relative_to(root) else 0)
 
 
-def rank(parts: Sequence[str]) -> int:
-    """Of a test file's path below this folder."""
-    return ORDER.index(parts[0]) if parts and parts[0] in ORDER else len(ORDER)
+def in_turn(paths: Sequence[Path]) -> list[Path]:
+    """Test files below this folder in the order in which they run."""
+
+    def rank(path: Path) -> tuple[bool, int]:
+        folders = (*WAIT, *COMPUTE)
+        return path.name not in LONGEST, folders.index(path.parts[0]) if path.parts[0] in folders else len(folders)
+
+    waiting = sorted((path for path in paths if path.parts[0] in WAIT), key=rank)
+    computing = sorted((path for path in paths if path.parts[0] not in WAIT), key=rank)
+    ordered = []
+    while waiting or computing:
+        ordered += waiting[:2] + computing[:1]
+        del waiting[:2], computing[:1]
+    return ordered

@@ -17,6 +17,7 @@ import json
 import os
 import random
 import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -99,25 +100,27 @@ class Launcher:
         return json.loads(line)
 
     def close(self) -> None:
-        """End it. What it has started is ended by whoever asked for it."""
+        """End it, and with it whatever it has started that still runs."""
         with contextlib.suppress(OSError):
             self._file.close()
         self._process.wait(10)
 
 
 def serve(connection: socket.socket) -> int:
-    """Answer until the other side closes. In a fork: the exit code of its service."""
+    """Answer until the other side closes, and kill what still runs then. In a fork: the exit code of its service."""
     for name in SERVICES.values():
         importlib.import_module(name)
     assert len(os.listdir("/proc/self/task")) == 1, "an import has started a thread: a fork would hold its locks"  # noqa: PTH208
     gc.collect()
     gc.freeze()
     file = connection.makefile("rw", encoding="utf-8")
+    running: set[int] = set()
     for line in file:
         message = json.loads(line)
         if "poll" in message:
             pid, status = os.waitpid(message["poll"], os.WNOHANG)
             answer = os.waitstatus_to_exitcode(status) if pid else None
+            running.discard(pid)
         else:
             become, became = os.pipe()
             answer = os.fork()
@@ -126,8 +129,11 @@ def serve(connection: socket.socket) -> int:
             os.close(became)
             os.read(become, 1)  # its end is closed once the fork has its own session, output and folder
             os.close(become)
+            running.add(answer)
         file.write(json.dumps(answer) + "\n")
         file.flush()
+    for pid in running:  # the tests have ended, or were killed, without an end of these
+        os.kill(pid, signal.SIGKILL)
     return 0
 
 
