@@ -16,7 +16,7 @@ from infra.clock import wall_ms
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The process. Returns the exit code."""
+    """Runs one command and returns the exit code. `arguments`: of the command line; None: those of this process."""
     asked = _parser().parse_args(arguments)
     try:
         config = settings.load(GatewaySettings)
@@ -35,10 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LinkSecretsError as error:
         lifecycle.print_config_error(lifecycle.ConfigError(f"link secrets {error}"))
         return lifecycle.EXIT_MISCONFIGURED
-    from gateway.app import serve  # noqa: PLC0415  (half a second that the handling of keys does not pay)
+    from gateway.app import serve  # noqa: PLC0415  (half a second of imports that `keys` and `links` do not need)
 
     flush = telemetry.set_up("darkroom-gateway", config)
-    gc.freeze()  # what was imported stays; each collection would walk over it
+    gc.freeze()  # imported objects live as long as the process: full collections need not traverse them
     try:
         return lifecycle.run(lambda shutdown: serve(config, shutdown))
     finally:

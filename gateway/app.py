@@ -107,7 +107,7 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown, overrides: Overri
         loops.run("gateway.watch_models", context.reports.watch)
         loops.run("gateway.watch_keys", lambda: _watch_keys(keys))
         loops.run("gateway.watch_link_secrets", lambda: _watch_link_secrets(link_secrets, use.now_ms))
-        if isinstance(store, S3Bucket):  # redirects are signed here, and checked against the store's clock
+        if isinstance(store, S3Bucket):  # calls and links are signed by this clock, and judged by the store's
             loops.run("gateway.watch_clock", lambda: skew.watch(lambda: store.head(_ABSENT_KEY)))
         host, port, setting = settings.gateway_admin_host, settings.gateway_admin_port, variable("gateway_admin_port")
         admin = AdminServer(host, port, metrics.registry, readiness, skew=skew, setting=setting)
@@ -189,7 +189,7 @@ def _context(
 
 
 def _keys(settings: GatewaySettings, metrics: Metrics) -> KeyRing:
-    """The keys, loaded. Raises ConfigError if any caller would be accepted, or none."""
+    """The keys, loaded. Raises ConfigError if they cannot be read, or if one is required and none is valid."""
     loopback = is_loopback(settings.gateway_host)
     keys = KeyRing(KeyFile(settings.keys_path), anonymous_allowed=loopback, on_change=metrics.keys.set)
     try:
@@ -214,7 +214,7 @@ def _rules(settings: GatewaySettings) -> tuple[Rule, ...]:
 
 
 def _own_folder(settings: GatewaySettings) -> None:
-    """Makes the folder of keys and secrets readable by its owner only, also one that an earlier release made."""
+    """Creates the folder of keys and secrets, or restricts an existing one, to its owner. Raises ConfigError."""
     folder = settings.data_dir / "gateway"
     try:
         own_folder(folder)
@@ -264,7 +264,7 @@ async def _store(settings: GatewaySettings, use: Overrides, skew: Skew, stack: A
 
 
 async def _watch_keys(keys: KeyRing) -> None:
-    """A look at the file's stamp is a system call or two; its few kilobytes are read when it has changed."""
+    """Reads on the event loop: a look at the stamp is a system call or two, and the file has a few kilobytes."""
     while True:
         await asyncio.sleep(_KEYS_EVERY_S)
         before = keys.problem

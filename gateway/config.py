@@ -99,7 +99,7 @@ class GatewaySettings(Settings):
 
     @property
     def link_secrets(self) -> list[str]:
-        """The secrets of the setting; none: there is a file."""
+        """The secrets in the setting, of which the first signs; empty: they are in the file `link_secrets_path`."""
         return _split(self.gateway_link_secret)
 
     @property

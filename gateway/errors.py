@@ -38,7 +38,10 @@ from infra.retry import Permanent, Retryable
 
 
 class GatewayError(Exception):
-    """Base of the tree. `detail` is shown to the client; `param` names the invalid field, if there is one."""
+    """Base of the tree. `detail` is shown to the client; `param` names the invalid field, if there is one.
+
+    `retry_after_s` becomes Retry-After; `headers` are added to the answer.
+    """
 
     status: ClassVar[int] = 500
     slug: ClassVar[str] = "internal"
@@ -224,7 +227,7 @@ _BACKLOG_BOUNDS = {
 
 
 class StoreRefused(GatewayError, Permanent):
-    """The picture store refuses the gateway, or holds something else than was published. The log says which."""
+    """The picture store refuses the gateway, or holds another picture than the published one. The log says which."""
 
     status, slug, title = 502, "store-refused", "The picture store does not give the picture"
 

@@ -75,7 +75,7 @@ class Metrics:
         self._picture = cache(pictures.labels)
 
     def observe(self, waiting: Callable[[], int], core_up: Callable[[], bool]) -> None:
-        """Has the gauges read these whenever they are collected."""
+        """Sets what the gauges of waiting submissions and of core's state read at each collection."""
         self._waiting.set_function(waiting)
         self._core_up.set_function(core_up)
 
@@ -92,22 +92,22 @@ class Metrics:
         self._streams.set_function(present)
 
     def picture(self, outcome: str) -> None:
-        """The sending of one picture has ended."""
+        """Counts one picture whose sending has ended. `outcome`: sent, hung_up or cut."""
         self._picture(outcome).inc()
 
     def cut(self, reason: str) -> None:
-        """One connection has been cut."""
+        """Counts one connection that the gateway has cut. `reason`: full, unread or broken."""
         self._cut(reason).inc()
 
     def answered(self, operation: str, status: int, seconds: float) -> None:
-        """One request has been answered."""
+        """Counts one answered request, and the seconds from its headers to its answer."""
         self._request(operation, status).inc()
         self._seconds(operation).observe(seconds)
 
     def submitted(self, outcome: str) -> None:
-        """Core has decided one submission."""
+        """Counts one submission by core's decision."""
         self._outcome(outcome).inc()
 
     def refused(self, rule: str) -> None:
-        """A rule has refused one request."""
+        """Counts one request that a rate rule has refused."""
         self._refusal(rule).inc()

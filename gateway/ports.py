@@ -35,13 +35,16 @@ class EraseOutcome:
 
 
 class Core(Protocol):
-    """The truth about generations. Calls raise Unavailable or Broken, and NotFound for a foreign or unknown id."""
+    """Core, which owns the generations. Calls raise Unavailable or Broken, and NotFound for a foreign or unknown id."""
 
     async def submit(self, item: fast.SubmitItem) -> fast.SubmitResult:
-        """Decided and durable when this returns. Repeating an item is harmless."""
+        """Core's decision; an accepted item is durable when this returns. Repeating an item is harmless."""
 
     async def get(self, tenant: str, generation_id: str, *, wait_s: float = 0.0) -> fast.GenerationView:
-        """The generation; with `wait_s`, as soon as it has ended, or that time is over, or earlier still."""
+        """The generation. With `wait_s` seconds, core answers once it has ended or the time is over.
+
+        The answer may come earlier: core stops, or the wait is displaced for another tenant.
+        """
 
     async def page(self, tenant: str, *, size: int, cursor: str, status: int) -> Page:
         """A page of the tenant's generations. Raises InvalidFields for an invalid cursor."""
@@ -57,7 +60,10 @@ class Core(Protocol):
 
 
 class Piece(Protocol):
-    """Some bytes of a picture. `tag` names its present state; `sha256` is of the whole, as the store knows it."""
+    """Some bytes of a picture of `total_bytes`. `tag` changes with the stored content.
+
+    `sha256` is the whole picture's, as stored with it; None if it was stored without one.
+    """
 
     @property
     def data(self) -> bytes: ...
@@ -75,7 +81,7 @@ class PictureStore(Protocol):
     async def read(self, key: str, *, first: int, last: int, tag: str = "") -> Piece | None:
         """Bytes `first` to `last`, both included; None where there is no such picture.
 
-        With `tag`, only of that state of it: Retryable where it has changed.
+        With `tag`, of an earlier piece, only from the same content: Retryable if it has changed.
         """
 
     async def link(self, key: str, *, expires_s: int) -> str:
@@ -83,10 +89,10 @@ class PictureStore(Protocol):
 
 
 class Failpoints(Protocol):
-    """Places where a test may stop this process."""
+    """Named places in the code where a test lets this process kill itself."""
 
     async def reach(self, name: str) -> None:
-        """Arrive at the place `name`."""
+        """Reports that the process has arrived at the place `name`."""
 
 
 class ModelEntry(Protocol):

@@ -1,6 +1,6 @@
-"""A small file of secrets that several processes share: read by its stamp, replaced as a whole, changed under a lock.
+"""A small file of secrets that several processes share: reread when its stamp changes, replaced whole, under a lock.
 
-API keys and the secrets behind signed URLs are kept this way. File and folder are their owner's alone.
+API keys and the secrets behind signed URLs are kept this way. Only the owner can read the file and its folder.
 """
 
 import fcntl
@@ -13,14 +13,14 @@ from typing import Any
 
 
 class PrivateFile:
-    """One JSON document. Every method raises `error`, whose text names the file and the cause."""
+    """One JSON document. An OSError in a method becomes `error`, whose text names the file and the cause."""
 
     def __init__(self, path: Path, error: type[Exception]) -> None:
         self.path = path
         self._error = error
 
     def stamp(self) -> tuple[int, int, int] | None:
-        """Changes when the file does; None: there is no file."""
+        """Modification time, inode and size, which change when the file is replaced; None if there is no file."""
         try:
             stat = self.path.stat()
         except FileNotFoundError:
@@ -30,7 +30,7 @@ class PrivateFile:
         return stat.st_mtime_ns, stat.st_ino, stat.st_size
 
     def read(self) -> Any:
-        """The document, None where there is no file. Raises ValueError for a file that is no JSON."""
+        """The document; None if there is no file. Raises ValueError if the file is not JSON."""
         try:
             return json.loads(self.path.read_text("utf-8"))
         except FileNotFoundError:
@@ -39,7 +39,7 @@ class PrivateFile:
             raise self._failed(error) from None
 
     def write(self, document: object) -> None:
-        """Replaces the file; durable when this returns. Hold `locked`."""
+        """Replaces the file atomically; durable when this returns. The caller holds `locked`."""
         temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -48,13 +48,24 @@ class PrivateFile:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(self.path)
+            self._sync_folder()  # or a power cut brings back what was replaced, such as a revoked key
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise self._failed(error) from None
 
+    def _sync_folder(self) -> None:
+        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """One changer at a time. The lock is on a file beside this one, which is itself replaced."""
+        """Holds the lock for changes; blocks the thread until it is free.
+
+        It locks a second file, because `write` replaces this one and a lock stays with the replaced inode.
+        """
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = os.open(self.path.with_name(f".{self.path.name}.lock"), os.O_WRONLY | os.O_CREAT, 0o600)
@@ -71,7 +82,7 @@ class PrivateFile:
 
 
 def own_folder(path: Path) -> None:
-    """Makes the folder, or takes a folder of ours from an earlier release, readable by its owner only.
+    """Creates the folder, readable by its owner only, or restricts one that an earlier release created.
 
     Raises OSError.
     """

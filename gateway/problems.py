@@ -13,7 +13,7 @@ TYPE_PREFIX = "urn:darkroom:problem:"
 
 
 def response(error: errors.GatewayError) -> web.Response:
-    """`error` as an answer. It holds nothing that differs between two causes of the same kind of error."""
+    """`error` as an answer. An unknown id and another tenant's id get the same bytes."""
     headers = {"Cache-Control": "no-store", "Content-Type": CONTENT_TYPE, **error.headers}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
@@ -21,7 +21,7 @@ def response(error: errors.GatewayError) -> web.Response:
 
 
 def body(error: errors.GatewayError) -> dict[str, Any]:
-    """The members of the problem. A fault of ours shows nothing of itself."""
+    """The members of the problem. An internal error shows its title in place of its detail."""
     detail = error.title if isinstance(error, errors.Broken) else error.detail
     members: dict[str, Any] = {
         "type": TYPE_PREFIX + error.slug,

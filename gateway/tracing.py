@@ -2,8 +2,8 @@
 
 Spans are made by hand after the semantic conventions for HTTP (https://opentelemetry.io/docs/specs/semconv/http/).
 With tracing off no span is made, but a client's `traceparent` is still passed on to core, for the traces of others.
-Neither bodies, nor keys, nor paths, nor query strings, nor headers become attributes: a path may be anything that a
-client sends by mistake. The route does, and the generation's id once it has the form of one.
+The route becomes an attribute, and so does a well-formed generation id. Bodies, keys, paths, query strings and headers
+do not: a client may put anything into a path by mistake.
 """
 
 import re
@@ -25,7 +25,7 @@ _MEMBER = re.compile(
 
 
 class HttpTracer:
-    """Makes spans if `enabled`; otherwise costs one test."""
+    """`enabled`: spans are recorded; if not, callers skip `serving`, and `outgoing` passes on the client's context."""
 
     def __init__(self, *, enabled: bool) -> None:
         self.enabled = enabled
@@ -76,7 +76,10 @@ def note_generation(generation_id: str) -> None:
 
 @contextmanager
 def batch(name: str, members: Sequence[Span]) -> Iterator[None]:
-    """The span of one call for many requests: it links to their spans, and they to it."""
+    """The span of one call for many requests: it links to their spans, and they to it.
+
+    It has no parent, because none of the requests is more its cause than the others.
+    """
     links = [Link(span.get_span_context()) for span in members]
     with _tracer.start_as_current_span(
         name,
@@ -103,7 +106,7 @@ def _incoming(request: web.Request) -> dict[str, str]:
 
 
 def is_tracestate(text: str) -> bool:
-    """Whether it is what W3C Trace Context calls well formed, and no longer than what must be passed on.
+    """Whether `text` is a well-formed tracestate of W3C Trace Context, no longer than every service must pass on.
 
     https://www.w3.org/TR/trace-context/#tracestate-header: 32 members and 512 characters, each key once.
     """

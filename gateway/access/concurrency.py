@@ -13,7 +13,10 @@ from infra.fairness import Permits
 
 
 class RequestSlot:
-    """One request in flight. Once it is `displaced`, for a tenant that has fewer, a wait in it should end early."""
+    """One request in flight. Once `displaced` for a tenant that has fewer, it should end a wait early.
+
+    It no longer counts then, so a few more requests than the limit may run until such waits have ended.
+    """
 
     def __init__(self) -> None:
         self.displaced = False
@@ -21,7 +24,7 @@ class RequestSlot:
 
     @contextmanager
     def on_displaced(self, act: Callable[[], None]) -> Iterator[None]:
-        """Inside, `act` is called when the slot is displaced, or at once if it has been."""
+        """Calls `act` if the slot is displaced during the block, or at once if it was displaced before."""
         self._act = act
         if self.displaced:
             act()
@@ -47,7 +50,7 @@ class RequestLimit:
 
     @contextmanager
     def slot(self, tenant: str) -> Iterator[RequestSlot]:
-        """A slot for one request of the tenant. Raises Unavailable if none is free and no tenant has more."""
+        """A slot for one request of the tenant. Raises Unavailable if none is free and none can be displaced."""
         slot = RequestSlot()
         permit = self._permits.acquire(tenant, slot.displace)
         if permit is None:

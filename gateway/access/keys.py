@@ -1,6 +1,6 @@
 """API keys: who is calling. A key is `dk_<id>_<secret>`; only its id and the SHA-256 of the secret are stored.
 
-The secret has 160 random bits, so a plain digest cannot be searched; a slow hash would only slow every request.
+The secret has 160 random bits, too many to search for a digest; a slow hash would only slow down every request.
 The keys file is one JSON document, replaced as a whole. A running gateway looks at it every second (`KeyRing.refresh`),
 so a revoked key stops working within seconds.
 """
@@ -95,7 +95,10 @@ class KeyFile:
 
 
 class KeyRing:
-    """The keys in memory. `anonymous_allowed`: if the file has never held a key, every caller is `local`."""
+    """The keys in memory. `anonymous_allowed`: if the file has never held a key, every caller is `local`.
+
+    `on_change` is called with the number of valid keys after each load.
+    """
 
     def __init__(self, file: KeyFile, *, anonymous_allowed: bool, on_change: Callable[[int], None]) -> None:
         self._file = file
@@ -108,7 +111,7 @@ class KeyRing:
 
     def load(self) -> None:
         """Reads the file. Raises KeysFileError."""
-        stamp = self._file.stamp()
+        stamp = self._file.stamp()  # before the content: a change in between is then seen at the next refresh
         records = self._file.read()
         valid = [record for record in records if not record.revoked_at_ms]
         self._keys = {each.id: (each.secret_sha256, Caller(tenant=each.tenant, key_id=each.id)) for each in valid}
@@ -116,7 +119,7 @@ class KeyRing:
         self._on_change(len(valid))
 
     def refresh(self) -> bool:
-        """Reads the file if it has changed, and says whether. A missing or broken file sets `problem` alone."""
+        """Reads the file if it has changed; returns whether it had. A missing or broken file only sets `problem`."""
         try:
             stamp = self._file.stamp()
             if stamp is None and self._known:
@@ -138,7 +141,7 @@ class KeyRing:
 
     @property
     def open_to_all(self) -> bool:
-        """Whether no key is needed. A file that ever held a key, revoked or not, needs one."""
+        """Whether no key is needed. Once the file has held a key, even one revoked since, a key is needed."""
         return self._anonymous_allowed and not self._known
 
     @property
@@ -156,6 +159,7 @@ class KeyRing:
         match = _KEY.fullmatch(key.strip()) if scheme.lower() == "bearer" else None
         if match is None:
             raise errors.Unauthorized
+        # An unknown id is compared as well, so that the time taken does not reveal which ids exist.
         digest, caller = self._keys.get(match[1], (_NO_DIGEST, None))
         if not hmac.compare_digest(digest, _digest(match[2])) or caller is None:
             raise errors.Unauthorized

@@ -1,13 +1,13 @@
 """How many requests a key or an address may send: token buckets by rules from a TOML file.
 
 A bucket holds `burst` tokens and gains `rate_per_s` of them each second; a request takes one from the bucket of each
-rule that covers it, or none and is refused. Buckets live in a bounded table; the one idle for longest is dropped first,
-which can only favour its owner. The file::
+rule that covers it, or is refused and takes none. The table of buckets is bounded; the bucket idle for longest is
+dropped first, which only means that its owner has a full one again. The file::
 
     [[rules]]
     name = "submissions-per-key"      # shown in the RateLimit headers
     by = "key"                        # key | source (the address; /64 for IPv6)
-    operations = ["createGeneration"] # operation ids of the API description; left out: all that need a key, or all
+    operations = ["createGeneration"] # operation ids of the API description; left out: all that need a key
     rate_per_s = 5.0
     burst = 20
 """
@@ -51,7 +51,7 @@ class RulesFileError(Exception):
 
 
 def load_rules(path: Path, operations: Sequence[str]) -> tuple[Rule, ...]:
-    """The rules in the file. Raises RulesFileError, also for an operation that is none."""
+    """The rules in the file. Raises RulesFileError, also for one with an operation not in `operations`."""
     try:
         rules = _Rules.model_validate(tomllib.loads(path.read_text("utf-8"))).rules
     except OSError as error:
@@ -91,11 +91,11 @@ class Limits:
         return len(self._buckets)
 
     def check_source(self, operation: str, address: str) -> Mapping[str, str]:
-        """Takes a token for the address. Gives headers for the answer. Raises RateLimited."""
+        """Takes a token for the address; returns headers for the answer. Raises RateLimited."""
         return self._check(self._by_source, operation, source_of(address)) if self._by_source else {}
 
     def check_key(self, operation: str, key_id: str) -> Mapping[str, str]:
-        """Takes a token for the key. Gives headers for the answer. Raises RateLimited."""
+        """Takes a token for the key; returns headers for the answer. Raises RateLimited."""
         return self._check(self._by_key, operation, key_id) if self._by_key else {}
 
     def _check(self, rules: Sequence[Rule], operation: str, subject: str) -> Mapping[str, str]:
@@ -128,7 +128,7 @@ class Limits:
 
 
 def _headers(levels: Sequence[tuple[Rule, float]]) -> dict[str, str]:
-    """RateLimit fields after draft-ietf-httpapi-ratelimit-headers-11: what is left, and seconds until all is back."""
+    """Fields of draft-ietf-httpapi-ratelimit-headers-11: tokens left, and seconds until the bucket is full."""
     if not levels:
         return {}
     left = ", ".join(

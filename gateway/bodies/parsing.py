@@ -29,7 +29,7 @@ async def read(request: web.Request, *, timeout_s: float) -> bytes:
     if (request.content_length or 0) > MAX_BODY_BYTES:
         raise _too_large()
     try:
-        if request.content.is_eof():
+        if request.content.is_eof():  # the body is here: no timer needed
             return await request.read()
         async with asyncio.timeout(timeout_s):
             return await request.read()

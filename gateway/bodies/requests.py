@@ -17,8 +17,8 @@ PROMPT_PATTERN = rf"^[^{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*$"
 """The same, and at least one character that is no white space."""
 
 _WHOLE = BeforeValidator(whole)
-"""An integer, however JSON writes it; no text, no boolean. Comes after the bounds: pydantic does not translate bounds
-that follow it into JSON Schema's words, and the specification would then have none."""
+"""An integer, however JSON writes it; no text, no boolean. It comes after the bounds: pydantic does not translate
+bounds that follow it into JSON Schema's keywords, and the API description would lack them."""
 Side = Annotated[
     int,
     Field(ge=limits.MIN_SIDE_PX, le=limits.MAX_SIDE_PX, multiple_of=limits.SIDE_MULTIPLE_PX, examples=[256]),

@@ -1,4 +1,4 @@
-"""What clients get. The hot path builds plain dictionaries (`views.py`); a test holds them against these models."""
+"""What clients get. The hot path builds plain dictionaries (`views.py`); a test validates them by these models."""
 
 from typing import Annotated, Literal
 

@@ -1,6 +1,6 @@
 """Core's view of a generation as the body and the ETag that a client gets. Pure.
 
-On the hot path, so plain dictionaries; `models/responses.py` says what they hold.
+This is on the hot path, so it builds plain dictionaries; `bodies/responses.py` describes them.
 """
 
 from datetime import UTC, datetime
@@ -35,17 +35,17 @@ _FAILURES = (
     ("worker_lost", "Workers that started the image stopped reporting."),
     ("dead_lettered", "The queue dead-lettered the image before a worker started it; it is sent again."),
     ("model_broken", "The model cannot be loaded."),
-    ("unknown", "The image could not be made."),
+    ("unknown", "The image could not be made."),  # 11 is reserved in AttemptFailure
     ("refused", "The model, or the server that runs it, refuses this image."),
     ("model_away", "The model cannot be used for now; the image is sent again."),
 )
 """Code and message of each pb.AttemptFailure, by number."""
 _WITH_REASON = frozenset({int(pb.AttemptFailure.MODEL_BROKEN), int(pb.AttemptFailure.REFUSED)})
-"""Failures whose reason is shown to clients: of a model or a model server, written by the worker for them."""
+"""Failures whose reason is shown to clients: the worker wrote it, for clients, about a model or model server."""
 
 
 def etag(view: fast.GenerationView, signed: Urls) -> str:
-    """Strong: two bodies of the same URL with the same tag are the same bytes. `signed` as for the body.
+    """A strong ETag: two bodies of the same URL with the same tag are the same bytes. `signed` as for the body.
 
     Steps and the backlog position change without an event. The tag holds the steps themselves, not core's count of
     their changes, which starts again with each core process.
@@ -57,24 +57,24 @@ def etag(view: fast.GenerationView, signed: Urls) -> str:
 
 
 def status_name(view: fast.GenerationView) -> str:
-    """The public name of its status."""
+    """The public name of the generation's status."""
     return _name(STATUSES, view.status)
 
 
 def has_ended(view: fast.GenerationView) -> bool:
-    """Whether it is in a terminal state, which only erasure can follow."""
+    """Whether the generation is in a terminal state, which only erasure can follow."""
     return view.status > pb.GenerationStatus.RUNNING
 
 
 def without_images(view: fast.GenerationView) -> bool:
-    """Whether it has no images to fetch, whatever was published before."""
+    """Whether the generation has no images to fetch, even if some were published before."""
     return view.erased or view.status in _WITHOUT_IMAGES
 
 
 def body(view: fast.GenerationView, base_url: str, signed: Urls) -> Json:
     """The JSON body of a generation. `base_url` goes before its links, empty: links are paths; `signed` signs URLs.
 
-    Of an erased one it shows what core still has: no prompts, seeds, keys, digests or sizes.
+    For an erased generation it shows what core still has: no prompts, seeds, links, digests or sizes.
     """
     spec, prompts, status = view.spec, view.prompts, view.status
     here = f"{base_url}/v1/generations/{view.generation_id}"

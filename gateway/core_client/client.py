@@ -1,7 +1,7 @@
-"""Core's gRPC API as the port `Core`: coalesced submissions, deadlines, retries, and `gateway.errors`.
+"""Core's gRPC API as the port `Core`: coalesced submissions, deadlines, retries, and errors of `gateway.errors`.
 
-The only module that knows grpclib here. Channel and `calling` (spans, deadlines, errors) are infra's, handed in by
-`app.py`. Messages are those of `schema/fast.py`.
+The only module of the gateway that imports grpclib. `app.py` passes in the channels and `calling` (spans, deadlines,
+errors) of `infra.rpc`. Messages are those of `schema/fast.py`.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from schema import fast, limits
 
 _log = structlog.get_logger()
 SENDERS = 2
-"""Submit calls under way at once: one on the wire while core commits the other."""
+"""Submit calls in flight at once: one on the wire while core commits the other."""
 _SUBMIT_ATTEMPTS = 3
 _SERVICE = "darkroom.v1.Core"
 _WAIT_MARGIN_S = 5.0
@@ -53,10 +53,10 @@ class Channels:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """Of calls: times in seconds, and how many may wait.
+    """Limits of calls to core: times in seconds, and how many may wait.
 
-    `submit_s` is from the arrival of a submission to its answer, all repeats included. `max_waiting` bounds waiting
-    submissions, and as many other calls.
+    `submit_s` is from the arrival of a submission to its answer, all retries included; `probe_s` is between two health
+    checks. `max_waiting` bounds the waiting submissions, and the waiting other calls separately.
     """
 
     submit_s: float
@@ -67,14 +67,14 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rpc:
-    """What wraps each call, so that errors of grpclib arrive as those of `infra.retry`; see `infra.rpc`."""
+    """The context managers around each call, which turn errors of grpclib into those of `infra.retry`: `infra.rpc`."""
 
     calling: Callable[..., AbstractAsyncContextManager[Span]]
     contain_errors: Callable[[], AbstractContextManager[None]]
 
 
 class CoreClient:
-    """Fits `gateway.ports.Core`. `run` and `watch` are its tasks; nothing is sent before they run."""
+    """Fits `gateway.ports.Core`. `run` and `watch` are its tasks; submissions wait until `run` runs."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class CoreClient:
         return self._submissions.waiting
 
     async def watch(self) -> NoReturn:
-        """Keeps `problem` current by probing core's API every second."""
+        """Keeps `problem` current by probing core's API every `probe_s` seconds."""
         while True:
             before, self.problem = self.problem, await self._probe()
             if self.problem and self.problem != before:
@@ -170,7 +170,7 @@ class CoreClient:
     async def _send(
         self, entries: Sequence[tuple[fast.SubmitItem, Span]], deadline: float
     ) -> Sequence[fast.SubmitResult]:
-        """One Submit call, repeated if the connection breaks: core knows each item by its id."""
+        """One Submit call, retried twice at most: core recognises a repeated item by its generation id."""
         await self._failpoints.reach("gateway.before_submit")
         self._on_batch(len(entries))
         request = fast.SubmitRequest(items=[item for item, _ in entries], default_spec=self._default_spec)
@@ -185,7 +185,7 @@ class CoreClient:
         recorded = [span for _, span in entries if span.is_recording()]
         with tracing.batch("submit batch", recorded) if recorded else nullcontext():
             try:
-                async with asyncio.timeout_at(deadline + 0.1):
+                async with asyncio.timeout_at(deadline + 0.1):  # after the last call's deadline; ends pauses as well
                     reply = await retry(attempt, attempts=_SUBMIT_ATTEMPTS, first_s=0.05, cap_s=1.0, rng=self._rng)
             except (Retryable, TimeoutError):
                 raise Unavailable from None
@@ -195,7 +195,10 @@ class CoreClient:
         return reply.results
 
     async def _in_turn(self, tenant: str, name: str, method: Callable[[Any], Any], request: Any) -> Any:
-        """A call that core answers at once. Beyond its streams, grpclib would queue calls in order of arrival."""
+        """A call that core answers at once; tenants take turns for the connection's streams.
+
+        grpclib would queue further calls in order of arrival, so one tenant's calls could delay all others.
+        """
         try:
             async with asyncio.timeout(self._bounds.call_s), self._semaphore.holding(tenant):
                 return await self._call(name, method, request, self._bounds.call_s)
@@ -216,13 +219,13 @@ class CoreClient:
             raise _translated(name, error) from error
 
     async def _probe(self) -> str:
-        """Why core's API cannot be used. A core that cannot write, as on a full disk, still serves reads."""
+        """Why core's API cannot be used; empty: it can. A core that cannot write, as on a full disk, serves reads."""
         try:
             with self._rpc.contain_errors():
                 async with asyncio.timeout(max(self._bounds.probe_s, 1.0)):
                     answer = await self._health.Check(HealthCheckRequest())
         except (GRPCError, ProtocolError, StreamTerminatedError, OSError, TimeoutError, AttributeError):
-            return "core cannot be reached"  # AttributeError: grpclib takes a lost connection apart under a call
+            return "core cannot be reached"  # AttributeError: one of grpclib that `contain_errors` does not recognise
         return "" if answer.status == HealthCheckResponse.SERVING else "core does not serve"
 
 
@@ -231,7 +234,7 @@ def _method(channel: Channel, name: str, request: type[Any], reply: type[Any]) -
 
 
 def _translated(name: str, error: Permanent) -> Exception:
-    """What core's refusal of a read, a cancel or an erasure means to a client."""
+    """The error that a client gets when core refuses a read, a cancel or an erasure."""
     cause = error.__cause__
     status = cause.status if isinstance(cause, GRPCError) else None
     if status is Status.NOT_FOUND:

@@ -2,8 +2,8 @@
 
 There is no timer: an item is sent at once if a sender is free, and the busier the service, the larger the batches.
 One submission per call costs 5.7 times as much through grpclib. Each batch takes items of the owners in turn; when the
-queue is full, the owner with most items gives way, so that no owner waits behind, or is refused for, the load of
-another. Generic: knows no gRPC and no HTTP.
+queue is full, the owner with most items gives one up, so that the load of one owner neither delays another nor gets it
+refused. Generic: knows no gRPC and no HTTP.
 """
 
 import asyncio
@@ -59,7 +59,7 @@ class Coalescer(Generic[I, R]):
         return await result
 
     async def run(self) -> NoReturn:
-        """One sender; run two, so that one batch is on the wire while core commits the other."""
+        """One sender. Two should run, so that one batch is on the wire while core commits the other."""
         loop = asyncio.get_running_loop()
         while True:
             await self._arrived.wait()

@@ -1,8 +1,8 @@
 """A few connections (lanes) shared by many long calls, each carrying a bounded number of them.
 
-HTTP/2 peers allow some 100 streams at once on one connection, and grpclib queues further calls for one. Calls that
-wait a minute for the end of a generation would block all other calls, so they have connections of their own, and no
-queue. When all streams are taken, the tenant that holds most gives one up for a tenant that holds less.
+HTTP/2 peers allow some 100 streams at once on one connection, and grpclib queues further calls until one is free.
+Calls that wait a minute for the end of a generation would block all other calls, so they have connections of their
+own, and no queue. When all streams are taken, the tenant that holds most gives one up for a tenant that holds less.
 """
 
 import asyncio
@@ -27,6 +27,7 @@ class Lanes(Generic[T]):
         """The result of a call on the least busy lane; None when all are full, or when the call was displaced."""
         try:
             async with asyncio.timeout(None) as needed:
+                # When displaced: a time that has passed ends the block at once.
                 permit = self._permits.acquire(owner, lambda: needed.reschedule(0))
                 if permit is None:
                     return None

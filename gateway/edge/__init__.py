@@ -1,1 +1,1 @@
-"""What a request must be before any handler sees it: its framing, its Host and Origin, and CORS."""
+"""The checks on a request before a handler sees it: its framing, its Host and Origin, and CORS."""

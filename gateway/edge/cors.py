@@ -1,7 +1,7 @@
 """CORS: which pages of other origins may call the API from a browser. Off unless origins are set; pure.
 
-Keys travel in a header that scripts add themselves and never in cookies, so credentials are never allowed, and `*`
-gives a page nothing that its visitor has not put into it.
+Keys travel in a header that scripts add themselves and never in cookies, so credentials are never allowed. Even with
+`*`, a page can use no key but one that its visitor has entered there.
 """
 
 import re
@@ -52,7 +52,10 @@ class Cors:
         return bool(self._origins) and not self._any
 
     def preflight(self, request: Mapping[str, str], methods: str) -> dict[str, str]:
-        """What `OPTIONS` answers besides, for a path that takes `methods`; empty for an origin that is not allowed."""
+        """The headers that answer a preflight for a path with `methods`.
+
+        Empty if `request`, the headers of an OPTIONS request, is no preflight or its origin is not allowed.
+        """
         if "Access-Control-Request-Method" not in request or not self.answer(request.get("Origin")):
             return {}
         asked = request.get("Access-Control-Request-Headers", "")
@@ -65,7 +68,7 @@ class Cors:
 
 
 def parsed(text: str) -> tuple[str, ...]:
-    """The origins of a setting, separated by commas. Raises ValueError that says what is wrong with it."""
+    """The origins of a setting, separated by commas. Raises ValueError, which says why."""
     origins = tuple(dict.fromkeys(each.strip().lower() for each in text.split(",") if each.strip()))
     for each in origins:
         if each != "*" and not _is_origin(each):

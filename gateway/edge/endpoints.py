@@ -1,4 +1,4 @@
-"""What an unknown path may have been meant as: the closest that there is. Pure; repeats nothing of the path."""
+"""Suggests the documented path that is closest to an unknown one. Pure; the suggestion repeats nothing of the path."""
 
 import difflib
 import re
@@ -18,9 +18,10 @@ class Endpoints:
         self._patterns = [(path, _pattern(path)) for path in self._paths]
 
     def closest(self, path: str) -> str | None:
-        """The path that was probably meant, None where nothing comes near."""
+        """The documented path that was probably meant; None if none is close."""
         asked = re.sub(r"/+", "/", "/" + path[:_MAX_CHARS].lower()).rstrip("/") or "/"
         asked = re.sub(r"^(/v1)+(?=/|$)", "/v1", asked)
+        # As it is, with /v1 added, and without a prefix before /v1.
         for candidate in (asked, f"/v1{asked}", re.sub(r"^/[^/]+(?=/v1/)", "", asked)):
             for template, pattern in self._patterns:
                 if pattern.fullmatch(candidate):

@@ -15,11 +15,11 @@ _AUTHORITY = re.compile(r"(?P<host>[A-Za-z0-9._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\
 
 
 class BadFraming(BadSyntax):
-    """Where the request ends, or whom it is for, has no single answer."""
+    """The request's length or its host is ambiguous or malformed."""
 
 
 def check(request: web.BaseRequest) -> None:
-    """Raises BadFraming."""
+    """Raises BadFraming for a request whose length or host is ambiguous or malformed."""
     headers = request.headers
     if "Transfer-Encoding" in headers:
         codings = headers.getall("Transfer-Encoding")

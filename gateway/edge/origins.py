@@ -1,8 +1,8 @@
-"""Whose requests a gateway without API keys answers: those of this machine's programs and of its own pages.
+"""The guard of a gateway without API keys, which answers only programs on this machine and its own pages.
 
-Without a key the address is all that protects, and any web page can make a browser on this machine send requests
-here. A page's requests betray themselves by their Origin or Sec-Fetch-Site; a page whose name was rebound to loopback
-(DNS rebinding) betrays itself by its Host. X-Forwarded-Host and the like are never read.
+Without keys only the address it listens on protects the gateway, and any web page can make a browser on this machine
+send requests to it. Origin or Sec-Fetch-Site show that a request comes from a foreign page; Host shows a page whose
+name was rebound to loopback (DNS rebinding). X-Forwarded-Host and the like are never read.
 """
 
 import ipaddress
@@ -17,7 +17,7 @@ _OWN_SITE = frozenset({"same-origin", "none"})
 
 
 class KeylessGuard:
-    """The check for gateways without keys. `public_url` and `bound_host` are names of ours besides loopback's."""
+    """Checks requests. `public_url` and `bound_host` are accepted as names of this gateway, besides loopback's."""
 
     def __init__(self, *, public_url: str, bound_host: str) -> None:
         public = urlsplit(public_url)
@@ -43,7 +43,10 @@ class KeylessGuard:
         return authority == self._public or host == self._bound or is_this_machine(host)
 
     def _is_own_origin(self, origin: str, authority: str) -> bool:
-        """The same host and port as the request's; a name with and without its final dot are the same."""
+        """Whether it is the public URL's origin, or has the request's host and port; a final dot makes no difference.
+
+        Only http counts for the latter, since the gateway has no TLS.
+        """
         claimed = origin.strip().lower()
         if self._public_origin and claimed == self._public_origin:
             return True
@@ -52,7 +55,7 @@ class KeylessGuard:
 
 
 def is_this_machine(host: str) -> bool:
-    """Whether a Host's name, without port, can only mean this machine."""
+    """Whether `host`, without a port, can only mean this machine."""
     name = host.strip("[]").removesuffix(".")
     if name == "localhost" or name.endswith(".localhost"):  # RFC 6761: browsers resolve both to loopback themselves
         return True

@@ -1,4 +1,4 @@
-"""The secrets that sign image URLs: one file in the data folder, shared by every gateway of a stack, rotated in time.
+"""The secrets that sign image URLs: one file in the data folder, shared by all gateways of a stack, and rotated.
 
 A new secret is accepted at once and signs a few seconds later, when every gateway has seen it. The one before it
 stays accepted for as long as a URL that it signed may be valid. Two gateways that start at once agree, because the
@@ -18,7 +18,7 @@ from gateway.private_file import PrivateFile
 MAX_VALID_S = 7 * 86_400
 """The longest life that a signed URL may be given; a rotated secret is accepted for as long."""
 SIGNS_AFTER_MS = 10_000
-"""A new secret's age before it signs: several times the second in which each gateway looks at the file."""
+"""Age at which a new secret begins to sign: ten times the second between two looks of a gateway at the file."""
 MIN_SECRET_CHARS = 32
 _DAY_MS = 86_400_000
 
@@ -29,7 +29,7 @@ class LinkSecretsError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkSecret:
-    """One secret with the keys that are drawn from it. `id` names it in URLs and reveals nothing of it."""
+    """The keys derived from one secret. `id` names the secret in URLs and reveals nothing of it."""
 
     id: str
     mac_key: bytes
@@ -43,17 +43,17 @@ class _Record:
 
 
 class LinkSecrets(Protocol):
-    """Which secrets hold now. Times are Unix time."""
+    """The secrets that are valid at a time, given in milliseconds of Unix time."""
 
     def signing(self, now_ms: int) -> LinkSecret:
-        """The one to sign with."""
+        """The secret to sign with."""
 
     def accepted(self, secret_id: str, now_ms: int) -> LinkSecret | None:
-        """The one of this id, if URLs that it signed still hold."""
+        """The secret with this id while a URL that it signed may be valid; otherwise None."""
 
 
 def drawn_from(text: str) -> LinkSecret:
-    """The secret behind `text`, which should have 128 random bits or more."""
+    """The keys derived from `text`, which should have 128 random bits or more."""
 
     def derived(purpose: bytes) -> bytes:
         return hmac.digest(text.encode(), b"darkroom signed url: " + purpose, "sha256")
@@ -79,7 +79,7 @@ class FixedLinkSecrets:
         return self._by_id.get(secret_id)
 
     def refresh(self, now_ms: int) -> None:
-        """A setting does not change."""
+        """Does nothing: a setting does not change."""
 
 
 class LinkSecretFile:
@@ -94,13 +94,16 @@ class LinkSecretFile:
         self._known: Sequence[tuple[LinkSecret, int]] = ()  # with their times of creation, the oldest first
 
     def load(self, now_ms: int) -> None:
-        """Reads the file; makes it where there is none. Raises LinkSecretsError."""
-        if self._file.stamp() is None:
+        """Reads the file; creates it if there is none. Raises LinkSecretsError."""
+        if self._file.stamp() is None:  # asked again under the lock: another gateway may be first
             self._change(now_ms, lambda known: known or [_fresh(now_ms)])
         self._read()
 
     def refresh(self, now_ms: int) -> None:
-        """Reads the file if it has changed, and rotates a secret that is due. A broken file sets `problem`."""
+        """Reads the file if it has changed, and rotates a secret that is due.
+
+        A missing or broken file sets `problem`; the secrets in memory stay in use.
+        """
         try:
             if self._file.stamp() is None:
                 self.problem = "the file of link secrets is gone"
@@ -115,23 +118,26 @@ class LinkSecretFile:
             self.problem = ""
 
     def rotate(self, now_ms: int, *, if_older_than_ms: int = 0, keep: bool = True) -> None:
-        """A new secret beside those before it, or, without `keep`, instead of them, which ends every URL issued."""
+        """Adds a new secret or, without `keep`, replaces all by it, which ends every URL issued.
+
+        Changes nothing if the newest secret is younger than `if_older_than_ms`. Raises LinkSecretsError.
+        """
 
         def rotated(known: list[_Record]) -> list[_Record]:
             if known and now_ms - known[-1].created_at_ms < if_older_than_ms:
-                return known  # another gateway was first
+                return known  # another gateway has rotated first
             return [*(known if keep else ()), _fresh(now_ms)]
 
         self._change(now_ms, rotated)
         self._read()
 
     def signing(self, now_ms: int) -> LinkSecret:
-        """The newest that every gateway has seen by now; the oldest if all are new."""
+        """The newest secret old enough to be known to every gateway; the oldest if none is."""
         old = [secret for secret, born in self._known if now_ms - born >= SIGNS_AFTER_MS]
         return old[-1] if old else self._known[0][0]
 
     def accepted(self, secret_id: str, now_ms: int) -> LinkSecret | None:
-        """The one of this id; an unknown id may be one that another gateway has just made."""
+        """The secret with this id. For an unknown id reads the file first: another gateway may have just added it."""
         if all(secret.id != secret_id for secret, _ in self._known):
             self.refresh(now_ms)
         return self._find(secret_id, now_ms)
@@ -144,7 +150,7 @@ class LinkSecretFile:
         return None
 
     def _read(self) -> None:
-        stamp = self._file.stamp()
+        stamp = self._file.stamp()  # before the content: a change in between is then seen at the next refresh
         records = self._records()
         if not records:
             raise LinkSecretsError(f"{self._file.path}: holds no secret")
@@ -175,6 +181,7 @@ def _fresh(now_ms: int) -> _Record:
 
 
 def _kept_ms() -> int:
+    # A secret still signs for SIGNS_AFTER_MS after its successor was made; as much again is slack.
     return MAX_VALID_S * 1000 + 2 * SIGNS_AFTER_MS
 
 

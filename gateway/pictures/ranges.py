@@ -13,12 +13,12 @@ from gateway.errors import ConditionFailed, RangeUnsatisfiable
 _RANGE = re.compile(r"bytes[ \t]*=[ \t]*([0-9]*)-([0-9]*)[ \t]*", re.IGNORECASE)
 _TAGS = re.compile(r"(W/)?(\"[\x21\x23-\x7e\x80-\xff]*\")")
 _FAR = 1 << 62
-_DIGITS = 18
+_DIGITS = 18  # a longer number is beyond any picture, and is not worth converting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """The bytes `first` to `last`, both included, of a picture of `size` bytes. `whole`: an answer without a range."""
+    """The bytes `first` to `last`, both included, of a picture of `size` bytes. `whole`: the answer is 200, not 206."""
 
     first: int
     last: int
@@ -42,7 +42,7 @@ def unchanged(headers: Mapping[str, str], tag: str) -> bool:
 def wanted(headers: Mapping[str, str], tag: str, size: int, *, method: str = "GET") -> Part:
     """The part to send: one range, or all of it. Raises RangeUnsatisfiable.
 
-    What is no single byte range is passed over, as RFC 9110 allows: an unknown unit, several ranges, a syntax error.
+    Anything but one byte range is ignored, as RFC 9110 allows: an unknown unit, several ranges, a syntax error.
     """
     whole = Part(first=0, last=size - 1, size=size, whole=True)
     asked = headers.get("Range")

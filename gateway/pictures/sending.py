@@ -1,9 +1,9 @@
-"""A picture from the store to a client, in pieces that are asked for when the client has taken the one before.
+"""Sends a picture from the store to a client in pieces, each read when the client has taken the one before.
 
-No connection to the store is held while a client reads. What a client has not taken within a tenth of a second is
-dropped from memory, and asked for again in smaller pieces once it reads. What fails before the first byte is an error
-with a status; what fails later ends the connection, so that no short picture looks whole. A whole picture is hashed on
-its way, and its last bytes are not sent if it is not the one published.
+No connection to the store is held while a client reads. Bytes that a client has not taken within a tenth of a second
+are dropped from memory, and read again in smaller pieces once the client reads. A failure before the first byte is
+answered with a status; a later one closes the connection, so that a truncated picture never looks whole. A whole
+picture is hashed while it is sent, and its last bytes are held back if it is not the published one.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from infra.retry import Permanent, Retryable, retry
 
 _log = structlog.get_logger()
 SLICE_BYTES = 32 * 1024
-"""What is handed to a connection at once; it buffers as much again at most."""
+"""Bytes handed to a connection at once; it buffers as many again at most."""
 _SLOW_AFTER_S = 0.1
 _PIECE_S = 10.0
 _ATTEMPTS = 3
@@ -41,10 +41,10 @@ class Picture:
 
 
 class Client(Protocol):
-    """Where the bytes go. Calls raise ConnectionError."""
+    """The receiver of the bytes. Calls raise ConnectionError."""
 
     async def write(self, data: bytes | memoryview) -> None:
-        """Takes them, and does not wait."""
+        """Buffers the bytes; does not wait for the client."""
 
     async def drained(self, timeout_s: float | None = None) -> bool:
         """Waits until more may be written; False: not within `timeout_s`."""
@@ -103,12 +103,12 @@ class Source:
             _log.error("picture.refused", reason="the store holds another picture than was published")
             raise StoreRefused
         if self._part.whole and len(piece.data) == self._part.size:
-            self._judge(sha256(piece.data).digest())  # before the first byte is sent
+            self._judge(sha256(piece.data).digest())  # all in one piece: a wrong picture still gets a status
         self._tag = piece.tag
         return piece.data
 
     def passed_on(self, data: bytes | memoryview) -> None:
-        """These bytes are to be sent next. Raises StoreRefused instead of letting a wrong picture become whole."""
+        """Records bytes that are about to be sent. Raises StoreRefused before the last bytes of a wrong picture."""
         self.position += len(data)
         if self._digest is None:
             return
@@ -123,7 +123,7 @@ class Source:
 
 
 class LoadedPiece:
-    """A piece in memory, with the right to be there."""
+    """A piece in memory, with its lease from the budget."""
 
     __slots__ = ("_lease", "data")
 
@@ -132,7 +132,7 @@ class LoadedPiece:
         self._lease = lease
 
     def drop(self) -> None:
-        """Leaves memory."""
+        """Frees the memory and the lease; repeating it is harmless."""
         self.data = b""
         self._lease.release()
 
@@ -144,7 +144,7 @@ async def pour(client: Client, source: Source, first: LoadedPiece, stream: Strea
         try:
             slow = await _slices(client, source, held)
         finally:
-            held.drop()
+            held.drop()  # before the wait: a slow client holds no piece in memory
         stream.waiting_since = now()
         await client.drained()
         stream.waiting_since = float("inf")
@@ -155,7 +155,7 @@ async def pour(client: Client, source: Source, first: LoadedPiece, stream: Strea
 
 
 async def _slices(client: Client, source: Source, held: LoadedPiece) -> bool:
-    """Hands the piece over slice by slice, as the client reads; True: it does not, and the rest is dropped."""
+    """Sends the piece slice by slice, as the client reads. True: it is too slow, and the rest is dropped."""
     data = memoryview(held.data)
     for start in range(0, len(data), SLICE_BYTES):
         part = data[start : start + SLICE_BYTES]

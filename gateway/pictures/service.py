@@ -1,6 +1,7 @@
-"""One picture to one client: state, conditions and range are settled by the route; here it is sent, or redirected to.
+"""Sends one picture to one client, or makes a link to it; the route has checked state, conditions and range before.
 
-Bounds: so many streams at once (`streams.py`), so many pieces in memory over all of them, so long without a byte taken.
+Three things are bounded: the streams at once and the pieces in memory over all streams (`streams.py`), and the time in
+which a client takes no byte (`patience_s`).
 """
 
 import socket
@@ -23,12 +24,15 @@ from infra.retry import Permanent
 
 _log = structlog.get_logger()
 _UNSENT_IN_KERNEL = 64 * 1024
-"""What the kernel takes in advance for a client; its own bound is megabytes."""
+"""Bytes that the kernel buffers unsent for a client; without this its buffer grows to megabytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PictureService:
-    """`redirect_s`: seconds that a link to the store is valid; 0: pictures are streamed."""
+    """Sends pictures. `redirect_s`: seconds that a link to the store is valid; 0: pictures are streamed.
+
+    `patience_s`: seconds in which a client must take at least a byte. `now` gives loop time.
+    """
 
     store: PictureStore
     signer: Signer
@@ -41,7 +45,7 @@ class PictureService:
     patience_s: float
 
     async def link(self, key: str) -> str:
-        """Where the store itself gives the picture. Raises infra.retry.Retryable, or Broken."""
+        """A link to the picture at the store, valid for `redirect_s`. Raises infra.retry.Retryable, or Broken."""
         try:
             return await self.store.link(key, expires_s=self.redirect_s)
         except Permanent as error:
@@ -87,7 +91,7 @@ class PictureService:
         _bound_buffers(request)
         try:
             writer = await response.prepare(request)
-            assert isinstance(writer, StreamWriter)  # noqa: S101  (nothing of it has been sent)
+            assert isinstance(writer, StreamWriter)  # noqa: S101  (None only for an answer that is complete)
             await pour(_Client(writer, connection), source, first, stream, self.now)
             await response.write_eof()
         finally:
@@ -106,7 +110,7 @@ class _Client:
 
 
 def _bound_buffers(request: web.Request) -> None:
-    """Little is buffered for this client, in the process and in the kernel."""
+    """Limits what is buffered for this client in the process and in the kernel. Raises ConnectionResetError."""
     transport = request.transport
     if transport is None:
         raise ConnectionResetError

@@ -2,7 +2,8 @@
 
 The tenant must be known to look the image up and must not be shown, so it travels encrypted. Tag and cipher are those
 of a synthetic initialisation vector (RFC 5297's construction, with HMAC-SHA256 for both parts): the tag authenticates
-tenant, generation, index and expiry, and is the nonce that the tenant is encrypted under. The host is no part of it.
+tenant, generation, index and expiry, and is the nonce of the tenant's encryption. The host is not signed, so a URL is
+valid under every name of every gateway of the stack.
 """
 
 import base64
@@ -24,7 +25,7 @@ _STEPS_PER_LIFE = 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """What a valid signature gives: the image of this tenant, until then (Unix time)."""
+    """What a valid signature allows: to fetch an image of `tenant` until `until_s` (Unix time in seconds)."""
 
     tenant: str
     until_s: int
@@ -32,7 +33,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Urls:
-    """Makes the signed URLs of one answer. `origin` goes before the path; they all end at `expires_s` (Unix time)."""
+    """Makes the signed URLs of one answer. `origin` goes before the path; all expire at `expires_s` (Unix time)."""
 
     origin: str
     tenant: str
@@ -41,7 +42,7 @@ class Urls:
 
     @property
     def mark(self) -> str:
-        """Differs where the same image has another URL."""
+        """Changes with the expiry and the secret, and so with the URLs; part of an answer's ETag."""
         return f"{self.expires_s:x}-{self.secret.id}"
 
     def url(self, generation_id: str, index: int) -> str:
@@ -64,7 +65,10 @@ class Signer:
         self._now_ms = now_ms
 
     def urls(self, tenant: str, origin: str) -> Urls:
-        """For an answer to this tenant. Ends are rounded down to a sixtieth of the life: bodies change that rarely."""
+        """The URLs for an answer to this tenant.
+
+        Expiry is rounded down to a multiple of a sixtieth of `valid_s`, so that bodies and ETags change no more often.
+        """
         now_ms = self._now_ms()
         end = (now_ms // 1000 + self._valid_s) // self._step_s * self._step_s
         return Urls(origin=origin, tenant=tenant, expires_s=end, secret=self._secrets.signing(now_ms))
@@ -81,7 +85,7 @@ class Signer:
         tag, encrypted = _parts(token)
         if secret is None:
             raise SignedUrlInvalid
-        try:
+        try:  # decryption before authentication, since the tag is over the plain tenant
             tenant = _crypted(secret, tag, encrypted).rstrip(b"\0").decode("ascii")
         except UnicodeDecodeError:
             raise SignedUrlInvalid from None
@@ -93,13 +97,13 @@ class Signer:
 
 
 def _tag(secret: LinkSecret, tenant: str, generation_id: str, index: int, expires_s: int) -> bytes:
-    """No field can hold the separator, so no two images share a text."""
+    """The authentication tag. No field can hold the separator, so no two grants have the same text."""
     text = "\0".join((tenant, generation_id, str(index), str(expires_s)))
     return hmac.digest(secret.mac_key, text.encode("utf-8"), "sha256")[:_TAG_BYTES]
 
 
 def _crypted(secret: LinkSecret, tag: bytes, data: bytes) -> bytes:
-    """Encrypts, and decrypts, by a stream of key that `tag` picks."""
+    """Encrypts or decrypts: XOR with a key stream derived from `tag`."""
     blocks = range(-(-len(data) // 32))
     stream = b"".join(hmac.digest(secret.cipher_key, tag + bytes([number]), "sha256") for number in blocks)
     return bytes(one ^ other for one, other in zip(data, stream, strict=False))
@@ -110,6 +114,7 @@ def _parts(token: str) -> tuple[bytes, bytes]:
         raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
         raise SignedUrlInvalid from None
+    # Base64 decoding ignores unused last bits; only one spelling of a token is accepted.
     canonical = base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii") == token
     if not canonical or len(raw) <= _TAG_BYTES or len(raw) % _PADDED_TO:
         raise SignedUrlInvalid

@@ -1,7 +1,7 @@
-"""How many pictures are sent at once, and how much of them is in memory: both bounded over all clients.
+"""Bounds over all clients: how many pictures are sent at once, and how many bytes of them are in memory.
 
-When the table of streams is full, a tenant with fewer streams displaces one of the tenant with most, if a client of
-that tenant has stopped reading; otherwise the newcomer is refused. So slow readers of one tenant cannot keep another
+When the table of streams is full, a tenant with fewer streams displaces a stream of the tenant with most, if its
+client has stopped reading; otherwise the new stream is refused. So slow readers of one tenant cannot keep another
 tenant from its pictures.
 """
 
@@ -17,9 +17,9 @@ PIECE_BYTES = 256 * 1024
 PIECES_IN_MEMORY = 64
 """Over all streams: 16 MiB."""
 CALLS_AT_ONCE = 8
-"""To the store. Each costs this process milliseconds of the event loop, for which all other requests wait."""
+"""Calls to the store. Each occupies the event loop for milliseconds, in which all other requests wait."""
 STALLED_S = 5.0
-"""A client that has taken no byte for so long may be displaced by another tenant's."""
+"""Seconds without a byte taken, after which a client may be displaced by another tenant's."""
 
 
 class Stream:
@@ -48,7 +48,7 @@ class StreamTable:
 
     @contextmanager
     def entered(self, tenant: str, cut: Callable[[], None]) -> Iterator[Stream]:
-        """Holds a stream inside. Raises Unavailable if the table is full and no stream can be displaced."""
+        """The stream of one client, in the table until the block ends. Raises Unavailable if the table stays full."""
         if len(self._present) >= self._limit:
             self._make_room(tenant)
         stream = Stream(tenant, cut)
@@ -63,6 +63,7 @@ class StreamTable:
         heaviest, most = self._by_tenant.most_common(1)[0]
         limit = self._now() - STALLED_S
         stalled = [each for each in self._present if each.tenant == heaviest and each.waiting_since <= limit]
+        # Displacing at a difference of one would let two tenants displace each other in turn.
         if self._by_tenant[tenant] + 1 >= most or not stalled:
             raise Unavailable("Too many pictures are being sent at the moment.", retry_after_s=2)
         leaving = min(stalled, key=lambda each: each.waiting_since)
@@ -78,7 +79,7 @@ class StreamTable:
 
 
 class Lease:
-    """The right to hold one piece in memory; given back once, however often `release` is called."""
+    """The right to hold one piece in memory; returned once, however often `release` is called."""
 
     __slots__ = ("_places",)
 
@@ -93,7 +94,7 @@ class Lease:
 
 
 class PieceBudget:
-    """Bounds the pieces in memory, and those requested at once. The table of streams bounds the waiters."""
+    """Bounds the pieces in memory, and the calls for them at once. The table of streams bounds the waiters."""
 
     def __init__(self, most: int = PIECES_IN_MEMORY, *, calls: int = CALLS_AT_ONCE) -> None:
         self._places = asyncio.Semaphore(most)

@@ -26,7 +26,7 @@ from schema import fast
 )
 async def list_models(context: Context, _: web.Request, __: Caller) -> web.Response:
     """GET /v1/models."""
-    created_s, reports = context.started_ms // 1000, context.reports
+    created_s, reports = context.started_ms // 1000, context.reports  # OpenAI's list requires a time of creation
     states = {name: await reports.state(name) for name in context.models}
     data = [
         _shown(model, reports.capabilities(name), created_s, states[name]) for name, model in context.models.items()

@@ -1,4 +1,4 @@
-"""What every request handler is given. Built once, by `app.py`."""
+"""The context that every request handler gets. `app.py` builds it once."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Generations: ask for one, look at it, wait for it, list, cancel, erase."""
+"""The operations on generations: create, list, get or wait, cancel, erase."""
 
 import asyncio
 import re
@@ -21,13 +21,13 @@ _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?([0-9]{1,9})\"?\s*(?=[,;]|$)", r
 _ETAG = re.compile(r"(?:W/)?(\"[^\"]*\")")
 _MAX_WAIT_S = limits.MAX_WAIT_MS // 1000
 _WAIT_SLICE_S: Final = 5.0
-"""A wait asks core in slices, so that a stopping gateway and a client that hangs up end it soon."""
+"""A wait asks core in slices, so that it ends soon when the gateway stops or the client hangs up."""
 _EARLY_S = 0.25
 _POLL_S = 1
-"""What Retry-After advises after a submission."""
+"""Retry-After of an accepted submission, in seconds."""
 
 _LONGEST_RETRY_S = 120
-"""What OpenAI's clients obey at most."""
+"""Seconds; after a longer Retry-After, OpenAI's Python client does not retry."""
 
 _OUTCOMES = ("unknown", "accepted", "replayed", "key_conflict", "backlog_full", "invalid")
 _BY_STATUS = {name: number for number, name in enumerate(views.STATUSES)}
@@ -208,10 +208,10 @@ async def _waited(
 async def _asked(
     context: Context, request: web.Request, tenant: str, generation_id: str, wait_s: float
 ) -> fast.GenerationView | None:
-    """What core answers; None if the request is displaced for another tenant meanwhile."""
+    """The generation, after one slice of the wait; None if the request is displaced for another tenant meanwhile."""
     try:
         async with asyncio.timeout(None) as limit:
-            with request[SLOT].on_displaced(lambda: limit.reschedule(0)):
+            with request[SLOT].on_displaced(lambda: limit.reschedule(0)):  # a time that has passed: ends the block
                 return await context.core.get(tenant, generation_id, wait_s=wait_s)
     except TimeoutError:
         return None
@@ -265,7 +265,7 @@ async def erase(context: Context, request: web.Request, caller: Caller) -> web.R
 
 
 def signed_urls(context: Context, request: web.Request, caller: Caller) -> Urls:
-    """Of the images in an answer: under the public URL, or the address that the client used."""
+    """The signed URLs of the images in an answer, under the public URL or the address that the client used."""
     origin = context.base_url or f"{request.scheme}://{framing.authority(request) or _own_address(request)}"
     return context.pictures.signer.urls(caller.tenant, origin)
 

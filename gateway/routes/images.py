@@ -1,4 +1,4 @@
-"""The images of a generation: by a link that stays the same and needs a key, or by a signed URL without any header."""
+"""The images of a generation: by a stable link that needs a key, or by a signed URL that needs no header."""
 
 from dataclasses import dataclass
 
@@ -35,7 +35,7 @@ _HEADERS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Found:
-    """An image that can be had."""
+    """An image that can be fetched."""
 
     picture: Picture
     size: int
@@ -117,7 +117,7 @@ async def get(context: Context, request: web.Request, caller: Caller) -> web.Str
     try:
         return await context.pictures.send(request, response, found.picture, part, tenant=caller.tenant)
     except Missing:
-        _found(await context.core.get(caller.tenant, generation_id), index)  # it may have been erased meanwhile
+        _found(await context.core.get(caller.tenant, generation_id), index)  # raises Gone if it was erased meanwhile
         _log.error("picture.missing", generation_id=generation_id, index=index)
         raise errors.Unavailable(
             "The picture store does not have the picture at the moment.", retry_after_s=5
@@ -125,7 +125,7 @@ async def get(context: Context, request: web.Request, caller: Caller) -> web.Str
 
 
 def published(view: fast.GenerationView, index: int) -> fast.ImageView:
-    """The image, if it can be had. Raises NotFound, NotReady or Gone."""
+    """The image, if it can be fetched. Raises NoSuchImage, NotReady or Gone."""
     image = next((each for each in view.images if each.index == index), None)
     if image is None:
         raise errors.NoSuchImage
@@ -155,7 +155,7 @@ def _found(view: fast.GenerationView, index: int) -> _Found:
 
 
 def _headers(found: _Found, caller: Caller, now_ms: int) -> dict[str, str]:
-    """A signed URL is meant for pages of any origin; the stable link gives a page of another origin nothing."""
+    """The answer's headers. Pages of any origin may embed a signed URL, and only the gateway's own the stable link."""
     left_s = max(0, caller.until_s - now_ms // 1000)
     return {
         **_ALWAYS,

@@ -118,7 +118,7 @@ def _client_request_id(request: web.Request) -> str:
 
 
 def finishing(context: Context) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
-    """Aiohttp's hook before an answer's headers are sent: adds what every answer has."""
+    """The hook that aiohttp calls before it sends an answer's headers: adds those that every answer has."""
 
     async def finish(request: web.Request, response: web.StreamResponse) -> None:
         _add_limits(request, response)
@@ -147,9 +147,9 @@ def _bearer(context: Context, request: web.Request) -> Caller:
 
 
 def _add_limits(request: web.Request, response: web.StreamResponse) -> None:
-    """Adds the state of the rules that took a token, refusals included: first the address's rules, then the key's.
+    """Adds the state of the rate rules that took a token, to refusals as well: the address's rules, then the key's.
 
-    A rule that refused has added its own state already.
+    The state of a rule that refused is in the answer already, and comes last.
     """
     for taken in reversed(request.get(_LIMITS, ())):
         for name, value in taken.items():
@@ -204,7 +204,7 @@ def _other_method(context: Context, request: web.Request, methods: Collection[st
 
 
 def _report(name: str, error: BaseException) -> None:
-    """Logs where an internal error arose, without its text, which may hold what a user wrote."""
+    """Logs where an internal error was raised, without its text, which may hold what a user wrote."""
     frames = traceback.extract_tb(error.__traceback__)
     place = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in frames]
     _log.error("request.broken", operation=name, error=type(error).__name__, place=place)

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 description, made of the operations and of the pydantic models that validate. Pure."""
+"""The OpenAPI 3.1 description, generated from the operations and the pydantic models that validate. Pure."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -116,7 +116,7 @@ def _query(model: type[BaseModel] | None) -> list[dict[str, Any]]:
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """A parameter is left out, never null."""
+    """The schema without the choice of null: a query parameter is left out, never null."""
     choices = [choice for choice in schema.get("anyOf", ()) if choice != {"type": "null"}]
     return dict(choices[0]) if len(choices) == 1 else schema
 

@@ -1,4 +1,4 @@
-"""One operation of the API: handler and description in one place, by a decorator, for the router and for OpenAPI."""
+"""One operation of the API: a decorator joins a handler and its description, for the router and for OpenAPI."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,14 +25,14 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A success, with the headers that matter. Without a model it has no JSON body."""
+    """An answer that is not a problem, with the headers to document. Without a model no JSON body is documented."""
 
     description: str
     model: type[BaseModel] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     content_type: str = "application/json"
     content_types: tuple[str, ...] = ()
-    """Of bodies that no model describes."""
+    """Content types of binary bodies."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class Operation:
     problems: tuple[int, ...] = ()
     secured: bool = True
     signed: bool = False
-    """A signed URL may take the key's place."""
+    """Whether a signed URL is accepted in place of a key."""
     documented: bool = True
     request: type[BaseModel] | None = None
     query: type[BaseModel] | None = None

@@ -11,7 +11,7 @@ _ID = re.compile(r"gen_[0-9a-z]{26}")
 
 
 def generation(request: web.Request) -> str:
-    """The generation's id. Raises NotFound, whose answer is that of another tenant's id."""
+    """The generation's id. Raises NotFound for a malformed one, which is answered like an unknown one."""
     generation_id = request.match_info["generation_id"]
     if not _ID.fullmatch(generation_id):
         raise NotFound

@@ -1,4 +1,4 @@
-"""From a valid request to the submission for core: a model's defaults filled in, its limits checked. Pure."""
+"""Turns a valid request into the submission for core: fills in a model's defaults, checks its limits. Pure."""
 
 from collections.abc import Callable, Mapping
 from hashlib import sha256
@@ -21,7 +21,7 @@ def spec(
     new_seed: Callable[[], int],
     reported: Callable[[str], fast.ModelCapabilities | None] = lambda _: None,
 ) -> fast.GenerationSpec:
-    """Everything that determines the pictures. Raises InvalidFields for what this model cannot do."""
+    """The spec: what to draw, without the prompts. Raises InvalidFields for what this model cannot do."""
     model = models.get(wanted.model) if wanted.model is not None else next(iter(models.values()))
     if model is None:
         raise InvalidFields([("model", "is not served here; GET /v1/models lists what is")])
@@ -70,10 +70,10 @@ def item(
 
 
 def idempotency(key: str | None, sent: Mapping[str, Any]) -> tuple[str, bytes]:
-    """The key and the digest of what the client sent, without defaults or a seed drawn here. Raises InvalidFields.
+    """The key and the digest of what the client sent, without defaults or a seed drawn here; both empty without a key.
 
     256 and 256.0 are the same body. guidance_scale is digested as it was written, as earlier releases did: a retry
-    across an upgrade must find its generation.
+    across an upgrade must find its generation. Raises InvalidFields for a malformed key.
     """
     if key is None:
         return "", b""

@@ -1,7 +1,7 @@
 """What a request may ask of one model: the bounds of the models file, narrowed by reported capabilities.
 
-Pure. `submissions` validates by it, `/v1/models` shows it. What is not known is accepted; a worker then refuses what
-the model cannot do, with the reason.
+Pure. `submissions` validates requests by it, `/v1/models` shows it. Until a worker has reported, a request may pass
+that the model cannot serve; the worker then refuses it with the reason.
 """
 
 from collections.abc import Iterator, Mapping
@@ -43,7 +43,7 @@ def of(model: ModelEntry, reported: fast.ModelCapabilities | None = None) -> Abi
         ("num_inference_steps", reported.min_steps, reported.max_steps),
     ):
         least, most = bounds[name]
-        bounds[name] = (max(least, low), min(most, high or most))
+        bounds[name] = (max(least, low), min(most, high or most))  # 0: the worker does not know a bound
     return Abilities(
         bounds=bounds,
         schedulers=tuple(reported.schedulers),
@@ -67,6 +67,7 @@ def problems(
         yield "scheduler", f"{known} for this model"
     if wanted.negative_prompt and able.negative_prompt is False:
         yield "negative_prompt", "is not taken by this model; leave it out"
+    # 0 and 1 ask for no guidance; the default is what a client may copy from /v1/models.
     harmless = (None, 0, 1, model.guidance_scale)
     if able.guidance == "none" and wanted.guidance_scale not in harmless:
         yield "guidance_scale", "has no effect on this model, which has no guidance; leave it out"

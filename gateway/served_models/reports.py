@@ -1,8 +1,8 @@
-"""What core knows of the models, cached: asked for in the background, and when a client lists the models.
+"""What core knows of the models, cached: refreshed in the background, and when a client lists the models.
 
-The gateway has no weights, so until a worker has reported it knows only what the models file says. The capabilities of
-a model are kept while its workers are silent and when core restarts; only a newer report replaces them. Its current
-state comes from the last answer alone.
+The gateway has no weights: until a worker has reported a model, only its entry in the models file is known. A model's
+capabilities are kept while its workers are silent and when core restarts; only a newer report replaces them. Its
+current state comes from the last answer alone.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ _DEADLINE_S: Final = 1.0
 
 
 class ModelReports:
-    """`watch` is its task. At most one call is in flight, however many callers wait; `now` in seconds."""
+    """The cache; `watch` is its task. At most one call is in flight, however many callers wait; `now` in seconds."""
 
     def __init__(self, ask: Callable[[], Awaitable[fast.ModelsReply]], *, now: Callable[[], float]) -> None:
         self._ask = ask

@@ -1,4 +1,4 @@
-"""How a model is, in a client's words, by what core says of it. Pure."""
+"""The state of a model as clients see it, from core's report. Pure."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,7 +23,10 @@ UNKNOWN: Final = ModelState(state="unknown", reason=None, workers=0, capabilitie
 
 
 def state_of(reply: fast.ModelsReply, model: str) -> ModelState:
-    """How it is with the model of this name."""
+    """The state of the model of this name.
+
+    A model without a report has no worker only if every worker has reported; otherwise its state is unknown.
+    """
     status = next((each for each in reply.models if each.name == model), None)
     if status is not None:
         return _shown(status)
@@ -33,7 +36,7 @@ def state_of(reply: fast.ModelsReply, model: str) -> ModelState:
 
 def _shown(status: fast.ModelStatus) -> ModelState:
     idle = status.workers - status.loaded - status.loading - status.broken - status.away
-    if status.loaded or idle > 0:
+    if status.loaded or idle > 0:  # an idle worker loads it on demand
         state = "available"
     elif status.loading:
         state = "loading"

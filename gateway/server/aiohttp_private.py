@@ -14,9 +14,9 @@ TESTED_AIOHTTP: Final = "3.14.5"
 class ObservedHandler(web.RequestHandler):
     """aiohttp's connection, which also says whether it waits for its client.
 
-    aiohttp's public side says how many requests a connection has had, but not whether one of them is under way: a
-    request is parsed and waits in `_messages`, then is `_current_request` until its handler returns. Middleware sees a
-    request only after that, so a connection whose request has just arrived would look idle, and could be closed.
+    aiohttp's public API says how many requests a connection has had, but not whether one of them is in flight: a
+    parsed request waits in `_messages`, and is then `_current_request` until its handler returns. Middleware does not
+    see a request in `_messages`, so a connection whose request has just arrived would look idle, and could be closed.
     """
 
     __slots__ = ()

@@ -1,10 +1,10 @@
 """The connections of the public port: a bounded number, and a limit on how long an answer may stay unread.
 
-A connection that sends nothing, or half of something, or does not read, costs its client nothing and the gateway a
-file and memory. When all connections are taken, a newcomer replaces the connection that has waited longest for its
-client, among owners with more than their share; an owner is a tenant, or an address while its tenant is unknown. A
-connection whose request is complete and in progress is never closed: if there are only such, the newcomer is refused.
-`access.concurrency` keeps the number of those below the number of connections.
+A client that sends nothing, or half a request, or does not read, costs the gateway a file descriptor and memory. When
+all connections are taken, a new one replaces the connection that has waited longest for its client, among owners with
+more than their share; an owner is a tenant, or an address while the tenant is unknown. A connection is never closed
+for a new one while its complete request waits for the gateway: if all are such, the new connection is closed.
+`access.concurrency` keeps the number of requests in flight below the number of connections.
 """
 
 import asyncio
@@ -26,11 +26,11 @@ _NEVER = float("inf")
 BACKLOG = 512
 """Connections that asyncio accepts from the kernel at once, before any of them reaches the table."""
 _OTHER_FILES = BACKLOG + 128
-"""Files kept free for those, and for what is not a client: core, logs, keys, the admin port."""
+"""File descriptors kept free for those, and for all but clients: core, logs, keys, the admin port."""
 
 
 def connection_limit(wanted: int) -> int:
-    """`wanted` connections, or fewer if the process may not open so many files; raises its soft limit if that helps."""
+    """`wanted`, or fewer if the process may not open so many files; raises the soft limit on files if that helps."""
     need = wanted + _OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < need:
@@ -42,7 +42,7 @@ def connection_limit(wanted: int) -> int:
 class ConnectionTable:
     """The connections of one listener, `limit` at most.
 
-    `on_cut` is called with the reason when one is closed: the table is "full", or an answer is "unread".
+    `on_cut` is called with the reason when one is cut: "full" (the table), "unread" (an answer), "broken" (a picture).
     """
 
     def __init__(self, limit: int, *, send_timeout_s: float, on_cut: Callable[[str], None]) -> None:
@@ -60,6 +60,7 @@ class ConnectionTable:
         self._open.add(newcomer)
         self._owners.change(newcomer.owner, +1)
         if len(self._open) > self._limit:
+            # The newcomer waits for its client too, so a connection with a request in progress is never chosen.
             chosen = min(self._candidates(), key=lambda each: each.waiting_since)
             self.remove(chosen)  # now: the next newcomer may arrive before asyncio reports this one as closed
             chosen.cut("full")
@@ -111,7 +112,7 @@ class Connection(ObservedHandler):
 
     @property
     def waiting_since(self) -> float:
-        """Loop time since which it has been the client's turn to send or to read; infinity while it is ours."""
+        """While the client has to send or to read: loop time of its last answer or its connection; else infinity."""
         return self._since if self.awaits_client else _NEVER
 
     def cut(self, reason: str) -> None:
@@ -136,7 +137,7 @@ class Connection(ObservedHandler):
             self._on_lost()
 
     def pause_writing(self) -> None:
-        """asyncio: the client reads more slowly than we write. aiohttp itself would wait without a limit."""
+        """asyncio calls this when the client reads more slowly than we write. aiohttp would wait without a limit."""
         super().pause_writing()
         self._writable.clear()
         self._watch_client()
@@ -163,7 +164,8 @@ class Connection(ObservedHandler):
     async def drained(self, timeout_s: float | None = None) -> bool:
         """Waits until the client has taken enough for more to be written; False: not within `timeout_s`.
 
-        aiohttp's own future cannot be awaited again after such a wait was cancelled. Raises ConnectionError.
+        Uses an event of its own: aiohttp's waits share one future, which a cancelled wait would cancel for the next.
+        Raises ConnectionError.
         """
         try:
             async with asyncio.timeout(timeout_s):
@@ -192,7 +194,7 @@ class Connection(ObservedHandler):
             self._on_lost = None
 
     async def finish_response(self, *args: Any, **kw: Any) -> tuple[web.StreamResponse, bool]:
-        """aiohttp: sends one answer. After it, the client acts next."""
+        """aiohttp calls this to send one answer. After it, the connection waits for its client."""
         try:
             return await super().finish_response(*args, **kw)
         finally:
@@ -205,7 +207,7 @@ class Connection(ObservedHandler):
         exc: BaseException | None = None,  # noqa: ARG002
         message: str | None = None,  # noqa: ARG002
     ) -> web.StreamResponse:
-        """aiohttp: answers an error of its parser; `routes.middleware` handles every other error.
+        """aiohttp calls this for an error of its parser; `routes.middleware` handles every other error.
 
         The parser's text may hold a key or a prompt, so it is neither answered nor logged.
         """

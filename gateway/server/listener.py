@@ -1,4 +1,4 @@
-"""The public port: a socket, and aiohttp behind it with connections of ours (`connections.py`).
+"""The public port: its sockets, and aiohttp's server with our connection class (`connections.py`).
 
 A connection may idle, or take to send the headers of a request, for one bounded time: aiohttp's keep-alive timer
 covers both, and bytes that trickle in do not extend it.
@@ -15,7 +15,8 @@ from gateway.server import sockets
 from gateway.server.connections import BACKLOG, Connection, ConnectionTable
 
 _LINGERING_S = 2.0
-"""How long what a refused client still sends is read and thrown away, so that it can read the refusal."""
+"""Seconds in which the rest of a refused request is read and discarded: closing on unread bytes resets the
+connection, and the client may lose the refusal."""
 
 
 class PortUnavailable(Exception):
@@ -23,7 +24,10 @@ class PortUnavailable(Exception):
 
 
 class Listener:
-    """An async context manager that, at its end, lets the requests under way finish within `drain_s`."""
+    """Serves `app` inside its block; raises PortUnavailable at the start.
+
+    At the end it accepts no more, and gives the requests in flight `drain_s` seconds to finish.
+    """
 
     def __init__(
         self,
@@ -48,7 +52,7 @@ class Listener:
 
     @property
     def port(self) -> int:
-        """The port that is really bound."""
+        """The port that is bound, also where `port` is 0 (any free one)."""
         assert self._servers, "the listener has not been entered"  # noqa: S101
         return int(self._servers[0].sockets[0].getsockname()[1])
 

@@ -1,7 +1,7 @@
 """The sockets of the public port: one for each address of the host, all on the same port.
 
-asyncio's own `create_server` gives `::` to IPv6 alone, and each address of `localhost` a port of its own where any
-free one is asked for.
+asyncio's own `create_server` binds `::` for IPv6 alone, and, for port 0, binds each address of `localhost` to a free
+port of its own.
 """
 
 import errno
@@ -23,7 +23,7 @@ def bound(host: str, port: int) -> Sequence[socket.socket]:
     missing: OSError | None = None
     try:
         for family, _, _, _, address in dict.fromkeys(found):
-            wanted = sockets[0].getsockname()[1] if sockets else port
+            wanted = sockets[0].getsockname()[1] if sockets else port  # for port 0: the one that the first got
             try:
                 sockets.append(_bound(family, (address[0], wanted, *address[2:])))
             except OSError as error:
