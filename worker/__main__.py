@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def end(code: int, flush: Callable[[], None]) -> int:
-    """The exit code, once the worker's threads have ended; with one that hangs the process exits here, at once."""
+    """Returns the exit code once the worker's threads have ended. If one of them hangs, the process exits here."""
     if threads.left_behind():
         lifecycle.leave(code, flush)
     flush()

@@ -36,7 +36,9 @@ _log = structlog.get_logger()
 UNLOAD_S = 3.0
 """How long unloading the engines may take at the end."""
 OWN_LIMIT_S = 60.0
-"""Added to the load limit that an engine in a process of its own keeps by itself: time to end that process."""
+"""Added to an engine's load limit before the watchdog acts: an engine in a process of its own keeps the limit itself,
+and needs this long to end that process.
+"""
 
 
 class Replies:
@@ -51,7 +53,9 @@ class Replies:
 
 
 async def serve(settings: WorkerSettings, shutdown: Shutdown) -> None:
-    """Runs the worker until it has drained. Raises infra.lifecycle.ConfigError, watchdog.Hung or errors.EngineLost."""
+    """Runs the worker until it has drained. Raises infra.lifecycle.ConfigError, or watchdog.Hung, errors.EngineLost or
+    infra.loops.LoopEnded in an exception group.
+    """
     async with AsyncExitStack() as stack:
         skew = Skew(settings.max_clock_skew_s)
         ports = await open_ports(settings, stack, skew)
@@ -71,8 +75,8 @@ async def serve(settings: WorkerSettings, shutdown: Shutdown) -> None:
 
 
 async def open_ports(settings: WorkerSettings, stack: AsyncExitStack, skew: Skew | None = None) -> Ports:
-    """The real ports; `stack` closes them. Raises ConfigError when no model has its folder or file; while one has, only
-    the models without theirs cannot be used.
+    """The real ports; `stack` closes them. Raises ConfigError when no model has its folder or file. If only some lack
+    theirs, only those models cannot be used.
     """
     entries = models.load(settings.models_file)
     models.require_a_source(entries)

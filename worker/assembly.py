@@ -1,6 +1,6 @@
-"""All parts of the worker, joined: what `app` serves and a simulation drives. Knows ports and tuning, no adapter.
+"""Joins all parts of the worker, which `app` serves and a simulation drives. Knows ports and tuning, no adapter.
 
-Built in the order in which work flows back: what answers first, then what renders, then what stops the rest.
+Parts are built before those that use them: the ones that answer first, then those that render, then the shutdown.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ from worker.tuning import Mode, Tuning
 __all__ = ["LANES", "Ports", "Tuning", "Worker"]
 T = TypeVar("T")
 LANES = 2
-"""Concurrent calls of each kind, reply and deletion: one is under way while the next gathers."""
+"""Concurrent calls of each kind, reply and deletion: one is in flight while the next gathers items."""
 _LOOPS: Final[Mapping[Mode, type[GpuLoop]]] = {
     Mode.PLAIN: PlainLoop,
     Mode.BATCHED: BatchedLoop,
@@ -145,8 +145,9 @@ class Worker:
             raise
 
     async def _hung(self, detail: str) -> bool:
-        """An engine in a process of its own is ended, to be started again: True. With any other the worker stops, for
-        its process must end: False.
+        """The watchdog's `leave`. A session's engine that has a process of its own is killed, to be started again:
+        True. Any other hang, also one in a load, cannot be ended from here: the images are reported or given back, and
+        False makes the worker's process end.
         """
         session = self._state.session
         if session is not None and session.engine.capabilities.restartable:

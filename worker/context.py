@@ -1,7 +1,7 @@
-"""What is the same for every part of one worker. Built once, by `assembly`, and handed to each constructor.
+"""Services shared by every part of one worker. Built once, by `assembly`, and passed to each constructor.
 
-Holds what a part reports to or takes from the world around it; what a part works on (window, queues, engines) it is
-given by name.
+Holds what a part reports to (metrics, health, ledger) and general services such as clock, ids and rng. The objects that
+a part works on, such as window, queues and engines, are separate constructor arguments.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,9 @@ from worker.time_ledger import TimeLedger
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """`clock` is the event loop's time in seconds and may be read from any thread; `wall_ms` is Unix time."""
+    """`clock` is the event loop's time in seconds and may be read from any thread; `wall_ms` is Unix time in
+    milliseconds.
+    """
 
     worker_id: str
     metrics: Metrics

@@ -32,7 +32,9 @@ class CoreClient:
         self._calling = calling
 
     async def ask(self, worker_id: str, held: Sequence[Holding], models: Sequence[ListedModel]) -> Sequence[bool]:
-        """Raises Retryable or Permanent."""
+        """Whether each of `held` is still wanted, in its order. Reports the first MAX_MODELS of `models`. Raises
+        Retryable or Permanent.
+        """
         request = fast.StillWantedRequest(
             worker_id=worker_id,
             held=[

@@ -13,7 +13,7 @@ class Health:
         self._notes: dict[str, list[str]] = {}
 
     def mark_unready(self, name: str, reason: str) -> None:
-        """The worker is not ready, because of `reason`, until `clear(name)`."""
+        """Marks the worker as not ready, because of `reason`, until `clear(name)`."""
         self._reasons[name] = reason
 
     def clear(self, name: str) -> None:

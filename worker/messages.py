@@ -8,7 +8,7 @@ from worker.holding.types import Batch, Failed, Held, ImageId, Job, Uploaded
 
 
 def parse(body: bytes, attributes: Mapping[str, str], *, suspect: bool) -> Job:
-    """The job. `suspect` makes it solo whatever the message says. Raises schema.messages.BadMessage."""
+    """Decodes a job. `suspect` makes it solo whatever the message says. Raises schema.messages.BadMessage."""
     message = messages.decode(body)
     if not isinstance(message, fast.ImageJob):
         raise messages.BadMessage(f"a {type(message).__name__} is no job")

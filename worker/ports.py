@@ -12,7 +12,7 @@ from worker.engines.contract import Engine, EngineFacts
 
 T = TypeVar("T")
 RECEIVE_LIMIT = 10
-"""Messages to a receive: as many as SQS gives."""
+"""Most messages of one receive, which is the limit of SQS."""
 
 NewId = Callable[[str], str]
 """Mints an id with this prefix."""
@@ -152,10 +152,12 @@ class NoLoadMarks:
 
 
 class StillWanted(Protocol):
-    """Core's answer which images are cancelled or expired. The question carries progress and the states of models."""
+    """Asks core which images are still wanted, that is, neither cancelled nor expired. The call also reports their
+    progress and the states of the models.
+    """
 
     async def ask(self, worker_id: str, held: Sequence[Holding], models: Sequence[ListedModel]) -> Sequence[bool]:
-        """False: drop the image. In the order of `held`."""
+        """One answer for each of `held`, in its order. False: the image is to be dropped."""
 
 
 class Threads(Protocol):
@@ -185,8 +187,8 @@ class Failpoints(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
     """The worker's adapters. `quarantine` sends to the dead-letter queue; without `still_wanted` the worker renders
-    whatever it receives. `clock` is the event loop's time and may be read from any thread; `wall_ms` is Unix time, used
-    for the age of a job alone.
+    whatever it receives. `clock` is the event loop's time in seconds and may be read from any thread; `wall_ms` is Unix
+    time in milliseconds, used only for the age of a job.
     """
 
     jobs: JobQueue

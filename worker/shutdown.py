@@ -27,7 +27,7 @@ DELIVERY_S = 5.0
 
 
 class ShutdownSequence:
-    """`drain` is called at a signal, `broken` when the watchdog or the GPU loop gives the process up."""
+    """`drain` is called at a signal, `broken` when the watchdog finds a hang or the GPU loop has lost the device."""
 
     def __init__(
         self,
@@ -56,6 +56,7 @@ class ShutdownSequence:
             async with asyncio.timeout_at(end):
                 await self._receiver.poll_ended()
         with contextlib.suppress(TimeoutError):
+            # Even if the last poll has used up the deadline: otherwise these jobs stay hidden until their timeout.
             async with asyncio.timeout_at(max(end, loop.time() + FINAL_CALLS_S)):
                 await self._release_waiting()
         try:
@@ -67,7 +68,9 @@ class ShutdownSequence:
         _log.info("worker.drained")
 
     async def broken(self, failure: Failure, detail: str) -> None:
-        """The device is lost: report what ran on it as failed, deliver finished pictures, give back the rest."""
+        """The device is lost: report running images as failed and announced ones as drained, deliver finished
+        pictures, give back the rest.
+        """
         self._close(detail)
         await self._release_waiting()
         running = [held for held in self._window.busy() if held.state is State.RUNNING]

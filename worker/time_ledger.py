@@ -1,9 +1,9 @@
-"""Where the GPU's seconds went: each belongs to one cause, timed on its own and not as what the others left over.
+"""Where the GPU's seconds went: each belongs to one cause, and each cause is measured, none computed as a remainder.
 
 The GPU loop reports spans, on the event loop's thread; all times are the worker's clock, which is passed in. The cause
-of idle time is known only at its end: the image admitted then existed since some moment, and from that moment on the
-GPU waited for work that existed. Until then the idle time is *open*. Nothing is counted twice: where a span has a cause
-already, a second report is left out and summed in `overlapping_s`. A span without any report is unattributed.
+of idle time is known only at its end: until the image then admitted was requested, there was no work; after that, the
+GPU waited for work that existed. Until then the idle time is *open*. Nothing is counted twice: where a span already has
+a cause, a second report is ignored and summed in `overlapping_s`. A span without any report is unattributed.
 """
 
 from collections import deque
@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 SETTLE_S = 30.0
-"""How long an image may take from its acceptance into the jobs queue and still be counted as work that existed."""
+"""Seconds of idle time that stay open after an empty receive, since an image accepted into the jobs queue within them
+may still be on its way.
+"""
 GAPS = 64
 """Spans without a report that are remembered for late reports; older ones stay unattributed."""
 
@@ -70,8 +72,8 @@ class TimeLedger:
         self.spend(Cause.NOT_HERE, arrived_s, now_s)
 
     def held_back(self, began_s: float, ended_s: float) -> None:
-        """Nothing was received in this span because of what is behind the GPU: where the GPU was idle, that is the
-        cause.
+        """Nothing was received in this span because too many images are behind the GPU. If the GPU is idle, book its
+        idle time in the span as backpressure.
         """
         if self._idle_since_s is not None:
             since_s = max(began_s, self._idle_since_s)
@@ -80,9 +82,9 @@ class TimeLedger:
             self.idle_began(ended_s)
 
     def settle(self, now_s: float, *, existed_since_s: float | None = None) -> None:
-        """The jobs queue has just answered that it is empty: idle time older than SETTLE_S was without work, up to
-        `existed_since_s`, when the oldest image that is held and not admitted was requested. Without an answer of the
-        queue the cause is unknown, and the idle time stays open.
+        """The jobs queue has just returned no message: book idle time older than SETTLE_S as NO_WORK up to
+        `existed_since_s`, when the oldest image that is held and not admitted was requested, and as NOT_HERE after it.
+        While receives fail, the cause is unknown and the idle time stays open.
         """
         settled_s = now_s - SETTLE_S
         if self._idle_since_s is not None and self._idle_since_s < settled_s:

@@ -98,7 +98,7 @@ def upload(held: Held, bucket: str, size_bytes: int) -> Span:
 
 
 def send(held: Held, queue: str, kind: str) -> Span:
-    """The sending of a reply. Before admission its parent is the message's context."""
+    """The sending of a reply. Before admission, when the image has no span, its parent is the message's context."""
     parent = _under(held.span) if held.span is not INVALID_SPAN else context_of(held.job)
     return _tracer.start_span(
         f"send {queue}",
@@ -116,7 +116,7 @@ def send(held: Held, queue: str, kind: str) -> Span:
 
 
 def end(span: Span, error: str = "") -> None:
-    """Ends the span; `error` says in general words what failed, and is empty for nothing."""
+    """Ends the span. `error` says in general words what failed; empty on success."""
     if error:
         span.set_status(Status(StatusCode.ERROR, error))
     span.end()

@@ -1,4 +1,4 @@
-"""The worker's names, sizes and times, free of where they were configured. `app` fills them from the settings."""
+"""The worker's names, sizes and times, independent of their source. `app` fills them from the settings."""
 
 from dataclasses import dataclass
 from enum import Enum

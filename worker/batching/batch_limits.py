@@ -15,11 +15,11 @@ class BatchLimits:
         self._remembered = remembered
 
     def limit(self, job: RenderJob, key: BatchKey, declared: int) -> int:
-        """Images that may go together."""
+        """The largest batch that this job may go in. `declared`: what the engine allows at most."""
         return min(declared, self._fits.get(key, declared), self._ran_out.get(_size(job), declared))
 
     def measured(self, key: BatchKey, fits: int) -> None:
-        """So many images fit into memory, as far as the engine has seen. The newest measurement counts."""
+        """Record that `fits` images fit into memory, as measured by the engine. The newest measurement counts."""
         self._fits[key] = max(1, fits)  # in place: the GPU thread may be asking
         if len(self._fits) > self._remembered:
             del self._fits[next(iter(self._fits))]

@@ -1,4 +1,4 @@
-"""What a worker has learned from its own work, in one hand: shared by what measures and what decides."""
+"""What a worker has learned from its own work, shared by the code that measures and the code that decides."""
 
 from dataclasses import dataclass, field
 

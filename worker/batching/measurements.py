@@ -1,13 +1,13 @@
-"""What the worker has measured: times of steps, batches and calls, and what follows from them. No I/O, no clock."""
+"""Averages of what the worker has measured: silences of the GPU thread, announcements, receives. No I/O, no clock."""
 
 from worker.engines.contract import BatchKey
 
 _WEIGHT = 0.3
-"""Of the newest measurement in the moving average: about the last ten count."""
+"""Weight of the newest measurement in the moving average, of which about the last ten count."""
 
 
 class Measurements:
-    """Moving averages by kind of work, in seconds. Kinds beyond `remembered` push the oldest out."""
+    """Moving averages by kind of work, in seconds. Beyond `remembered` kinds, the longest unobserved is forgotten."""
 
     def __init__(self, *, remembered: int = 1_000) -> None:
         self._seconds: dict[tuple[object, ...], float] = {}
@@ -26,5 +26,5 @@ class Measurements:
 
 
 def step_kind(key: BatchKey) -> tuple[object, ...]:
-    """The time between two signs of life of the GPU thread."""
+    """The kind under which the watchdog learns how long the GPU thread is silent in work on this batch key."""
     return ("step", key)

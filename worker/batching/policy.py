@@ -22,13 +22,13 @@ AGEING_S = 30.0
 PATIENCE = 0.6
 """Waiting for this share of all work that is here halves an image's remaining work in the order."""
 PARKED_PER_SEAT = 2
-"""Images that stand aside, at most, for each that may run: what has begun holds memory, and is to be finished."""
+"""Most parked images for each image that may run: an image that has begun holds memory until it is finished."""
 LEAST_GAIN = 0.005
 """A larger batch must be better by this share: near a tie the smaller one finishes an image sooner."""
 BACKLOG = 8
 """Images yet to come for each one beyond the first `limit`."""
 LOOK_AHEAD = 4
-"""Limits' worth of images that are simulated."""
+"""At most this many times `limit` images are simulated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,9 @@ def next_step(
 
 
 def _admitted(ranked: Sequence[Seat[T]], staying: Sequence[Seat[T]], size: int, parked: int) -> list[Seat[T]]:
-    """Those that stay and the best of the others, up to `size`; none begins if more than `parked` might stand aside."""
+    """Those that stay and the best of the others, up to `size`. No image begins where that could leave more than
+    `parked` images parked.
+    """
     may_begin = parked + 1 - sum([seat.running or seat.parked for seat in ranked])
     chosen = list(staying)
     for seat in ranked:
@@ -123,7 +125,7 @@ def _size(seats: Sequence[Seat[T]], times: Sequence[float], least: int) -> int:
             best, best_cost, worse = size, cost, 0
         else:
             worse += 1
-            if worse == 2:  # the cost falls, and then it rises
+            if worse == 2:  # the cost falls and then rises: larger sizes would not win
                 break
     return best
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 UNKNOWN_STEP_S = 0.05
 UNKNOWN_ALPHA = 0.5
 SETTLING = 3
-"""The first steps of a size choose kernels and warm caches: until there are as many, the fastest counts."""
+"""For this many first steps of a size the fastest counts, since they also select kernels and warm caches."""
 WEIGHT = 0.1
-"""Of the newest step in a size's moving average."""
+"""Weight of the newest step in a size's moving average."""
 OUTLIER = 1.5
-"""A step counts at most this much more, and this much less, than the average: a pause is not the model."""
+"""A step counts as at most the average times this, and at least the average divided by it: a pause is no step."""
 TRUST = 5
-"""Steps of a size that weigh as much as the straight line fitted through all sizes."""
+"""After this many steps of a size, their average weighs as much as the line fitted through all sizes."""
 MAX_SIZES = 64
 
 
@@ -60,7 +60,7 @@ class _Curve:
 
 
 class StepTimes:
-    """One curve per kind; kinds beyond `remembered` push the longest unobserved out."""
+    """One curve per kind of work. Beyond `remembered` kinds, the longest unobserved is forgotten."""
 
     def __init__(self, *, remembered: int = 200) -> None:
         self._curves: dict[tuple[object, ...], _Curve] = {}
@@ -107,7 +107,7 @@ def _line(sizes: Mapping[int, _Size]) -> tuple[float, float]:
         slope = mean_s * UNKNOWN_ALPHA / (1 - UNKNOWN_ALPHA + UNKNOWN_ALPHA * mean_size)
     else:
         slope = sum(weight * (size - mean_size) * (seconds - mean_s) for size, seconds, weight in points) / spread
-    slope = min(max(slope, 0.0), mean_s / mean_size)  # neither a gift, nor worse than one after the other
+    slope = min(max(slope, 0.0), mean_s / mean_size)  # never falling, never slower than one image at a time
     return mean_s - slope * mean_size, slope
 
 

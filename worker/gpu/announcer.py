@@ -1,7 +1,7 @@
-"""Announces a batch: its images are asked for once more, and `started` is accepted by the reply queue before any of
-them is admitted to the GPU.
+"""Announces a batch: asks core once more whether its images are wanted, and waits until the reply queue has accepted
+`started` for each before any of them is admitted to the GPU.
 
-Knows nothing of sessions: `lookahead` and `loop` say which images, and what becomes of the batch.
+Knows nothing of sessions: `lookahead` and `loop` choose the images and decide where the announced batch goes.
 """
 
 import asyncio
@@ -50,8 +50,9 @@ class Announcer:
         self._window.touch()
 
     async def announce(self, chosen: Sequence[Held]) -> Batch | None:
-        """The batch, announced. None where there is none: its images are refused because the model cannot be used, or
-        are no longer wanted, or have to be chosen again because a model has been loaded first. Raises EngineLost.
+        """Announce the chosen images and return them as a batch. Returns None when the model cannot be used (they are
+        refused), when none of them is wanted any more, after `close`, or when they must be chosen again: after a load
+        of the model, or since a newer dispatch has replaced one of them. Raises EngineLost.
         """
         model = chosen[0].job.render.model
         engine, fault = self._models.engine(model), self._models.fault(model)
@@ -64,8 +65,9 @@ class Announcer:
         return await self._start(engine, chosen)
 
     async def _load(self, engine: Engine, chosen: Sequence[Held]) -> None:
-        """Only for images that are still wanted. Afterwards all that waits is looked at again: a loaded model knows
-        more of what it cannot do, and one that cannot be loaded refuses all of its images.
+        """Load the model if any of the chosen images is still wanted. If the load fails, all of the model's waiting
+        images are refused. Afterwards every waiting image gets its batch key again, since a loaded model may refuse
+        what it had a key for before.
         """
         await self._still_wanted.before_batch(chosen)
         wanted = [held for held in chosen if held.state is State.WAITING]
@@ -90,8 +92,8 @@ class Announcer:
                 await self._delivery.refuse(held, fault.failure, fault.reason)
 
     async def _start(self, engine: Engine, chosen: Sequence[Held]) -> Batch | None:
-        """Ask whether they are wanted, and report that they start. An image that a newer dispatch has replaced by the
-        time of the answer may have to run alone: then all are chosen again.
+        """Ask core whether the images are wanted, and report `started` for those that are. When a newer dispatch has
+        replaced one of them meanwhile, return None so that all are chosen again: the newer one may be solo.
         """
         loop = asyncio.get_running_loop()
         began_s = loop.time()

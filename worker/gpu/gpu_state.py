@@ -11,30 +11,34 @@ from worker.holding.types import Batch
 
 @dataclass(slots=True)
 class GpuState:
-    """The session under way, and the group that is announced to follow it. The GPU loop and the announcer share it."""
+    """The running session, and the batch announced to follow it. The GPU loop writes this; `lookahead` and the
+    worker's handler of a hang read it.
+    """
 
     session: Session | None = None
     coming: Batch | None = None
 
 
 def steps_by_then(session: Session, lead_s: float) -> int:
-    """How many steps the session takes in that time, at the size it has now."""
+    """Steps that the session makes in `lead_s` seconds at its current batch size, rounded up."""
     running = sum(member.running for member in session.mailbox.roster)
     return math.ceil(lead_s / max(1e-6, session.mailbox.step_seconds(max(1, running))))
 
 
 def staying(session: Session, lead_s: float) -> list[tuple[Member, int]]:
-    """The members that will not have finished by then, and the steps that each will still need."""
+    """The members that will not have finished in `lead_s` seconds, each with the steps it will still need then."""
     steps = steps_by_then(session, lead_s)
     left = [(member, member.remaining - steps * member.running) for member in session.mailbox.roster]
     return [(member, remaining) for member, remaining in left if remaining > 0]
 
 
 def left_s(session: Session, now_s: float, *, known: bool) -> float | None:
-    """Seconds until the session is empty if no image joins; None when that is unknown, or an image is parked.
+    """Estimated seconds until the session is empty if no image joins. None when there is nothing to estimate from, or
+    while a member is parked or has not begun.
 
-    Members of an engine that steps are counted down step by step. The others are expected to take the time learned;
-    without that, their reported progress is extrapolated.
+    `known`: step times of this batch key have been learned. Then an engine with `join_midway` needs the remaining steps
+    of its longest member, and any other, which is one call, the whole batch's time less the time elapsed. Without
+    learned times the reported progress is extrapolated.
     """
     roster = session.mailbox.roster
     if not roster or session.mailbox.offered or any(not member.running for member in roster):
@@ -50,7 +54,7 @@ def left_s(session: Session, now_s: float, *, known: bool) -> float | None:
 
 
 def quantum_s(session: Session, key: BatchKey) -> float:
-    """How long a session may let images join while images of another key wait: one batch's time."""
+    """Seconds for which images may join a session while another batch key waits: the time of one whole batch."""
     members = [member for member in session.mailbox.roster if member.held.key == key]
     steps = max((_steps(member.held.job.render) for member in members), default=1)
     return steps * session.mailbox.step_seconds(max(1, len(members)))

@@ -1,4 +1,4 @@
-"""The one thread that all engines are called on, with what is known of it on the event loop."""
+"""The GPU thread, on which all engines run, with what the event loop knows about it."""
 
 import math
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from worker.ports import Threads
 
 
 class Waits:
-    """When the GPU last ended doing something else than rendering for those who waited meanwhile."""
+    """When each cause that keeps images waiting (load, backpressure, earlier step) last ended, by `Context.clock`."""
 
     def __init__(self) -> None:
         self.loading_until_s = -math.inf
@@ -16,7 +16,7 @@ class Waits:
         self.batch_until_s = -math.inf
 
     def reason(self, received_s: float) -> str:
-        """Why an image received then and admitted now had to wait; empty when nothing was in its way."""
+        """Why an image received at `received_s` and admitted now had to wait; empty when no cause applies."""
         if self.loading_until_s > received_s:
             return "loading"
         if self.backpressure_until_s > received_s:
@@ -26,7 +26,7 @@ class Waits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuThread:
-    """`pulse`: its signs of life. `waits`: what it did last that kept images waiting."""
+    """`pulse`: its signs of life, for the watchdog. `waits`: why images had to wait for it."""
 
     threads: Threads
     pulse: Pulse

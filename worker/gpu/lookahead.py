@@ -4,9 +4,9 @@ Choices are made as late as the time that announcing takes allows, so that late 
 to join the running session when the admission policy would seat it by then, and the next session's first group when
 the running one is about to end.
 
-**Solo.** Core convicts an image by starts alone that brought no result, so nothing else may be able to end the
-process while a solo image is unfinished: it is announced only when the worker holds nothing else that was started,
-and nothing else is announced until its reply is accepted. Solo work therefore does not overlap.
+**Solo.** Core convicts an image whose solo starts bring no result, so no other image may be able to end the process
+while a solo image is unfinished: it is announced only when no other image is in progress on the worker, and no other
+image is announced until its reply is accepted. Solo work therefore does not overlap.
 """
 
 import asyncio
@@ -49,13 +49,16 @@ class Lookahead:
         session = self._state.session
         if session is None:
             return self._batch(waiting, now_s)
+        # The quantum bounds the wait of another key: without it, joining images could keep a session open endlessly.
         if first.solo or (first.key != session.key and now_s - session.began_s >= quantum_s(session, session.key)):
             session.close()
         joining = self._joining(session, waiting, now_s) if session.open else ()
         return joining or self._following(session, waiting, first, now_s)
 
     def _must_wait(self, *, solo: bool) -> bool:
-        """Whether a solo image keeps others away, from its announcement to its accepted reply, or they keep it away."""
+        """Whether the next image, `solo` or not, must wait for those in progress: a solo image waits for all of them,
+        and any image waits for a solo one.
+        """
         busy = self._window.busy()
         return bool(busy) and (solo or any(held.job.solo for held in busy))
 
@@ -66,7 +69,7 @@ class Lookahead:
         return self._models.limit(held.job.render, held.key)
 
     def _joining(self, session: Session, waiting: Sequence[Candidate[Held]], now_s: float) -> Sequence[Held]:
-        """Those whom the policy would seat, by the time they are announced, among the members left by then."""
+        """Waiting images that the policy would seat beside the members still left once the announcement is through."""
         mates = [each.seat(now_s) for each in waiting if each.key == session.key and not each.solo]
         if not mates or not session.mailbox.roster or session.mailbox.offered:
             return ()
@@ -83,11 +86,12 @@ class Lookahead:
         return [held for held in chosen if held.id not in known]
 
     def _show_waiting(self, waiting: Sequence[Candidate[Held]], now_s: float) -> None:
-        """The GPU thread sizes its batches by all images that wait, the unannounced included."""
+        """Put unannounced images into the mailbox: the GPU thread counts them when it chooses its batch size."""
         session = self._state.session
         if session is None or not session.open:
             return
         behind = [each for each in waiting if each.key == session.key and not each.solo]
+        # Replaced only when it differs, since every new sequence makes the GPU thread choose again.
         if [each.order for each in behind] != [seat.order for seat in session.mailbox.waiting]:
             session.mailbox.waiting = [_empty(each.seat(now_s)) for each in behind]
 
@@ -105,7 +109,7 @@ class Lookahead:
         return self._batch(waiting, now_s)
 
     def _lead_s(self) -> float:
-        """How long before they are needed images are announced."""
+        """Seconds of lead for an announcement: twice the average one, between MIN_LEAD_S and MAX_LEAD_S."""
         return min(MAX_LEAD_S, max(MIN_LEAD_S, 2 * (self._learned.measurements.seconds(ANNOUNCE_KIND) or 0.0)))
 
 
@@ -126,7 +130,7 @@ def candidates(window: Window) -> list[Candidate[Held]]:
 
 
 def _empty(seat: Seat[Held]) -> Seat[Member | None]:
-    """The seat of an image that is not announced: it counts, and cannot be taken yet."""
+    """The seat of an unannounced image: the policy counts it, but the GPU thread cannot admit it yet."""
     return Seat(
         item=None,
         remaining_steps=seat.remaining_steps,
@@ -139,7 +143,7 @@ def _empty(seat: Seat[Held]) -> Seat[Member | None]:
 
 
 def _seat(member: Member, remaining: int, now_s: float) -> Seat[Held]:
-    """A member of the session, as it will be."""
+    """A member's seat with the `remaining` steps expected at the end of the lead time."""
     seat = member.seat(now_s)
     return Seat(
         item=member.held,

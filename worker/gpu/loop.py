@@ -28,7 +28,7 @@ from worker.output.delivery import Delivery
 from worker.ports import RECEIVE_LIMIT
 
 LOOK_S = 0.05
-"""How often is looked whether a session whose end is not reported is about to end."""
+"""Seconds between checks whether a running session is about to end, for engines that do not report each step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +45,12 @@ class GpuParts:
 
 
 class GpuLoop(ABC):
-    """What the three loops share: one session, and what becomes of images that cannot run after all."""
+    """What the three loops share: one session at a time, and the answers for announced images that cannot run."""
 
     joins_midway: ClassVar[bool]
     """Whether images may join a session that runs."""
     receives_at_once: ClassVar[int | None]
-    """Images received together, once nothing is held; None: ahead of the GPU."""
+    """Most images received together, and only while nothing is held. None: jobs are prefetched ahead of the GPU."""
 
     def __init__(self, parts: GpuParts) -> None:
         self._parts = parts
@@ -59,8 +59,8 @@ class GpuLoop(ABC):
 
     @abstractmethod
     async def run(self) -> None:
-        """Until `close`, and then until all images have left the GPU. Raises EngineLost, LoopEnded, in a group or
-        alone.
+        """Serve until `close`, and then until all images have left the GPU. Raises EngineLost or LoopEnded, alone or
+        in an exception group.
         """
 
     @property
@@ -77,7 +77,9 @@ class GpuLoop(ABC):
             self._turn_away(member.held for member in session.mailbox.take_offered())
 
     async def _announce(self, chosen: Sequence[Held]) -> Batch | None:
-        """The batch, announced. None where there is none, with nothing chosen at the next change."""
+        """Announce the chosen images; the batch, or None. With nothing chosen, wait for a change of the window, or
+        load the default model again if that is due and the worker is idle.
+        """
         if chosen:
             return await self._announcer.announce(chosen)
         idle = self._state.session is None and self._state.coming is None and not self._window.upcoming()
@@ -86,7 +88,9 @@ class GpuLoop(ABC):
         return None
 
     async def _changed(self) -> None:
-        """The window changes with every step reported while images wait; a session may also end without a report."""
+        """Wait for a change of the window. Every reported step is one while images wait, but an engine may end a
+        session without a report: then look again after LOOK_S.
+        """
         timeout = LOOK_S if self._state.session is not None and self._window.waiting_count() else None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
@@ -99,7 +103,7 @@ class GpuLoop(ABC):
             return
         model = batch.members[0].job.render.model
         fault = self._models.fault(model)
-        if fault is not None or not batch.engine.loaded:  # it went out while they were announced
+        if fault is not None or not batch.engine.loaded:  # it became unusable during the announcement
             await self._answer(model, fault.reason if fault is not None else "the model is not loaded any more")
             return
         try:
@@ -120,7 +124,9 @@ class GpuLoop(ABC):
             self._window.touch()
 
     async def _out(self, engine: Engine, model: str, error: EngineAway) -> None:
-        """The model cannot be used for now: its images are given back, uncounted, and those of others go on."""
+        """Take a model that cannot be used for now out of service: answer its announced and running images as
+        MODEL_AWAY, which is uncounted, and refuse its waiting ones. Images of other models go on.
+        """
         fault = await self._models.lose(engine, error)
         coming = self._state.coming
         if coming is not None and coming.engine is engine:  # its images are STARTED: answered with the others below
@@ -132,13 +138,13 @@ class GpuLoop(ABC):
         self._window.touch()
 
     async def _answer(self, model: str, reason: str) -> None:
-        """Fail what was announced, or ran, for a model that is out. Says nothing about the images."""
+        """Answer the announced and running images of an unusable model as MODEL_AWAY: the fault is not theirs."""
         for held in self._window.busy():
             if held.job.render.model == model and held.state in (State.STARTED, State.RUNNING):
                 await self._delivery.fail(Failed(held=held, failure=Failure.MODEL_AWAY, detail=reason))
 
     def _turn_away(self, announced: Iterable[Held]) -> None:
-        """Images that were announced and will not run here."""
+        """Answer announced images that will not run here as DRAINED."""
         for held in announced:
             self._delivery.fail_now(Failed(held=held, failure=Failure.DRAINED, detail="the worker stops"))
 
@@ -178,7 +184,7 @@ class BatchedLoop(GpuLoop):
 
 class OverlappedLoop(GpuLoop):
     """Two tasks: while one renders a session, the other announces images that join it at a step or follow it at once.
-    What has left the GPU is uploaded and answered meanwhile.
+    Meanwhile the delivery pipeline uploads and answers the pictures that have left the GPU.
     """
 
     joins_midway = True
@@ -200,7 +206,7 @@ class OverlappedLoop(GpuLoop):
                 self._hand_over(batch)
 
     def _hand_over(self, batch: Batch) -> None:
-        """To the session that runs, if it is of this key and open; otherwise for the next one."""
+        """Offer the batch to the running session if that is open and of its key; otherwise keep it for the next one."""
         session = self._state.session
         if session is not None and session.open and session.key == batch.key and not batch.solo:
             session.offer(members_of(batch))

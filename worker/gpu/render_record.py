@@ -1,4 +1,4 @@
-"""The record of images while they are on the GPU: states, waits, spans, and the origin of each picture."""
+"""Keeps the record of images on the GPU: their states, waits and spans, and the origin of each picture."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -41,7 +41,7 @@ class RenderRecord:
         ).inc()
         for member in members:
             held = member.held
-            if held.state is State.STARTED:
+            if held.state is State.STARTED:  # otherwise it runs again after a crash: its wait and span are kept
                 self._window.move(held, State.RUNNING)
                 held.wait_s = at_s - held.received_s
                 held.wait_reason = waits.reason(held.received_s)
@@ -54,14 +54,14 @@ class RenderRecord:
             self._together[id(member)] = together
 
     def progressed(self, steps: Mapping[str, int]) -> None:
-        """So many steps of these jobs are done."""
+        """Note the steps done so far, by job id."""
         for job_id, step in steps.items():
             held = self._window.get(job_id)
             if held is not None:
                 held.step = step
 
     def left(self, member: Member, error: str = "") -> None:
-        """The image is no longer on the GPU."""
+        """The image has left the GPU: end its span, and the batch's span with the last of its images."""
         together = self._together.pop(id(member), None)
         if together is None:  # never admitted
             return

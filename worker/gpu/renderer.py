@@ -1,8 +1,8 @@
 """Drives sessions on the GPU thread, hands on what comes out of them, and finds the culprit when one breaks.
 
-A failing batch is halved until what fails is alone: mates succeed, the culprit is reported. Out of memory halves as
-well, and the smaller size is remembered. When an engine's own process has died, each suspect runs alone at once, for
-every further death costs loading the model. A bad picture fails only its own image.
+A failing batch is halved until the culprit is alone: it is reported, and its mates succeed. A batch that runs out of
+memory is halved too, and the smaller size is remembered. When an engine's own process has died, each suspect runs alone
+at once, since every further death costs another load of the model. A bad picture fails only its own image.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ _log = structlog.get_logger()
 
 @dataclass(slots=True, kw_only=True)
 class _Isolation:
-    """What is left to do after a crash: groups that run apart, and members that are beyond suspicion."""
+    """The work left after a crash: groups of suspects that run apart, and members that are not suspect."""
 
     groups: list[list[Member]] = field(default_factory=list)
     innocents: list[Member] = field(default_factory=list)
@@ -97,11 +97,11 @@ class Renderer:
                 return
 
     def hung(self) -> None:
-        """The engine's process is being killed because it hung: the failure that follows is reported as that."""
+        """Call before killing the engine's process because it hung: the crash that follows is reported as HUNG."""
         self._hung = True
 
     async def _until_it_ends(self, session: Session) -> Crash | None:
-        """Turn after turn, each once there is a permit; None once no image is left, or the crash that ended it."""
+        """Run turns, each once a permit is free. Returns the crash that ended them, or None if no image is left."""
         while True:
             end = await self._turn(session)
             self._close_gap(end.at_s)
@@ -160,7 +160,7 @@ class Renderer:
                 self._hand_on(session, event)
             case EngineFailed():
                 self._gpu.pulse.fail()
-                if not session.engine.capabilities.restartable:  # one in a process of its own keeps its own time
+                if not session.engine.capabilities.restartable:  # a restartable one limits its own restart
                     self._gpu.pulse.begin_reset(self._context.clock())
 
     def _spent(self, session: Session, event: TimeSpent) -> None:
@@ -205,13 +205,13 @@ class Renderer:
         session.offer(work.innocents)
 
     def _judge(self, work: _Isolation, crash: Crash) -> None:
-        """Convict an image that was alone; otherwise decide which of them run together. Raises EngineAway."""
+        """Fail a suspect that was alone; otherwise split the suspects into groups to run. Raises EngineAway."""
         hung, self._hung = self._hung, False
         members = [*crash.suspects, *crash.innocents]
         for member in members:
             self._record.left(member, crash.detail)
         if crash.out:
-            if crash.died and len(crash.suspects) == 1:  # what broke the process, before that could not start again
+            if crash.died and len(crash.suspects) == 1:  # it ended the process, which then did not start again
                 failure = Failure.HUNG if hung else crash.failure
                 self._delivery.fail_now(Failed(held=crash.suspects[0].held, failure=failure, detail=crash.detail))
             raise EngineAway(crash.out, pause_s=crash.pause_s)
@@ -233,10 +233,11 @@ class Renderer:
         # Every further death of a process costs loading the model again: then each suspect runs alone at once.
         middle = 1 if crash.died else (len(left) + 1) // 2
         parts = [left[at : at + middle] for at in range(0, len(left), middle)] if left else []
+        # Reversed, since `_isolate` pops the last group first.
         work.groups.extend(self._restarted(part) for part in reversed(parts))
 
     def _restarted(self, held: Sequence[Held]) -> list[Member]:
-        """Members of a new group, before their first step."""
+        """New members for these images, as one group: they begin again at their first step."""
         if not held:
             return []
         first = held[0]

@@ -1,10 +1,9 @@
 """Asks core which of the held images are still wanted, and reports their progress and the states of the models.
 Optional, batched, fails open.
 
-Asked before every batch and about once a second for everything held, until its reply is accepted: core takes an
-image without a report for lost, and a picture may wait for its store for a long time. When
-core is out of reach, batches are not held up by asking again for a while: an unwanted picture costs GPU time
-and nothing else.
+The worker asks before every batch, and about once a second for every image whose reply is not accepted yet, since
+core presumes an image without a report lost, and a picture may wait long for its store. After a failed call batches
+go ahead without asking for a while: an unwanted picture costs only GPU time.
 """
 
 import asyncio
@@ -49,27 +48,27 @@ class StillWantedCheck:
         self._shunned_until_s = 0.0
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Ask about everything held, every `every_s` seconds, until cancelled."""
         while True:
             await asyncio.sleep(self._every_s)
             open_ones = [held for held in self._window.held() if held.state is not State.SETTLED]
             await self._ask([held for held in open_ones if not held.unwanted])
 
     async def before_batch(self, members: Sequence[Held]) -> None:
-        """Drops those of `members` that are no longer wanted, unless core is shunned after a failed call."""
+        """Drop those of `members` that are no longer wanted. Does not ask within SHUN_S of a failed call."""
         if asyncio.get_running_loop().time() >= self._shunned_until_s:
             await self.sift(members)
 
     async def sift(self, members: Sequence[Held]) -> None:
-        """Asks, and acts on the answer."""
+        """Ask core about `members`, and drop those that are no longer wanted."""
         if members:
             await self._ask(members)
 
     async def _ask(self, members: Sequence[Held]) -> None:
-        """Also when nothing is held: the call reports the models."""
+        """Calls core even when nothing is held, since the call also reports the states of the models."""
         if self._port is None:
             return
-        # those that the GPU can still be spared first
+        # The list is cut at the limit: images that have left the GPU go last, as dropping them saves no GPU time.
         members = sorted(members, key=lambda held: held.state is State.FINISHING)[: limits.MAX_STILL_WANTED]
         holdings = [
             Holding(
@@ -91,7 +90,7 @@ class StillWantedCheck:
             return
         self._shunned_until_s = 0.0
         for held, asked, keep in zip(members, holdings, wanted, strict=False):
-            # A newer dispatch may have come while the answer was on its way, which speaks of the older one.
+            # If a newer dispatch has arrived during the call, the answer is about the older one and does not count.
             if not keep and held.job.dispatch == asked.dispatch:
                 await self._drop(held)
 

@@ -1,4 +1,6 @@
-"""Tells a hung engine from a slow one. A hung GPU thread cannot be stopped: the process has to end."""
+"""Distinguishes a hung engine from a slow one. A hung thread cannot be stopped: a process has to end, the engine's
+own or else the worker's.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -18,7 +20,9 @@ class Hung(Exception):
 
 
 class Pulse:
-    """Signs of life of the GPU thread while it works; also where step times are learned."""
+    """Signs of life of the GPU thread while it works. Learns how long the thread is usually silent, per batch key.
+    `floor_s` is the least deadline between steps, `reset_s` and `load_s` those of a reset and a load.
+    """
 
     def __init__(self, measured: Measurements, *, floor_s: float, reset_s: float, load_s: float = 660.0) -> None:
         self._measured = measured
@@ -39,7 +43,7 @@ class Pulse:
         self.working = True
 
     def begin_reset(self, now_s: float) -> None:
-        """The engine is being made ready again: nothing to learn from, and longer than a step."""
+        """The engine is being reset, which has a limit of its own and is not learned from."""
         self.begin(_RESET, now_s)
 
     def begin_load(self, now_s: float) -> None:
@@ -59,22 +63,23 @@ class Pulse:
         self.working = False
 
     def learn(self) -> None:
-        """A picture is done. The longest silence is what is learned: it covers encoding prompts and decoding."""
+        """A picture is done: learn the longest silence since the last one, prompt encoding and decoding included."""
+        # At most the floor, so that one long pause does not raise the deadline beyond ten floors.
         self._measured.observe(self._kind, min(self._longest_s, self._floor_s))
         self._longest_s = 0.0
 
     def fail(self) -> None:
-        """The work ended in an error, or was no step: nothing is learned."""
+        """The work has ended in an error, or was a load: nothing is learned from it."""
         self.beats += 1
         self.working = False
 
     @property
     def missing(self) -> str:
-        """What has been waited for in vain when the deadline is over."""
+        """What the thread has failed to produce when the deadline is over, for error messages."""
         return "no loaded model" if self._kind == step_kind(_LOAD) else "no step"
 
     def deadline_s(self) -> float:
-        """How long the silence may be."""
+        """Seconds without a sign of life after which the current work counts as hung."""
         limit_s = self._limits_s.get(self._kind)
         if limit_s is not None:
             return limit_s
@@ -82,9 +87,11 @@ class Pulse:
 
 
 class Watchdog:
-    """One task of the service. Counts its own ticks, so that a stopped and continued process is not taken for hung.
+    """One task of the service. It sums its own ticks, each at most twice `tick_s`, so that a process that was stopped
+    and continued does not count as hung.
 
-    `leave` is called at a hang with what is missing. True: it has ended the engine's process, and the worker goes on.
+    `leave` is called at a hang with the reason. It returns True if it has ended the engine's process, so that the
+    worker goes on.
     """
 
     def __init__(self, pulse: Pulse, *, tick_s: float, leave: Callable[[str], Awaitable[bool]]) -> None:
@@ -93,7 +100,7 @@ class Watchdog:
         self._leave = leave
 
     async def run(self) -> None:
-        """Until cancelled; raises Hung after the images that ran have been reported."""
+        """Watch until cancelled. Raises Hung once `leave` has reported the running images and returned False."""
         loop = asyncio.get_running_loop()
         seen, silent_s = -1, 0.0
         while True:
@@ -112,5 +119,7 @@ class Watchdog:
 
 
 def hang_deadline_s(*, floor_s: float, learned_s: float | None) -> float:
-    """Seconds without a step after which the engine counts as hung; four floors while nothing is learned."""
+    """Seconds without a step after which the engine counts as hung: ten times the learned silence, at least `floor_s`;
+    four times `floor_s` while nothing is learned.
+    """
     return 4 * floor_s if learned_s is None else max(floor_s, 10 * learned_s)

@@ -1,8 +1,8 @@
-"""Gives messages back to the jobs queue, or deletes them outside of the normal course. Best effort: what fails costs a
+"""Gives messages back to the jobs queue, or deletes them outside the normal course. Best effort: a failed call costs a
 redelivery once the visibility timeout has passed, so no call is repeated.
 
 Used where no reply is outstanding: at shutdown, for duplicates, for quarantined messages. Messages of images that were
-answered are deleted by `output/settling`, which does not give up.
+answered are deleted by `output/settling`, which retries until that succeeds.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ CALL_DEADLINE_S = 10.0
 
 
 class Leases:
-    """The leases that end before the queue ends them."""
+    """Ends leases on messages before their visibility timeout does."""
 
     def __init__(self, context: Context, queue: JobQueue) -> None:
         self._context = context

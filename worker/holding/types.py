@@ -1,6 +1,6 @@
 """What travels through the worker: jobs as received, the mutable entry of each in the window, batches, results.
 
-All are frozen but `Held`, whose text says who writes what.
+All are frozen except `Held`, whose docstring says who writes which field.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ MAX_RECEIPTS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageId:
-    """An image: its generation, and its number in it."""
+    """Identifies an image: its generation, and its index in that generation."""
 
     generation_id: str
     index: int
@@ -81,11 +81,15 @@ class State(Enum):
 
     WAITING = "waiting"
     STARTED = "started"
+    """It is being announced, or is announced and not yet on the GPU."""
     RUNNING = "running"
+    """It has been admitted to the GPU."""
     FINISHING = "finishing"
+    """It has left the GPU, or does not need it: what is left is to deliver its picture or another answer."""
     SETTLED = "settled"
     """Its reply was accepted, or none is needed: what is left is to delete its message."""
     GONE = "gone"
+    """It is no longer held."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -171,7 +175,7 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uploaded:
-    """A picture in the temporary bucket under `key`. Holds no bytes of it: its reply may have to wait for long."""
+    """A picture in the temporary bucket under `key`. Holds none of its bytes, since its reply may have to wait long."""
 
     held: Held
     origin: Origin
@@ -195,7 +199,7 @@ class Settled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """An attempt that gave no picture. `detail` has no prompt in it, and at most 200 characters."""
+    """An attempt that gave no picture. `detail` contains no prompt; the reply carries its first 200 characters."""
 
     held: Held
     failure: Failure

@@ -1,7 +1,7 @@
-"""What the worker holds: every job from its receipt to the deletion of its message. All on the event loop's thread.
+"""The jobs that the worker holds, each from its receipt to the deletion of its message. Event loop's thread only.
 
-The receiver offers messages, the GPU loop moves jobs forward, the delivery settles and releases them; `changed` wakes
-what waits for any of it. A settled job is held only so that its message stays hidden until it is deleted.
+The receiver offers messages, the GPU loop moves jobs forward, the delivery settles and releases them; their changes
+wake the tasks that await `changed`. A settled job is held only so that its message stays hidden until it is deleted.
 
 **Duplicates.** A message for an image that is held already is *attached*: its receipt is kept, its visibility is
 extended, and it is deleted together with the first one. So no copy is deleted before a reply is accepted, and none
@@ -46,8 +46,8 @@ class Window:
         self._change = asyncio.Event()
 
     async def changed(self) -> None:
-        """Returns at the next change. Look first, then await this, with no other await between: a change
-        there is lost.
+        """Returns at the next change. Check the condition first, then await this with no other await in between:
+        a change in between would be missed.
         """
         await self._change.wait()
 
@@ -66,7 +66,7 @@ class Window:
         now_s: float,
         existed_s: float | None = None,
     ) -> Offer:
-        """Hold or attach the message, or tell why neither is needed."""
+        """Hold or attach the message, or return why neither is done. `existed_s`: see `Held`; `now_s` if None."""
         if (job.render.id, job.dispatch) in self._settled:
             return Offer.SETTLED
         held = self._held.get(job.render.id)
@@ -144,15 +144,15 @@ class Window:
         self.move(held, state)
 
     def rekey(self, held: Held, key: BatchKey) -> None:
-        """Its model has been loaded, and knows better what the image can share a batch with."""
+        """Set the batch key again: a loaded model knows better which images can share a batch."""
         held.key = key
 
     def mark_unwanted(self, held: Held) -> None:
-        """It is cancelled or expired. The GPU thread reads this while it renders; it is never taken back."""
+        """The image is cancelled or expired. The GPU thread reads the mark while it renders; it is never removed."""
         held.unwanted = True
 
     def release(self, held: Held) -> None:
-        """The job is held no longer: its message is deleted, given back, or held by another worker."""
+        """Stop holding the job: its message is deleted, given back, or may be held by another worker."""
         self._undeleted.pop(held.order, None)
         if self._held.get(held.id) is held:
             del self._held[held.id]
@@ -172,6 +172,7 @@ class Window:
         self._settled[held.id, held.job.dispatch] = None
         if len(self._settled) > REMEMBERED:
             self._settled.popitem(last=False)
+        # By order, not by id: a newer dispatch of the same image may be held meanwhile.
         self._undeleted[held.order] = self._held.pop(held.id)
         self.move(held, State.SETTLED)
         return spared
@@ -181,8 +182,8 @@ class Window:
         return [(held, *pair) for held in self.held() for pair in held.receipts.items()]
 
     def lost(self, held: Held, message_id: str, receipt: str) -> None:
-        """The receipt is void, as another worker may hold the message. A waiting job is released with
-        its last receipt.
+        """The receipt is no longer valid, and another worker may hold the message. A waiting job is released with its
+        last receipt; one in progress goes on.
         """
         if held.receipts.get(message_id) == receipt:
             del held.receipts[message_id]

@@ -27,7 +27,9 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """`deletable`: the message is of no more use. `refused`: it is a job that this worker cannot render."""
+    """What became of a message. `deletable`: it is no longer needed. `refused`: it is a job that this worker cannot
+    render; its message is held until core has the reply.
+    """
 
     deletable: bool
     refused: bool = False
@@ -54,7 +56,7 @@ class JobIntake:
         self._suspect_receives = suspect_receives
 
     async def take(self, message: Received) -> Taken:
-        """Puts a valid job into the window, or says what else became of the message."""
+        """Puts a valid job into the window, refuses a job that cannot be rendered, and quarantines anything else."""
         if message.receive_count > 1:
             self._context.metrics.redelivered.inc()
         try:

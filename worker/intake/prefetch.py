@@ -35,12 +35,11 @@ class Prefetch:
         return self._window.behind_count() >= self._behind
 
     def room(self) -> int:
-        """Images to receive now; zero or less: none. At most `limit` images wait in all; none before the first attempt
-        to load the default model, and none while `behind` of them are behind the GPU.
+        """Images to receive now; none if zero or less. At most `limit` images wait in all. Nothing is received before
+        the first attempt to load the default model has ended, nor while `behind` images are behind the GPU.
 
-        Loading may take minutes, or hang: what was received meanwhile would be hidden from workers that are free.
-        With `at_once`, as for the loops without overlap, so many are received, and nothing until all of them are
-        deleted.
+        A load may take minutes, or hang: jobs received meanwhile would be hidden from workers that are free. With
+        `at_once`, for the loops without overlap, at most that many are received, and then none until all are deleted.
         """
         if self._models.waiting or self.full:
             return 0
@@ -56,7 +55,7 @@ class Prefetch:
         return target - self._window.waiting_count()
 
     def received(self, receive_s: float) -> None:
-        """A receive that came back full took this long."""
+        """Record the seconds of a receive that came back full, which did not wait for messages."""
         self._learned.measurements.observe(RECEIVE_KIND, receive_s)
 
 

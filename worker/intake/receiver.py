@@ -1,4 +1,4 @@
-"""Receives ahead of the GPU and hands each message to `job_intake`. One task of the worker."""
+"""Prefetches messages ahead of the GPU and hands each to `job_intake`. One task of the worker."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from worker.ports import RECEIVE_LIMIT, JobQueue, Received
 
 _log = structlog.get_logger()
 REFUSAL_PAUSE_S = 1.0
-"""After a poll that brought nothing but jobs that this worker cannot render: a worker that can gets them first."""
+"""Longest pause after a poll with only jobs that this worker cannot render, so that a worker that can polls first."""
 
 LOOK_S = 1.0
 """How often an idle GPU is reported to the ledger while nothing is received."""
@@ -32,8 +32,8 @@ class Polling:
 
 
 class Receiver:
-    """Polls while `prefetch` has room. After `close` the poll under way ends by itself, and what it brings is given
-    back: the messages of a poll that was cut short may stay hidden, held by no worker, until their visibility timeout.
+    """Polls while `prefetch` has room. `close` does not cancel the poll in flight: it ends by itself, and its messages
+    are given back. Those of a cancelled poll might stay hidden until their visibility timeout, held by no worker.
     """
 
     def __init__(
@@ -63,8 +63,9 @@ class Receiver:
         self._window.touch()
 
     async def poll_ended(self) -> None:
-        """After `close`: returns when the poll under way is over. A message given back sooner would be received by
-        that poll at once; each time counts as a delivery, and some deliveries put an image under suspicion.
+        """After `close`: returns when the poll in flight is over, and at the latest a second after its wait time.
+        Messages must not be given back sooner: that poll would receive them at once, each time counts as a delivery,
+        and `suspect_receives` deliveries make an image a suspect.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._polling.wait_s + 1):
@@ -89,8 +90,8 @@ class Receiver:
                 await self._pause(REFUSAL_PAUSE_S * (0.5 + self._context.rng() / 2))
 
     async def _hold_back(self) -> None:
-        """Returns at the next change. While too many images are behind the GPU, an idle GPU waits for them alone: that
-        is reported to the ledger once a second, since it may last until an operator repairs the queue.
+        """Returns at the next change of the window. While too many images are behind the GPU, returns after LOOK_S as
+        well and books an idle GPU's time as backpressure, since that may last until an operator repairs the queue.
         """
         if not self._prefetch.full:
             await self._window.changed()
@@ -136,7 +137,7 @@ class Receiver:
         return received
 
     async def _take_all(self, received: Sequence[Received]) -> list[Taken]:
-        """What became of each, as far as they were taken before `close`; the rest is given back."""
+        """What became of each message taken before `close`; the others are given back."""
         self._context.metrics.received.inc(len(received))
         taken: list[Taken] = []
         done: list[str] = []

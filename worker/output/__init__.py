@@ -1,4 +1,4 @@
-"""From latents to a settled message: decode, encode, upload, reply, delete, each stage bounded and beside the GPU.
+"""From a decoded picture to a settled message: encode, upload, reply, delete; bounded stages that overlap rendering.
 
 Nothing here may choose what is rendered. Begin with `delivery`.
 """

@@ -18,8 +18,9 @@ _Entry = tuple[T, "asyncio.Future[None]"]
 
 
 class CallBatcher(Generic[T]):
-    """`flush` makes one call and answers per item whether it succeeded. What did not is retried with full jitter,
-    without end: a reply is the only record of a picture, and a message that stays is rendered again.
+    """`flush` makes one call and says for each item whether it succeeded. Items that failed are retried with full
+    jitter and without end: a reply is the only record of a picture, and a message that is not deleted is rendered
+    again. At most `limit` items go into a call, and at most `bound` wait; a call may take `deadline_s` seconds.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class CallBatcher(Generic[T]):
             attempt += 1
 
     async def _once(self, entries: list[_Entry[T]]) -> list[_Entry[T]]:
-        """Makes one call; the entries that did not succeed."""
+        """Makes one call. Returns the entries that have to be sent again."""
         try:
             async with asyncio.timeout(self._deadline_s):
                 done = await self._flush([item for item, _ in entries])
@@ -81,6 +82,6 @@ class CallBatcher(Generic[T]):
         for entry, ok in zip(entries, done, strict=True):
             if not ok:
                 left.append(entry)
-            elif not entry[1].done():
+            elif not entry[1].done():  # done if its submitter was cancelled
                 entry[1].set_result(None)
         return left

@@ -1,9 +1,9 @@
 """The pipeline behind the GPU: encode, upload, reply, delete. Overlaps with the next batch; every queue is bounded.
 
-The GPU loop puts pictures in and waits while the pipeline is full: that is the backpressure. Order for one image:
-upload verified, reply accepted by the queue, message deleted. The settle and deletion queues
-are long, since their items hold no pixels, and no reply waits for a deletion. What bounds them is the receiver, which
-stops at `DeliveryLimits.behind` images that have left the GPU.
+The GPU loop puts pictures in and waits while the pipeline is full, which is backpressure. Order for one image: upload
+verified, reply accepted by the queue, message deleted. The settle and deletion queues are long, since their items hold
+no pixels and a reply must not wait for deletions. The receiver bounds them: it stops at `DeliveryLimits.behind` images
+that have left the GPU.
 """
 
 import asyncio
@@ -64,7 +64,7 @@ class Delivery:
             self.permits.release()
 
     def fail_now(self, failed: Failed) -> None:
-        """An attempt on the GPU gave no picture. For callers that cannot wait."""
+        """An attempt on the GPU gave no picture: report the failure. For callers that cannot wait."""
         if self._leave_gpu(failed.held):
             self._settle.put_now(failed)
 
@@ -85,18 +85,18 @@ class Delivery:
         return True
 
     async def fail(self, failed: Failed) -> None:
-        """An attempt gave no picture, on the GPU or behind it. Does nothing for an image that is answered already."""
+        """Report that an attempt gave no picture, on the GPU or behind it. Does nothing for an answered image."""
         if failed.held.state not in (State.SETTLED, State.GONE):
             self._window.move(failed.held, State.FINISHING)
             await self._settle.put(failed)
 
     async def refuse(self, held: Held, failure: Failure, reason: str) -> None:
-        """An image that this worker does not render: core is told why, and the message is deleted after that."""
+        """Report to core why this worker does not render the image; its message is deleted once that is accepted."""
         self._window.begin_attempt(held, self._context.new_id("att"), State.FINISHING)
         await self.fail(Failed(held=held, failure=failure, detail=reason))
 
     async def drop(self, held: Held) -> None:
-        """An image that is no longer wanted: its message is deleted without a reply."""
+        """Drop a waiting image that is no longer wanted: its message is deleted without a reply."""
         self._context.metrics.dropped.labels(state=held.state.value).inc()
         self._window.mark_unwanted(held)
         self._window.move(held, State.FINISHING)

@@ -39,7 +39,7 @@ def content_type(output_format: int) -> str:
 
 
 def encode(picture: Picture | EncodedPicture, output_format: int) -> tuple[bytes, bytes]:
-    """The file and its SHA-256. Raises BadOutput when the pixels are no picture, and MemoryError without memory.
+    """The file and its SHA-256. Raises BadOutput for a damaged picture, MemoryError when resources run out.
 
     A file that an engine's server made is decoded to check that it is a whole picture of its size. If it has the asked
     format and no metadata it is kept as it is; otherwise it is encoded again, since metadata could hold a prompt.
@@ -64,7 +64,9 @@ def encode(picture: Picture | EncodedPicture, output_format: int) -> tuple[bytes
 
 
 def _written(image: Image.Image, name: str, options: dict[str, int]) -> bytes:
-    """An image that could be read can be written in each format, so a failure here is the machine's: MemoryError."""
+    """Raises MemoryError for every failure: an image that could be read can be written in each format, so the cause is
+    the machine.
+    """
     buffer = BytesIO()
     image.info.clear()  # Pillow would copy a JPEG's comment into the new file
     try:

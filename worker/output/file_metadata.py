@@ -1,7 +1,8 @@
 """Whether a picture's file holds pixels and nothing else: no text, no private chunks, no bytes after its end.
 
-A model server may write the prompt where a viewer does not look. So the parts that may pass are listed with their
-lengths, and any other counts as metadata. Reads the container alone; `encode` checks that it is a whole picture.
+A model server may write the prompt into parts of the file that viewers do not show. So this is an allowlist: the
+permitted parts with their lengths; every other part counts as metadata. Parses only the container; `encode` checks that
+the file is a whole picture.
 """
 
 import re
@@ -32,7 +33,7 @@ _JPEG_MARKER: Final = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
 
 
 def has_no_metadata(data: bytes, media_type: str) -> bool:
-    """Takes image/png, image/jpeg and image/webp, the media types of contract.EncodedPicture; False for any other."""
+    """Whether the file holds nothing but pixels. `media_type` is one of contract.EncodedPicture; False for others."""
     check = _CHECKS.get(media_type)
     return check is not None and check(data)
 

@@ -1,4 +1,4 @@
-"""What the delivery pipeline is made of: bounded stages, permits for pictures on their way in, and its limits."""
+"""The pieces of the delivery pipeline: bounded stages, permits for pictures that are to enter it, and its limits."""
 
 import asyncio
 import threading
@@ -10,8 +10,9 @@ T = TypeVar("T")
 
 
 class DeliveryPermits:
-    """How many pictures the pipeline still takes: acquired on the GPU thread before each is decoded, released when the
-    encode stage takes the picture. `asyncio.Semaphore` belongs to one loop, and the GPU thread must not block.
+    """Counts how many more pictures the pipeline takes: a permit is acquired on the GPU thread before a picture is
+    decoded, and released when the encode stage takes it. Not an `asyncio.Semaphore`, which belongs to one event
+    loop; the GPU thread, which must not block, only tries to acquire.
     """
 
     def __init__(self, permits: int) -> None:
@@ -104,5 +105,5 @@ class DeliveryLimits:
 
     @property
     def behind(self) -> int:
-        """Images that may be behind the GPU: what fills the pipeline, and those not yet answered or deleted."""
+        """Most images behind the GPU: those that fill the pipeline, and `undeleted` more to be answered or deleted."""
         return 2 * self.queued + self.encoders + self.uploads + self.undeleted

@@ -19,7 +19,7 @@ _log = structlog.get_logger()
 
 
 class Uploader:
-    """Called by as many tasks of the delivery as uploads may overlap."""
+    """Called by the tasks of the upload stage. `deadline_s` limits one try."""
 
     def __init__(self, context: Context, temp: TempStore, *, bucket: str, deadline_s: float) -> None:
         self._context = context
@@ -65,7 +65,7 @@ class Uploader:
         )
 
     def _clear(self, key: str, *, stored: bool) -> None:
-        """The store is healthy again once it takes a picture, or once no picture that it refused is wanted any more."""
+        """Report the store as healthy once it has accepted a picture, or once no picture that failed is wanted."""
         if stored:
             self._failing.clear()
         self._failing.discard(key)

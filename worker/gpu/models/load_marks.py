@@ -1,9 +1,9 @@
 """Remembers, across restarts, which model a worker was loading when its process ended: hung, crashed, or killed for
 memory.
 
-A file in the data folder, locked while the load lasts: the kernel lets go of the lock when the process ends, whatever
-ends it. So an unlocked file was left by a process that has ended. Models whose load never finished wait
-until the others have had their turn. A disk that takes nothing costs this memory and nothing else.
+A mark is a file in the data folder, locked while the load lasts. The kernel releases the lock however the process
+ends, so an unlocked file is the mark of a process that ended during a load. Its model is tried again after a pause, so
+that the other models are loaded first. If the disk cannot be written, only the marks are lost.
 """
 
 import contextlib
@@ -24,8 +24,8 @@ _MOST_BYTES: Final = 4_096
 
 
 class LoadMarkFiles:
-    """Fits `ports.LoadMarks`. `begin` and `end` are called on the GPU thread, everything else before and after. Left
-    without an error, it removes its own marks: a worker that is asked to stop in the middle of a load has not failed.
+    """Fits `ports.LoadMarks`. `begin` and `end` are called on the GPU thread, everything else before and after. An exit
+    without an error removes its own marks: a worker that is asked to stop in the middle of a load has not failed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -62,7 +62,7 @@ class LoadMarkFiles:
             os.write(descriptor, json.dumps({"model": model, "deaths": self._deaths.get(model, 0)}).encode())
 
     def end(self, model: str) -> None:
-        """It has come to an end, good or bad: what earlier lives left of this model is settled with it."""
+        """The load has ended, in success or failure: earlier processes' marks of the model are removed as well."""
         with self._harmless():
             self._deaths.pop(model, None)
             self._close(model, remove=True)

@@ -16,12 +16,12 @@ MAX_LOADS: Final = 3
 
 BROKEN_AFTER_TRIES: Final = 5
 BROKEN_AFTER_S: Final = 600.0
-"""A model of this machine that has been tried so often, over so long, and cannot be loaded, is broken: what asks for it
-must end. One on a server that is away may come back at any time.
+"""A local model that has failed this many times in a row, over at least this many seconds, is broken, so that requests
+for it end. A remote one stays away, since its server may come back at any time.
 """
 
 DEATHS_BROKEN: Final = 3
-"""Lives of the worker in a row that ended while the model was loaded, after which it is broken."""
+"""A model is broken once this many worker processes in a row have ended while loading it."""
 
 _DEATH_PAUSES_S: Final = (30.0, 600.0, 900.0)
 _FIRST_S: Final = {ModelState.BROKEN: 30.0, ModelState.AWAY: 2.0}
@@ -33,7 +33,9 @@ _FOLDERS: Final = re.compile(r"(?<![\w.:/])(?:/[^\s/'\":,;()]+)+/(?=[^\s/])")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFault:
-    """One model's trouble. `times` in a row since `since_s`; it is not tried again before `until_s`."""
+    """Why one model cannot be used. It has failed `times` in a row since `since_s`, and is not tried again before
+    `until_s`, in the worker's clock.
+    """
 
     state: ModelState
     reason: str
@@ -43,13 +45,13 @@ class ModelFault:
 
     @property
     def failure(self) -> Failure:
-        """What its images are answered with."""
+        """The failure that replies report for images of this model."""
         return Failure.MODEL_BROKEN if self.state is ModelState.BROKEN else Failure.MODEL_AWAY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trouble:
-    """What went wrong at one attempt. Holds no exception: its traceback would hold tensors."""
+    """What went wrong in one attempt. Holds no exception, whose traceback would keep tensors alive."""
 
     state: ModelState
     reason: str
@@ -82,8 +84,8 @@ def fault_after(
     remote: bool,
     longest_away_s: float,
 ) -> ModelFault:
-    """What follows of one more failure. A load that took long is tried again only after twice as long: others need
-    the GPU meanwhile. `draw` from 0 to 1 spreads the times.
+    """The model's fault after one more failure, with the time of the next try. After a load that took `took_s` the
+    pause is at least twice that, since other models need the GPU. `draw` from 0 to 1 is the jitter of the pause.
     """
     times, since_s = (before.times + 1, before.since_s) if before is not None else (1, now_s)
     state, reason = trouble.state, trouble.reason
@@ -100,7 +102,9 @@ def fault_after(
 
 
 def fault_of_deaths(deaths: int, now_s: float) -> ModelFault:
-    """The worker has ended while it loaded the model: others are loaded first, since this load may end it again."""
+    """The fault of a model whose load has ended the worker `deaths` times in a row. Its pause lets the other models
+    load first, since this load may end the worker again.
+    """
     times = "once" if deaths == 1 else f"{deaths} times in a row"
     return ModelFault(
         state=ModelState.BROKEN if deaths >= DEATHS_BROKEN else ModelState.AWAY,
@@ -112,8 +116,8 @@ def fault_of_deaths(deaths: int, now_s: float) -> ModelFault:
 
 
 def one_line(text: str) -> str:
-    """A reason that clients may see: one line, printable, at most 200 characters, files without the folders above
-    theirs.
+    """A reason that clients may see: one printable line of at most 200 characters, each absolute path cut to its last
+    folder and its file.
     """
     line = " ".join("".join(each if each.isprintable() else " " for each in text).split())
     line = _FOLDERS.sub(lambda found: f"{PurePath(found[0]).name}/", line)
@@ -121,7 +125,7 @@ def one_line(text: str) -> str:
 
 
 def refusal_of(error: Unsupported) -> tuple[Failure, str]:
-    """How an image is refused that is not for this worker, or not for any."""
+    """The failure and the reason to report for an image that this worker, or any worker, cannot render."""
     return Failure.REFUSED if isinstance(error, Incapable) else Failure.UNSUPPORTED, str(error)
 
 

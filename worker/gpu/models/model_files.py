@@ -14,8 +14,8 @@ _MOST_FILES: Final = 4_096
 
 
 class ModelFilesOnDisk:
-    """`sources`: the folders and files that each model is made of; none for one that lives elsewhere. `problems` say
-    what is wrong with where it is to come from.
+    """`sources`: each model's folders and files; none for a remote model. `problems`: for each model a check of its
+    source, which returns what is wrong with it.
     """
 
     def __init__(

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class ModelLoader:
-    """Used by the pool, for one model at a time. `stamp`: of the files that the last load was about to read."""
+    """Used by the pool, for one model at a time. `stamp` is the files' stamp from just before the last load."""
 
     def __init__(self, context: Context, gpu: GpuThread, files: ModelFiles, marks: LoadMarks) -> None:
         self._context = context
@@ -28,11 +28,11 @@ class ModelLoader:
         self.stamp = ""
 
     async def check(self, model: str) -> Trouble | None:
-        """What is plainly wrong with the files: found before another model makes room for this one."""
+        """What is plainly wrong with the files; None for nothing. Called before another model is unloaded for it."""
         return await self._watched(partial(self._check, model))
 
     async def load(self, model: str, engine: Engine) -> Trouble | None:
-        """One attempt; what went wrong. Raises EngineLost."""
+        """Make one attempt to load; what went wrong, or None. Raises EngineLost."""
         return await self._watched(partial(self._load, model, engine))
 
     async def unload(self, engine: Engine) -> None:
@@ -40,8 +40,8 @@ class ModelLoader:
         await self._watched(partial(_unload, engine))
 
     async def _watched(self, work: Callable[[], T]) -> T:
-        """On the GPU thread. If that never comes back, the watchdog ends the worker: what has been received would stay
-        hidden from all the others.
+        """Run `work` on the GPU thread under the load deadline. If it hangs, the watchdog ends the worker, which would
+        otherwise keep its messages hidden from other workers.
         """
         self._gpu.pulse.begin_load(self._context.clock())
         try:
@@ -72,7 +72,7 @@ class ModelLoader:
                 raise
             trouble = trouble_of(error)
         self._marks.end(model)
-        if trouble is not None:  # outside of the except blocks: a traceback holds tensors
+        if trouble is not None:  # outside the except blocks: a traceback keeps tensors alive
             _unload(engine)
         return trouble
 

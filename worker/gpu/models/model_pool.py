@@ -1,6 +1,6 @@
 """Which engine renders which model, and which of them can be used. Models are loaded on demand, on the GPU thread and
-under the watchdog; one attempt at a time, between which images of other models are rendered. A model that cannot be
-loaded stops no other.
+under the watchdog, one attempt at a time; images of other models are rendered between attempts, so that a model that
+cannot be loaded does not stop the others.
 """
 
 import asyncio
@@ -46,8 +46,8 @@ class PoolLimits:
 
 
 class ModelPool:
-    """Every model of the models file. `waiting` while the default one is loaded at the start. The window's waiters are
-    woken when there may be something to load.
+    """Holds every model of the models file. `waiting`: the default model is being loaded at start. Wakes tasks that
+    await a change of the window when a model may be due to load.
     """
 
     def __init__(
@@ -96,8 +96,8 @@ class ModelPool:
         return self.engine(job.model).key(job)
 
     def limit(self, job: RenderJob, key: BatchKey) -> int:
-        """How many may share a batch with this job, whose key is given: an engine may refuse, once it is loaded, what
-        it had a key for. Any thread.
+        """How many images may share a batch with this job. Takes `key` instead of asking the engine, which may refuse
+        once loaded what it had a key for before. Any thread.
         """
         return self._batch_limits.limit(job, key, self.engine(job.model).capabilities.max_batch)
 
@@ -133,8 +133,8 @@ class ModelPool:
             self._report()
 
     async def load(self, engine: Engine, *, wanted_since_s: float | None = None) -> ModelFault | None:
-        """Make `engine` ready, by one attempt; what is wrong if that fails. `wanted_since_s`: since when the image that
-        needs it has existed, for the idle time that ends here. Raises EngineLost.
+        """Make one attempt to load `engine`; its fault if that fails, else None. `wanted_since_s`: when the oldest
+        image that needs it was requested, to attribute the idle time that ends here. Raises EngineLost.
         """
         model, began = self._name(engine), self._context.clock()
         self._context.ledger.idle_ended(began, existed_since_s=wanted_since_s)
@@ -154,7 +154,7 @@ class ModelPool:
         if trouble is not None:
             self._context.metrics.load_failures.labels(model=engine.facts.model).inc()
             failed = self._out(engine, trouble, took_s=ended - begun_s)
-            # What the load has read, not what the first look finds: the files may be repaired before that.
+            # The stamp from before the load, not from the first check: the files may be repaired in between.
             self._stamps[model] = [self._loader.stamp] * 2
             return failed
         if (fault := self._faults.pop(model, None)) is not None:
@@ -165,13 +165,13 @@ class ModelPool:
         return None
 
     async def lose(self, engine: Engine, error: Exception) -> ModelFault:
-        """Its server is away, or its process has died and does not start again: it is out, and unloaded."""
+        """Unload a model whose server is away, or whose process has died and does not start again; its new fault."""
         fault = self._out(engine, trouble_of(error), took_s=0.0)
         await self._loader.unload(engine)
         return fault
 
     def proven(self, engine: Engine) -> None:
-        """It has made a picture: whatever was wrong with it is over."""
+        """The engine has made a picture: forget its last fault, which a successful load alone does not clear."""
         if self._past:
             self._past.pop(self._name(engine), None)
 
@@ -182,15 +182,17 @@ class ModelPool:
         self._used.append(engine)
 
     def to_retry(self) -> Engine | None:
-        """The model that is to be loaded though no image asks for it: the default one, if it could not be at first."""
+        """The default model, if its load at start has failed and is due again although no image asks for it."""
         fault = self._faults.get(self._name(self.default))
         due = self._preloads and fault is not None and self._context.clock() >= fault.until_s
-        # Others that are loaded would have to make room, with no image that asks for it.
+        # Not while another local model is loaded: it might be unloaded for one that no image asks for.
         free = self.default.capabilities.remote or not any(_is_here(each) for each in self._engines.values())
         return self.default if due and free else None
 
     async def watch(self) -> None:
-        """Until cancelled: a model whose files have changed, and have stopped changing, is tried again."""
+        """Run until cancelled: let a broken model be tried again once its files have changed and settled, and wake
+        the GPU loop when the default model is due.
+        """
         while True:
             await asyncio.sleep(LOOK_S)
             if self.to_retry() is not None:
@@ -205,6 +207,7 @@ class ModelPool:
                 del self._stamps[model]
 
     async def _have_changed(self, model: str) -> bool:
+        """Whether the files differ from those that failed, and not from the last check: a copy may be under way."""
         stamp = await self._files.stamp(model)
         first, last = self._stamps.setdefault(model, [stamp, stamp])
         self._stamps[model][1] = stamp
@@ -257,7 +260,9 @@ class ModelPool:
             self._context.health.clear("model")
 
     async def _make_room(self, engine: Engine) -> None:
-        """A model on a server elsewhere takes no memory here: it needs no room, and leaving would give none."""
+        """Unload the least recently used local models beyond the limit. A remote model takes no memory here, so it
+        neither needs room nor makes any.
+        """
         if engine.capabilities.remote:
             return
         others = [each for each in self._used if _is_here(each) and each is not engine]

@@ -1,4 +1,4 @@
-"""Who of a session's members takes the next step, and how long that choice stands. On the GPU thread; no I/O."""
+"""Which of a session's members take the next step, and how long that choice is valid. On the GPU thread; no I/O."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ LOOK_AGAIN_STEPS = 16
 
 @dataclass(slots=True, kw_only=True)
 class Choice:
-    """Stands while no image comes or goes: with each step those that were nearest to their end come nearer to it."""
+    """Valid while no image comes or goes: each step brings the chosen nearer to their end, so they stay first."""
 
     chosen: Sequence[Member]
     members: Sequence[Member]
@@ -22,15 +22,15 @@ class Choice:
     steps_left: int
 
     def stands(self, members: Sequence[Member], waiting: WaitingSeats, limit: int) -> bool:
-        """Whether it may be used once more."""
+        """Whether the choice is still valid. `waiting` is replaced at each change, so identity is enough."""
         return (
             self.steps_left > 0 and self.limit == limit and self.waiting is waiting and self.members == tuple(members)
         )
 
 
 class StepChooser:
-    """`joins`: members take steps as the policy says at each one; otherwise a batch is formed when none runs. `parks`:
-    those that run may stand aside.
+    """`joins`: the policy chooses the members of every step; otherwise a batch is formed when none runs, and runs on.
+    `parks`: running members may be parked.
     """
 
     def __init__(self, *, joins: bool, parks: bool) -> None:
@@ -47,7 +47,9 @@ class StepChooser:
         clock: Callable[[], float],
         step_s: Callable[[int], float],
     ) -> Sequence[Member]:
-        """Some of `members`, which are not empty. `clock` is asked only when a choice is made."""
+        """The members that take the next step. `members` must not be empty. `clock` is read only when the last choice
+        is no longer valid.
+        """
         if not self._joins:
             return [each for each in members if each.running] or members[:limit]
         choice = self._choice
@@ -68,7 +70,9 @@ def _chosen(
     step_s: Callable[[int], float],
     park: bool,
 ) -> Choice:
-    """As the policy says with all waiting images in view. Seats of those not announced go to members."""
+    """Ask the policy with all waiting images counted. Seats that it gives to unannounced images go to members instead,
+    running ones first.
+    """
     seats: list[Seat[Member | None]] = [member.seat(now_s) for member in members]
     seats += waiting
     best = next_step(seats, step_s=step_s, limit=limit, join=True, park=park)

@@ -9,8 +9,8 @@ from worker.gpu.sessions.members import Member
 
 
 class DecodeQueue:
-    """`under_way`: how many of them, the newest, the device decodes beside the step launched last. To fetch those
-    would be to wait, with no next step launched meanwhile.
+    """`under_way`: how many of the newest images the device still decodes beside the step launched last. Fetching one
+    of them would block the thread, and delay the launch of the next step.
     """
 
     def __init__(self) -> None:
@@ -31,12 +31,12 @@ class DecodeQueue:
         return self._waiting[0][0]
 
     def add(self, finished: Sequence[tuple[Member, Done]], *, ahead: bool) -> None:
-        """After each step. What was under way beside it is ready now."""
+        """Called after each step with what it finished. Images that were under way beside it are ready now."""
         self._waiting.extend(finished)
         self.under_way = len(finished) if ahead else 0
 
     def take(self) -> tuple[Member, Done]:
-        """The first."""
+        """Remove and return the first image."""
         return self._waiting.popleft()
 
     def clear(self) -> Sequence[Member]:
@@ -48,7 +48,7 @@ class DecodeQueue:
 
 
 def require_whole(picture: Picture | EncodedPicture, job: RenderJob) -> None:
-    """Raises BadOutput for a picture of another size than was asked for."""
+    """Raises BadOutput for a picture of a size other than the job's, or with too few or too many pixel bytes."""
     if (picture.width, picture.height) != (job.width, job.height):
         raise BadOutput("the picture is of another size than asked for")
     if isinstance(picture, Picture) and len(picture.rgb) != picture.width * picture.height * 3:

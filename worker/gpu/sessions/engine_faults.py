@@ -1,4 +1,4 @@
-"""What an engine that raised says of the images it was at, and how it is made ready again. On the GPU thread."""
+"""What an engine's exception means for the images at work, and how the engine is reset. On the GPU thread."""
 
 from dataclasses import dataclass
 
@@ -15,8 +15,8 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineFault:
-    """Holds no exception that was raised: its traceback would hold tensors. `away`: the model cannot be used for now,
-    whatever the images were.
+    """Holds no exception that was raised: its traceback would keep tensors alive. `away`: set when the model cannot be
+    used for now, for a cause that has nothing to do with the images.
     """
 
     failure: Failure
@@ -26,7 +26,7 @@ class EngineFault:
 
 
 def fault_of(error: BaseException) -> EngineFault:
-    """An engine may raise anything."""
+    """Classify what an engine raised, which may be anything; an unknown error counts as the model's."""
     match error:
         case EngineAway():
             away = EngineAway(str(error), pause_s=error.pause_s)
@@ -44,8 +44,8 @@ def fault_of(error: BaseException) -> EngineFault:
 
 
 def reset(engine: Engine) -> EngineAway | None:
-    """None when it can be used again. Otherwise this model cannot, if it lives apart from this process; raises
-    EngineLost if it does not, for then no model can.
+    """Make the engine ready again; None on success. When that fails, returns EngineAway for a model outside this
+    process, which alone is lost, and raises EngineLost for one inside it, since then the device is lost to all models.
     """
     try:
         engine.reset()

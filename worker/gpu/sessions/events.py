@@ -40,7 +40,9 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
-    """A picture, or None, what is wrong with it, and how a reply names that. Its permit is acquired already."""
+    """An image was decoded; its delivery permit is already acquired. Without a `picture`, `bad` says what is wrong and
+    `failure` is what the reply reports.
+    """
 
     member: Member
     picture: Picture | EncodedPicture | None
@@ -59,8 +61,8 @@ Event = Admitted | TimeSpent | Dropped | Decoded | EngineFailed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crash:
-    """What the engine was at when it failed; `together` were in its memory. Holds no traceback: that would hold
-    tensors.
+    """The engine failed: `suspects` were at work, `innocents` were in the session beside them. `together`: how many ran
+    or were at work. Holds no traceback, which would keep tensors alive.
     """
 
     suspects: Sequence[Member]

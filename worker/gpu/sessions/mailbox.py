@@ -15,9 +15,10 @@
 (1) Exactly, once `Dropped`, `Decoded` or the turn's `Crash` has named the member. (2) `job`, `received_s` and `order`,
 which are set once, and `unwanted`, which never returns to False.
 
-There is no lock: each value has one writer, which replaces it as a whole by one that does not change any more, and
-adding to a deque and taking from it are atomic. A reader sees the value before or the value after. Two values read one
-after the other may belong to different steps; what is decided on them is looked at again at the next step.
+There is no lock: each value has one writer, which replaces it as a whole and never mutates it (`step_seconds` reads a
+curve that `step_times` makes safe to read from another thread), and adding to a deque and taking from it are atomic. A
+reader sees the old value or the new one. Two values read one after the other may belong to different steps; a decision
+based on them is reviewed at the next step.
 """
 
 from collections import deque
@@ -58,7 +59,7 @@ class Mailbox:
         self._offered.extend(members)
 
     def take_offered(self) -> list[Member]:
-        """Those offered and not yet taken: by the thread to let them in, by the event loop to turn them away."""
+        """Remove and return the members offered: the GPU thread lets them in, the event loop turns them away."""
         taken = []
         while self._offered:
             try:

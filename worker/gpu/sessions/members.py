@@ -9,7 +9,7 @@ from worker.batching.policy import Seat
 from worker.holding.types import Batch, Held, ImageId
 
 MAX_MATES = 64
-"""Images that an image remembers to have shared a step with."""
+"""At most this many other images are recorded for a member as having shared a step with it."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -53,7 +53,7 @@ def members_of(group: Batch) -> list[Member]:
 
 
 def note_mates(chosen: Sequence[Member]) -> None:
-    """Each member notes the others of the step: they explain its picture."""
+    """Record in each member the others that take the step with it: its reply lists them as its batch."""
     for member in chosen:
         for mate in chosen:
             if mate is not member and len(member.mates) < MAX_MATES:

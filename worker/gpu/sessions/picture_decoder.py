@@ -1,4 +1,4 @@
-"""Decodes finished images on the GPU thread, as far as the delivery pipeline takes pictures."""
+"""Decodes finished images on the GPU thread, while the delivery pipeline has permits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _FAILURES: Final[dict[type, Failure]] = {
 
 @dataclass(slots=True)
 class InHand:
-    """What the GPU thread is doing: which images are suspect, and which seconds are spent, if the engine fails now."""
+    """The GPU thread's current work: if the engine fails now, `members` are suspect and `cause` gets the seconds."""
 
     members: Sequence[Member] = ()
     cause: Cause = Cause.RENDERING
@@ -55,8 +55,9 @@ class PictureDecoder:
         self.ahead = False
 
     def decode_some(self, members: Sequence[Member], *, until_s: float | None) -> None:
-        """While `members` wait for their next step: one image, more only as `until_s` seconds allow, and none that the
-        device decodes beside the step that it is at. All images otherwise, as far as there are permits.
+        """Decode finished images while permits last. While members, or offered ones, wait for a step, images that the
+        device still decodes beside its current step are left alone. With `until_s` at least one is decoded, and no
+        further one begins once that many seconds have passed.
         """
         began_s = self._context.clock()
         staying = self.queue.under_way if members or self._mailbox.offered else 0
@@ -71,7 +72,7 @@ class PictureDecoder:
                 return
 
     def _decode(self, member: Member, done: Done, members: Sequence[Member]) -> None:
-        # A device that is at a step of the others meanwhile may fail over any of them.
+        # The device may still be at the others' step: then a failure in this call can be caused by any of them.
         beside = [each for each in members if each.running] if self.ahead else []
         began_s = self._in_hand.begin(Cause.DECODING, (member, *beside), self._context.clock())
         picture: Picture | EncodedPicture | None = None

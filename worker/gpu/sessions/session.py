@@ -12,9 +12,7 @@ from worker.gpu.sessions.stepper import Stepper
 
 
 class Session:
-    """`open`: others may join. `joins_midway`: images join, and stand aside, at every step, as far as the engine can do
-    that.
-    """
+    """`open`: other images may join. `joins_midway`: they may join and be parked at every step, if the engine can."""
 
     def __init__(
         self, engine: Engine, key: BatchKey, mailbox: Mailbox, context: ThreadContext, *, joins_midway: bool
@@ -36,5 +34,5 @@ class Session:
         self.open = False
 
     def turn(self) -> TurnEnd:
-        """On the GPU thread, as long as there is something to do. Raises EngineLost."""
+        """Run on the GPU thread until no image is left, no permit is free, or the engine fails. Raises EngineLost."""
         return self._stepper.turn()

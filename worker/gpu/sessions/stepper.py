@@ -1,8 +1,8 @@
-"""A session's part on the GPU thread: images of one batch key that join, stand aside and leave at every step.
+"""A session's part on the GPU thread: images of one batch key that join, are parked and leave at every step.
 
-It owns its members while a turn lasts, takes what is offered from the mailbox and posts there what became of it.
-Nothing here waits, so the thread stands still only when a turn has ended: because nothing is left to do, because no
-further picture can leave, or because the engine failed.
+It owns its members while a turn lasts, takes offered ones from the mailbox and posts events about them there. Nothing
+here waits for the event loop, so the thread is idle only between turns. A turn ends because nothing is left to do,
+because no further picture can leave, or because the engine failed.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ class Stepper:
         self._step_took_s = 0.0
 
     def turn(self) -> TurnEnd:
-        """As long as there is something to do. Raises EngineLost."""
+        """Run until no image is left, no permit is free, or the engine fails. Raises EngineLost."""
         try:
             return self._go_on()
         except EngineLost:
@@ -47,7 +47,7 @@ class Stepper:
             if not (isinstance(error, Exception) or is_panic(error)):
                 raise
             fault = fault_of(error)
-        # outside the except block: its traceback holds tensors
+        # outside the except block: the traceback would keep tensors alive during the reset
         return self._crashed(fault)
 
     def _go_on(self) -> TurnEnd:
@@ -68,9 +68,9 @@ class Stepper:
             self._decoder.decode_some(self._members, until_s=self._step_took_s if self._members else None)
 
     def _blocked(self) -> bool:
-        """Whether nothing may begin: no picture can leave, or a whole batch waits to. Otherwise permits that come free
-        one by one would let in a new batch each, and what is undecoded, which holds the device's memory, would grow
-        without end.
+        """Whether no image may begin, because no picture can leave or a whole batch is ready to be decoded. Without
+        this limit each permit that comes free would let in another batch, and undecoded images would fill the device's
+        memory.
         """
         queue = self._decoder.queue
         if not queue:
@@ -82,7 +82,7 @@ class Stepper:
         return TurnEnd(at_s=self._context.clock(), full=full)
 
     def _take_offered(self) -> None:
-        """Let in what is offered; what is no longer wanted, and has not begun, leaves."""
+        """Let in the members offered; drop those that are no longer wanted and have not begun."""
         self._members += self._mailbox.take_offered()
         unwanted = [each for each in self._members if each.held.unwanted and not (each.running or each.parked)]
         for member in unwanted:
@@ -92,7 +92,7 @@ class Stepper:
             self._mailbox.roster = tuple(self._members)
 
     def _chosen(self, *, blocked: bool) -> Sequence[Member]:
-        """Those who take the next step; while nothing may begin, only those that run."""
+        """The members that take the next step; while `blocked`, only running ones."""
         members = [each for each in self._members if each.running] if blocked else self._members
         if not members:
             return ()
@@ -136,7 +136,9 @@ class Stepper:
         self._in_hand.end()
 
     def _timed(self, stepped: Stepped, size: int, steps: int) -> StepTime | None:
-        """What the device says where it has a clock of its own, else the call's time, unless an image left in it."""
+        """The step time to learn: by the device's clock if it works ahead, else the call's time, divided by `steps`.
+        None when the device has measured none, or when an image was evicted during the call.
+        """
         if stepped.ahead:
             return stepped.timed
         return None if stepped.evicted else StepTime(size=size, seconds=self._step_took_s / steps)
@@ -157,7 +159,7 @@ class Stepper:
             self._mailbox.post(Admitted(members=new, at_s=now_s))
             self._engine.admit([member.held.job.render for member in new])
             for member in new:
-                if member.held.unwanted:  # it was evicted before the engine knew it
+                if member.held.unwanted:  # evicted before the engine knew it, so that was ignored
                     self._engine.evict(member.id)
         if going != self._together:
             self._together = going
@@ -175,8 +177,8 @@ class Stepper:
             self._mailbox.roster = tuple(self._members)
 
     def _crashed(self, fault: EngineFault) -> TurnEnd:
-        """Make the engine ready again, and say who was at work: all images begin again, some of them under suspicion.
-        A model that is away says nothing about the images that were at work.
+        """Reset the engine and report which images were at work. All images begin again, those at work as suspects
+        unless the model is away, for which no image is to blame.
         """
         began_s = self._context.clock()
         at_work = list(self._in_hand.members)
