@@ -6,14 +6,14 @@ MAX_PROMPT_CHARS = 2_000
 MIN_SIDE_PX = 64
 MAX_SIDE_PX = 2_048
 MAX_RENDERED_PX = 4_096
-"""Before the cut to the asked size: engines round sides up."""
+"""Per side, before the image is cropped to the requested size: engines round sides up."""
 SIDE_MULTIPLE_PX = 8
 """Latents of every supported autoencoder are at least eight times smaller than the picture."""
 
 MAX_STEPS = 150
 MAX_GUIDANCE = 30.0
 MAX_IMAGES = 10
-"""One batch of SQS, and what the OpenAI Images API allows."""
+"""Per generation: one SQS batch, and the maximum of the OpenAI Images API."""
 
 SEED_MODULUS = 2**32
 """Image i of a generation has seed (seed + i) mod 2^32: exact in JSON, and in every torch generator."""
@@ -22,7 +22,7 @@ MIN_PRIORITY = -10
 MAX_PRIORITY = 10
 MAX_TTL_S = 7 * 24 * 3600
 MAX_WALL_MS = 2**53
-"""As in events: whatever core may have recorded, it may send."""
+"""The same limit as for times in events, so that core can send whatever it has recorded."""
 
 MAX_SUBMIT_ITEMS = 100
 """Items in one Submit call: keeps one transaction under about 10 ms."""
@@ -31,7 +31,7 @@ MAX_LIST_PAGE = 100
 MAX_WAIT_MS = 60_000
 MAX_STILL_WANTED = 1_000
 MAX_MODELS = 64
-"""Models that one worker may report; it lists the first of them."""
+"""Models that one worker may report; a worker with more reports the first ones."""
 
 MAX_RPC_BYTES = 4 * 1024 * 1024
 MAX_IDEMPOTENCY_KEY_CHARS = 255

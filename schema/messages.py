@@ -1,7 +1,7 @@
 """The queue messages as bytes and back: envelope, codec, strict validation, in one place for both sides.
 
-`encode` and `decode` are inverse on valid messages. `decode` raises `BadMessage` for anything
-else and nothing but `BadMessage`, so a consumer can quarantine it and go on. The messages are those of `schema.fast`.
+`encode` and `decode` are inverse on valid messages. For anything else `decode` raises `BadMessage`, and no other error,
+so a consumer can quarantine the message and go on. The messages are those of `schema.fast`.
 """
 
 from collections.abc import Callable
@@ -65,7 +65,7 @@ def decode(data: bytes) -> QueueMessage:
 
 
 def parse(cls: type[M], payload: bytes) -> M:
-    """`payload` as a message of class `cls`, checked for nothing but its form. Raises BadMessage."""
+    """`payload` decoded as a message of class `cls`; its values are not validated. Raises BadMessage."""
     try:
         return cls.FromString(payload)
     except Exception as error:  # noqa: BLE001  (DecodeError; whatever else it is, the message is at fault)

@@ -1,4 +1,4 @@
-"""Frozen dataclasses as messages with the same fields, and back: how the event log's payloads are coded.
+"""Converts frozen dataclasses to messages with the same fields, and back: the encoding of the event log's payloads.
 
 The fields are matched once, at import, and a difference raises there. docs/decisions/schema.md has the measurement of
 this against bytes written field by field in Python, and against betterproto.
@@ -16,7 +16,7 @@ M = TypeVar("M", bound=Message)
 
 
 class Part(Protocol):
-    """How one field whose value is no plain number, text or bytes is coded."""
+    """How to convert one field that is not a plain number, text or bytes: to a `message`, and back to a `value`."""
 
     @property
     def message(self) -> Callable[[Any], Any]: ...
@@ -25,10 +25,11 @@ class Part(Protocol):
 
 
 class Record(Generic[T, M]):
-    """`cls`, a dataclass, and `kind`, the message that has its fields. `parts` are coded by their own rules.
+    """The conversion between `cls`, a dataclass, and `kind`, the message with the same fields. `parts`: the fields that
+    need a conversion of their own.
 
-    `message` makes the message that says the same as a dataclass, `value` the dataclass that says the same as a
-    message. Raises TypeError when the two have other fields, or a message field has no part.
+    `message` converts a dataclass to its message, `value` a message to its dataclass. Raises TypeError when the fields
+    of the two differ, or when a field that is itself a message has no part.
     """
 
     message: Callable[[T], M]
@@ -56,11 +57,11 @@ def _copier(
     """`lambda given: make(width=given.width, ...)`. Compiled, as dataclasses compile their constructors: a loop over
     the names takes twice the time.
 
-    -0.0 is made 0.0 in `doubles`. proto3 leaves zero out, and upb alone would write the sign; in the log there is none.
+    -0.0 becomes 0.0 in `doubles`: proto3 omits zero, but upb would write a negative zero, and the log must hold none.
     """
     read = {name: f"given.{name}" for name in names}
     read |= {name: f"convert[{name!r}]({read[name]})" for name in convert}
     read |= {name: f"{read[name]} + 0.0" for name in doubles}
     arguments = ", ".join(f"{name}={expression}" for name, expression in read.items())
-    source = f"lambda given: make({arguments})"  # of nothing but field names
+    source = f"lambda given: make({arguments})"  # built from field names only, so `eval` is safe
     return cast("Callable[[Any], Any]", eval(source, {"make": make, "convert": convert}))  # noqa: S307

@@ -1,7 +1,7 @@
-"""Strict checks of decoded messages: protobuf itself knows no required field, no range and no finite number.
+"""Strict checks of decoded messages: protobuf itself checks no required fields, no ranges and no finite numbers.
 
-Each check returns nothing, or raises `Invalid` that names the field. They bound what may travel between processes;
-what a client may ask for is narrower, and checked by the gateway.
+Each check returns nothing, or raises `Invalid` that names the field. The checks bound what processes may send each
+other; what a client may request is narrower, and checked by the gateway.
 """
 
 import math
@@ -113,7 +113,10 @@ def whole(field: str, value: int, low: int, high: int) -> None:
 
 
 def text(field: str, value: str, longest: int, *, empty: bool = False) -> None:
-    """Text of at most `longest` characters without control characters save tab and newlines."""
+    """Text of at most `longest` characters, without control characters except tab, line feed and carriage return.
+
+    Empty or blank text only where `empty` allows it.
+    """
     if not empty and not value.strip():
         raise Invalid(field, "must not be empty")
     if len(value) > longest:
@@ -248,14 +251,14 @@ def _attempt(value: fast.ImageStarted | fast.ImageRendered | fast.ImageAttemptFa
 
 
 def timings(value: Timings) -> None:
-    """Where an attempt's time went."""
+    """The durations of an attempt's stages in milliseconds, and the reason for its wait."""
     for field in ("wait_ms", "gpu_ms", "batch_gpu_ms", "decode_ms", "encode_ms", "upload_ms"):
         finite(f"timings.{field}", getattr(value, field), 0.0, 1e9)
     text("timings.wait_reason", value.wait_reason, 40, empty=True)
 
 
 def facts(value: fast.RenderFacts) -> None:
-    """What explains a picture."""
+    """The facts of a picture: with which model, settings and batch it was made."""
     facts_but_members(value)
     batch_members(value.batch_members)
     for member in value.batch_members:
@@ -269,7 +272,7 @@ def batch_members(value: Sized) -> None:
 
 
 def facts_but_members(value: Facts) -> None:
-    """What explains a picture, save the batch's members, which core keeps in another form."""
+    """The facts of a picture without the batch's members, which core keeps in another form."""
     for field in ("engine", "model", "model_revision", "scheduler", "dtype", "device", "libraries", "guidance"):
         text(f"facts.{field}", getattr(value, field), limits.MAX_DETAIL_CHARS, empty=True)
     identifier("facts.batch_id", value.batch_id)

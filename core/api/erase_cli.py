@@ -1,6 +1,6 @@
 """`python -m core erase`: the command around `operator_client`. `core.__main__` calls `run`; core must be running.
 
-It goes over core's API: what is erased beside a running core would come back from its memory.
+The command uses core's API: core has generations in memory, and would still serve what another process erased.
 """
 
 import argparse
@@ -19,7 +19,7 @@ Opened = Callable[[], AbstractAsyncContextManager[OperatorClient]]
 
 
 def run(arguments: Sequence[str], opened: Opened) -> int:
-    """0 all are erased, 1 some are not, 2 core cannot be reached or refuses."""
+    """The exit code: 0 all are erased, 1 some are not, 2 core cannot be reached or refuses."""
     options = _options(arguments)
     try:
         return asyncio.run(_carry_out(options, opened, sys.stdout))

@@ -1,4 +1,4 @@
-"""Why a call of core's API is refused; `grpc_api` makes statuses of these."""
+"""Why a call of core's API is refused; `grpc_api` maps these to gRPC statuses."""
 
 
 class NotFound(Exception):

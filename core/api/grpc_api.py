@@ -20,7 +20,9 @@ from schema import fast
 
 _SERVICE = "darkroom.v1.Core"
 CALL_DEADLINE_S = 30.0
-"""However long the caller would wait. A change that has begun is finished all the same: the writer shields it."""
+"""The limit for a call (`Get` adds its wait), even if the caller would wait longer. A change that has begun is still
+finished: the writer shields it.
+"""
 
 
 class CoreApi:

@@ -1,4 +1,4 @@
-"""What an operator's command asks of a running core, over gRPC. `app` opens the channel; knows no command."""
+"""The gRPC calls that an operator's command makes to a running core. `app` opens the channel. Knows no command line."""
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
@@ -14,7 +14,7 @@ _DEADLINE_S: Final = 30.0
 
 
 class Calling(Protocol):
-    """Around one call: its deadline, and its errors as Retryable or Permanent."""
+    """A context around one call: sets its deadline, and translates its errors to Retryable or Permanent."""
 
     def __call__(self, method: str, *, deadline_s: float) -> AbstractAsyncContextManager[object]: ...
 
@@ -29,7 +29,9 @@ class OperatorClient:
         self._calling = calling
 
     async def erase(self, generation_id: str, tenant: str = "") -> fast.EraseReply | None:
-        """None: there is no such generation, or not of this tenant (empty: of any)."""
+        """Erase as an operator; the reply says whether it is erased. None if the tenant (empty: any) has no such
+        generation.
+        """
         request = fast.EraseRequest(tenant=tenant, generation_id=generation_id, operator=True)
         try:
             async with self._calling(f"{_SERVICE}/Erase", deadline_s=_DEADLINE_S):
@@ -40,7 +42,7 @@ class OperatorClient:
             return None
 
     async def cancel(self, generation_id: str, tenant: str) -> bool:
-        """Whether it is cancelled now."""
+        """Cancel a generation; returns whether it is cancelled now."""
         async with self._calling(f"{_SERVICE}/Cancel", deadline_s=_DEADLINE_S):
             return (await self._cancel(fast.CancelRequest(tenant=tenant, generation_id=generation_id))).cancelled
 

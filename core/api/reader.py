@@ -18,21 +18,21 @@ from core.runtime.writer import Writer
 from schema import fast
 
 LIST_LOOKS: Final = 10_000
-"""Generations that one page of a list looks at; its cursor continues from there. Measured, on two busy cores: 11 to
-18 ms where a tenant's rows lie together, 32 to 87 ms where each fiftieth is its own; meanwhile other questions wait.
+"""Rows that one page of a list reads at most; its cursor continues from there. Other reads wait meanwhile: measured on
+two busy cores, 11 to 18 ms where a tenant's rows are contiguous, 32 to 87 ms where every fiftieth row is the tenant's.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A generation as a view needs it; `state` only while it is open."""
+    """A generation as a view needs it; `state` is None once it has ended."""
 
     rows: Rows
     state: Generation | None
 
 
 class Reader:
-    """Changes nothing."""
+    """Read-only. Every read of the projection raises Retryable when too many wait."""
 
     def __init__(
         self, writer: Writer, projection: Projection, prompts: PromptCache, progress: Progress, book: ImageBook
@@ -44,7 +44,7 @@ class Reader:
         self._book = book
 
     async def find(self, tenant: str, generation_id: str, *, any_tenant: bool = False) -> Found:
-        """The generation, if it is the tenant's. Raises NotFound."""
+        """The generation, if it is the tenant's, or with `any_tenant` (operators) anyone's. Raises NotFound."""
         state = self._writer.remembered(generation_id)
         if state is not None:
             found = _found(state)
@@ -73,7 +73,7 @@ class Reader:
         return [self._show(each, known) for each in found], more
 
     async def views(self, decided: Sequence[Generation]) -> list[fast.GenerationView]:
-        """Of generations that the writer has just named, as they are by now."""
+        """The views of generations from the writer's results, in their present state where it is in memory."""
         known = await self._prompts.of_any([state.id for state in decided if not state.erased])
         return [self._show(_found(self._writer.remembered(state.id) or state), known) for state in decided]
 

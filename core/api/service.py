@@ -1,7 +1,7 @@
-"""What gateways and workers may ask of core: submit, get, list, cancel, erase, still wanted, models.
+"""The calls that gateways, workers and operators make: submit, get, list, cancel, erase, still wanted, models.
 
-Speaks the messages of the core API and knows nothing of the transport. Changes go through the writer; questions are
-answered by the reader.
+The service speaks the messages of the core API and knows nothing of the transport. The writer makes changes; the reader
+answers queries.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from schema import fast, limits
 
 
 class Service:
-    """`waiters` bounds the calls that wait; beyond it, those of the tenant with most are answered at once."""
+    """`waiters` bounds the calls that wait; when it is full, those of the tenant with most are answered early."""
 
     def __init__(
         self,
@@ -65,10 +65,13 @@ class Service:
         return await self._submitter.submit(items, default)
 
     async def get(self, tenant: str, generation_id: str, wait_ms: int = 0) -> fast.GenerationView:
-        """What the tenant may know of it, after waiting up to `wait_ms` for its end. Raises NotFound, BadRequest."""
+        """The tenant's view of a generation, after waiting up to `wait_ms` for its end. Raises NotFound, BadRequest,
+        Retryable.
+        """
         if wait_ms > limits.MAX_WAIT_MS:
             raise BadRequest("wait_ms", f"may be at most {limits.MAX_WAIT_MS}")
         state = self._writer.open.get(generation_id)
+        # `wait` registers before its first await, so an end after this check is not missed.
         if state is not None and state.tenant == tenant and wait_ms:
             await self._waiters.wait(tenant, generation_id, wait_ms / 1000)
         return await self._reader.view(await self._reader.find(tenant, generation_id))
@@ -76,8 +79,8 @@ class Service:
     async def list(
         self, tenant: str, *, page_size: int, cursor: str, status: int
     ) -> tuple[Sequence[fast.GenerationView], str]:
-        """A page of the tenant's generations, newest first, and the cursor of the next one, empty when this is the
-        last. A page may hold fewer than asked for and not be the last. Raises BadRequest.
+        """A page of the tenant's generations, newest first, and the cursor of the next page; the cursor is empty for
+        the last page. Any page may hold fewer than `page_size`, or none. Raises BadRequest, Retryable.
         """
         if not 0 <= page_size <= limits.MAX_LIST_PAGE:
             raise BadRequest("page_size", f"may be at most {limits.MAX_LIST_PAGE}")
@@ -91,7 +94,10 @@ class Service:
         return shown, cursor_of(more)
 
     async def erase(self, tenant: str, generation_id: str, *, operator: bool) -> tuple[bool, fast.GenerationView]:
-        """Whether it is erased now, and its view. An operator may leave the tenant out. Raises NotFound, Retryable."""
+        """Erase an ended generation; returns whether it is erased now (False while it is open), and its view.
+
+        An operator may leave the tenant out. Raises NotFound, Retryable.
+        """
         found = await self._reader.find(tenant, generation_id, any_tenant=operator and not tenant)
         if found.state is not None:
             return False, await self._reader.view(found)
@@ -101,7 +107,7 @@ class Service:
         return True, await self._reader.view(await self._reader.find(owner, generation_id))
 
     async def cancel(self, tenant: str, generation_id: str) -> tuple[bool, fast.GenerationView]:
-        """Whether it is cancelled now, and its view. Raises NotFound, Retryable."""
+        """Cancel a generation; returns whether it is cancelled now, and its view. Raises NotFound, Retryable."""
         await self._reader.find(tenant, generation_id)
         [result] = await self._writer.carry_out([Order(generation_id, c.Cancel())])
         return result.refusal is None, await self._reader.view(await self._reader.find(tenant, generation_id))

@@ -1,8 +1,8 @@
-"""From a valid submitted item to the order that requests it (salt, HMAC of the prompts, spec, charge, trace), and from
-a refusal to its answer.
+"""Turns a valid submitted item into the order that requests it (salt, HMAC of the prompts, spec, charge, trace), and a
+refusal into its answer.
 
-The span `generation.requested` lasts until the writer has answered; its context is what the log keeps, so that
-everything done for the generation later, even after a restart, hangs below it.
+The span `generation.requested` lasts until the writer has answered. The log keeps its context, so that later spans of
+the generation, even after a restart, are its children.
 """
 
 import hmac
@@ -40,8 +40,8 @@ class SubmissionOrders:
         self._rng = rng
 
     def compare_with(self, default: fast.GenerationSpec | None) -> None:
-        """Charge in images of this, the default request of the gateway that submits. None, or one that is no request,
-        changes nothing.
+        """Use `default`, the default request of the submitting gateway, as the unit of charges from now on. None or an
+        invalid request changes nothing.
         """
         if default is None:
             return
@@ -70,15 +70,15 @@ class SubmissionOrders:
                 raise AssertionError("a request is refused for no other reason") from refusal
 
     def retry_after_s(self, ahead: int) -> int:
-        """When to try again what is refused until work of that charge has ended: 1 to 120 s, with jitter, so that
-        clients that were refused together do not return together.
+        """Seconds after which to retry a request that fits once work of charge `ahead` has finished: 1 to 120, with
+        jitter, so that clients that were refused together do not return together.
         """
         wait_s = min(max(self._estimates.ends_in_s(ahead), 1.0), _LONGEST_RETRY_S / (1 + _JITTER))
         return min(_LONGEST_RETRY_S, math.ceil(wait_s * (1 + _JITTER * self._rng())))
 
     @contextmanager
     def spans(self) -> Iterator[list[Span] | None]:
-        """Ends the spans of one batch; None while tracing is off."""
+        """A list for the spans of one batch, which are ended on exit; None while tracing is off."""
         if not tracing.enabled():
             yield None
             return

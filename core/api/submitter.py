@@ -19,7 +19,7 @@ _REPLAYED = int(pb.SubmitOutcome.REPLAYED)
 
 
 class Submitter:
-    """`reader` shows the first generation of a repeated request."""
+    """`reader` makes the view of the generation that a repeated request is answered with."""
 
     def __init__(
         self, writer: Writer, submissions: SubmissionOrders, prompts: PromptCache, reader: Reader, metrics: Metrics
@@ -76,7 +76,7 @@ class Submitter:
         return fast.SubmitResult(outcome=_ACCEPTED, generation=shown)
 
     async def _answer_repeated(self, results: Mapping[int, Result], answers: dict[int, fast.SubmitResult]) -> None:
-        """What is neither accepted nor refused repeats a request: its answer is that request's generation."""
+        """An item that is neither accepted nor refused repeats a request: answer with that request's generation."""
         firsts = {
             index: result.state
             for index, result in results.items()

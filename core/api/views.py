@@ -10,7 +10,7 @@ from schema import fast
 
 
 def view(rows: Rows, prompts: Prompts | None, live: LiveProgress = NO_PROGRESS) -> fast.GenerationView:
-    """What the client may see. `prompts` None: erased, or not asked for."""
+    """What the client may see. `prompts` is None for an erased generation; its seeds are not shown either."""
     row = rows.generation
     return fast.GenerationView(
         generation_id=row.id,
@@ -32,14 +32,14 @@ def view(rows: Rows, prompts: Prompts | None, live: LiveProgress = NO_PROGRESS) 
 
 
 def _not_before(at_ms: int, earlier_ms: int) -> int:
-    """A time that is set and later than the step before it. Logs of earlier releases hold times that a clock step
-    turned around; their rows stay as they are, so that a rebuild gives the same bytes.
+    """The time, raised to that of the step before it; 0 where it is not set. Logs of earlier releases hold times that a
+    clock step put out of order. Their rows are not corrected, so that a rebuild gives the same bytes.
     """
     return max(at_ms, earlier_ms) if at_ms else 0
 
 
 def _shown(prompts: Prompts | None) -> fast.Prompts:
-    """The words as a message."""
+    """The prompts as a message; empty for None."""
     if prompts is None:
         return fast.Prompts()
     return fast.Prompts(prompt=prompts.prompt, negative_prompt=prompts.negative_prompt)

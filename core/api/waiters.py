@@ -1,7 +1,7 @@
 """Calls that wait for the end of a generation: a bounded number, shared among tenants.
 
-When all places are taken, the tenant with most of them gives one up to a tenant with fewer: that call is answered
-early, as those are for which there is no place at all.
+When all permits are taken, the tenant that holds most gives one up to a tenant with fewer. The displaced call is
+answered early; a call that gets no permit is answered at once.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from infra.fairness import Permits
 
 
 class Waiters:
-    """At most `limit` calls."""
+    """Lets at most `limit` calls wait at a time."""
 
     def __init__(self, limit: int) -> None:
         self._permits = Permits(limit)
@@ -23,7 +23,9 @@ class Waiters:
         return len(self._permits)
 
     async def wait(self, tenant: str, generation_id: str, wait_s: float) -> None:
-        """Until the generation has ended, or `wait_s`; not at all when all places are taken."""
+        """Wait until the generation has ended, for at most `wait_s` seconds. Returns earlier when displaced or stopped,
+        and at once without a permit.
+        """
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         permit = None if self._stopping else self._permits.acquire(tenant, lambda: _wake([waiter]))
         if permit is None:

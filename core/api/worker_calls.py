@@ -1,4 +1,4 @@
-"""The calls of workers, and what gateways ask about them: still wanted, models. Answered from memory."""
+"""The workers' call, still wanted, and the gateways' query about models. Both are answered from memory."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from schema import fast, limits, validate
 
 
 class WorkerCalls:
-    """What workers report goes on to progress, model reports and dispatch."""
+    """Passes workers' reports on to progress, model reports and dispatch."""
 
     def __init__(self, progress: Progress, reports: ModelReports, dispatching: Dispatching) -> None:
         self._progress = progress
@@ -19,7 +19,7 @@ class WorkerCalls:
     def still_wanted(
         self, worker_id: str, held: Sequence[fast.HeldImage], models: Sequence[fast.ModelReport]
     ) -> Sequence[bool]:
-        """Which images the worker should keep; `models` is what it lists. Raises BadRequest."""
+        """For each held image, in order, whether to keep it; `models` are those the worker lists. Raises BadRequest."""
         if len(held) > limits.MAX_STILL_WANTED:
             raise BadRequest("held", f"may be at most {limits.MAX_STILL_WANTED}")
         if len(models) > limits.MAX_MODELS:
@@ -37,7 +37,7 @@ class WorkerCalls:
         return self._progress.report(worker_id, images, self._dispatching)
 
     def models(self) -> fast.ModelsReply:
-        """What the workers that report have said of their models."""
+        """The models that workers have reported, whether all had time to report, and how many workers are silent."""
         return fast.ModelsReply(
             models=self._reports.statuses(),
             complete=self._reports.complete,

@@ -1,4 +1,4 @@
-"""From a pending image to a message on the jobs queue, again without a report, and back from the dead-letter queue.
+"""Sends pending images to the jobs queue, again where no report comes, and takes back those that were dead-lettered.
 
 Nothing here may publish a picture or answer a client. Begin with `dispatcher`.
 """

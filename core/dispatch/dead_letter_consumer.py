@@ -1,10 +1,10 @@
 """Turns jobs that the queue has moved to its dead-letter queue into events.
 
-The event makes an image whose job was never started pending again, and the dispatcher sends it at once, where its
-recheck may be far away. For any other job nothing has to be recorded: the log is the queue of record. Either way the
-dead letter is deleted once its event is durable; a crash in between shows it again, which changes nothing. Other
-messages stay for operators (`dead_letters`). Each look hides dead letters from other readers for a second or so. While
-the queue cannot be reached, rechecks find the same images, later: core stays ready.
+If the image was not started, the event makes it pending, and the dispatcher sends it again without waiting for its
+recheck. For other jobs there is nothing to record. A dead letter is deleted once its event, if any, is durable; after a
+crash in between it is received again, which changes nothing. Messages that are not jobs stay for operators
+(`dead_letters`). Each look hides all dead letters from other readers, usually for about a second. While the queue
+cannot be reached, rechecks find the same images later, so core stays ready.
 """
 
 import asyncio
@@ -26,8 +26,8 @@ from schema import fast
 
 _log = structlog.get_logger()
 MOST: Final = 500
-"""Dead letters in one look, and orders in one transaction. If more than these stay, they hide later jobs, which then
-wait for their rechecks.
+"""Dead letters in one look, and orders in one call of the writer. When as many messages stay for operators, a look may
+not reach the jobs behind them; those images then wait for their rechecks.
 """
 
 _SHORTEST_HIDDEN_S: Final = 5
@@ -36,7 +36,7 @@ _NOT_MADE: Final = "dead_letters.queues_not_made"
 
 
 class DeadLetterConsumer:
-    """Looks every `every_s`."""
+    """Looks at the queue every `every_s` seconds, and again at once while there is more to take."""
 
     def __init__(
         self, writer: Writer, queue: DeadLetterQueue, provisioning: Provisioning, context: Context, *, every_s: float
@@ -52,7 +52,7 @@ class DeadLetterConsumer:
         self._kept = 0
 
     async def run(self) -> None:
-        """Look regularly. Never returns."""
+        """Consume dead-lettered jobs. Never returns."""
         backoff = Backoff(first_s=1.0, cap_s=_LONGEST_REST_S, rng=self._rng)
         await self._provisioning.try_ensure(_NOT_MADE)
         while True:
@@ -71,14 +71,14 @@ class DeadLetterConsumer:
                 await asyncio.sleep(self._every_s)
 
     async def _look(self) -> bool:
-        """One look; whether there may be more jobs there. Raises Retryable or Permanent."""
+        """Take one look; returns whether there may be more jobs. Raises Retryable or Permanent."""
         letters = DeadLetters(self._queue, {}, hidden_s=self._hidden_s)
         try:
             found = await letters.look(MOST)
             jobs = [each for each in found if isinstance(each.message, fast.ImageJob)]
             taken = await self._take(letters, jobs)
         except (Retryable, Permanent):
-            with suppress(Retryable, Permanent):  # their visibility timeout ends soon
+            with suppress(Retryable, Permanent):  # without it they show again after their visibility timeout
                 await letters.release()
             raise
         await letters.release()
@@ -86,7 +86,7 @@ class DeadLetterConsumer:
         return len(found) >= MOST and taken > 0
 
     async def _take(self, letters: DeadLetters, jobs: Sequence[DeadLetter]) -> int:
-        """How many dead letters are gone."""
+        """Record the jobs, then delete their dead letters; returns how many were deleted."""
         if not jobs:
             return 0
         results = await self._writer.carry_out([_order(each) for each in jobs])

@@ -12,7 +12,7 @@ from core.ports import DeadLetterQueue, JobQueue, Outgoing, ReceivedDeadLetter
 from schema import fast, messages
 
 HIDDEN_S: Final = 120
-"""Dead letters are hidden from other readers for so long while an operator looks at them."""
+"""How long dead letters are hidden from other readers while an operator looks at them."""
 _WAIT_S: Final = 1
 _AT_ONCE: Final = 10
 Origin = Literal["jobs", "replies", ""]
@@ -20,7 +20,9 @@ Origin = Literal["jobs", "replies", ""]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """`origin` is the queue it was sent to first; empty when it cannot be read, and `about` says why."""
+    """`origin` is the queue to which the message was first sent; empty when it cannot be decoded, and `about` says why.
+    `about` never holds a prompt.
+    """
 
     received: ReceivedDeadLetter
     origin: Origin
@@ -30,7 +32,7 @@ class DeadLetter:
 
 
 def read(received: ReceivedDeadLetter) -> DeadLetter:
-    """What it is, without its content."""
+    """Decode a received dead letter. Never raises: one that cannot be decoded has no origin and no message."""
     try:
         message = messages.decode(received.body)
     except messages.BadMessage as error:
@@ -43,7 +45,7 @@ def read(received: ReceivedDeadLetter) -> DeadLetter:
 
 
 class DeadLetters:
-    """One look at the queue. Call `release` in the end."""
+    """One look at the queue; call `release` when done. Each method raises Retryable or Permanent."""
 
     def __init__(self, dead: DeadLetterQueue, origins: Mapping[Origin, JobQueue], *, hidden_s: int = HIDDEN_S) -> None:
         self._dead = dead
@@ -59,6 +61,7 @@ class DeadLetters:
                 limit=min(_AT_ONCE, most - len(found)), wait_s=_WAIT_S, visibility_s=self._hidden_s
             )
             new = [each for each in received if each.message_id not in self._held]
+            # A long look may outlast `hidden_s`: a message received again is deleted by its newest receipt.
             self._held |= {each.message_id: each.receipt for each in received}
             found += map(read, new)
             if not new:
@@ -66,7 +69,7 @@ class DeadLetters:
         return found
 
     async def send_back(self, letters: Sequence[DeadLetter]) -> int:
-        """How many are back on their origin queue. A message leaves this queue only once the other one has it."""
+        """Send letters back to their origin queues; returns how many were accepted. Only those are deleted here."""
         count = 0
         for origin, queue in self._origins.items():
             mine = [each for each in letters if each.origin == origin]
@@ -81,7 +84,7 @@ class DeadLetters:
         return count
 
     async def discard(self, letters: Sequence[DeadLetter]) -> int:
-        """How many are gone for good."""
+        """Delete letters for good; returns how many were deleted."""
         receipts = [self._held[each.received.message_id] for each in letters]
         gone = await self._dead.delete(receipts) if receipts else []
         for letter, done in zip(letters, gone, strict=True):
@@ -90,6 +93,6 @@ class DeadLetters:
         return sum(gone)
 
     async def release(self) -> None:
-        """End the hiding of those that are still here."""
+        """Make the remaining letters visible to other readers again."""
         if self._held:
             await self._dead.extend(list(self._held.values()), 0)

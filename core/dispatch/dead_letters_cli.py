@@ -1,4 +1,4 @@
-"""`python -m core dead-letters`: the command around `dead_letters`. `core.__main__` calls `run`; core may run."""
+"""`python -m core dead-letters`: the command for `dead_letters`. `core.__main__` calls `run`; core may be running."""
 
 import argparse
 import asyncio
@@ -15,7 +15,7 @@ _MOST = 100_000
 
 
 def run(arguments: Sequence[str], opened: Callable[[], AbstractAsyncContextManager[DeadLetters]]) -> int:
-    """0 as asked, 1 some letters could not be moved, 2 the queues cannot be reached."""
+    """The exit code: 0 success, 1 some letters could not be moved or deleted, 2 the queues cannot be reached."""
     options = _options(arguments)
     try:
         return asyncio.run(_carry_out(options, opened, sys.stdout))

@@ -1,10 +1,9 @@
-"""The send loop: puts pending images on the jobs queue, and dispatches images again that have no report by their
-recheck.
+"""The send loop: puts pending images on the jobs queue, and again those without a report by their recheck.
 
-The order is: choose, send, record. A crash after sending sends again, and the copy is dropped by the worker or by the
-writer; a crash before loses nothing. The queue is only an optimisation: past its recheck an image is sent again, alone
-if it had been started, until it is decided. An unreachable queue stops nothing but dispatching. `image_book` knows
-which image is in what state.
+The order is: choose, send, record. After a crash between sending and recording, the image is sent again; the worker
+drops the copy, or the writer ignores its replies. A crash before sending loses nothing. The log, not the queue,
+says what is unfinished: past its recheck an image is sent again until it is decided, solo if it had been started. An
+unreachable queue stops only dispatching. `image_book` tracks which image is in what state.
 """
 
 import asyncio
@@ -69,7 +68,7 @@ class Dispatcher:
         self._book.begin(self._now_ms())
 
     def stop(self) -> None:
-        """Choose no more."""
+        """Choose no more images; those being sent are still recorded."""
         self._stopping = True
 
     def on_changes(self, changes: Sequence[Change]) -> None:
@@ -116,7 +115,7 @@ class Dispatcher:
                 await self._rest()
 
     async def _rest(self) -> None:
-        """Until something changes or the next recheck is due. A core that is stopping dispatches nothing again."""
+        """Wait until something changes or the next recheck is due. A stopping core has no rechecks."""
         due_ms = None if self._stopping else self._book.next_due_ms
         rest_s = _IDLE_S if due_ms is None else min(_IDLE_S, max(0.0, (due_ms - self._now_ms()) / 1000))
         try:
@@ -126,7 +125,9 @@ class Dispatcher:
             pass
 
     async def _round(self) -> bool:
-        """One pass; whether there may be more to do at once. Raises Retryable when the queue took nothing."""
+        """One pass; returns whether there may be more to do at once. Raises Retryable when the queue could not be
+        reached or refused a message.
+        """
         if self._stopping:
             return False
         begun = asyncio.get_running_loop().time()
@@ -161,7 +162,9 @@ class Dispatcher:
             self._book.look_again(ref, self._now_ms())
 
     async def _send(self, batch: Sequence[Job]) -> Retryable | None:
-        """Send and record one batch of ten; what was not taken goes back. The error, when nothing can be said."""
+        """Send one batch of up to ten, record those accepted, and put the others back. Returns the error if the queue
+        could not be reached or refused a message. An error is not raised, since it would cancel the other batches.
+        """
         await self._failpoints.reach("core.before_send")
         try:
             accepted = await self._sender.send(batch)
@@ -183,7 +186,7 @@ class Dispatcher:
         return Retryable("some messages were refused") if refused else None
 
     async def _record(self, orders: Sequence[Order]) -> None:
-        if orders:  # without end: what was sent must be recorded, however long the disk is full
+        if orders:  # retried without end: what was sent must be recorded, however long the disk is full
             await retry(lambda: self._writer.carry_out(orders), attempts=None, cap_s=2.0, rng=self._rng)
 
     def _dispatch(self, job: Job, wait_s: float) -> Order:

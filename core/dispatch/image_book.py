@@ -1,7 +1,7 @@
-"""The dispatcher's book: which images wait, which are being sent, which are out, and when to look at each again. Pure.
+"""The dispatcher's book: which images wait, are being sent or are in flight, and when to recheck each. Pure.
 
 Everything here follows from the states of open generations, so a restart rebuilds it from what the writer announces.
-Times are core's running time and come with each call. Only the dispatcher writes here.
+Callers pass core's running time. Only the dispatcher changes the book.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ BATCH: Final = 10
 """What SQS takes in one call."""
 
 _AWAY_MS: Final = 30_000
-"""How often an image is looked at again whose model no worker can use; a report that one can comes before that."""
+"""How often an image is rechecked while no worker can use its model. Normally `served` ends the wait earlier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +64,19 @@ class ImageBook:
         self._sending: set[Ref] = set()
         self._held_back: dict[Ref, str] = {}
         """The models of pending images that may not go out yet."""
-        self._ages: dict[str, int] = {}
+        self._ages: dict[str, int] = {}  # by generation, in the order of their requests: lower is older
         self._age = 0
         self._no_recheck_before_ms = 0
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """How many images wait, are on the queue, and are on a GPU as far as is known."""
+        """Images that wait, are on the queue, and are started. `started` includes pending images that are held back."""
         on_queue = self._in_flight.on_queue
         return {"pending": len(self._backlog), "queued": on_queue, "started": len(self._in_flight) - on_queue}
 
     @property
     def any_out(self) -> bool:
-        """Whether an image is on the queue or with a worker."""
+        """Whether an image is on the queue, with a worker, or held back."""
         return len(self._in_flight) > 0
 
     @property
@@ -86,12 +86,12 @@ class ImageBook:
 
     @property
     def ahead(self) -> int:
-        """Images that workers receive before the next one that is sent."""
+        """Images on the queue or being sent: workers receive these before the next one that is sent."""
         return self._in_flight.on_queue + len(self._sending)
 
     @property
     def next_due_ms(self) -> int | None:
-        """When to ask for the due ones again; None: when something is placed."""
+        """When to call `overdue` next, in running time; None: not before an image is placed."""
         return self._in_flight.next_ms()
 
     def is_sending(self, ref: Ref) -> bool:
@@ -132,11 +132,11 @@ class ImageBook:
                     self._forget((after.id, image.index))
 
     def held_by_worker(self, ref: Ref, now_ms: int) -> None:
-        """A worker has the image: there is no need to look at it for a while."""
+        """A worker holds the image: postpone its recheck."""
         self._in_flight.postpone(ref, now_ms + self.recheck.after_report_ms())
 
     def dropped(self, ref: Ref) -> bool:
-        """A worker drops a job of the image. True if the job was unwanted, and there is room for another now."""
+        """A worker drops a job of the image. True if it still counted for an ended generation: there is room now."""
         return self._in_flight.dropped(ref)
 
     def served(self, model: str) -> None:
@@ -144,13 +144,15 @@ class ImageBook:
         waiting = [ref for ref, held_for in self._held_back.items() if held_for == model]
         for ref in waiting:
             state = self._states.get(ref[0])
-            if state is not None and not state.images[ref[1]].refusals:
+            if state is not None and not state.images[ref[1]].refusals:  # counted refusals have a pause of their own
                 self._ready(state, state.images[ref[1]])
 
     # What to do.
 
     def overdue(self, limit: int, now_ms: int) -> tuple[list[Job], list[Ref]]:
-        """Up to `limit` images that are past their recheck: those to send again, and those to give up."""
+        """Up to `limit` images that are past their recheck: those to send again, and those to give up (out of solo
+        starts). Pending ones that were held back join the backlog instead.
+        """
         jobs: list[Job] = []
         convicts: list[Ref] = []
         for ref in self._in_flight.due(now_ms, limit):
@@ -171,7 +173,7 @@ class ImageBook:
         return jobs, convicts
 
     def choose(self, limit: int, target: QueueTarget, now_ms: int) -> list[Job]:
-        """Up to `limit` of those that wait, in fair order, as far as `target` leaves room on the queue."""
+        """Remove up to `limit` images from the backlog, in fair order, as far as `target` leaves room on the queue."""
         sending_s = sum(self._work_s(state.spec) for ref in self._sending if (state := self._states.get(ref[0])))
         images = self._in_flight.taken(now_ms) + len(self._sending)
         most, least, work_s = target.room(images, self._in_flight.work_s + sending_s, len(self._backlog), BATCH)
@@ -180,7 +182,7 @@ class ImageBook:
         return [Job(state, state.images[index], runs_solo(state.images[index], now_ms)) for state, index in chosen]
 
     def sending(self, jobs: Sequence[Job]) -> None:
-        """These are being sent: what happens to them meanwhile is placed by `sent` or `not_sent`."""
+        """Mark images as being sent. Changes that would make one pending meanwhile wait for `sent` or `not_sent`."""
         self._sending.update(job.ref for job in jobs)
 
     def sent(self, jobs: Sequence[Job], now_ms: int) -> None:
@@ -192,13 +194,13 @@ class ImageBook:
                 self._lingers(job.ref, now_ms)
 
     def not_sent(self, jobs: Sequence[Job], now_ms: int) -> None:
-        """The queue has not taken these."""
+        """The queue has not accepted these images: place them again."""
         for job in jobs:
             self._sending.discard(job.ref)
             self.look_again(job.ref, now_ms)
 
     def look_again(self, ref: Ref, now_ms: int) -> None:
-        """Place the image by its state as it is now, whatever happened since it was taken out."""
+        """Place the image by its present state, which may have changed since it was taken out."""
         state = self._states.get(ref[0])
         if state is not None:
             self._place(state, state.images[ref[1]], now_ms)
@@ -235,7 +237,7 @@ class ImageBook:
         )
 
     def _ready(self, state: Generation, image: Image) -> None:
-        """An image that was held back joins those that wait."""
+        """Move a pending image into the backlog; if it was held back, it no longer is."""
         ref = (state.id, image.index)
         self._held_back.pop(ref, None)
         if image.phase is Phase.PENDING and ref not in self._sending:
@@ -243,8 +245,8 @@ class ImageBook:
             self._backlog.add(self._pending(state, image))
 
     def _lingers(self, ref: Ref, now_ms: int) -> None:
-        """Its generation has ended, its job is still on the queue. Not counting such jobs would let a tenant that
-        submits and cancels without pause fill the queue in front of all others.
+        """Keep counting the job of an ended generation that is still on the queue. Otherwise a tenant that submits and
+        cancels without pause could fill the queue ahead of all others.
         """
         self._in_flight.lingers(ref, now_ms + self.recheck.after_load_ms())
 
@@ -260,6 +262,6 @@ class ImageBook:
             tenant=state.tenant,
             priority=state.priority,
             age=self._ages.get(state.id, self._age),
-            key=ref if image.suspect else batch_key(state.spec),
+            key=ref if image.suspect else batch_key(state.spec),  # a suspect shares its batch with no other image
             work_s=self._work_s(state.spec),
         )

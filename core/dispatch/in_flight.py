@@ -1,7 +1,8 @@
 """The images in flight, on the queue or with a worker: how many, how many there should be, and when to recheck each.
 
-Pure; part of the image book. A recheck time here may be later than the stored one, because reports of
-workers move it in memory; never earlier, or `decide` would refuse the dispatch.
+Pure; part of the image book. Pending images that are held back are here too, until their pause is over. A recheck
+time here may be later than the one in the log, because workers' reports move it in memory. It is never earlier:
+`decide` would refuse the dispatch.
 """
 
 import math
@@ -17,7 +18,7 @@ _SLACK: Final = 64
 _LEAST: Final = 16
 _MOST: Final = 64
 _WORK_S: Final = 30.0
-"""Of GPU time on the queue per worker, beyond which only the least is kept there."""
+"""GPU seconds of work on the queue per worker. Above it, only the least number of images is kept there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +34,11 @@ class QueueTarget:
     work_s: float = math.inf
 
     def room(self, images: int, work_s: float, pending: int, batch: int) -> tuple[int, int, float]:
-        """How many more at most, at least, and of how much work, where `images` of `work_s` are out and `pending` wait.
+        """How many more images may be sent at most, how many at least, and of how many GPU seconds. `images` of
+        `work_s` GPU seconds are on the queue, and `pending` wait.
 
-        (0, 0, 0.0) unless there is room for a full batch, which is worth waiting for.
+        A full `batch` must fit, within `least` or with a quarter of `self.work_s` to spare; otherwise (0, 0, 0.0). So
+        sends are few and full.
         """
         most, least, spare_s = self.most - images, self.least - images, self.work_s - work_s
         if most <= 0 or most < min(batch, pending, self.most):
@@ -46,7 +49,7 @@ class QueueTarget:
 
 
 def queue_target(batches: Sequence[int], paced: int) -> QueueTarget:
-    """For workers of these batch sizes, when `paced` images go out during a slow round."""
+    """The target for workers of these batch sizes; `paced`: images sent in the time of a slow round."""
     least = max(_LEAST, 2 * sum(batches), paced)
     return QueueTarget(least=least, most=max(_MOST, least), work_s=_WORK_S * max(1, len(batches)))
 
@@ -79,32 +82,32 @@ class InFlight:
         return self._work_s if self.on_queue else 0.0
 
     def put(self, ref: Ref, recheck_ms: int, *, on_queue: bool, work_s: float = 0.0) -> None:
-        """The image is out until `recheck_ms` at least; `on_queue`: not started yet, and takes `work_s`."""
+        """Add or replace an image, due at `recheck_ms`. `on_queue`: not started, with `work_s` GPU seconds to do."""
         self.drop(ref)
         self._out[ref] = _Out(recheck_ms, work_s, on_queue=on_queue)
         if on_queue:
-            self._work_s = self.work_s + work_s  # from 0 when none was: rounding does not add up
+            self._work_s = self.work_s + work_s  # restarts at 0 on an empty queue, so rounding errors do not add up
             self.on_queue += 1
         self._push(recheck_ms, ref)
 
     def drop(self, ref: Ref) -> None:
-        """The image is not out any more."""
+        """Remove the image, if it is here."""
         out = self._out.pop(ref, None)
         if out is not None and out.on_queue:
             self.on_queue -= 1
             self._work_s -= out.work_s
 
     def is_on_queue(self, ref: Ref) -> bool:
-        """Whether it is out, and not started."""
+        """Whether the image is on the queue: dispatched, and not started."""
         out = self._out.get(ref)
         return out is not None and out.on_queue
 
     def lingers(self, ref: Ref, until_ms: int) -> None:
-        """Its job is on the queue and unwanted: it counts there until a worker drops it, or until then."""
+        """The image's job is on the queue but unwanted: count it there until a worker drops it, or `until_ms`."""
         self._unwanted[ref] = until_ms
 
     def dropped(self, ref: Ref) -> bool:
-        """A worker drops the unwanted job; whether that makes room."""
+        """A worker drops a job of the image; returns whether that was an unwanted one, which makes room."""
         return self._unwanted.pop(ref, None) is not None
 
     def taken(self, now_ms: int) -> int:
@@ -114,13 +117,13 @@ class InFlight:
         return self.on_queue + len(self._unwanted)
 
     def postpone(self, ref: Ref, recheck_ms: int) -> None:
-        """A worker has it: look again at `recheck_ms`, or later if that was planned."""
+        """A worker holds the image: recheck it at `recheck_ms`, or at its present time if that is later."""
         out = self._out.get(ref)
         if out is not None and recheck_ms > out.recheck_ms:
             out.recheck_ms = recheck_ms  # its entry in the heap comes up early, and is put back
 
     def due(self, now_ms: int, limit: int) -> list[Ref]:
-        """Up to `limit` images whose time has come, each handed out once until it is `put` again."""
+        """Up to `limit` images whose time has come. Each is returned once, until `put` or `again` sets a new time."""
         found: list[Ref] = []
         while len(found) < limit and self._heap and self._heap[0][0] <= now_ms:
             noted, ref = heappop(self._heap)
@@ -135,11 +138,11 @@ class InFlight:
         return list(dict.fromkeys(found))
 
     def next_ms(self) -> int | None:
-        """When to ask for the due ones again; None: when something is put."""
+        """When to call `due` next; None: not before an image is put."""
         return self._heap[0][0] if self._heap else None
 
     def again(self, ref: Ref, at_ms: int) -> None:
-        """What was due could not be sent: it is due again at `at_ms`."""
+        """An image that was due cannot be sent yet: it is due again at `at_ms`."""
         if ref in self._out:
             self._out[ref].recheck_ms = at_ms
             self._push(at_ms, ref)
@@ -152,9 +155,8 @@ class InFlight:
 
 
 class FlowControl:
-    """How much should be on the queue: `fixed` images, or with 0 what workers, dispatch rate and round time ask for.
-
-    `batches` gives the largest batch of each worker that was heard of lately.
+    """How much should be on the queue: `fixed` images; with 0, as much as the workers' batch sizes, the dispatch rate
+    and the time of a round require. `batches` gives the largest batch of each worker seen lately.
     """
 
     def __init__(self, batches: Callable[[], Sequence[int]], *, fixed: int = 0) -> None:
@@ -173,7 +175,7 @@ class FlowControl:
         return queue_target(self._batches(), self._sent_in_a_slow_round())
 
     def _sent_in_a_slow_round(self) -> int:
-        """Images that go out at the present rate during the slowest round (99 of 100 are faster)."""
+        """Images sent, at the present rate, in the time of the slowest of the last 100 rounds."""
         if len(self._rounds) < 2:
             return 0
         span_s = max(self._rounds[-1][0] - self._rounds[0][0], 0.001)

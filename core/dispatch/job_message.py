@@ -19,7 +19,7 @@ _tracer = trace.get_tracer(__name__)
 
 
 class JobSender:
-    """`name` is the queue's, for spans."""
+    """Sends jobs with their prompts. `name` is the queue's, for spans."""
 
     def __init__(self, queue: JobQueue, prompts: PromptCache, name: str) -> None:
         self._queue = queue
@@ -27,8 +27,8 @@ class JobSender:
         self._name = name
 
     async def send(self, jobs: Sequence[Job]) -> list[bool]:
-        """Up to ten. True where the queue has accepted. Raises Retryable or Permanent when nothing can be said, and
-        LogBroken when a prompt is missing.
+        """Send up to ten jobs; True where the queue has accepted one. Raises Retryable or Permanent when it is unknown
+        what was accepted, and LogBroken when a prompt is missing.
         """
         prompts = await self._prompts.of_open([job.state.id for job in jobs])
         return await self._queue.send([outgoing(job, prompts, self._name) for job in jobs])
@@ -64,8 +64,8 @@ def outgoing(job: Job, prompts: Mapping[str, Prompts], queue: str) -> Outgoing:
 def job_message(state: Generation, image: Image, prompts: Prompts, *, solo: bool) -> fast.ImageJob:
     """The message that asks a worker for this image.
 
-    Without its priority: a priority orders the images of one tenant, which core does, and a worker, which knows no
-    tenants, would let an image pass those of other tenants.
+    The priority is left out. It orders the images within one tenant, which core has already done; a worker knows no
+    tenants, and would let the image overtake those of other tenants.
     """
     spec = state.spec
     return fast.ImageJob(

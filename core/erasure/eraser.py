@@ -29,7 +29,7 @@ _LONGEST_REST_S: Final = 30.0
 
 
 class Eraser:
-    """One per core."""
+    """Erases in two steps, list and log, and keeps in memory which erasures have not completed both."""
 
     def __init__(
         self,
@@ -49,7 +49,9 @@ class Eraser:
         self.trouble = "list of erasures: not looked up yet"
 
     async def erase(self, generation_ids: Sequence[str], cause: Cause) -> Sequence[Result]:
-        """Erase ended generations. Raises Retryable when they may not be erased yet; `run` completes them."""
+        """Erase ended generations. Raises Retryable when too many erasures are in progress (nothing is done then), or
+        when one of the two steps failed; `run` completes those.
+        """
         if len(self._owed) + len(generation_ids) > MAX_OWED:
             raise Retryable("too many erasures are in progress")
         wanted = dict.fromkeys(generation_ids, cause)
@@ -102,7 +104,7 @@ class Eraser:
         while True:
             try:
                 erased = await self._repeat_listed()
-            except FATAL:  # whether they are erased is unknown: the next start reads it
+            except FATAL:  # it is unknown whether they are erased: the next start compares the list again
                 raise
             except (Retryable, Permanent) as error:
                 self.trouble = f"list of erasures: {error}"

@@ -27,7 +27,7 @@ class ErasureBucket(Protocol):
 
 
 class Erasures:
-    """`prefix` keeps the stacks on one bucket apart. `make` creates a missing bucket, where that is core's to do."""
+    """`prefix` keeps the stacks on one bucket apart. `make` creates a missing bucket, where core may do that."""
 
     def __init__(
         self, file: ErasedFile, bucket: ErasureBucket, *, prefix: str, make: Callable[[], Awaitable[None]]
@@ -40,7 +40,8 @@ class Erasures:
         self._puts = asyncio.Semaphore(_PUTS_AT_ONCE)
 
     async def note(self, generation_ids: Sequence[str]) -> None:
-        """As `ports.ErasureList.note`: the bucket first, since it is the one that may be away."""
+        """As `ports.ErasureList.note`. The bucket comes first, since it is more likely to fail than the disk."""
+        # All puts are awaited before an error is raised, so that none goes on in the background.
         results = await asyncio.gather(*(self._put(each) for each in generation_ids), return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):

@@ -1,10 +1,10 @@
 """Deletes the objects of erased generations in both buckets until the store has confirmed it, and again later.
 
 The log's table of deletions, written with the erasure, holds what is to be deleted, so a restart continues there. One
-look deletes every key that the events name or that a copy may have, and everything under the generation's prefix in
-the temporary bucket. A copy or an upload in progress may end after that: hence more looks, until a day after the
-erasure, and one more for each late result. A generation whose objects the store does not delete is deferred and
-delays no other.
+*look* deletes every key that the events name or that a copy may have, and everything under the generation's prefix in
+the temporary bucket. A copy or an upload in progress may end after that. So there are more looks (`LOOKS_S`), the last
+one about 31 hours of running time after the first, and a late result starts the series again. A generation whose
+objects the store does not delete is deferred and delays no other.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ are for workers that were stopped during an upload and sent no reply."""
 
 _AT_ONCE: Final = 50
 _PAUSE_S: Final = 0.05
-"""Between two generations: at 20 a second at most, deletions leave calls to the store for publishing."""
+"""The pause between two generations: at most 20 a second, so that deletions leave the store time for publishing."""
 _IDLE_S: Final = 5.0
 _REFUSALS: Final = 3
 _FIRST_REST_S: Final = 1.0
@@ -59,7 +59,7 @@ class ObjectDeletions:
             self._wake.set()
 
     async def again(self, generation_ids: Sequence[str]) -> None:
-        """Delete their objects once more. Durable when it returns. Raises Retryable."""
+        """Start the series of looks for these again, now. Durable when it returns. Raises Retryable."""
         if generation_ids:
             await self._log.write_deletions([Deletion(generation_id=each) for each in dict.fromkeys(generation_ids)])
             self._wake.set()
@@ -83,7 +83,7 @@ class ObjectDeletions:
                 await self._rest()
 
     async def _round(self, due: Sequence[Deletion]) -> bool:
-        """Each once. False after several failures in a row, which mean that the store itself cannot be reached."""
+        """Look at each once. False after three failures in a row, which mean that the store cannot be reached."""
         refused = 0
         for each in due:
             refused = 0 if await self._delete(each) else refused + 1
@@ -99,7 +99,7 @@ class ObjectDeletions:
             pass
 
     async def _delete(self, deletion: Deletion) -> bool:
-        """One look; whether the store has confirmed it. Raises Retryable when the log fails."""
+        """Take one look; returns whether the store has confirmed it. Raises Retryable when the log fails."""
         generation_id = deletion.generation_id
         events = [each.event for each in await self._log.events_of(generation_id)]
         try:
@@ -127,8 +127,8 @@ class ObjectDeletions:
         await self._log.write_deletions([after])
 
     async def _defer(self, deletion: Deletion, error: Exception) -> None:
-        """After the others, and later with each failure."""
-        if len(self._failures) >= _REMEMBERED:
+        """Postpone the look by 10 s, doubled with each failure up to an hour, so that the others come first."""
+        if len(self._failures) >= _REMEMBERED:  # bounds memory; the delays then start at 10 s again
             self._failures.clear()
         failures = self._failures[deletion.generation_id] = self._failures.get(deletion.generation_id, 0) + 1
         rest_s = min(_DEFER_S * 2.0 ** min(failures - 1, 20), _LONGEST_DEFER_S)

@@ -1,8 +1,8 @@
 """Erases finished generations after their tenant's retention time, by the wall clock and by core's running time.
 
 Both must have passed: neither a step of the wall clock nor a pause of core, whose running time stands still, erases
-anything early. The log is read in its own order, a window at a time, with no state that a restart would lose. Erasures
-are made in small batches with pauses between them.
+anything early. The log is read in order of position, a window at a time, and no state is kept that a restart would
+lose. Erasures are made in small batches with pauses between them.
 """
 
 import asyncio
@@ -37,18 +37,18 @@ class Keep:
     tenants: Mapping[str, float] = field(default_factory=dict)
 
     def ms(self, tenant: str) -> int:
-        """Milliseconds for this tenant; 0: without end."""
+        """The retention time of this tenant in milliseconds; 0: unlimited."""
         return int(self.tenants.get(tenant, self.days) * DAY_MS)
 
     @property
     def shortest_ms(self) -> int:
-        """The least of all that end; 0: nothing is ever erased."""
+        """The shortest retention time of all tenants, in milliseconds; 0: all are unlimited."""
         ends = [int(days * DAY_MS) for days in (self.days, *self.tenants.values()) if days]
         return max(1, min(ends)) if ends else 0
 
 
 def due(found: Sequence[Ended], keep: Keep, *, at_ms: int, running_ms: int) -> list[str]:
-    """Those whose time is over on both clocks. Pure."""
+    """The ids of the generations whose retention time is over on both clocks. Pure."""
     return [
         each.generation_id
         for each in found
@@ -70,7 +70,7 @@ class Retention:
         self._rng = context.rng
 
     async def run(self) -> None:
-        """Pass over the log regularly. Never returns."""
+        """Pass over the log every 24th part of the shortest retention time (1 s to 1 h). Never returns."""
         shortest_s = self._keep.shortest_ms / 1_000
         rest_s = min(max(shortest_s / 24, _OFTEN_S), _SELDOM_S)
         backoff = Backoff(first_s=_OFTEN_S, cap_s=60.0, rng=self._rng)

@@ -1,4 +1,4 @@
-"""The file that gives tenants a retention of their own. `app` reads it once, at start.
+"""The file that gives tenants a retention of their own. `config` reads it once, at start.
 
 [tenants]
 acme = 30          # days after the end; fractions are taken
@@ -22,7 +22,7 @@ class BadFile(Permanent):
 
 
 def read(path: Path) -> Mapping[str, float]:
-    """Days by tenant. Raises BadFile, whose text is one line that names setting, file and tenant."""
+    """Days by tenant. Raises BadFile, whose text names setting and file, and the tenant where one is at fault."""
     try:
         content = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:

@@ -25,14 +25,14 @@ class CleanupStore(Protocol):
 
 
 class ObjectCleanup:
-    """A bounded list of keys to delete; a key that does not fit is left to expire."""
+    """Deletes keys from one bucket in the background. A key beyond `limit` waiting ones is dropped, not deleted."""
 
     def __init__(self, bucket: CleanupStore, *, limit: int = 10_000) -> None:
         self._bucket = bucket
         self._keys: asyncio.Queue[str] = asyncio.Queue(limit)
 
     def add(self, key: str) -> None:
-        """Delete this object soon."""
+        """Delete this object soon, if there is room in the list."""
         if not self._keys.full():
             self._keys.put_nowait(key)
 

@@ -1,13 +1,14 @@
-"""Brings each decided picture from the temporary into the public bucket, and records it.
+"""Copies each rendered picture from the temporary to the public bucket, and records its publication.
 
-Works from the states of open generations: what is rendered and not published is copied, now or after the next start,
-and repeating any step changes nothing. Size and digest are checked before and after the copy; a picture that is gone
-or altered is recorded as lost, and the image is rendered again. Calls are repeated while the store cannot be reached.
-A picture that must wait delays no other.
+The publisher works from the states of open generations: what is rendered and not published is copied, now or after the
+next start. Every step is idempotent. Size and digest are checked before and after the copy; a picture that is gone or
+altered is recorded as lost, and the image is rendered again. Calls are retried while the store cannot be reached. A
+picture that must wait delays no other.
 
 An object that is not found may become visible a little later, and rendering again costs GPU time: it is looked up
-again after 1, 2, 4 and 8 s before the decision is revoked. Without the right to list, a store answers 403 instead of
-404: that counts as not found once another object was found since, and until then as trouble with the store.
+again after 1, 2, 4 and 8 s before the decision is revoked. To a client without the right to list, S3 answers 403
+instead of 404. A 403 counts as not found only if another object was found after the first one; until then it counts as
+an error of the store.
 """
 
 import asyncio
@@ -54,7 +55,7 @@ class _Picture:
 
 @dataclass(slots=True)
 class _Delay:
-    """What has held up the picture of one attempt so far."""
+    """What has held up the picture of one attempt so far: failed calls, and times its object was not found."""
 
     attempt_id: str
     failures: int = 0
@@ -68,7 +69,7 @@ class _NotFound(Exception):
 
 
 class Publisher:
-    """Any number of `run`s may work side by side."""
+    """Any number of `run`s may run concurrently."""
 
     def __init__(
         self,
@@ -96,12 +97,12 @@ class Publisher:
 
     @property
     def trouble(self) -> str:
-        """Why a picture that is still wanted was not copied; empty while the store does what it is asked."""
+        """Why core is not ready: the store failed to copy a picture that is still wanted. Empty otherwise."""
         return next(iter(self._failing.values()), "")
 
     @property
     def waiting(self) -> int:
-        """How many pictures wait for a copy."""
+        """How many pictures wait to be copied; those being copied or in a retry pause are not counted."""
         return len(self._waiting)
 
     def on_changes(self, changes: Sequence[Change]) -> None:
@@ -165,7 +166,7 @@ class Publisher:
             _log.warning("publish.delayed", generation_id=ref[0], index=ref[1], reason=str(error))
             delay.failures += 1
             return backoff_s(delay.failures - 1, first_s=_FIRST_RETRY_S, cap_s=_LONGEST_RETRY_S, draw=self._rng())
-        self._failing.clear()  # the store works: core is ready although it does not copy some picture
+        self._failing.clear()  # the store works: single pictures that still fail do not make core unready
         return None
 
     def _picture(self, ref: Ref) -> _Picture | None:
@@ -177,7 +178,7 @@ class Publisher:
         return _Picture(state, ref[1], image.rendered)
 
     async def _publish(self, picture: _Picture, delay: _Delay) -> None:
-        """Raises _NotFound while the object may still become visible."""
+        """Check, copy, check and record. Raises _NotFound while the object may still become visible."""
         await self._failpoints.reach("core.after_rendered")
         won, key = picture.won, picture.public_key
         wrong = await self._fault_of_temp(won, delay)
@@ -185,6 +186,7 @@ class Publisher:
             await self._failpoints.reach("core.mid_copy")
             copied = await self._public.copy_from_temp(won.temp_key, key, content_type=content_type(won))
             wrong = "" if copied else _GONE
+        # Also when the temporary object is gone: an attempt before a crash may have copied it.
         copy = await self._head_copy(key, delay)
         if copy is None or not _same(copy, won):
             if not wrong:
@@ -220,7 +222,7 @@ class Publisher:
                 delay.refused_at_s = now_s
             if self._found_at_s <= delay.refused_at_s:
                 raise
-            return None  # reading is allowed, so this 403 stands for a 404
+            return None  # an object was found since, so reading is allowed and this 403 means 404
         if stored is not None:
             self._found_at_s = asyncio.get_running_loop().time()
         return stored

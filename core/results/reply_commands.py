@@ -102,7 +102,7 @@ def attempt_failed(reply: fast.ImageAttemptFailed, verdict: c.Verdict = c.Verdic
 
 
 def misfit(reply: fast.ImageRendered, spec: Spec) -> c.RecordAttemptFailed | None:
-    """The failure that a picture of another size or format than the asked one is."""
+    """The failure to record for a picture whose size or format is not the requested one; None for one that fits."""
     if (reply.width, reply.height, reply.format) == (spec.width, spec.height, spec.output_format):
         return None
     return c.RecordAttemptFailed(

@@ -1,8 +1,8 @@
-"""Takes replies of workers from the replies queue, ten at a time, and gives them to the writer.
+"""Receives workers' replies from the replies queue, ten at a time, and passes them to the writer.
 
-The replies of one receive become one transaction, and are deleted once it is durable; a crash in between makes the
-queue deliver them again, which changes nothing. A message that is damaged, or is no reply, is quarantined: counted
-and moved to the dead-letter queue.
+The replies of one receive are recorded in one transaction, and deleted once it is durable; after a crash in between the
+queue redelivers them, which changes nothing. A message that is damaged, or is not a reply, is quarantined: counted and
+moved to the dead-letter queue.
 """
 
 from collections.abc import Sequence
@@ -31,8 +31,8 @@ _NOT_MADE: Final = "replies.queues_not_made"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplySource:
-    """Where replies come from and how to receive. `quarantine` takes what is no reply; `visibility_s`: how long a
-    reply stays hidden while it is being recorded.
+    """The replies queue, its name, and how to receive from it. `quarantine` is the dead-letter queue, for messages
+    that are not replies; `visibility_s`: how long a reply stays hidden while it is being recorded.
     """
 
     queue: ReplyQueue
@@ -47,7 +47,7 @@ class _NotRecorded(Retryable):
 
 
 class ReplyConsumer:
-    """Any number of `run`s may work side by side."""
+    """Any number of `run`s may run concurrently."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class ReplyConsumer:
                 backoff.reset()
 
     async def _receive(self) -> Sequence[Received]:
-        # After trouble a short poll: a long one would keep core unready until its end.
+        # After an error, poll briefly: core stays unready until this receive returns.
         wait_s = min(1, self._source.wait_s) if self.trouble else self._source.wait_s
         return await self._queue.receive(limit=_LIMIT, wait_s=wait_s, visibility_s=self._source.visibility_s)
 
@@ -117,7 +117,7 @@ class ReplyConsumer:
             await self._record(replies, sources)
             await self._failpoints.reach("core.before_reply_delete")
             await self._queue.delete([each.receipt for each in sources])
-        if foreign and (kept := await self._quarantine(foreign)):  # last: if it fails, no reply waits for it
+        if foreign and (kept := await self._quarantine(foreign)):  # last, so that its failure delays no reply
             await self._queue.delete([each.receipt for each in kept])
 
     def _decode(self, received: Received) -> Reply | None:
@@ -132,7 +132,7 @@ class ReplyConsumer:
         return message
 
     async def _quarantine(self, foreign: Sequence[Received]) -> list[Received]:
-        """Those that the dead-letter queue has taken; the others come again."""
+        """Move messages to the dead-letter queue; returns those it accepted. The others are redelivered."""
         kept = await self._source.quarantine.send(
             [Outgoing(body=each.body, attributes={"darkroom.source": self._source.name}) for each in foreign]
         )

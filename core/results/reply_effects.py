@@ -1,4 +1,4 @@
-"""What follows from replies once they are durable: metrics, signs of life, deletion of objects that came late."""
+"""What follows from replies once they are durable: metrics, liveness of workers, deletion of late objects."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -12,10 +12,10 @@ from schema import fast
 
 
 class LateObjects(Protocol):
-    """Where objects of erased generations are deleted."""
+    """Deletes the objects of erased generations."""
 
     async def again(self, generation_ids: Sequence[str]) -> None:
-        """Delete the objects of these once more. Durable when it returns. Raises Retryable."""
+        """Schedule another deletion of the objects of these. Durable when it returns. Raises Retryable."""
 
 
 class ReplyEffects:
@@ -37,10 +37,10 @@ class ReplyEffects:
         self._metrics = metrics
 
     async def follow(self, replies: Sequence[Reply], results: Sequence[Result]) -> None:
-        """Replies and what became of their orders. Raises Retryable when a deletion could not be made durable."""
+        """Act on replies and the results of their orders. Raises Retryable when a deletion cannot be made durable."""
         for reply, result in zip(replies, results, strict=True):
             self._follow(reply, result)
-        # A late reply about an erased generation means that its upload has landed behind the deletion.
+        # A late reply about an erased generation: its upload may have finished after the objects were deleted.
         await self._late.again([each.state.id for each in results if each.state is not None and each.state.erased])
 
     def _follow(self, reply: Reply, result: Result) -> None:

@@ -32,7 +32,7 @@ class ReplyInterpreter:
         self._new_token = new_token
 
     def order(self, reply: Reply) -> Order:
-        """The order for the writer. Notes refusals in the model reports."""
+        """The order for the writer. A refusal for a broken or away model is also noted in the model reports."""
         return Order(reply.image.generation_id, self._command(reply))
 
     def _command(self, reply: Reply) -> c.Command:

@@ -13,7 +13,8 @@ from core.domain.events import Spec
 from core.domain.shares import MOST, ONE
 from core.domain.transaction import Change
 
-_FIRST_GUESS: Final = 2.5e-7  # between an H200 on a large model (1e-7) and one CPU core on a small one (1e-6)
+# Seconds per unit of cost, between an H200 on a large model (1e-7) and one CPU core on a small one (1e-6).
+_FIRST_GUESS: Final = 2.5e-7
 _WEIGHT: Final = 0.1
 _MAX_MODELS: Final = 1_000
 _WINDOW_S: Final = 60.0
@@ -22,10 +23,10 @@ _GUESSED_IMAGE_S: Final = 1.0
 
 
 def passes(spec: Spec) -> int:
-    """Passes of the model per step: two with classifier-free guidance, as far as the request shows it.
+    """Forward passes per step, as far as the request shows it: two with classifier-free guidance, else one.
 
-    Models with guidance of another kind make one; what was measured is kept apart by this number, so it puts that
-    right once an image was rendered.
+    A model with embedded guidance makes one pass where this says two. Averages are kept per model and number of
+    passes, so the first rendered image corrects the estimate.
     """
     return 2 if spec.guidance_scale > 1 else 1
 
@@ -36,7 +37,7 @@ def cost(spec: Spec) -> float:
 
 
 class _Pace:
-    """A moving average of seconds per cost, in which the first picture counts as no more than the others."""
+    """An exponential moving average of seconds per unit of cost, corrected for its start at zero (as in Adam)."""
 
     __slots__ = ("_sum", "_weights")
 
@@ -58,7 +59,7 @@ class Estimates:
     def __init__(self) -> None:
         self._paces: dict[tuple[str, int], _Pace] = {}
         self._gaps: deque[tuple[float, float, int]] = deque(maxlen=256)
-        """When pictures of late were finished, how long after the one before (or after work began), their charges."""
+        """For each recent image: when it was finished, seconds since the one before (or since work began), charge."""
         self._since_s: float | None = None
         self._default: Spec | None = None
 
@@ -68,14 +69,15 @@ class Estimates:
         return cost(spec) * (pace.per_cost if pace else _FIRST_GUESS)
 
     def compare_with(self, default: Spec | None) -> None:
-        """Charge in images of this request from now on; None: as before."""
+        """Use `default` as the unit of charges from now on; None keeps the present one."""
         self._default = default or self._default
 
     def charge(self, spec: Spec) -> int:
         """What one image weighs beside one of the default request, in millionths. All weigh the same until a gateway
         has sent the default request.
 
-        The paces of two models count once both are measured: a guess beside a figure would be off by any factor.
+        The measured speeds of two models are compared only once both are known: the ratio of a measurement to a
+        guess could be off by any factor.
         """
         default = self._default
         if default is None:
@@ -85,7 +87,7 @@ class Estimates:
         return min(MOST, max(1, round(ONE * cost(spec) / cost(default) * ratio)))
 
     def work_begins(self) -> None:
-        """Nothing was out until now: the time before says nothing of the pace."""
+        """Start the clock of the throughput estimate: nothing was in flight, so the idle time before must not count."""
         self._since_s = asyncio.get_running_loop().time()
 
     def on_changes(self, changes: Sequence[Change]) -> None:
@@ -97,10 +99,10 @@ class Estimates:
                     self.rendered(after.spec, won.timings.gpu_ms, after.charge)
 
     def rendered(self, spec: Spec, gpu_ms: float, charge: int = ONE) -> None:
-        """Learn from one picture.
+        """Learn from one rendered image.
 
-        One that is smaller than the default request counts by the square of its part of it: its time is mostly
-        overhead, and a flood of the smallest would make its model look expensive to all.
+        An image that costs less than the default request is weighted by the square of the ratio: its time is mostly
+        overhead, and a flood of tiny images would make the model look expensive for every tenant.
         """
         now = asyncio.get_running_loop().time()
         if self._since_s is not None:
@@ -114,7 +116,10 @@ class Estimates:
             self._paces.setdefault(kind, _Pace()).note(gpu_ms / 1000 / cost(spec), _WEIGHT * part**2)
 
     def ends_in_s(self, charge: int) -> float:
-        """How long work of that charge takes: at the pace of the last minute, or as one GPU is guessed to take."""
+        """Seconds to complete work of this charge, at the throughput of the last minute.
+
+        With fewer than 8 images in that minute, the estimate for a single GPU.
+        """
         self._forget()
         done = sum(each for _, _, each in self._gaps)
         if len(self._gaps) >= _LEAST_SAMPLES and done:
@@ -122,10 +127,11 @@ class Estimates:
         return charge / ONE * (self.work_s(self._default) if self._default else _GUESSED_IMAGE_S)
 
     def wait_s(self, images_ahead: int, cap_s: float) -> float:
-        """How long so many images take at the pace of the last minute; 0 while no pace is known.
+        """Seconds, at most `cap_s`, to complete this many images at the throughput of the last minute; 0 with fewer
+        than 8 images in that minute.
 
-        Times without work do not count: one picture now and then is no slow pace, and what is lost behind a burst
-        would be noticed minutes late.
+        Idle time does not count. Otherwise an image now and then would look like low throughput, rechecks would be
+        set too late, and a job lost behind a burst would be noticed minutes later.
         """
         self._forget()
         if len(self._gaps) < _LEAST_SAMPLES:
@@ -139,5 +145,5 @@ class Estimates:
 
 
 def _kind(spec: Spec) -> tuple[str, int]:
-    """What is measured apart."""
+    """The key under which speeds are measured separately."""
     return spec.model, passes(spec)

@@ -28,7 +28,7 @@ class Expiry:
         self._wake = asyncio.Event()
 
     def on_changes(self, changes: Sequence[Change]) -> None:
-        """Note new deadlines, forget those of the ended."""
+        """Add the deadlines of new generations, and drop those of ended ones."""
         for before, after in changes:
             if not after.open:
                 self._mortal.discard(after.id)
@@ -67,12 +67,12 @@ class Expiry:
             results = []
         self._metrics.expired.inc(sum(result.changed for result in results))
         for each in due:
-            # The log is full, or all images are decided and not yet published: a decision may still be revoked.
+            # Still open, so try again: the log is full, or all images are decided and one decision may be revoked.
             if each in self._mortal:
                 self._push(self._now_ms() + _AGAIN_MS, each)
 
     def _push(self, at_ms: int, generation_id: str) -> None:
-        if len(self._heap) > 2 * len(self._mortal) + _SLACK:
+        if len(self._heap) > 2 * len(self._mortal) + _SLACK:  # most entries are of ended generations: rebuild
             states = self._writer.open
             self._heap = [(states[each].expires_at_running_ms, each) for each in self._mortal if each in states]
             heapify(self._heap)

@@ -14,10 +14,10 @@ from core.domain.events import Failure
 from schema import fast, pb
 
 KEPT_S: Final = 30.0
-"""Workers report every second."""
+"""How long a report counts. Workers report every second."""
 
 SETTLE_S: Final = 15.0
-"""After a start of core, until every worker will have reported."""
+"""The time after a start of core by which every worker should have reported."""
 
 _MAX_WORKERS: Final = 1_000
 _MAX_SHOWN: Final = 8
@@ -43,13 +43,13 @@ class SeenWorkers(Protocol):
 
 
 class ModelReports:
-    """`now_ms` is core's running time."""
+    """The latest report of each worker. `now_ms` gives core's running time."""
 
     def __init__(self, workers: SeenWorkers, *, now_ms: Callable[[], int]) -> None:
         self._workers = workers
         self._now_ms = now_ms
         self._reports: dict[str, WorkerReport] = {}
-        self._maybe_away: set[str] = set()
+        self._maybe_away: set[str] = set()  # a filter for `away`, which would otherwise scan all reports per image
         self._complete_at_ms = 0
         self._listeners: list[Callable[[str], None]] = []
 
@@ -67,7 +67,10 @@ class ModelReports:
         return self._now_ms() >= self._complete_at_ms
 
     def report(self, worker_id: str, models: Sequence[fast.ModelReport]) -> None:
-        """What a worker lists; nothing from one that does not report."""
+        """Store the models that a worker lists, and call the listeners for those it can use and could not before.
+
+        An empty list is ignored: it comes from a worker that does not report. So is a new worker beyond 1,000.
+        """
         if not models:
             return
         before = self._reports.pop(worker_id, None)
@@ -82,7 +85,7 @@ class ModelReports:
                     listener(each.name)
 
     def refused(self, worker_id: str, model: str, failure: Failure, reason: str) -> None:
-        """A reply says that the worker cannot use the model, possibly before its next report does."""
+        """Mark the model broken or away for a worker whose reply said so: the reply may be ahead of its report."""
         report = self._reports.get(worker_id)
         if report is None or model not in report.models or report.models[model].state in _OUT:
             return
@@ -92,7 +95,10 @@ class ModelReports:
         self._note_away([said])
 
     def away(self, model: str) -> bool:
-        """Whether no worker that lists it can use it for now, but one may later: its images need not go out."""
+        """Whether every report that lists the model has it away or broken, and at least one has it away.
+
+        Its images then stay in the backlog until a worker can use it again.
+        """
         if model not in self._maybe_away:
             return False
         states = self._states(model)
@@ -121,7 +127,7 @@ class ModelReports:
         return [_status(name, said) for name, said in sorted(by_name.items())]
 
     def silent(self) -> int:
-        """Workers seen lately whose models are not known."""
+        """The number of workers seen in the last minute that have no unexpired report."""
         live = self._live()
         return sum(each not in live for each in self._workers.ids())
 
@@ -129,7 +135,7 @@ class ModelReports:
         self._maybe_away.update(each.name for each in models if each.state == _AWAY)
 
     def _broken(self, worker_id: str, model: str) -> Verdict:
-        """Final when no other worker may serve the model: then it is broken wherever it is listed."""
+        """FINAL when no other worker can serve the model: all that list it have it broken, and no worker is silent."""
         others = self._states(model, but=worker_id)
         if not self.complete or any(state != _BROKEN for state in others):
             return Verdict.ELSEWHERE
@@ -139,7 +145,9 @@ class ModelReports:
         return Verdict.FINAL if known and not silent else Verdict.COUNT
 
     def _foreign(self, worker_id: str, model: str) -> Verdict:
-        """A refusal by a worker that does not list the model is not counted while another one lists it."""
+        """A refusal by a worker that does not list the model does not count while another worker lists it, or while
+        some may not have reported yet.
+        """
         report = self._live().get(worker_id)
         if report is None or model in report.models:
             return Verdict.COUNT
@@ -153,7 +161,7 @@ class ModelReports:
         ]
 
     def _live(self) -> Mapping[str, WorkerReport]:
-        """Reports in the order in which they came, the expired ones forgotten."""
+        """Drop expired reports, and return the others, oldest first."""
         oldest_ms = self._now_ms() - int(KEPT_S * 1000)
         while self._reports and self._reports[first := next(iter(self._reports))].at_ms < oldest_ms:
             del self._reports[first]

@@ -1,8 +1,8 @@
 """Keeps the note of the log in the public bucket, and compares the log with it.
 
-Written at most once a minute when the log has grown, and at once when the log's identity has changed. A log that is
-older than its note, or another log, ends core. Nothing is accepted into a new log before the note names it: if its
-folder were lost then, the next start would take itself for the first.
+The note is compared at start, once a minute and when core drains, and written where it differs. Core ends when its log
+is older than the note, or is not the log that the note names, unless `init` or `restore` made it. A new log accepts
+nothing before the note names it: if its folder were lost without a note, the next start would look like a first start.
 """
 
 import asyncio
@@ -21,14 +21,14 @@ _log = structlog.get_logger()
 EVERY_S: Final = 60.0
 FIRST_WAIT_S: Final = 0.5
 LONGEST_WAIT_S: Final = 15.0
-"""Between two attempts that fail; a new log, which waits for it, is tried again sooner."""
+"""The longest pause after a failed attempt; while a start waits for the note of a new log, `START_LOOK_S`."""
 FINISH_S: Final = 2.0
 START_LOOK_S: Final = 5.0
-"""The longest that a start with an existing log waits for the bucket."""
+"""The longest time that a start with an existing log waits for the bucket."""
 
 
 class NoteUpdater:
-    """Notes carry the wall clock's time for their human readers; nothing is decided by it."""
+    """Compares and writes the note of one log. Its wall-clock time is for people; no decision uses it."""
 
     def __init__(self, log: Lineage, notes: PublicNotes, context: Context) -> None:
         self._log = log
@@ -39,7 +39,7 @@ class NoteUpdater:
 
     @property
     def trouble(self) -> str:
-        """That a new log is not noted yet; empty for others."""
+        """Why core is not ready: the public note does not name this new log yet. Empty otherwise."""
         if not self._must_note:
             return ""
         return f"log: just begun, and not noted in the public bucket yet ({self._failing or 'in progress'})"
@@ -50,8 +50,8 @@ class NoteUpdater:
         return note.of.claim is not Claim.NOTED and not note.position
 
     async def introduce(self) -> None:
-        """Before anything is accepted: note a new log, however long that takes; compare any other once with its note.
-        Raises LogUnusable when this log must not continue.
+        """Call before anything is accepted. Retries until a new log is noted, however long that takes; compares any
+        other log once with its note. Raises LogUnusable when this log must not continue.
         """
         backoff = Backoff(first_s=FIRST_WAIT_S, cap_s=START_LOOK_S, rng=self._rng)
         while self._must_note:
@@ -64,7 +64,7 @@ class NoteUpdater:
             self._failed("no answer in time")
 
     async def run(self) -> None:
-        """Note regularly. Never returns. Raises LogUnusable when another core has noted its log meanwhile."""
+        """Update the note every minute. Never returns. Raises LogUnusable once another core has noted its log."""
         backoff = Backoff(first_s=FIRST_WAIT_S, cap_s=LONGEST_WAIT_S, rng=self._rng)
         while True:
             if await self._attempt():
@@ -74,7 +74,7 @@ class NoteUpdater:
                 await backoff.pause()
 
     async def finish(self) -> None:
-        """Note the last position of a core that drains, if the bucket answers at once."""
+        """Note the last position of a draining core; gives up after `FINISH_S`."""
         try:
             async with asyncio.timeout(FINISH_S):
                 await self._attempt()
@@ -107,7 +107,7 @@ class NoteUpdater:
             await self._log.noted(replace(of, claim=Claim.NOTED))
 
     async def _found(self) -> LogNote | None:
-        """What is noted; None when this log may write its note in any case."""
+        """The note to compare with; None when this log may write its own without a comparison. Raises LogUnusable."""
         data = await self._notes.read()
         claim = self._log.note.of.claim
         if data is None:
@@ -125,6 +125,7 @@ class NoteUpdater:
     async def _judged(self, own: LogNote, found: LogNote) -> Provenance:
         """The identity with which the log continues. Raises LogUnusable."""
         if own.of.claim is Claim.TAKES_OVER:
+            # The log branched off: its epoch must exceed the noted one, or the two histories would look the same.
             later = found.of.log_id == own.of.log_id and found.of.epoch >= own.of.epoch
             return replace(own.of, epoch=found.of.epoch + 1) if later else own.of
         chain = await self._log.chain_at(found.position)

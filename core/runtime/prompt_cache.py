@@ -1,6 +1,6 @@
 """The prompts of open generations, kept in memory so that neither a poll nor a dispatch reads the log.
 
-Personal data: nothing here is logged, and it is forgotten once the generation has ended.
+Prompts are personal data: they are never written to the service's log lines, and dropped when their generation ends.
 """
 
 from collections import OrderedDict
@@ -12,7 +12,7 @@ from core.ports import Projection
 
 
 class PromptCache:
-    """A bounded cache in front of the projection."""
+    """A cache in front of the projection, for at most `kept` generations; the one added first is evicted first."""
 
     def __init__(self, projection: Projection, *, kept: int) -> None:
         self._projection = projection
@@ -20,19 +20,19 @@ class PromptCache:
         self._known: OrderedDict[str, Prompts] = OrderedDict()
 
     def put(self, generation_id: str, prompts: Prompts) -> None:
-        """Remember those of a generation that was just accepted."""
+        """Cache the prompts of an open generation."""
         self._known[generation_id] = prompts
         while len(self._known) > self._kept:
             self._known.popitem(last=False)
 
     def on_changes(self, changes: Sequence[Change]) -> None:
-        """Forget what ended."""
+        """Drop the prompts of ended generations."""
         for _, after in changes:
             if not after.open:
                 self._known.pop(after.id, None)
 
     async def of_open(self, generation_ids: Sequence[str]) -> Mapping[str, Prompts]:
-        """The prompts of open generations."""
+        """The prompts of open generations; those not cached are read from the log and cached. Raises Retryable."""
         missing = [each for each in generation_ids if each not in self._known]
         found = {each: self._known[each] for each in generation_ids if each in self._known}
         if missing:
@@ -43,6 +43,6 @@ class PromptCache:
         return found
 
     async def of_any(self, generation_ids: Sequence[str]) -> Mapping[str, Prompts]:
-        """The prompts of those generations that are not erased, from the log."""
+        """The prompts of those generations that are not erased, read from the log, not cached. Raises Retryable."""
         rows = await self._projection.prompts(generation_ids)
         return {each: row.prompts for each, row in rows.items()}

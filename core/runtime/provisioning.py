@@ -1,6 +1,4 @@
-"""Keeps queues and buckets in existence: makes them at start and again when they are missing, and watches whether
-the store can be reached.
-"""
+"""Creates queues and buckets, at start and again when one is missing, and checks whether the store can be reached."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -29,22 +27,22 @@ class Provisioning:
         self.trouble = "queues and buckets: not looked at yet"
 
     async def ensure(self) -> None:
-        """Make what is missing, unless that has just been done. Raises Retryable or Permanent."""
-        async with self._lock:  # many loops find the same queue missing at once; one of them makes it
+        """Create what is missing, unless that was done in the last 0.5 s. Raises Retryable or Permanent."""
+        async with self._lock:  # many loops find the same queue missing at once; one of them creates it
             now = asyncio.get_running_loop().time()
             if now - self._made_at_s >= _NOT_AGAIN_S:
                 await self._make()
                 self._made_at_s = asyncio.get_running_loop().time()
 
     async def try_ensure(self, event: str) -> None:
-        """As `ensure`, for a loop whose own next attempt shows whether it was of use: an error is logged as `event`."""
+        """As `ensure`, but logs an error as `event` instead of raising it: the caller's next attempt shows it."""
         try:
             await self.ensure()
         except (Retryable, Permanent) as error:
             _log.warning(event, reason=str(error))
 
     async def run(self) -> None:
-        """Look regularly. Never returns."""
+        """Create what is missing, at start and after each failure, and check the store every 5 s. Never returns."""
         backoff = Backoff(first_s=0.2, cap_s=5.0, rng=self._rng)
         made = False
         while True:
@@ -52,11 +50,11 @@ class Provisioning:
                 if not made:
                     await self.ensure()
                     made = True
-                await self._temp.head(_ABSENT_KEY)
+                await self._temp.head(_ABSENT_KEY)  # no such object: any answer shows that the store is reachable
             except (Retryable, Permanent) as error:
                 self.trouble = f"queues and buckets: {error}"
                 _log.warning("surroundings.unreachable", reason=str(error))
-                made = False  # a service that comes back may come back empty
+                made = False  # after an outage the service may have lost its queues and buckets
                 await backoff.pause()
             else:
                 self.trouble = ""

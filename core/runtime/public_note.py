@@ -15,11 +15,13 @@ _NAME: Final = "/log.json"
 _PICTURE: Final = re.compile(r"[0-9a-f]{32,}/[0-9a-f]{64}\.[a-z0-9]+")
 _FIRST_DIGITS: Final = "0123456789abcdef"
 _LOOKED_AT: Final = 1_000
-"""Keys of each first digit: foreign objects in the bucket must not hide the pictures, nor make this long."""
+"""Keys listed per first hex digit. Listing all 16 keeps other objects from hiding the pictures; the bound keeps the
+check short.
+"""
 
 
 class NoteBucket(Protocol):
-    """A bucket, as far as it matters here."""
+    """The methods of a bucket that are used here. Each raises Retryable or Permanent."""
 
     async def get(self, key: str) -> bytes | None: ...
     async def put(self, key: str, data: bytes, *, content_type: str, sha256: bytes) -> None: ...
@@ -28,7 +30,7 @@ class NoteBucket(Protocol):
 
 
 class BucketNotes:
-    """The note of the stack with this jobs queue. `make`: the bucket is made where it is missing."""
+    """The note of the stack with this jobs queue. `make`: whether to create a missing bucket."""
 
     def __init__(self, bucket: NoteBucket, jobs_queue: str, *, make: bool) -> None:
         self._bucket = bucket
@@ -56,7 +58,7 @@ class BucketNotes:
         return False
 
     async def _any(self, prefix: str, wanted: Callable[[str], bool]) -> bool:
-        # an async generator in every implementation, which is closed where it is left
+        # Every implementation is an async generator; `aclosing` closes it when the loop is left early.
         async with aclosing(cast("AsyncGenerator[str, None]", self._bucket.keys(prefix))) as keys:
             seen = count(1)
             async for key in keys:

@@ -2,7 +2,8 @@
 
 Deadlines and rechecks count it, so that neither an outage nor a step of the wall clock moves them. It follows the
 event loop's monotonic time, is persisted every second, and continues from there at the next start: a crash loses at
-most that second. While a process is stopped or a machine paused, monotonic time may go on and running time does not.
+most that second. While a process is stopped or a machine paused, monotonic time may go on; running time then gains at
+most `PAUSE_S`.
 """
 
 import asyncio
@@ -31,24 +32,24 @@ class RunningClock:
 
     @property
     def trouble(self) -> str:
-        """That the log takes long to save the time; empty while it does not."""
+        """Why core is not ready: saving the time takes long. Empty otherwise."""
         return self._watch.trouble
 
     def start(self, base_ms: int) -> None:
-        """Go on from `base_ms`."""
+        """Continue from `base_ms`, the latest running time in the log."""
         self._base_ms = base_ms
         self._ran_s = 0.0
         self._seen_s = asyncio.get_running_loop().time()
 
     def now_ms(self) -> int:
-        """Running time now."""
+        """The running time now, in milliseconds. It never decreases."""
         now_s = asyncio.get_running_loop().time()
         self._ran_s += min(now_s - self._seen_s, PAUSE_S)
         self._seen_s = now_s
         return self._base_ms + int(self._ran_s * 1000)
 
     async def persist(self, upkeep: Upkeep, saved: Callable[[Retryable | None], None]) -> None:
-        """Save the running time every second, and call `saved` with the error or None. Raises LogBroken."""
+        """Save the running time every second; call `saved` with the error or None. Never returns. Raises LogBroken."""
         while True:
             await asyncio.sleep(PERSIST_EVERY_S)
             try:

@@ -1,5 +1,5 @@
-"""How long one call to the log's disk has taken. A disk that hangs raises no error, so a call without an end has to
-show in core's reasons for not being ready.
+"""Detects a call to the log's disk that takes too long. A disk that hangs raises no error, so core's readiness has to
+show a call that does not return.
 """
 
 import asyncio
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Final
 
 SLOW_S: Final = 5.0
-"""Longer than a sync on a disk that works, and than the two seconds of waiting for a foreign lock."""
+"""Longer than an fsync on a working disk, and than SQLite's busy timeout of two seconds."""
 
 
 class StallDetector:
@@ -19,7 +19,7 @@ class StallDetector:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Around the call."""
+        """Wrap the watched call in this."""
         self._since_s = asyncio.get_running_loop().time()
         try:
             yield

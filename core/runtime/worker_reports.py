@@ -1,4 +1,4 @@
-"""What only a running core knows: which workers are alive, what they hold, and how far they are.
+"""What workers report and the log does not hold: which are alive, which images they hold, and at which step.
 
 Lossy by design: kept in memory, bounded, gone after a restart. A wrong decision based on it,
 such as which worker drops a copy of a job, costs a delay until the recheck and nothing else.
@@ -20,7 +20,7 @@ _MAX_WORKERS = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveProgress:
-    """Progress of an open generation, for its view. `steps`: done, by image; `revision`: grows when they change."""
+    """Progress of an open generation, for its view. `steps`: steps done, by image index; `revision` grows with them."""
 
     backlog_position: int = 0
     steps: tuple[int, ...] = ()
@@ -44,7 +44,7 @@ class Dispatching(Protocol):
     """What workers' reports change about dispatch."""
 
     def postpone(self, ref: Ref) -> None:
-        """A worker holds the image: move its recheck back."""
+        """A worker holds the image: move its recheck to a later time."""
 
     def dropped(self, ref: Ref) -> None:
         """A worker holds a job of the image, and drops it."""
@@ -61,13 +61,13 @@ class _Steps:
 
 
 class Workers:
-    """Workers heard of lately, and the largest batch each has started."""
+    """The workers seen in the last minute, and the largest batch that each has started."""
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[float, int]] = {}
 
     def saw(self, worker_id: str, batch_size: int = 0) -> None:
-        """The worker is alive."""
+        """Note that the worker is alive, and the size of a batch that it has started (0: unknown)."""
         _, batch = self._seen.pop(worker_id, (0.0, 0))
         if len(self._seen) < _MAX_WORKERS:
             self._seen[worker_id] = (asyncio.get_running_loop().time(), max(batch, batch_size))
@@ -78,7 +78,7 @@ class Workers:
         return list(self._seen)
 
     def batch_sizes(self) -> Sequence[int]:
-        """The batch size of each worker seen in the last minute."""
+        """The largest batch of each worker seen in the last minute; `DEFAULT_BATCH` where none is known."""
         self._forget()
         return [batch or DEFAULT_BATCH for _, batch in self._seen.values()]
 
@@ -89,7 +89,7 @@ class Workers:
 
 
 class Progress:
-    """Steps done, for the views, and the decision which of its jobs a worker keeps."""
+    """Counts steps for the views, and decides which of its jobs a worker keeps. `states`: the open generations."""
 
     def __init__(self, states: Mapping[str, Generation], workers: Workers, *, visibility_s: float) -> None:
         self._states = states
@@ -98,7 +98,7 @@ class Progress:
         self._known: dict[str, _Steps] = {}
 
     def on_changes(self, changes: Sequence[Change]) -> None:
-        """Forget what ended, and the starter of an image that will be started again."""
+        """Drop the progress of ended generations and of images that are no longer in phase STARTED."""
         for before, after in changes:
             known = self._known.get(after.id)
             if known is None:
@@ -112,14 +112,14 @@ class Progress:
                     known.steps.pop(image.index, None)
 
     def started(self, ref: Ref, worker_id: str, batch_size: int) -> None:
-        """A worker's `started` reply was recorded in the log."""
+        """Note the worker whose `started` reply was recorded in the log: it is the image's *starter*."""
         self._workers.saw(worker_id, batch_size)
         if ref[0] in self._states:
             now = asyncio.get_running_loop().time()
             self._known.setdefault(ref[0], _Steps()).starters[ref[1]] = (worker_id, now)
 
     def report(self, worker_id: str, held: Sequence[Held], dispatching: Dispatching) -> list[bool]:
-        """Which images the worker should keep; `dispatching` learns of each."""
+        """For each held image, in order, whether the worker keeps it. `dispatching` is called for each."""
         self._workers.saw(worker_id)
         wanted = []
         for each in held:
@@ -133,7 +133,7 @@ class Progress:
         return wanted
 
     def live(self, state: Generation, position: int) -> LiveProgress:
-        """For the view of an open generation."""
+        """The progress of an open generation; `position` is its place in the backlog."""
         known = self._known.get(state.id)
         if known is None:
             return LiveProgress(backlog_position=position)

@@ -1,9 +1,9 @@
-"""The one writer: everything that changes the log goes through here, in one order, many changes to a commit.
+"""The only writer of events: all commands go through here, in one order, many of them in one commit (group commit).
 
 While one transaction is being made durable, the next commands queue up and form the next one. Each command is
-decided on top of the ones before it; callers are answered and listeners called only once it is durable. Open
-generations live in memory, which only the writer changes. A full disk refuses the callers of that transaction and
-changes nothing; a broken log or a second writer ends the service without any answer.
+decided on top of the ones before it; callers are answered and listeners called only once it is durable. The states of
+open generations are in memory, and only the writer changes them. When the disk is full, the callers of that transaction
+get an error and nothing changes; a broken log or a second writer ends the service without answering its callers.
 """
 
 import asyncio
@@ -31,7 +31,9 @@ Listener = Callable[[Sequence[Change]], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriterBounds:
-    """Commands in one transaction, calls that wait, and ended generations that are remembered."""
+    """`commands`: how many close a transaction (the orders of one call are never split); `waiting`: calls that may
+    queue up, beyond which `carry_out` blocks; `ended`: ended generations that are kept in memory.
+    """
 
     commands: int = 256
     waiting: int = 1_000
@@ -45,7 +47,7 @@ class _Work:
 
 
 class Writer:
-    """Owns the states of open generations. `durable` is called with each durable event."""
+    """Owns the states of open generations. `durable` is called with the events of each durable transaction."""
 
     def __init__(
         self,
@@ -72,7 +74,7 @@ class Writer:
 
     @property
     def trouble(self) -> str:
-        """Why the log refused the last transaction, or that this one takes long; empty while the log works."""
+        """Why core is not ready: the log refused the last write, or the present one takes long. Empty otherwise."""
         return self._watch.trouble or self._refused
 
     @property
@@ -86,7 +88,7 @@ class Writer:
         return not self._watch.busy and self._queue.empty()
 
     def remembered(self, generation_id: str) -> Generation | None:
-        """The state, if it is open or ended a short while ago."""
+        """The state of a generation that is open, or that is still in memory after its end."""
         return self._open.get(generation_id) or self._ended.get(generation_id)
 
     def listen(self, listener: Listener) -> None:
@@ -94,7 +96,7 @@ class Writer:
         self._listeners.append(listener)
 
     async def load(self) -> int:
-        """Read the open generations, and return the latest running time in their events."""
+        """Read the open generations from the log, and return the latest running time in their events (ms)."""
         latest_ms = 0
         async for history in self._log.open_streams():
             first = history[0]
@@ -109,9 +111,8 @@ class Writer:
         self._announce([(None, state) for state in self._open.values()])
 
     async def carry_out(self, orders: Sequence[Order]) -> list[Result]:
-        """What became of each order, in their order, once durable. Raises Retryable when nothing was written.
-
-        A caller that is cancelled does not take its orders back.
+        """The result of each order, in sequence, once the transaction is durable. Raises Retryable when nothing was
+        written. Cancelling the caller does not cancel its orders.
         """
         if not orders:
             return []
@@ -120,7 +121,7 @@ class Writer:
         return await asyncio.shield(work.done)
 
     async def carry_out_unannounced(self, orders: Sequence[Order]) -> list[Result]:
-        """As `carry_out`, before `run` runs and `announce_loaded` is called: listeners are not called."""
+        """As `carry_out`, but without calling the listeners. Only before `run` and `announce_loaded`."""
         work = _Work(orders, asyncio.get_running_loop().create_future())
         listeners, self._listeners = self._listeners, []
         try:
@@ -130,9 +131,9 @@ class Writer:
         return await work.done
 
     def note_save(self, error: Retryable | None) -> None:
-        """Note how a write went that the log has made by itself, which shows whether the log accepts writes.
+        """Note the outcome of a write outside of transactions (the running time): it shows if the log accepts writes.
 
-        An unready core gets no work, so no transaction of its own would ever show that the log has recovered.
+        A core that is not ready gets no work, so without it no write would show that the log has recovered.
         """
         self._refused = "" if error is None else _trouble(error)
 
@@ -172,7 +173,7 @@ class Writer:
             if not work.done.done():
                 work.done.set_result(result)
         if changes:
-            self._announce(changes)  # before any caller runs: a future's waiters are scheduled, not called
+            self._announce(changes)  # before any caller resumes: `set_result` only schedules the waiters
 
     async def _append(self, pending: PendingTransaction) -> None:
         transaction = pending.transaction()
@@ -189,7 +190,7 @@ class Writer:
         try:
             await asyncio.shield(whole())
         except asyncio.CancelledError:
-            await ended.wait()  # a transaction is never left half done
+            await ended.wait()  # an append is never cancelled (`ports.EventLog`)
             raise
         self._metrics.commit_s.observe(loop.time() - begun)
         self._metrics.commits.observe(pending.size)
@@ -197,7 +198,7 @@ class Writer:
             self._metrics.events.labels(e.TYPES[kind]).inc(count)
 
     def _refuse(self, works: Sequence[_Work], error: Retryable) -> None:
-        """Nothing was written: memory stays as it is, and these callers may try again."""
+        """Nothing was written: leave memory as it is, and raise for these callers, who may try again."""
         self._refused = _trouble(error)
         _log.error("log.refused", reason=self._refused)
         self._metrics.log_refusals.inc()
@@ -206,7 +207,7 @@ class Writer:
                 work.done.set_exception(type(error)(*error.args))
 
     async def _load(self, orders: Sequence[Order], pending: PendingTransaction) -> None:
-        """Put into the transaction what the log holds of the orders' generations and keys."""
+        """Load into the transaction the states and idempotency keys that its orders are decided against."""
         unknown: dict[str, None] = {}
         wanted: set[tuple[str, str]] = set()
         for order in orders:
