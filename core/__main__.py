@@ -1,5 +1,5 @@
-"""`python -m core` serves; `python -m core init | verify | backup | restore | rebuild | history` work on the
-log, `dead-letters` on the queue of that name, `erase` asks a running core.
+"""`python -m core` serves. Of its commands, `init`, `verify`, `backup`, `restore`, `rebuild` and `history` work on the
+log's files, `dead-letters` works on the dead-letter queue, and `erase` calls a running core.
 """
 
 import gc
@@ -12,7 +12,7 @@ from infra import lifecycle, settings, telemetry
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The process. Returns the exit code."""
+    """Carry out one command, or serve when there is none. Returns the exit code."""
     if arguments and arguments[0] == "dead-letters":
         return _dead_letters(arguments[1:])
     if arguments and arguments[0] == "erase":
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
         lifecycle.print_config_error(error)
         return lifecycle.EXIT_MISCONFIGURED
     flush = telemetry.set_up("darkroom-core", config)
-    gc.freeze()  # what was imported stays; each collection would walk over it
+    gc.freeze()  # imported objects live as long as the process, so no collection has to traverse them
     try:
         return lifecycle.run(lambda shutdown: serve(config, shutdown))
     finally:

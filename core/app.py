@@ -1,7 +1,7 @@
-"""The composition root: core's ports made of a real log, queues and buckets, and core served over gRPC.
+"""The composition root: builds core's ports from the real log, queues and buckets, and serves core over gRPC.
 
-Stop: refuse new calls, write what has been accepted, then cancel everything and close in reverse. Stopping at once
-loses nothing either; draining only spares callers an error.
+A stop refuses new calls, makes durable what was accepted, then cancels all loops and closes everything in reverse
+order. A kill loses nothing either; draining only spares callers an error.
 """
 
 import asyncio
@@ -61,7 +61,7 @@ class SqsSender:
         self._queue = queue
 
     async def send(self, messages: Sequence[Outgoing]) -> list[bool]:
-        """True where the queue has accepted."""
+        """For each message, whether the queue accepted it."""
         return await self._queue.send([sqs.Outgoing(body=each.body, attributes=each.attributes) for each in messages])
 
 
@@ -73,20 +73,20 @@ class PublicBucket:
         self._temp = temp
 
     async def copy_from_temp(self, temp_key: str, key: str, *, content_type: str) -> bool:
-        """Copies within the store."""
+        """Copy within the store; False when there is no such temporary object."""
         return await self._public.copy_from(self._temp, temp_key, key, content_type=content_type)
 
     async def head(self, key: str) -> StoredObject | None:
-        """Its metadata; None when it does not exist."""
+        """The metadata of an object; None when it does not exist."""
         return await self._public.head(key)
 
     async def delete(self, keys: Sequence[str]) -> None:
-        """Deletes those that exist."""
+        """Delete the objects that exist."""
         await self._public.delete(keys)
 
 
 async def serve(settings: CoreSettings, shutdown: Shutdown, ports: Ports | None = None) -> None:
-    """Core until it has drained. Raises ConfigError, or a group with LogBroken, VersionConflict or LoopEnded."""
+    """Run core until it has drained. Raises ConfigError, or a group with LogBroken, VersionConflict or LoopEnded."""
     token = settings.internal_token.get_secret_value()
     rpc.require_token(settings.core_host, token)
     async with AsyncExitStack() as stack:
@@ -110,8 +110,8 @@ async def serve(settings: CoreSettings, shutdown: Shutdown, ports: Ports | None 
 
 
 class StartAdmin:
-    """The admin port, opened as soon as the start may have to wait. `reasons` says why core is not ready; each stage
-    of the start puts its own there.
+    """The admin port, opened as soon as the start may have to wait. `reasons` returns why core is not ready; each stage
+    of the start replaces it.
     """
 
     def __init__(self, settings: CoreSettings, stack: AsyncExitStack) -> None:
@@ -136,18 +136,18 @@ class StartAdmin:
 
 
 async def _start(settings: CoreSettings, stack: AsyncExitStack, starting: StartAdmin, ports: Ports | None) -> Core:
-    """Core with its log, before it accepts anything. May wait for the store; raises LogUnusable or ConfigError."""
+    """Build core and load its log, before it serves. May wait for the store; raises LogUnusable or ConfigError."""
     tuned = tuning(settings)  # first: wrong settings are reported without waiting for the store
     core = Core(ports or await open_ports(settings, stack, starting), tuned, starting.metrics)
     starting.reasons = core.reasons
     await starting.open()  # loading may wait for the list of erasures
-    await core.introduce()  # before load, which writes erasures: not into a log that core may not continue
+    await core.introduce()  # before load, which appends erasures: this may find that core must not use the log
     await core.load()
     return core
 
 
 async def _until_stopped(start: Coroutine[Any, Any, Core], shutdown: Shutdown) -> Core | None:
-    """What `start` gives; None when the first signal comes before that."""
+    """The result of `start`; None when the first stop signal arrives before it is done."""
     async with asyncio.TaskGroup() as group:
         starting = group.create_task(start, name="core.start")
 
@@ -159,6 +159,7 @@ async def _until_stopped(start: Coroutine[Any, Any, Core], shutdown: Shutdown) -
         try:
             return await starting
         except asyncio.CancelledError:
+            # Either `stop` has cancelled the start, or this task itself is cancelled; the latter is passed on.
             if not (starting.cancelled() and shutdown.draining.is_set()):
                 raise
             return None

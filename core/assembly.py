@@ -1,6 +1,6 @@
-"""All parts of core, joined: what `app` serves and a simulation drives. Knows ports and tuning, no adapter.
+"""Wires the parts of core together, for `app` to serve and simulations to drive. Knows ports and tuning, no adapter.
 
-Life: `await load()` once, then `start(loops)`; `drain()` before the loops are stopped.
+Lifecycle: `introduce()` and then `load()`, once each; `start(loops)`; `drain()` before the loops are stopped.
 """
 
 import asyncio
@@ -50,13 +50,13 @@ from infra.loops import Loops
 _log = structlog.get_logger()
 _DRAIN_LOOK_S = 0.02
 _SENDING_S = 5.0
-"""For the queue to accept what is being sent. An unreachable queue makes calls wait for longer than any drain; what it
-has accepted and core has not recorded is sent again, which is harmless.
+"""How long a drain waits for the queue to accept the messages being sent; calls to an unreachable queue would outlast
+any drain. A message that the queue has accepted and core has not recorded is sent again, which is harmless.
 """
 
 
 class Core:
-    """Built without I/O, from the writer outwards: what a part needs is built before it."""
+    """One core. The constructor does no I/O, and builds each part after those it depends on, the writer first."""
 
     def __init__(self, ports: Ports, tuning: Tuning, metrics: Metrics | None = None) -> None:
         self._ports = ports
@@ -110,8 +110,9 @@ class Core:
         """Continue the open generations and the running time where the last process left them, and repeat erasures
         that a restored log has undone. Raises LogBroken.
         """
-        # The clock before all that reads it. Erasures before the announcement, so that nothing works on what is erased;
-        # the dispatcher too, or images that workers hold would count as overdue.
+        # In this order: the clock starts before any part reads it. Erasures are repeated before open generations are
+        # announced, so that no part works on an erased one. The dispatcher begins before that too: it gives workers
+        # time to report; otherwise the images that they hold would count as overdue and be sent again.
         latest_ms = await self.writer.load()
         self.clock.start(max(latest_ms, self._ports.log.running_ms))
         self._reports.begin()
@@ -121,8 +122,8 @@ class Core:
         _log.info("core.loaded", open=len(self.writer.open), running_ms=self.clock.now_ms())
 
     async def introduce(self) -> None:
-        """Before `load`: compare the log with its note in the public bucket, and note a new one there, however long
-        that takes. Raises LogUnusable when another log is noted.
+        """Compare the log with its note in the public bucket; for a new log, write that note, and retry until the
+        bucket accepts it. Call before `load`. Raises LogUnusable when the note shows that this log must not continue.
         """
         await self._note.introduce()
 
@@ -162,12 +163,12 @@ class Core:
         return list(dict.fromkeys(part.trouble for part in parts if part.trouble))
 
     async def drain(self, deadline_s: float) -> None:
-        """Refuse new calls, and let what has been taken in become durable."""
+        """Refuse new calls, and wait until everything accepted is durable, for at most `deadline_s`."""
         self.service.stop()
         self._dispatcher.stop()
         try:
             async with asyncio.timeout(deadline_s):
-                with suppress(TimeoutError):  # the dispatcher before the writer, which records what was sent
+                with suppress(TimeoutError):  # the dispatcher first: the writer records what it has sent
                     async with asyncio.timeout(_SENDING_S):
                         while not self._dispatcher.idle:  # noqa: ASYNC110
                             await asyncio.sleep(_DRAIN_LOOK_S)
@@ -221,7 +222,7 @@ class Core:
         return Service(self.writer, reader, submitter, workers, self._eraser, self._waiters)
 
     def _join(self) -> None:
-        """Subscribe the listeners: those that hold knowledge first, since those that act on a change read it there."""
+        """Subscribe the listeners: first those that keep state, since those that act on a change read it from them."""
         for listener in (self._estimates, self._prompts, self._progress, self._expiry, self._dispatcher):
             self.writer.listen(listener.on_changes)
         self._reports.listen(self._dispatcher.served)

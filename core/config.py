@@ -11,7 +11,7 @@ from infra.lifecycle import ConfigError
 from infra.settings import Settings
 
 LEAST_HARD_IMAGES = 100
-"""With fewer, one request of ten images might find no room in half of it when nothing else is there."""
+"""A request of ten images needs a bound of 20 at least: a request beyond its share may fill only half of it."""
 
 
 class CoreSettings(Settings):

@@ -1,7 +1,7 @@
-"""What is the same for every part of core. Built once, by `assembly`, and handed to each constructor.
+"""The dependencies that all parts of core share: metrics, failpoints, clocks and randomness.
 
-Holds what a part reports to or takes from the world around it; what a part works on (writer, queues, stores) it is
-given by name.
+`assembly` builds it once and passes it to the constructors. What a part works on (writer, queues, stores) is a separate
+argument.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from core.ports import Failpoints, Rng
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """`now_ms` is core's running time, `wall_ms` Unix time."""
+    """`now_ms` is core's running time, `wall_ms` Unix time, both in milliseconds."""
 
     metrics: Metrics
     failpoints: Failpoints

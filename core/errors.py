@@ -7,7 +7,8 @@ Exception
 ├── infra.retry.Permanent
 │   ├── LogBroken                    the log's state is unknown or damaged: core stops at once
 │   ├── VersionConflict              another process wrote this stream: two cores on one log; core stops
-│   └── LogUnusable                  cannot be opened as things are; `app` makes it a ConfigError
+│   └── LogUnusable                  the log cannot be opened as it is; `app` turns it into a ConfigError
+│       └── core.domain.provenance.UnreadableNote
 └── core.domain.decide.Refused       the command does not fit the state: the caller gets the reason
 """
 
@@ -31,8 +32,8 @@ class VersionConflict(Permanent):
 
 
 FATAL = (LogBroken, VersionConflict)
-"""Core cannot continue after these: code that handles Permanent of a queue or a store lets them through."""
+"""Core cannot continue after these: code that handles a queue's or a store's Permanent must let them through."""
 
 
 class LogUnusable(Permanent):
-    """The log cannot be opened as things are. The text is one line that says what to do."""
+    """The log cannot be opened as it is. The text is one line that says what to do."""

@@ -1,6 +1,6 @@
-"""One line of the process's log for each durable event: which image, what, by whom, how long after the request.
+"""One line in the process's log for each durable event: which image, what, by which worker, how long after the request.
 
-No prompt, no picture's address: ids, numbers and reasons of our own.
+A line holds ids, numbers and failure reasons only, and never a prompt or the key of a picture.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -10,12 +10,12 @@ from core.domain.records import Entry
 from core.domain.state import Generation
 
 NAMES = ("generation", "index", "tenant", "images", "worker", "attempt", "dispatch", "reason", "ms_since_request")
-"""What `Line` is called with."""
+"""The fields of a line, in the order of the arguments of `Line`."""
 Line = Callable[..., None]
 
 
 class EventLines:
-    """`lines` by the events' public names, each called with values for `NAMES`, None where there is none."""
+    """`lines` maps event names to `Line`s, each called with the event's values for `NAMES`, None where it has none."""
 
     def __init__(self, lines: Mapping[str, Line]) -> None:
         self._lines = lines
@@ -30,7 +30,7 @@ class EventLines:
 
 
 def _values(event: e.Event) -> tuple[str | float | None, ...]:
-    """For `NAMES` between the generation and the time."""
+    """The values for `NAMES` from `index` to `reason`."""
     match event:
         case e.GenerationRequested():
             return None, event.tenant, event.spec.n, None, None, None, None

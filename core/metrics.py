@@ -1,4 +1,4 @@
-"""What core counts, under the names that `/metrics` shows. Every part of core increments; only `app.py` exports."""
+"""Core's metrics, by the names that `/metrics` shows. Every part of core updates them; only `app.py` exports them."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 

@@ -11,18 +11,18 @@ from core.domain.records import KeyRow, PromptRow, Transaction
 from core.domain.transaction import DurableListener
 
 Rng = Callable[[], float]
-"""Gives numbers from 0 to 1."""
+"""Returns a random number from 0 (inclusive) to 1 (exclusive)."""
 
 
 class EventLog(Protocol):
-    """The truth: an append-only log of events with the projection written in the same transaction.
+    """The source of truth: an append-only log of events, with the projection written in the same transaction.
 
     Only the writer calls `append`, one call at a time, and never cancels it.
     """
 
     async def append(self, transaction: Transaction) -> None:
-        """Make the transaction durable. Raises Retryable, such as LogFull (nothing was written), VersionConflict or
-        LogBroken.
+        """Make the transaction durable. Raises Retryable, such as LogFull, when nothing was written; VersionConflict or
+        LogBroken when core cannot continue.
         """
 
     def open_streams(self) -> AsyncIterator[Sequence[Recorded]]:
@@ -30,7 +30,7 @@ class EventLog(Protocol):
 
 
 class WriterReads(Protocol):
-    """What the writer must know of the past before it decides. Only the writer calls these, and only between two
+    """What the writer looks up in the log before it decides. Only the writer calls these, and only between two
     appends, so they run on the connection of the appends and do not wait for reads of `Projection`.
     """
 
@@ -96,16 +96,16 @@ class Retained(Protocol):
 
 
 class ErasureList(Protocol):
-    """Which generations were ever erased, kept outside the log: it survives the loss of the log's folder, and a log
-    that is put back does not bring back what it names. Holds ids alone.
+    """The ids of all generations ever erased, and nothing else. It is kept outside the log, so it survives the loss of
+    the log's folder, and core erases again what a restored log still holds of them.
     """
 
     async def note(self, generation_ids: Sequence[str]) -> None:
-        """Durable when it returns. Raises Retryable or Permanent; whether any was noted is unknown then."""
+        """Add the ids, durably. Raises Retryable or Permanent; then any of them may or may not be on the list."""
 
     def noted(self, *, fresh: bool) -> AsyncIterator[Sequence[str]]:
-        """All ids, in pieces, those included that another place still has of the list. `fresh`: the log is empty, so
-        that nothing has to be looked up elsewhere. Raises Retryable or Permanent.
+        """All ids, in batches, including those that only another copy of the list has. `fresh`: the log is empty and
+        holds nothing to erase, so other copies need not be read. Raises Retryable or Permanent.
         """
 
 
@@ -123,8 +123,8 @@ class Upkeep(Protocol):
 
 
 class Projection(Protocol):
-    """The log's tables for all but the writer. Reads see every append that has returned, and raise
-    Retryable when too many wait.
+    """Reads of the log's tables, for every part but the writer. They see every append that has returned, and raise
+    Retryable when too many are waiting.
     """
 
     async def rows(self, generation_ids: Sequence[str], *, asker: str = "") -> Mapping[str, Rows]:
@@ -168,7 +168,7 @@ class JobQueue(Protocol):
     """A queue that core sends to: the jobs queue, or the dead-letter queue."""
 
     async def send(self, messages: Sequence[Outgoing]) -> list[bool]:
-        """True where the queue accepted the message. Raises Retryable when nothing can be said."""
+        """For each message, whether the queue accepted it. Raises Retryable when that is unknown."""
 
 
 class ReplyQueue(Protocol):
@@ -178,11 +178,11 @@ class ReplyQueue(Protocol):
         """Up to `limit` (at most 10) messages, waiting up to `wait_s` for the first. Raises Retryable."""
 
     async def delete(self, receipts: Sequence[str]) -> list[bool]:
-        """True where the message is gone. Raises Retryable."""
+        """For each receipt, whether its message is gone. Raises Retryable."""
 
 
 class Stored(Protocol):
-    """What a store says of an object. `sha256` is None where it does not know."""
+    """The metadata of a stored object. `sha256` is None when the store does not know it."""
 
     @property
     def size_bytes(self) -> int: ...
@@ -191,7 +191,7 @@ class Stored(Protocol):
 
 
 class TempStore(Protocol):
-    """The temporary bucket, where workers put pictures. Each raises Retryable while the store cannot be reached."""
+    """The temporary bucket, where workers put pictures. Each call raises Retryable while it cannot be reached."""
 
     async def head(self, key: str) -> Stored | None: ...
     async def get(self, key: str) -> bytes | None: ...
@@ -200,7 +200,7 @@ class TempStore(Protocol):
 
 
 class PublicStore(Protocol):
-    """The public bucket. Each raises Retryable while the store cannot be reached."""
+    """The public bucket. Each call raises Retryable while it cannot be reached."""
 
     async def copy_from_temp(self, temp_key: str, key: str, *, content_type: str) -> bool:
         """Copy within the store; False when there is no such temporary object."""
@@ -210,21 +210,21 @@ class PublicStore(Protocol):
 
 
 class Lineage(Protocol):
-    """The log as one history among others."""
+    """The log's identity, which tells it from other logs and from older copies of itself."""
 
     @property
     def note(self) -> LogNote:
-        """What a note of the log should say now: whose history it is, and the last event that is durable."""
+        """The note that describes the log now: its provenance, and its last durable event."""
 
     async def chain_at(self, position: int) -> bytes | None:
         """The chain hash of the event at a position; None beyond the end."""
 
     async def noted(self, of: Provenance) -> None:
-        """Keep `of`, with which the public note names the log now. Raises Retryable or LogBroken."""
+        """Store `of`, the provenance that the public note now names. Raises Retryable or LogBroken."""
 
 
 class PublicNotes(Protocol):
-    """The log's note in the public bucket. Each raises Retryable when unreachable, Permanent when it refuses."""
+    """The log's note in the public bucket. Each raises Retryable if that is unreachable, Permanent if it refuses."""
 
     async def read(self) -> bytes | None:
         """The note of this stack; None when there is none."""
@@ -233,7 +233,7 @@ class PublicNotes(Protocol):
         """Put the note of this stack there."""
 
     async def unexplained(self) -> bool:
-        """Whether pictures are there, and no stack's note."""
+        """Whether the bucket holds pictures, but no note of any stack."""
 
 
 class Failpoints(Protocol):
@@ -243,7 +243,7 @@ class Failpoints(Protocol):
 
 
 class ReceivedDeadLetter(Received, Protocol):
-    """A message as the queue keeps it."""
+    """A received dead letter, with the queue's id for it and its send time in Unix milliseconds."""
 
     @property
     def message_id(self) -> str: ...
@@ -258,10 +258,10 @@ class DeadLetterQueue(Protocol):
         """Up to `limit` (at most 10) messages, hidden from others for `visibility_s`."""
 
     async def delete(self, receipts: Sequence[str]) -> Sequence[bool]:
-        """For each, whether it is gone."""
+        """For each receipt, whether its message is gone."""
 
     async def extend(self, receipts: Sequence[str], visibility_s: int) -> Sequence[bool]:
-        """Hide each for so long from now; 0: not at all."""
+        """Hide each message for `visibility_s` from now; 0: visible at once. False: the receipt is no longer valid."""
 
 
 class WriterLog(EventLog, WriterReads, Protocol):
@@ -294,6 +294,6 @@ class Ports:
     new_salt: Callable[[], bytes]
     rng: Rng
     durable: DurableListener = lambda *_: None
-    """Called with each durable event, to log it."""
+    """Called with the events of each durable transaction, to log them."""
     log_tail_bytes: Callable[[], int] = int
     """Size of the write-ahead log, for metrics."""

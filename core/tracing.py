@@ -45,10 +45,10 @@ def trace_of(span: Span) -> Trace:
 
 @contextmanager
 def marking(span: Span) -> Iterator[None]:
-    """Marks the span as failed when what is inside raises, by the kind of error alone.
+    """Marks the span as failed when its block raises, and records only the type of the error.
 
-    The texts and causes that OpenTelemetry would record hold addresses, and the address of a picture is its secret.
-    Spans are therefore begun with `record_exception` and `set_status_on_exception` off.
+    The messages and causes that OpenTelemetry would record may hold the URL of a picture, and only the secrecy of that
+    URL protects the picture. Spans are therefore started with `record_exception` and `set_status_on_exception` off.
     """
     try:
         yield

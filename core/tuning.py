@@ -1,4 +1,4 @@
-"""Core's names, sizes and times, free of where they were configured. `app` fills them from the settings."""
+"""Core's names, sizes and times, independent of how they are configured. `config.tuning` derives them from settings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

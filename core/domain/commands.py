@@ -1,4 +1,4 @@
-"""The commands for one generation: imperative, and not yet decided. `decide` returns the events, or refuses."""
+"""The commands for one generation, named in the imperative. `decide` turns each into events, or refuses it."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -8,14 +8,16 @@ from core.domain.shares import ONE
 
 
 class Verdict(Enum):
-    """How a failed attempt counts for its image. It depends on the other workers' models, which events do not hold."""
+    """How a failed attempt counts against its image. The caller of `decide` judges that, since it depends on the models
+    of the other workers, which no event records.
+    """
 
     COUNT = "count"
-    """By the rules for its failure."""
+    """The attempt counts by the rules for its failure."""
     ELSEWHERE = "elsewhere"
-    """Not at all: this worker cannot use the model, and another worker may."""
+    """The attempt does not count: this worker cannot use the model, and another worker may."""
     FINAL = "final"
-    """It fails the image: no other worker would have another result."""
+    """The attempt fails the image: no other worker would do better."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +35,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dispatch:
-    """Record that the image was sent to the queue with this number; a recheck is due after `recheck_after_ms`."""
+    """Record that dispatch number `dispatch` of the image was sent. Its recheck is due after `recheck_after_ms`."""
 
     index: int
     dispatch: int
@@ -116,12 +118,12 @@ class RecordPublished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancel:
-    """The client no longer wants it."""
+    """End the generation: its client no longer wants it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expire:
-    """End it if its time to live is over."""
+    """End the generation if its time to live is over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,8 @@
 """The rules: the events that follow from a command in a given state. Pure; the writer calls it.
 
-No events mean that there is nothing to do: the fact is already known, or comes too late to matter. Replies are
-delivered at least once and out of order, so most rules start with the cases that change nothing. `Refused` is for the
-caller of the command.
+No events means that nothing changes: the fact is already known, or comes too late to matter. Replies are delivered at
+least once and out of order, so most rules start with the cases that change nothing. `Refused` is for the caller of the
+command.
 """
 
 from dataclasses import dataclass, replace
@@ -14,17 +14,19 @@ from core.domain.events import Cause, Event, Failure
 from core.domain.state import Ending, Generation, Image, Phase, apply, image_after
 
 MAX_SOLO_STARTS: Final = 3
-"""Solo starts without a result after which an image fails. Starts in a batch never count: a mate may be the cause."""
+"""Solo starts without a result after which an image fails. Starts in a batch never count: any image in it may be the
+cause.
+"""
 
 MAX_REFUSALS: Final = 3
-"""Refusals for an unusable model after which an image fails. More than one, so that a rolling change of models can
-pass. They may all come from the same worker: where only one worker runs, three different ones would never refuse, and
-the image would never end. The cost: a worker with a wrong models file can fail an image that it receives three times.
+"""Refusals for an unusable model after which an image fails. More than one, so that an image survives a rolling change
+of models. They may all come from one worker: if they had to come from three, an image could never fail where fewer
+workers run. The cost: a worker with a wrong models file can fail an image that it receives three times.
 """
 
 MAX_UNCOUNTED_REFUSALS: Final = 1_000
-"""Refusals that do not count because another worker may serve the model. All later ones count, so that an image which
-never reaches that worker ends: after about two hours, since dispatches are then eight seconds apart.
+"""Refusals that do not count because another worker may serve the model. All later ones count, so that an image that
+never reaches such a worker fails: after about two hours, since dispatches are then eight seconds apart.
 """
 
 MAX_LOSSES: Final = 3
@@ -149,8 +151,8 @@ def _erase(state: Generation, command: c.Erase) -> tuple[Event, ...]:
 
 
 def _erase_again(state: Generation) -> tuple[Event, ...]:
-    """An open generation is cancelled first, so that nothing of it is rendered or shown again. Where every image is
-    decided a cancellation is not allowed; one decision is revoked before, which makes the stream valid.
+    """An open generation is cancelled first, so that nothing of it is rendered or shown again. Once every image is
+    decided a cancellation is not allowed, so one decision is revoked before it; `stream_check` accepts that stream.
     """
     if state.erased:
         return ()
@@ -161,7 +163,7 @@ def _erase_again(state: Generation) -> tuple[Event, ...]:
 
 
 def _dispatch(image: Image, command: c.Dispatch, now: Now) -> tuple[Event, ...]:
-    # The reply to this dispatch may be recorded first: then the job is no longer on the queue.
+    # A dispatch is recorded after it is sent, so its reply may be recorded first; the state has then counted it.
     if command.dispatch <= image.dispatches or not may_dispatch(image, now.running_ms):
         return ()
     return (
@@ -175,7 +177,7 @@ def _dispatch(image: Image, command: c.Dispatch, now: Now) -> tuple[Event, ...]:
 
 
 def _give_up(image: Image, now: Now) -> tuple[Event, ...]:
-    # Its third solo start may still be running: only after the recheck time is it taken for lost.
+    # Its last solo start may still be running; the attempt counts as lost only once the recheck time has passed.
     overdue = image.phase is Phase.PENDING or now.running_ms >= image.recheck_at_running_ms
     if image.decided or not convicted(image) or not overdue:
         return ()
@@ -184,7 +186,7 @@ def _give_up(image: Image, now: Now) -> tuple[Event, ...]:
 
 
 def _started(image: Image, command: c.RecordStarted, now: Now) -> tuple[Event, ...]:
-    # Deliveries of two dispatches may both be started. While the later one runs, the start of the earlier one is old.
+    # Jobs of two dispatches may both be started. While the later one runs, a start of the earlier one is stale.
     stale = command.dispatch < image.dispatches and image.phase is Phase.STARTED
     known = command.attempt_id in image.attempts or command.attempt_id in image.ended_attempts
     if image.decided or known or stale:
@@ -233,7 +235,7 @@ def _is_uncounted(image: Image, command: c.RecordAttemptFailed) -> bool:
 
 
 def _dead_letter(image: Image, command: c.RecordDeadLetter) -> tuple[Event, ...]:
-    """Only an image that is on the queue and nowhere else is sent again. One that was started waits for its recheck."""
+    """The image is pending again only if this dispatch was still on the queue. A started one waits for its recheck."""
     if image.phase is not Phase.DISPATCHED or command.dispatch != image.dispatches:
         return ()
     return (

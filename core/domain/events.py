@@ -57,7 +57,8 @@ class Spec:
 class Prompts:
     """The prompts: personal data, so they are in no event.
 
-    No message of either codec: one takes 100 µs to make, a part of the other keeps the whole call in memory.
+    Not a protobuf message: betterproto takes 100 µs to build one, and upb keeps the whole request in memory as long as
+    any part of it is referenced.
     """
 
     prompt: str
@@ -87,9 +88,10 @@ class Timings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderFacts:
-    """What explains a picture and allows to replay it. `batch_members` are (generation id, index).
+    """The facts that explain a picture and let it be rendered again. `batch_members` are (generation id, index).
 
-    From `guidance` on: what was done, where it may differ from the request; see RenderFacts in the protos.
+    The fields from `guidance` on say what the engine did where that may differ from the request; see RenderFacts in the
+    protos.
     """
 
     engine: str = ""
@@ -154,7 +156,7 @@ class ImageStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRendered:
-    """The decision: this attempt's picture is the one. Its public key will be `{token}/{sha256}.{extension}`."""
+    """The decision: the picture of this attempt wins. Its public key will be `{token}/{sha256}.{extension}`."""
 
     index: int
     attempt_id: str
@@ -219,7 +221,7 @@ class GenerationFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationCancelled:
-    """The client has cancelled it."""
+    """The client cancelled it, or core did to erase an open generation that is on the list of erasures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,7 +233,7 @@ class GenerationExpired:
 class GenerationErased:
     """Prompt and pictures are erased; the other events remain.
 
-    LISTED: it had been erased before, and a restored log was older than that.
+    Cause LISTED: the generation had been erased before, and the log was restored from a backup older than that.
     """
 
     cause: Cause = Cause.UNKNOWN
@@ -275,7 +277,7 @@ TERMINAL_TYPES: Final = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
-    """An event with its place in the log: position in all of it, version in its own stream (from 1)."""
+    """An event as the log holds it: `position` in the whole log, `version` in its own stream, both from 1."""
 
     position: int
     generation_id: str

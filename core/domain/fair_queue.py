@@ -25,7 +25,7 @@ from core.domain.state import Ref
 _SLACK: Final = 64
 """Dead entries that even a small heap or deque may hold before it is rebuilt."""
 _LEAST_WORK_S: Final = 1e-6
-"""Every image is charged something; otherwise a tenant with an estimate of 0 would always be first."""
+"""The least that an image is charged; a tenant whose images are estimated at 0 would otherwise always be first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ class _Item:
 
 
 class _PriorityCount:
-    """Of one tenant and priority: how many images have entered, have left, and are pending."""
+    """How many images of one tenant and priority have entered, have left, and are pending."""
 
     __slots__ = ("entered", "left", "live")
 
@@ -67,8 +67,8 @@ class _PriorityCount:
 
 
 class _Owner:
-    """A tenant with pending images, in the order of arrival. `overtaken_s`: the work of its own that has overtaken the
-    image that has waited longest. `since`: the arrival number of its first image since it last had none.
+    """A tenant with pending images, in the order of arrival. `overtaken_s`: the seconds of the tenant's work that have
+    overtaken its longest-waiting image. `since`: the arrival number at which it last became active.
     """
 
     __slots__ = ("arrivals", "counts", "live", "overtaken_s", "since")
@@ -264,6 +264,7 @@ class FairQueue:
         if not item:
             return None
         item = item.owner.turn(item, self._overtaking_s)
+        # Where the tenant's longest-waiting image is due and has another batch key, the batch ends here.
         return item if item.image.key == key else None
 
     def _charge(self, item: _Item) -> None:
@@ -278,6 +279,7 @@ class FairQueue:
         owner = self._owners.get(tenant)
         if owner is None:
             if len(self._charges) > 2 * len(self._owners) + _SLACK:
+                # An inactive tenant would return at the virtual time; only a charge above that must be remembered.
                 charges, now_s = self._charges, self._virtual_s
                 self._charges = {each: s for each, s in charges.items() if each in self._owners or s > now_s}
             owner = self._owners[tenant] = _Owner(self._arrived)

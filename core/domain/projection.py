@@ -103,7 +103,7 @@ def project(state: Generation) -> Rows:
 
 
 def _image_row(state: Generation, image: Image) -> ImageRow:
-    """The row of an erased generation keeps its history, and nothing that identifies or describes a picture."""
+    """For an erased generation the row keeps status, dispatches and failure, and nothing about a picture."""
     published = image.phase is Phase.PUBLISHED and image.rendered is not None and not state.erased
     return ImageRow(
         generation_id=state.id,

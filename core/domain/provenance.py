@@ -1,8 +1,8 @@
 """The identity of a log: its id, its epoch and its head. Pure.
 
-The log stores its own provenance. Notes of it are kept outside of the log's folder, one in the data folder
-(`root_note`) and one in the public bucket (`public_note`). By them core distinguishes, at a start, a first start from a
-missing folder, and the right log from an older copy or the log of another stack.
+The log stores its own provenance. Notes of it are kept outside the log's folder, one in the data folder (`root_note`)
+and one in the public bucket (`public_note`). They let core tell a first start from a missing folder, and the right log
+from an older copy or the log of another stack.
 """
 
 import json
@@ -64,9 +64,10 @@ class UnreadableNote(LogUnusable):
 
 
 def refusal(own: Provenance | None, note: LogNote, ends_at: int, chain_at: Callable[[int], bytes | None]) -> str:
-    """Why the log `own` must not be used where `note` was written; empty when it may. None: a log without an id.
+    """Why the log must not be used where `note` was written, as a phrase to follow "the event log"; empty when it may.
 
-    `chain_at` returns the log's chain hash at a position, None beyond its end at `ends_at`.
+    `own` is the log's provenance, None for a log without an id. `chain_at` returns its chain hash at a position, None
+    beyond its end at `ends_at`.
     """
     noted = note.of
     if own is None:
@@ -75,7 +76,7 @@ def refusal(own: Provenance | None, note: LogNote, ends_at: int, chain_at: Calla
         takes_over = own.claim is Claim.TAKES_OVER
         return "" if takes_over else f"is another one ({own.log_id}) than the one that was begun here ({noted.log_id})"
     if own.epoch > noted.epoch:
-        return ""  # restored since
+        return ""  # a restore has begun this epoch since the note was written
     if own.epoch < noted.epoch:
         takes_over = own.claim is Claim.TAKES_OVER
         return "" if takes_over else f"is of epoch {own.epoch}, but a restore has begun epoch {noted.epoch}"

@@ -11,40 +11,45 @@ _LONGEST_UNCOUNTED_S: Final = 8.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecheckPolicy:
-    """How long to wait for a sign of life: twice the visibility timeout, doubling with each dispatch up to `cap_s`."""
+    """How long to wait for a report: twice the visibility timeout, doubling with each dispatch up to `cap_s`.
+
+    Each method returns milliseconds of core's running time.
+    """
 
     visibility_s: float
     cap_s: float
 
     def after_dispatch_ms(self, dispatch: int, wait_s: float) -> int:
-        """After the `dispatch`-th dispatch of an image, with `wait_s` seconds of other work before it."""
+        """The wait after the `dispatch`-th dispatch of an image, with `wait_s` seconds of other work before it."""
         first_s = 2 * self.visibility_s
         doubled_s = first_s * 2.0 ** min(dispatch - 1, _MOST_DOUBLINGS)
         return int((min(doubled_s, max(first_s, self.cap_s)) + wait_s) * 1000)
 
     def after_start_ms(self, work_s: float, batch_size: int) -> int:
-        """After the start of an image in a batch. Reports postpone the recheck, but not every worker sends them."""
+        """The wait after an image of `work_s` GPU seconds starts in a batch. It allows for the whole batch, since not
+        every worker sends the reports that postpone a recheck.
+        """
         return int((2 * self.visibility_s + min(2 * work_s * batch_size, self.cap_s)) * 1000)
 
     def after_refusal_ms(self, refusals: int) -> int:
-        """Until an image is sent again after a counted refusal or a lost object. Four times longer each time, since a
-        rolling change of models, or an outage of a store, takes time.
+        """The wait after the `refusals`-th counted refusal or lost object of an image: a quarter of the visibility
+        timeout, then four times longer each time, since a rolling change of models or an outage of a store takes time.
         """
         return int(self.visibility_s / 4 * 4.0 ** (refusals - 1) * 1000)
 
     def after_uncounted_refusal_ms(self, refusals: int) -> int:
-        """Until an image is sent again after an uncounted refusal: 1 s, doubling up to 8 s."""
+        """The wait after the `refusals`-th uncounted refusal of an image: 1 s, doubling up to 8 s."""
         return int(min(2.0 ** min(refusals - 1, _MOST_DOUBLINGS), _LONGEST_UNCOUNTED_S) * 1000)
 
     def after_report_ms(self) -> int:
-        """After a worker's report that it holds the image."""
+        """The wait after a worker reports that it holds the image."""
         return int(2 * self.visibility_s * 1000)
 
     def after_load_ms(self) -> int:
-        """After a start of core, during which nothing is rechecked: reports are kept in memory only, so an image past
-        its recheck time may be in good hands.
+        """How long core rechecks nothing after its own start. Workers' reports are kept in memory only, so a worker may
+        still hold an image whose recheck time has passed.
 
-        Not longer than workers need to report, which they do about once a second. Otherwise a core that is restarted
-        again and again would never recheck anything.
+        Workers report about once a second. The wait is capped, since a core that restarts again and again would
+        otherwise never recheck an image.
         """
         return int(min(self.visibility_s, _FIRST_REPORTS_S) * 1000)

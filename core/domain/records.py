@@ -40,7 +40,9 @@ class KeyRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transaction:
-    """Written as a whole or not at all. `rows` replace the rows of the same generations."""
+    """Written as a whole or not at all. `rows` replace the rows of the same generations. `erased`: the generations
+    whose prompts are deleted and whose objects become due for deletion.
+    """
 
     entries: Sequence[Entry]
     rows: Sequence[Rows]

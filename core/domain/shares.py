@@ -1,4 +1,4 @@
-"""Admission: how much unfinished work a tenant may have, and the accounts of it. Pure.
+"""Admission: how much unfinished work a tenant may have, and how much each has. Pure.
 
 Work is counted in two units. A *charge* is estimated GPU time, in millionths of one image of the default model's
 default request (`ONE`); it is frozen in `generation.requested`. *Images* count what core holds in memory. Let T be the
@@ -37,7 +37,7 @@ IMAGE_SHARE: Final = 16
 """The shares in images divide 1/16 of the hard bound: 16 = 2 * H(1,673), see the module's docstring."""
 
 LEAST_IMAGES: Final = 1_000
-"""The smallest default of the hard bound: with a small cap, too, new tenants must fit in."""
+"""The smallest default of the hard bound, so that new tenants fit in with a small cap too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +115,7 @@ def _ahead(bound: Bound, caps: Caps, total: Usage, own: Usage, active: int, want
     """The least charge that must finish before one of the conditions holds, if all tenants are served equally."""
     match bound:
         case Bound.EVERYTHING:
+            # The images above the part of the bound that is open to all, at the average charge of an image.
             above = total.images + wanted.images - caps.images // SHARED_PART
             return max(1, above * (total.charge // max(1, total.images)))
         case Bound.SHARE:
@@ -161,7 +162,7 @@ class UsageByTenant:
 
 
 class PendingUsage:
-    """The accounts as one pending transaction changes them. Nothing is final before `commit`: the append may fail."""
+    """The accounts as a pending transaction changes them. Only `commit` makes them final, since the append may fail."""
 
     def __init__(self, durable: UsageByTenant) -> None:
         self._durable = durable

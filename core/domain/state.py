@@ -5,7 +5,7 @@
        └──── attempt_failed ────┴──────────────────────┴──── (object lost) ───┘        any ──failed──> failed
 
 An image is *decided* once it is rendered, published or failed. A generation is *open* until its terminal event.
-`apply` takes its events as given; the rules are in `decide`.
+`apply` does not check whether an event is allowed; the rules are in `decide`.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from core.domain.shares import ONE, Usage
 from schema import limits
 
 REMEMBERED_ATTEMPTS: Final = 8
-"""Attempt ids kept per image to recognise late and repeated reports. Older ones show by their dispatch number."""
+"""Attempt ids kept per image to recognise late and repeated reports. Older ones are known by their dispatch number."""
 
 
 class Phase(IntEnum):
@@ -47,10 +47,10 @@ class Image:
     """One image: what has been tried, and what came of it.
 
     `suspect`: it runs solo from now on. `solo_starts`: solo starts without a result; a report that blames something
-    else takes one off, a picture sets them to 0. `refusals`: how often a worker, the same or another, did not serve its
-    model or could not load it. `uncounted_refusals`: those that do not count, because another worker may serve the
-    model. `ended_attempts`: attempts that ended without a picture; a late or repeated report of one must not count
-    again. `revoked_attempts`: those whose decision was revoked because the temporary object was lost.
+    else subtracts one, a picture resets them to 0. `refusals`: how often a worker, the same or another, did not serve
+    its model or could not load it. `uncounted_refusals`: refusals that do not count, because another worker may serve
+    the model. `ended_attempts`: attempts that ended without a picture; a late or repeated report of one must not count
+    again. `revoked_attempts`: attempts whose decision was revoked because the temporary object was lost.
     """
 
     index: int
@@ -103,7 +103,7 @@ class Generation:
     detail: str = ""
     erased: bool = False
     latest_at_ms: int = 0
-    """The latest time of its events: no later event is given an earlier one."""
+    """The latest time of its events; `transaction.not_before` gives later events no earlier one."""
 
     @property
     def open(self) -> bool:
@@ -112,7 +112,7 @@ class Generation:
 
     @property
     def usage(self) -> Usage:
-        """Its part of the backlog: the images that are neither published nor failed, until the generation ends."""
+        """Its part of the backlog: the images neither published nor failed; nothing once the generation has ended."""
         if not self.open:
             return Usage()
         images = sum(image.phase < Phase.PUBLISHED for image in self.images)
@@ -178,7 +178,7 @@ def apply(state: Generation, event: Event, at_ms: int) -> Generation:
 
 
 def fold(generation_id: str, history: "list[tuple[Event, int]]") -> Generation:
-    """The state after a whole stream of (event, at_ms). Raises ValueError when it does not begin with a request."""
+    """The state after a whole stream of (event, at_ms). Raises ValueError if that does not begin with a request."""
     first, *rest = history
     if not isinstance(first[0], e.GenerationRequested):
         raise ValueError(f"stream {generation_id} does not begin with generation.requested")  # noqa: TRY004
@@ -217,7 +217,7 @@ def image_after(image: Image, event: ImageEvent) -> Image:
                 dispatches=_heard_of(image, event.dispatch),
                 solo_starts=image.solo_starts + event.solo,
                 attempts=(*image.attempts, event.attempt_id)[-REMEMBERED_ATTEMPTS:],
-                # A start never brings the recheck forward: that of a dispatch counts the work before the image too.
+                # A start never moves the recheck earlier: that of the dispatch also covers work queued before it.
                 recheck_at_running_ms=max(image.recheck_at_running_ms, event.recheck_at_running_ms),
             )
         case e.ImageRendered():
@@ -233,7 +233,7 @@ def image_after(image: Image, event: ImageEvent) -> Image:
 
 
 def _apply_attempt_failed(image: Image, event: e.ImageAttemptFailed) -> Image:
-    if event.failure is Failure.DEAD_LETTERED:  # no attempt: no suspect, nothing to count
+    if event.failure is Failure.DEAD_LETTERED:  # no worker started it: it is no suspect, and no attempt counts
         return replace(image, phase=Phase.PENDING)
     ended = (*image.ended_attempts, event.attempt_id)[-REMEMBERED_ATTEMPTS:]
     image = replace(
@@ -251,15 +251,16 @@ def _apply_attempt_failed(image: Image, event: e.ImageAttemptFailed) -> Image:
         case Failure.UNSUPPORTED | Failure.MODEL_BROKEN:
             return replace(image, refusals=image.refusals + 1)
         case _:
+            # A solo attempt whose start was never recorded is counted at its end.
             uncounted = event.solo and not counted_at_start
             return replace(image, suspect=True, solo_starts=image.solo_starts + uncounted)
 
 
 def _heard_of(image: Image, dispatch: int) -> int:
-    """The number of dispatches, after a report that names one of them.
+    """The number of dispatches after a report of dispatch number `dispatch`.
 
-    A report may be recorded before its own dispatch is. The next dispatch must still have a new number: a worker
-    discards copies of a dispatch that it has answered.
+    The report may be recorded before the dispatch itself. It then counts as a dispatch, so that the next one has a new
+    number: workers discard copies of a dispatch that they have answered.
     """
     return image.dispatches + (dispatch > image.dispatches)
 

@@ -8,7 +8,7 @@ from core.domain.state import Generation, Phase, apply, begin
 
 
 def problems(stream: Sequence[Recorded]) -> Iterator[str]:
-    """One line for each violation, with the position of the event."""
+    """One line per violation, with the event's position. Ends at the first event that cannot be applied."""
     state: Generation | None = None
     for wanted, each in enumerate(stream, 1):
         if each.version != wanted:

@@ -1,4 +1,4 @@
-"""A transaction while it is decided: each order on top of those before it, with nothing written yet. Pure.
+"""A transaction before it is written: each order is decided on top of those before it. Pure.
 
 The writer fills and appends it. It adds to `decide` what concerns more than one generation: repeated submissions (by
 generation id, then by idempotency key and body) and admission by the caps on unfinished work.
@@ -57,7 +57,9 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The outcome of an order: the state after it (of the first generation, for a repeated request), or the refusal."""
+    """The outcome of an order. `state`: the state after it, which is the unchanged one after a refusal; for a repeated
+    request, that of the generation requested first. `changed`: whether the order has added events.
+    """
 
     state: Generation | None
     changed: bool = False
@@ -168,7 +170,7 @@ class PendingTransaction:
         return None
 
     def _admit(self, request: c.Request) -> None:
-        """Raises BacklogFull. Only for new requests: a repeated one has been charged before."""
+        """Judge a new request, and count the outcome. Raises BacklogFull. A repeated request is charged already."""
         wanted = Usage(request.charge * request.spec.n, request.spec.n)
         match self._pending_usage.judge(self.caps, request.tenant, wanted):
             case TooMuch() as refused:
@@ -181,7 +183,7 @@ class PendingTransaction:
         after = state
         for event in events:
             if after is None:
-                assert isinstance(event, e.GenerationRequested)  # noqa: S101  (decide begins a stream so)
+                assert isinstance(event, e.GenerationRequested)  # noqa: S101  (`decide` ensures it)
                 after = begin(order.generation_id, event)
                 self._note_request(order, event)
             else:
@@ -197,7 +199,7 @@ class PendingTransaction:
             )
             self._entries.append(entry)
         assert after is not None  # noqa: S101
-        # Orders further on in this transaction are admitted against the usage after this one.
+        # Later orders of this transaction are judged by the usage after this one.
         self._pending_usage.change(after.tenant, after.usage - (state.usage if state else NOTHING))
         self._after[after.id] = after
         return after
@@ -213,6 +215,6 @@ class PendingTransaction:
                 body_sha256=order.idempotency.body_sha256,
                 expires_at_running_ms=self.now.running_ms + KEY_KEPT_MS,
             )
-            # The same key may come again in this transaction: it must find this generation.
+            # A later order of this transaction may repeat the key; it must find this generation.
             self.keys[event.tenant, order.idempotency.key] = row
             self._new_keys.append(row)

@@ -1,4 +1,4 @@
-"""One SQLite connection on a thread of its own, by the private parts of aiosqlite; no other module imports aiosqlite.
+"""One SQLite connection on its own thread, through private parts of aiosqlite; no other module imports aiosqlite.
 
 Each use below says what it is for and why no public part will do. Tested with aiosqlite 0.22.1, which pyproject.toml
 pins; `tests/integration/test_aiosqlite_private.py` fails when one of these parts changes.
@@ -12,8 +12,8 @@ from typing import Final, Self, TypeVar
 from core.errors import LogBroken, LogUnusable
 from core.log.connection import sqlite3, translated
 
-# aiosqlite imports the module named sqlite3 and offers no way to choose another. While it is imported that name leads
-# to pysqlite3; afterwards it leads to the interpreter's module again, which other libraries may use.
+# aiosqlite imports the module named sqlite3 and offers no way to choose another. During its import that name resolves
+# to pysqlite3, and afterwards to the interpreter's module again, which other libraries may use.
 _interpreters = sys.modules.get("sqlite3")
 sys.modules["sqlite3"] = sqlite3
 import aiosqlite  # noqa: E402
@@ -29,20 +29,20 @@ T = TypeVar("T")
 
 
 def assert_same_sqlite() -> None:
-    """Raises LogUnusable when aiosqlite was imported earlier, and has taken the interpreter's SQLite."""
+    """Raises LogUnusable when aiosqlite was imported before this module, and so uses the interpreter's SQLite."""
     if getattr(aiosqlite.core, "sqlite3", None) is not sqlite3:
         raise LogUnusable("aiosqlite was imported before core.log, with another SQLite: import core first")
 
 
 class SqliteThread:
-    """One open connection. `run` carries out whole functions on its thread, one after another."""
+    """One open connection. `run` executes functions on its thread, one after another, each as a whole."""
 
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self._connection = connection
 
     @classmethod
     async def open(cls, connector: "Callable[[], sqlite3.Connection]") -> Self:
-        """Start the thread, and connect on it. Raises what `connector` raises; no thread is left then."""
+        """Start the thread, and connect on it. Raises the sqlite3.Error of `connector`, once the thread has ended."""
         connection = aiosqlite.Connection(connector, iter_chunk_size=64)
         try:
             await connection
@@ -54,8 +54,8 @@ class SqliteThread:
         return cls(connection)
 
     async def run(self, function: "Callable[[sqlite3.Connection], T]") -> T:
-        """What `function` returns. It runs as a whole, also when the caller is cancelled meanwhile. SQLite's errors
-        come as `connection.translated` says; LogBroken for a text that is not UTF-8.
+        """Return the result of `function`, which runs to its end even if the caller is cancelled. SQLite's errors are
+        raised as `connection.translated` maps them, and LogBroken for a text that is not UTF-8.
 
         aiosqlite's public methods run one statement each: a caller cancelled between two of them would leave a
         transaction open. `_execute` takes any function, and `_conn` is the connection that the function needs.
@@ -73,5 +73,5 @@ class SqliteThread:
         return result
 
     async def close(self) -> None:
-        """Wait for the functions that were given before, close the connection, and end the thread."""
+        """Wait for the functions already passed to `run`, close the connection, and end the thread."""
         await self._connection.close()

@@ -1,4 +1,4 @@
-"""The writing half of the SQLite log: one transaction as one function, on the thread of its caller.
+"""The writing half of the SQLite log. Each transaction is one function, which runs on its caller's thread.
 
 `sqlite_log` calls this on the log's own thread; the offline commands and the benchmark call it directly.
 `hash_chain` chains each event to the one before, so that a later reader can prove that the log only grew.
@@ -24,7 +24,7 @@ from core.ports import Deletion
 
 KEYS_PER_SWEEP: Final = 1_000
 SAVES_UNTIL_IDLE: Final = 2
-"""After so many saves of the running time (one a second) without an append between, the WAL file is emptied."""
+"""The WAL file is emptied after this many saves of the running time (one a second) without an append between."""
 
 _CHANGING: Final = ("status", "version", "started_at_ms", "finished_at_ms", "detail", "erased")
 _IMAGE_CHANGING: Final = IMAGE_COLUMNS[2:]
@@ -73,7 +73,7 @@ def _unwatched() -> None:
 
 
 class Note(Protocol):
-    """A note of the head, outside the database. It is written after each commit and before the append returns."""
+    """A note of the head, outside the database. Each append writes it after its commit and before it returns."""
 
     def write(self, position: int, chain: bytes) -> None:
         """Replace the note. Raises LogBroken when the disk fails."""
@@ -82,7 +82,8 @@ class Note(Protocol):
 class LogWriter:
     """Appends to one open database. It remembers the head, so the next append notices a write by another process.
 
-    `reach` is called at the failpoints, `in_place` before each commit; it raises LogBroken when a file was replaced.
+    `reach` is called at the failpoints. `in_place` is called before each commit, and raises LogBroken when a file was
+    replaced.
     """
 
     def __init__(
@@ -111,7 +112,8 @@ class LogWriter:
         rows, head = rows_of(transaction.entries, self.head)
         new = {row[1]: row[0] for row in rows if row[2] == 1}
         self._commit(lambda: self._write(transaction, rows, new))
-        # The order matters: the head moves after the commit, and its note is written before the caller is answered.
+        # In this order: the head moves after the commit, since a failed one leaves it; the note is written before the
+        # caller is answered, since the next start finds the loss of an acknowledged event only by the note.
         self.head = head
         self._saves_since_append, self._emptied = 0, False
         if transaction.erased:
@@ -122,9 +124,9 @@ class LogWriter:
 
     def save_running_ms(self, running_ms: int) -> None:
         """Save the running time and delete expired idempotency keys. Also empties the WAL file, once when the log is
-        idle, and under load too while the file may hold an erased prompt.
+        idle, and under load too while the file may hold an erased prompt. Raises Retryable or LogBroken.
 
-        A reader or a full disk may prevent that. It is tried again, each time after twice as many saves.
+        A reader or a full disk may prevent the emptying. It is retried, each time after twice as many saves.
         """
         self._commit(lambda: self._save(running_ms))
         self._saves_since_append += 1
@@ -165,8 +167,8 @@ class LogWriter:
             raise
 
     def _checkpoint(self, *, truncate: bool = False) -> None:
-        """Checkpoint when one is due, or with `truncate`. The commit before stands whatever happens here: a full disk
-        or a reader only delays the checkpoint. Raises LogBroken alone.
+        """Checkpoint when one is due, or with `truncate`. The preceding commit is durable whatever happens here: a full
+        disk or a reader only delays the checkpoint. Raises LogBroken and nothing else.
         """
         try:
             self._wal.measure()
@@ -211,7 +213,7 @@ class LogWriter:
     def _roll_back(self, problem: Exception | None) -> None:
         """Returns only when certainly nothing was written; otherwise the log is broken, and LogBroken is raised.
 
-        The head is read again: a COMMIT that failed with an I/O error may have been written all the same.
+        The head is read again: a failed COMMIT may have been written all the same, and another process may append.
         """
         try:
             if self._connection.in_transaction:
@@ -249,7 +251,7 @@ class LogWriter:
     def _write_keys(self, transaction: Transaction) -> None:
         if not transaction.keys:
             return
-        # A key that has expired may still be there: the sweep runs once a second. Only such a row is replaced.
+        # Keys are swept once a second, so an expired one may still be there. Only an expired row is replaced.
         now = max((entry.running_ms for entry in transaction.entries), default=0)
         values = [(*_key_values(key), now) for key in transaction.keys]
         if self._connection.executemany(INSERT_KEY, values).rowcount != len(values):

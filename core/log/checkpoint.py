@@ -1,4 +1,4 @@
-"""Checkpoints: the write-ahead log is copied into the database, and its size is bounded.
+"""Checkpoints, which copy the write-ahead log into the database, and the limit on the size of that log.
 
 SQLite's automatic checkpoint hides its errors, so it is off and `append` calls this after each commit. A reader that
 never ends keeps frames from being copied, and the file would grow without bound. At a quarter of the limit an error is
@@ -29,7 +29,7 @@ class WriteAheadLog:
 
     @property
     def size_bytes(self) -> int:
-        """The size of its frames. Copied ones count until the next commit, which writes from the file's beginning."""
+        """The size of its frames. Copied ones count until the next commit, which overwrites them from the beginning."""
         return self._frames * self._page_bytes
 
     @property
@@ -54,7 +54,7 @@ class WriteAheadLog:
         self._run("TRUNCATE" if truncate else "PASSIVE")
 
     def _run(self, mode: str) -> None:
-        # fetchall, since a statement that is not run to its end keeps its lock
+        # fetchall, since a statement keeps its lock until it has run to its end
         [(_, self._frames, self._copied)] = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
         if self.size_bytes < self._limit_bytes // 4:
             self._alarmed = False

@@ -19,7 +19,7 @@ from schema.messages import parse
 from schema.records import Record
 
 VERSION: Final = 1
-"""The version of every payload written today. Whoever raises it adds an upcaster from the previous version."""
+"""The version of every payload written today. A new version needs an upcaster from the one before."""
 
 
 class BadEvent(ValueError):
@@ -44,7 +44,7 @@ class Upcaster:
 Upcasters = Mapping[tuple[str, int], Upcaster]
 
 UPCASTERS: Final[Upcasters] = {}
-"""Upcasters for payloads of older releases: none yet, since there is no older release."""
+"""Upcasters for payloads of older releases: none yet, since every release so far has written version 1."""
 
 
 class _Members:
@@ -58,7 +58,7 @@ class _Members:
 
 
 class _Failure:
-    """Decides what happens to the image, so an event with an unknown failure number is refused."""
+    """A failure decides what happens to the image, so an event with an unknown failure number is refused."""
 
     def message(self, value: e.Failure) -> int:
         return value
@@ -71,7 +71,7 @@ class _Failure:
 
 
 class _Cause:
-    """Only informs, and decides nothing: a number that a later release introduced decodes as UNKNOWN."""
+    """A cause is for information only, so a number that a later release introduced decodes as UNKNOWN."""
 
     def message(self, value: e.Cause) -> int:
         return value

@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 READ_ERRORS: Final = (sqlite3.Error, UnicodeDecodeError)
-"""The errors of a read; the second is for damaged text, in a row or in the message of an error."""
+"""The errors that a read may raise; UnicodeDecodeError for damaged text, in a row or in SQLite's own error message."""
 
 _FIXED_IN: Final = (3, 51, 3)
 _BACK_PORTS: Final = ((3, 50, 7), (3, 44, 6))
@@ -54,12 +54,12 @@ def connect(path: Path) -> "sqlite3.Connection":
 
 
 def open_file(path: Path) -> "sqlite3.Connection":
-    """The first half of `connect`: no pragmas, which are the first to read the file."""
+    """The first half of `connect`, without the pragmas, which are the first statements to read the file."""
     return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
 
 
 def set_pragmas(connection: "sqlite3.Connection") -> None:
-    """The second half of `connect`: reads the file."""
+    """The second half of `connect`: the pragmas. Reads the file, so it finds a damaged or locked one."""
     for statement in statements("connection"):
         connection.execute(statement)
 
@@ -95,14 +95,15 @@ def _split(text: str) -> Iterator[str]:
             statement = ""
 
 
-_TAKEN: Final = "UNIQUE constraint failed"  # primary keys too; this library gives no extended codes
+_TAKEN: Final = "UNIQUE constraint failed"  # also of primary keys; pysqlite3 gives no extended codes
 _HELD: Final = ("SQLITE_BUSY", "SQLITE_LOCKED")
 
 
 def translated(error: "sqlite3.Error") -> Retryable | LogBroken | VersionConflict:
-    """The error of core for a failed statement. Only a full disk and another process's lock certainly wrote nothing.
+    """Core's error for a failed statement. Only a full disk, another process's lock and a taken key are certain to have
+    written nothing.
 
-    Everything else is in doubt, above all a failed COMMIT: after an I/O error the row may be there after reopening.
+    Everything else is LogBroken: after a COMMIT that failed with an I/O error, the rows may be there after reopening.
     """
     name = getattr(error, "sqlite_errorname", None) or type(error).__name__
     if name == "SQLITE_FULL":

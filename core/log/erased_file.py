@@ -1,8 +1,8 @@
 """The list of erasures on this machine: a file in the data folder, beside core's own folder and not in it.
 
 One id per line, in the order of the erasures, and nothing else. It outlives the log's folder: `core restore` and each
-start compare the log with it. A last line without a newline does not count. Its erasure was never acknowledged, and it
-may be a part of an id that is the whole id of another generation. Calls block.
+start compare the log with it. A last line without a newline does not count: its erasure was never acknowledged, and a
+truncated id may be the id of another generation. All calls block on the disk.
 """
 
 import os
@@ -18,7 +18,7 @@ _LONGEST_LINE: Final = 4_096
 
 
 class ErasedFile:
-    """`{data}/erased.txt`. The file `{data}/erased.whole` says that it has every id of the public bucket's list."""
+    """`{data}/erased.txt`. If `{data}/erased.whole` exists, the list has every id of the public bucket's list."""
 
     def __init__(self, data_dir: Path) -> None:
         self.path = data_dir / "erased.txt"
@@ -30,14 +30,14 @@ class ErasedFile:
         return self._whole.exists() and self.path.exists()
 
     def set_whole(self) -> None:
-        """Note, durably, that the file has every id of the public bucket's list."""
+        """Note, durably, that the file has every id of the public bucket's list. Raises OSError."""
         self.add([])
         if not self._whole.exists():
             self._whole.write_text("The list of erasures beside this file was held against the public bucket's.\n")
             sync_folder(self._whole.parent)
 
     def doubt(self) -> None:
-        """After a restore: the next start reads the public bucket's list too."""
+        """Withdraw `set_whole`, so that the next start reads the public bucket's list too. Raises OSError."""
         if self._whole.exists():
             self._whole.unlink()
             sync_folder(self._whole.parent)

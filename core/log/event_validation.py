@@ -1,7 +1,7 @@
 """Which events may be written and read: required fields, ranges, finite numbers.
 
-The codec calls it both ways. It judges one event by itself; whether it fits its stream is
-for `decide`, and for `core verify`.
+The codec calls `check` before it writes an event and after it reads one. `check` judges one event by itself; whether
+it fits its stream is for `decide`, and for `core verify`.
 """
 
 from typing import Final, assert_never
@@ -17,11 +17,11 @@ MAX_ENDING_CHARS: Final = 3 * limits.MAX_DETAIL_CHARS
 
 _MAX_COUNT: Final = 2**32 - 1
 _MAX_MS: Final = 2**53
-"""Times stay exact in every language's numbers."""
+"""Times stay exact in languages whose only numbers are IEEE doubles."""
 
 
 def check(event: Event) -> None:
-    """Returns nothing, or raises schema.validate.Invalid that names the field."""
+    """Raises schema.validate.Invalid, which names the field, for an event that must not be written or read."""
     match event:
         case e.GenerationRequested():
             _requested(event)

@@ -1,6 +1,6 @@
 """The log's files: its folder, the lock against a second core, the marker that a log was begun, the note of its head.
 
-The lock is on a file of its own beside the database. A lock on the database itself would mean to open it here, and
+The lock is on a file of its own beside the database. Locking the database itself would mean opening it here, and
 closing any descriptor of it drops SQLite's own locks (https://sqlite.org/howtocorrupt.html, 2.2).
 """
 
@@ -24,7 +24,7 @@ PUT_BACK: Final = (
 class LogFiles:
     """The paths of one log; `root_note` is its note outside of the log's folder.
 
-    `acquire` the lock before anything writes. `release` it at the end; the end of the process does so too.
+    Call `acquire` before any write, and `release` at the end; the end of the process releases the lock too.
     """
 
     def __init__(self, path: Path, root_note: Path | None = None) -> None:
@@ -38,7 +38,7 @@ class LogFiles:
         self._open: list[tuple[Path, int]] = []
 
     def acquire(self) -> None:
-        """Make the folder and take the lock. Raises LogUnusable when another process has it."""
+        """Make the folder, take the lock. Raises LogUnusable if another process has it or the folder cannot be used."""
         with self._writable():
             make_folder(self.database.parent)
             descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -81,8 +81,8 @@ class LogFiles:
         return next(each for each in names if not each.exists())
 
     def move_aside(self, moved: Iterable[Path], folder: Path) -> None:
-        """Move files of the log into a new folder, durably. The `-wal` file has to go before another database takes the
-        place of this one: SQLite would apply it to that.
+        """Move files of the log into a new folder, durably. The `-wal` file must be moved before another database takes
+        this one's place, since SQLite would apply it to that database.
         """
         make_folder(folder)
         for each in moved:
@@ -97,7 +97,7 @@ class LogFiles:
         return not self.database.exists() or not self.database.stat().st_size
 
     def assert_present(self) -> None:
-        """Raises LogUnusable when the database is gone although a log was begun here: no other is begun in its place.
+        """Raises LogUnusable when the database is gone although a log was begun here; a new one must not hide the loss.
 
         A `-wal` file counts as a trace, since SQLite deletes one that it finds beside an empty database.
         """
@@ -151,7 +151,7 @@ class LogFiles:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its parents, durably: after a power cut a synced log must not be without its folder."""
+    """Make a folder and its parents, durably: otherwise a power cut could remove the folder of a synced log."""
     if folder.is_dir():
         return
     make_folder(folder.parent)

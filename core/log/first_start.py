@@ -1,6 +1,6 @@
-"""Whether a log may be begun where there is none. `sqlite_log` asks before it creates anything.
+"""Decides whether a log may be begun where there is none. `sqlite_log` calls it before it creates anything.
 
-By then the data folder has no trace of an earlier log. The public bucket is asked: a note of this stack's log, or
+By then the data folder has no trace of an earlier log, so the public bucket decides: a note of this stack's log, or
 pictures of a release that wrote no notes, mean that the folder is missing. While the bucket cannot be reached, core
 waits: an empty history beside an old one is worse than a late start.
 """
@@ -25,7 +25,7 @@ LONGEST_WAIT_S: Final = 5.0
 
 
 class FirstStart:
-    """`log` is the path of the log that is missing, for the messages."""
+    """`log`: the path of the missing log, for the messages. `trouble`: why core still waits; empty when it does not."""
 
     def __init__(self, notes: PublicNotes, log: Path, *, rng: Callable[[], float]) -> None:
         self._notes = notes

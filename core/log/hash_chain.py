@@ -1,6 +1,6 @@
-"""The hash chain over the events: each row holds a hash of itself and of the row before.
+"""The hash chain over the events: each row holds a hash of its content and of the previous row's hash.
 
-By it a later reader can prove that no row has changed and that the log only grew. `append` extends the chain; the
+It lets a later reader prove that no row has changed and that the log has only grown. `append` extends the chain; the
 checks at a start and `verify` follow it.
 """
 
@@ -41,7 +41,7 @@ def link(chain: bytes, row: Row) -> bytes:
 
 
 def follows(chain: bytes, row: Row) -> bool:
-    """Whether an event row, which ends with its hash, follows `chain`. A damaged one does not, whatever it holds."""
+    """Whether an event row, which ends with its hash, follows `chain`. False for a damaged row, whatever it holds."""
     try:
         return bool(link(chain, row[:-1]) == row[-1])
     except (struct.error, TypeError, ValueError):

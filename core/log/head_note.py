@@ -1,11 +1,11 @@
-"""A note beside the log of its head, by which the next start finds out whether the end of the log is lost.
+"""A note of the log's head, in a file beside the log, by which the next start detects that the log has lost its end.
 
-SQLite ends its write-ahead log silently at the first frame that does not verify. After a crash that is right: such a
-frame was never synced, so its append never returned. But a flipped bit, a lost `-wal` file and an old copy in the log's
-place look the same, and would silently take back acknowledged events. So the head is noted after each commit, before
-the append returns, and the next start compares. The note is not synced, which would double the syncs of a commit. A
-killed process leaves it complete. A power cut may leave an older note, which is still true, and never one that is newer
-than the log, because it is written after the sync of the commit.
+SQLite silently stops reading its write-ahead log at the first frame that does not verify. After a crash that is right:
+such a frame was never synced, so its append never returned. But a flipped bit, a lost `-wal` file and an old copy in
+the log's place look the same, and acknowledged events would silently disappear. So each append writes the head here
+after its commit and before it returns, and the next start compares. The note is not synced, since that would double the
+syncs of an append. A killed process leaves it complete. A power cut may leave an older note, which is still true, and
+never one newer than the log, because it is written after the sync of the commit.
 """
 
 import errno

@@ -87,7 +87,7 @@ def rows(connection: "sqlite3.Connection", generation_ids: Sequence[str]) -> Map
 def page(
     connection: "sqlite3.Connection", tenant: str, *, before: int, limit: int, status: int, looks: int
 ) -> tuple[Sequence[Rows], int]:
-    """As `ports.Projection.page`. The index has tenants and no statuses, so rows of other statuses cost a look too."""
+    """As `ports.Projection.page`. The index does not cover the status, so rows of other statuses count as looks too."""
     start = before or NEWEST
     beyond = (
         "SELECT position FROM generations WHERE tenant = ? AND position < ? ORDER BY position DESC LIMIT 1 OFFSET ?"
@@ -150,8 +150,8 @@ def deletions(connection: "sqlite3.Connection", running_ms: int, limit: int) -> 
 def ended(
     connection: "sqlite3.Connection", *, after: int, until_running_ms: int, window: int
 ) -> tuple[Sequence[Ended], int]:
-    """As `ports.Retained.ended`. Running time never goes back in the log, so that one look at the window's end tells
-    whether there may be more.
+    """As `ports.Retained.ended`. Running time never decreases along the log, so the event at the end of the window
+    tells whether there may be more.
     """
     end = "SELECT running_ms FROM events WHERE position = "
     query = (

@@ -1,6 +1,6 @@
-"""Reads of one kind that wait for the log's reading thread: bounded, and in turns of the tenants.
+"""A bounded queue of one kind of reads for the log's reading thread, in which the tenants take turns.
 
-aiosqlite itself would take any number, in the order of their arrival: a crowd of one tenant would delay all others.
+aiosqlite alone would accept any number and run them in order of arrival, so one tenant's burst would delay all others.
 """
 
 import asyncio
@@ -16,14 +16,14 @@ T = TypeVar("T")
 
 
 class ReadQueue:
-    """At most `limit` reads at a time, `at_once` of them with the thread."""
+    """At most `limit` reads at a time, of which at most `at_once` are with the thread."""
 
     def __init__(self, limit: int, *, at_once: int) -> None:
         self._semaphore = FairSemaphore(at_once, waiting=max(0, limit - at_once))
 
     async def read(self, thread: SqliteThread, tenant: str, question: "Callable[[sqlite3.Connection], T]") -> T:
-        """The answer. Raises Retryable when the queue is full and this tenant has at least as many reads in it as any
-        other.
+        """The result of `question`. Raises Retryable when the queue is full: at once unless another tenant has at least
+        two more reads waiting, or later when a tenant with fewer displaces this read.
         """
         try:
             await self._semaphore.acquire(tenant)

@@ -1,8 +1,8 @@
-"""The note of the log in the data folder, outside of the log's own folder: which log belongs here, and its head.
+"""The note of the log in the data folder, outside the log's own folder: which log belongs here, and its head.
 
-By it a start distinguishes a missing, empty or unmounted folder from a first start, and the log from an older copy or
-another stack's log. Like `head_note` it is overwritten after each commit without a sync; it is synced when the
-provenance changes. Where the data folder cannot be written, the log works without it.
+It lets a start tell a missing, empty or unmounted folder from a first start, and the right log from an older copy or
+another stack's log. Like `head_note`, each append overwrites it without a sync; it is synced when the provenance
+changes. Where the data folder cannot be written, the log works without it.
 """
 
 import os
@@ -38,7 +38,7 @@ def read(path: Path) -> LogNote | None:
 
 
 class RootNote:
-    """The note of a log that is open for writing. `path` None: there is no data folder, and no note."""
+    """The note of a log that is open for writing. `path` None: the log has no data folder, and nothing is written."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -79,7 +79,7 @@ class RootNote:
             self._descriptor = None
 
     def _unwritable(self, error: OSError) -> None:
-        """No reason to stop: an older note is still true, and only proves less. Logged once."""
+        """Log a warning and go on without the note: an older one is still true, and only proves less."""
         if self._of is not None or self._descriptor is None:
             _log.warning("log.root_note_unwritable", path=str(self._path), reason=error.strerror)
         self._of = None

@@ -1,9 +1,9 @@
-"""The event log and its projection on SQLite: the adapter behind `ports.EventLog` and its neighbours.
+"""The event log and its projection on SQLite: the adapter for `ports.Log`.
 
 Only `app.py` knows it, and opens it with `async with`. It has a writing and a reading connection, each on a thread of
 its own, so no read waits for a sync. The writer's own reads use the writing connection, which is idle until the writer
-has decided; so no decision waits for other reads. A transaction runs as one function on the thread: a cancelled caller
-leaves nothing half done.
+has decided; so no decision waits for other reads. A transaction runs as one function on the thread, so a cancelled
+caller leaves nothing half done.
 """
 
 import asyncio
@@ -32,11 +32,11 @@ from core.ports import Deletion, Ended
 
 STREAMS_PER_READ: Final = 200
 MAX_QUESTIONS: Final = 10_000
-"""Reads of rows that may wait. As many calls may wait for an ending and then read all at once. At 0.1 to 0.3 ms each
-(measured, on two busy cores) that is one to three seconds of reading.
+"""Reads of rows that may wait. By default as many calls may wait for their generations to end, and all of them may then
+read at once. At 0.1 to 0.3 ms each (measured, on two busy cores) that is one to three seconds of reading.
 """
 MAX_PAGES: Final = 64
-"""Reads of pages that may wait: 10 ms each, up to 80 ms where a page looks at 10,000 rows that lie apart."""
+"""Reads of pages that may wait: 10 ms each, up to 80 ms where a page looks at 10,000 scattered rows."""
 
 
 def _nowhere(_: str) -> None:
@@ -68,7 +68,7 @@ class SqliteLog:
         self._files = LogFiles(path, root_note)
         self._root_note = RootNote(root_note)
         self._may_begin = may_begin
-        self._questions = ReadQueue(max_questions, at_once=2)  # the second is at the thread when the first is done
+        self._questions = ReadQueue(max_questions, at_once=2)  # two: the thread has its next read when one ends
         self._pages = ReadQueue(max_pages, at_once=1)
         self._reach = reach
         self._wal_limit_bytes = wal_limit_bytes

@@ -1,4 +1,4 @@
-"""The checks before an existing log is trusted. They run on the log's thread and raise LogUnusable with the remedy."""
+"""The checks of a start before core uses an existing log. They block, and raise LogUnusable with the remedy."""
 
 import os
 from collections.abc import Callable
@@ -44,10 +44,10 @@ RUNBOOK: Final = (
 )
 
 CHECKED_EVENTS: Final = 256
-"""The newest events, whose chain and digests each start checks whatever the size: this finds a torn end."""
+"""How many of the newest events each start checks (chain and digests), whatever the size: this finds a torn end."""
 
 _NEEDS_WRITING: Final = ("SQLITE_READONLY", "SQLITE_CANTOPEN")
-"""The errors of a connection that cannot write when a log was half made and left its rollback journal."""
+"""The errors of a read-only connection to a half-made log: only one that can write may roll its journal back."""
 
 
 def set_pragmas(connection: "sqlite3.Connection", path: Path) -> None:
@@ -59,7 +59,7 @@ def set_pragmas(connection: "sqlite3.Connection", path: Path) -> None:
 
 
 def has_tables(files: LogFiles) -> bool:
-    """Whether the database is more than a file that a killed core had only made. One that cannot be read is more."""
+    """Whether the database has tables; a core killed early leaves a file without any. True if it cannot be read."""
     try:
         connection = connect_read_only(files.database)
         try:
@@ -98,8 +98,9 @@ def prepare(
     inspected: bool,
     notes: tuple[HeadNote, RootNote],
 ) -> LogWriter:
-    """A writer for the database, once that has its tables and has passed the checks."""
+    """Create missing tables, check what `inspect` could not, and return a writer. Raises LogUnusable."""
     try:
+        # Read before `create` gives an id to a log without one: only a log that had an id can have lost its note.
         known = not (not inspected and assert_not_lost(connection, files)) and identity.read(connection)
         if create(connection):
             _log.warning("log.begun", path=str(files.database), advice=BEGUN_ADVICE)
@@ -167,7 +168,7 @@ def check_pages(connection: "sqlite3.Connection", path: Path) -> None:
 
 
 def check_chain(connection: "sqlite3.Connection", path: Path) -> None:
-    """Compare each event with the chain. Their content is not decoded."""
+    """Compare each event with the chain, without decoding it. Raises LogUnusable."""
     chain = CHAIN_START
     events = connection.execute(f"SELECT {EVENT_COLUMNS}, chain FROM events ORDER BY position")  # noqa: S608
     for place, row in enumerate(events, 1):
@@ -209,8 +210,9 @@ def misplaced(connection: "sqlite3.Connection", files: LogFiles) -> str:
 
 
 def check_end(connection: "sqlite3.Connection", path: Path) -> None:
-    """Check the newest events: positions, chain, digests."""
+    """Check the positions, chain and digests of the newest events. Raises LogUnusable."""
     query = f"SELECT {EVENT_COLUMNS}, chain FROM events ORDER BY position DESC LIMIT ?"  # noqa: S608  (constant)
+    # One row more than is checked, for the hash that the first checked row must follow.
     rows = connection.execute(query, (CHECKED_EVENTS + 1,)).fetchall()[::-1]
     if not rows:
         return

@@ -18,9 +18,10 @@ IMAGE_COLUMNS: Final = tuple(field.name for field in fields(ImageRow))
 
 
 def create(connection: "sqlite3.Connection", claim: Claim = Claim.NEW) -> bool:
-    """The tables, in one transaction, if this is an empty database: True. Raises LogUnusable for a foreign one.
+    """Create the tables in an empty database, in one transaction. Returns whether it was empty. Raises LogUnusable for
+    a foreign database.
 
-    A log without a provenance gets one.
+    A log of an earlier release gets what it lacks: the newer table and indexes, and a provenance.
     """
     connection.execute("BEGIN IMMEDIATE")
     try:

@@ -1,4 +1,4 @@
-"""The operator's commands on the log, by `python -m core`: init, verify, backup, restore, rebuild, history.
+"""The operator's commands on the log, run by `python -m core`: init, verify, backup, restore, rebuild, history.
 
-Nothing that core needs while it serves; no other room imports from here. Begin with `cli`, which `__main__` calls.
+A serving core uses nothing of this, and no other room imports it. Begin with `cli`, which `__main__` calls.
 """

@@ -1,7 +1,7 @@
 """Back up the log beside a running core, and restore a backup. `cli` calls this.
 
-A backup is one complete, verified and synced file, or it does not exist. A restore keeps the log that it replaces. At
-every moment of it there is the old log, the new one, or a state on which core refuses to start.
+A backup is one complete, verified and synced file, or it does not exist. A restore keeps the log that it replaces.
+Killed at any moment, it leaves the old log, the new one, or a state in which core refuses to start.
 """
 
 import os
@@ -22,7 +22,7 @@ from core.log.offline.verify import Report
 from core.log.startup_checks import check
 
 PAGES_PER_STEP: Final = 1_024
-"""4 MiB: a step of the copy takes a few ms. Writers are never blocked; the write-ahead log grows meanwhile."""
+"""4 MiB: a step of the copy takes a few ms. Core's appends are never blocked; the write-ahead log grows meanwhile."""
 
 CopyProgress = Callable[[int, int], None]
 """Called after each step with the number of pages copied and the number of all pages."""
@@ -30,9 +30,10 @@ CopyProgress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
-    """The restored log; the folder of the replaced one, and how much only that one holds (None: it cannot be read).
+    """What a restore did. `aside`: the folder of the replaced log, None if there was none. `events_left` and
+    `generations_left`: how many only that log holds, None if it cannot be read.
 
-    `erased`: generations that the backup held in full although they had been erased since.
+    `erased`: how many generations the backup still held in full although they had been erased since.
     """
 
     report: Report
@@ -48,7 +49,7 @@ def backup(source: Path, to: Path, progress: CopyProgress) -> Report:
     Raises LogUnusable when `to` exists or cannot be written, or when the log does not verify.
     """
     _assert_new(to)
-    # With the process's id, so that two backups at a time do not write one file.
+    # The name has the process's id, so that two backups at a time do not write to the same file.
     partial = to.with_name(f"{to.name}.{os.getpid()}.partial")
     try:
         report = _copied(source, partial, progress)
@@ -68,10 +69,10 @@ def _assert_new(to: Path) -> None:
 
 
 def restore(source: Path, files: LogFiles, *, replace: bool, erased: ErasedFile | None = None) -> Restored:
-    """Put the backup `source` in the log's place. The caller holds the log's lock. The generations in `erased` are
-    erased before; at its next start core also erases those that only the list in the public bucket has.
+    """Put a copy of the backup `source` in the log's place. The caller holds the log's lock. The generations in
+    `erased` are erased in the copy before; core's next start erases those that only the public bucket's list has.
 
-    With `replace` an existing log is moved into a folder beside it. Raises LogUnusable.
+    With `replace` an existing log is moved into a folder beside it; without, it is an error. Raises LogUnusable.
     """
     if not source.is_file():
         raise LogUnusable(f"there is no backup {source}: name a file that `python -m core backup` has made")
@@ -89,7 +90,7 @@ def restore(source: Path, files: LogFiles, *, replace: bool, erased: ErasedFile 
             sync_file(incoming)
             erased.doubt()
         begin_epoch(incoming, files)
-        # From here on a kill leaves the marker without a database: a state on which core refuses to start.
+        # From here to the rename, a kill may leave the marker without a database; then core refuses to start.
         files.mark_begun()
         if aside is not None:
             files.move_aside([each for each in files.existing() if each != files.marker], aside)

@@ -1,4 +1,4 @@
-"""Beginning a history on purpose: an empty log (`python -m core init`), and the next epoch of one that is restored.
+"""Begins a history on purpose: an empty log (`python -m core init`), or the next epoch of a restored one.
 
 `core.log.offline.cli` and `backup` call this, under the log's lock. Both leave a log that takes over the public note.
 """
@@ -17,8 +17,8 @@ from core.log.tables import create
 
 
 def init(files: LogFiles) -> tuple[Provenance, Path | None]:
-    """Begin an empty log where there is none, whatever traces there are of an earlier one. Returns its provenance and
-    the folder into which the remains were moved (None: there were none). Raises LogUnusable when there is a log.
+    """Begin an empty log where there is none, despite any traces of an earlier one. Returns its provenance and the
+    folder into which the remains were moved (None: there were none). Raises LogUnusable when there is a log.
     """
     if not files.absent and has_tables(files):
         raise LogUnusable(

@@ -1,7 +1,8 @@
 """The offline commands of `python -m core`: init, verify, backup, restore, rebuild, history. `__main__` calls `run`.
 
 verify, backup and history only read and may run beside a core; init, restore and rebuild take the log's lock. No
-command starts a service. Exit codes: 0 done, 1 the log is wrong or the generation unknown, 2 the log cannot be read.
+command starts a service. Exit codes: 0 done; 1 the log is wrong or the generation unknown; 2 the command could not be
+carried out, such as when the log cannot be read or another process holds it.
 """
 
 import argparse
@@ -102,7 +103,7 @@ def _place(text: str) -> tuple[int, bytes]:
 
 def _verify(path: Path, options: argparse.Namespace, out: TextIO) -> int:
     position, chain = options.expect or (0, b"")
-    listed = list(_erased_file(path).pieces())  # before the log: an id is on the list before its generation is erased
+    listed = list(_erased_file(path).pieces())  # before the log: core lists an id before it erases
     connection = connect_read_only(path)
     try:
         report = verify.check(connection, position)

@@ -20,15 +20,15 @@ from core.log.startup_checks import running_ms
 
 
 def erase_listed(path: Path, listed: Iterable[Sequence[str]]) -> int:
-    """Erase, and return the number of erased generations. Afterwards the log is a single file without erased prompts,
-    not yet synced. Raises as `LogWriter.append`.
+    """Erase the `listed` generations (batches of ids), and return how many the log still held. Afterwards the log is a
+    single file without erased prompts, not yet synced. Raises as `LogWriter.append`.
     """
     connection = connect(path)
     try:
         for statement in statements("deletions"):
             connection.execute(statement)
         writer = LogWriter(connection)
-        now = Now(at_ms=int(path.stat().st_mtime * 1_000), running_ms=running_ms(connection))  # the copy is new
+        now = Now(at_ms=int(path.stat().st_mtime * 1_000), running_ms=running_ms(connection))  # the copy was just made
         erased = 0
         for piece in listed:
             for generation_id in queries.not_erased(connection, piece):

@@ -37,6 +37,7 @@ def rebuild(connection: "sqlite3.Connection") -> Rebuilt:
     """Replace the tables of the projection. Raises LogBroken, and changes nothing, if the log is damaged."""
     connection.execute("BEGIN IMMEDIATE")
     try:
+        # A renamed table keeps its indexes, and the new table needs their names.
         for index in INDEXES:
             connection.execute(f"DROP INDEX IF EXISTS {index}")
         for table in TABLES:

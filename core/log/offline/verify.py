@@ -1,7 +1,7 @@
 """Verify a log, and report each problem: pages, chain, digests, streams, projection, prompts.
 
-Reads one snapshot by a connection that cannot write, so it may run beside a core; meanwhile the WAL file only grows.
-`cli` calls this.
+Reads one snapshot through a read-only connection, so it may run beside a core; until it ends the WAL file can only
+grow. `cli` calls this, and `backup` for each copy.
 """
 
 import hashlib
@@ -38,8 +38,8 @@ class Report:
     problems: list[str] = field(default_factory=list)
     more_problems: int = 0
     turned_back: int = 0
-    """Streams in which an event has an earlier time than the one before it. Earlier releases wrote them after a step of
-    the clock. Nothing is lost, so it is a warning.
+    """The number of streams in which an event has an earlier time than the one before it. Earlier releases wrote such
+    times when the clock stepped back. Nothing is lost, so it is only a warning.
     """
 
     def add(self, lines: Iterator[str]) -> None:
