@@ -1,1 +1,1 @@
-"""What at least two processes share and what is not product. Imports nothing of ours outside this package."""
+"""Code that at least two processes share and that is no product logic. Imports none of our other packages."""

@@ -17,9 +17,10 @@ from infra.skew import Skew
 
 
 class AdminServer:
-    """An async context manager; `readiness` gives the reasons for not being ready, `notes` any other problems.
+    """Serves while its context is entered. Entering raises ConfigError, which names `setting`, if the port is taken.
 
-    With `skew`, a wrong clock is such a reason too.
+    `readiness` returns the reasons why the service is not ready, `notes` problems that leave it ready. With `skew`, a
+    wrong clock is a reason too.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class AdminServer:
 
     @property
     def port(self) -> int:
-        """The bound port; 0 asks for any free one."""
+        """The port that the server listens on, also where port 0 asked for any free one."""
         assert self._runner is not None, "the server has not been entered"  # noqa: S101
         return int(self._runner.addresses[0][1])
 

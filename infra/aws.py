@@ -59,7 +59,7 @@ _MISSING_CODES = frozenset({*MISSING_QUEUE, "NoSuchBucket"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clients:
-    """`links` signs the links that clients follow; it differs from `s3` where they reach the store by another name."""
+    """`links` signs download links. It is not `s3` where API clients reach the store under another address."""
 
     sqs: "SQSClient"
     s3: "S3Client"
@@ -70,10 +70,11 @@ class Clients:
 async def clients(
     *, max_connections: int = 50, link_endpoint_url: str = "", skew: Skew | None = None
 ) -> AsyncIterator[Clients]:
-    """The clients, closed at exit. Connects to nothing. Raises ConfigError for an `AWS_*` variable missing or wrong.
+    """Yields the clients and closes them at exit; connects to nothing itself.
 
-    `max_connections`, per client, must cover the long polls and the uploads that run at once. `skew` gets the date
-    of every answer.
+    `max_connections`, per client, must cover the long polls and the uploads that run at once. `link_endpoint_url` is
+    the store's address in download links; empty means the same as ours. `skew` gets the date of every answer. Raises
+    ConfigError for an `AWS_*` variable that is missing or wrong.
     """
     async with AsyncExitStack() as stack:
         try:
@@ -136,6 +137,7 @@ def _is_fruitless(http_status: int, parsed: Any, headers: Any) -> bool:
         page
         or http_status >= 500
         or http_status in _REFUSED
+        # A failed precondition is about one object, and shows that the service works.
         or name in (_RETRYABLE_CODES | _MISSING_CODES) - {"PreconditionFailed"}
     )
 
@@ -158,7 +160,7 @@ def _config(max_connections: int, *, path_style: bool | None = None) -> AioConfi
 
 @asynccontextmanager
 async def calling(action: str, *, deadline_s: float = CALL_DEADLINE_S) -> AsyncIterator[None]:
-    """Bounds the calls inside and turns their errors into Retryable and Permanent, whose texts hold no content."""
+    """Limits the block to `deadline_s` and translates its errors as `translated` does; their texts hold no content."""
     with translated(action):
         async with timeout(deadline_s):
             yield
@@ -166,7 +168,10 @@ async def calling(action: str, *, deadline_s: float = CALL_DEADLINE_S) -> AsyncI
 
 @contextmanager
 def translated(action: str) -> Iterator[None]:
-    """Turns the errors raised inside into Retryable and Permanent. What reads an answer belongs inside too."""
+    """Translates errors raised in the block into Retryable and Permanent.
+
+    The code that reads the answer belongs in the block too: an answer with an unexpected shape raises there.
+    """
     try:
         yield
     except ClientError as error:

@@ -1,4 +1,4 @@
-"""Wall time. Only composition roots call this; other modules are given `wall_ms`, and take intervals from the loop."""
+"""Wall time, for composition roots and `infra.ids`. Other modules get `wall_ms` injected and time with the loop."""
 
 import time
 

@@ -94,7 +94,10 @@ class Permits:
         return self._counts.total
 
     def acquire(self, owner: str, displaced: Callable[[], None]) -> Permit | None:
-        """A permit, or None. `displaced` is called when it is displaced; an owner's newest permit goes first."""
+        """Returns a permit, or None if there is no room and no owner holds at least two permits more than this one.
+
+        `displaced` is called when the permit is displaced. Of the owner that gives way, the newest permit goes first.
+        """
         if self._counts.total >= self._limit:
             loser = self._counts.displaced_by(owner)
             if loser is None:

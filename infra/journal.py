@@ -2,8 +2,8 @@
 
 Both are processor time of one line with six values, as JSON to a file: the median of seven times 5,000 lines.
 
-Lines of one kind have the same names. Values are ids, numbers and our own constants: nothing is redacted here, so pass
-nothing that a client wrote.
+All lines of one Journal have the same names. Nothing is redacted here, so values must be ids, numbers or our own
+constants, never anything that a client wrote. A line carries the trace id, but not the span id.
 """
 
 import json
@@ -28,7 +28,7 @@ class Output:
 
 
 class _Process:
-    """`output` as `telemetry.set_up` leaves it; None: through structlog, for people at a terminal and for tests."""
+    """`output` as set by `telemetry.set_up`. None: through structlog, which writes lines for people or drops info."""
 
     output: Output | None = None
 

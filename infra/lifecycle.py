@@ -19,11 +19,11 @@ _log = structlog.get_logger()
 EXIT_CRASHED = 1
 EXIT_MISCONFIGURED = 2
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_PRIVATE_UMASK = 0o077  # what services keep holds prompts and pictures: it is its owner's alone
+_PRIVATE_UMASK = 0o077  # files of a service hold prompts and pictures: only their owner may read them
 
 
 class ConfigError(Exception):
-    """The settings or the surroundings are wrong. The text is one line that says what to do."""
+    """The settings or the environment are wrong. The text is one line that says what to do."""
 
 
 class Shutdown:
@@ -64,10 +64,10 @@ def keep_private() -> None:
 
 
 def leave(code: int, flush: Callable[[], None]) -> NoReturn:
-    """Ends the process without the interpreter's own end, for when a thread is left inside a model's library.
+    """Ends the process without finalizing the interpreter, for when a thread is still inside a model's library.
 
-    The interpreter ends such a thread as soon as it wants the GIL back, by unwinding its C++ frames, which those do not
-    allow: "terminate called without an active exception", SIGABRT, and the exit code is lost.
+    While it finalizes, CPython ends such a thread when it next takes the GIL, by unwinding its C++ frames. They do not
+    allow that: the process dies of SIGABRT ("terminate called without an active exception"), and `code` is lost.
     """
     with suppress(OSError):  # a full disk behind a stream is no reason to stay
         flush()
@@ -84,7 +84,7 @@ def print_config_error(error: ConfigError) -> None:
 
 
 def _let_stderr_go() -> None:
-    """What lies in its buffer and cannot be written would turn the exit code into 120, the interpreter's own."""
+    """Points stderr at /dev/null if it cannot be flushed: a failing flush at exit would make the exit code 120."""
     try:
         sys.stderr.flush()
     except OSError:

@@ -1,7 +1,8 @@
 """The loops of a service: each runs until the service stops it, and one that ends before that ends the service.
 
-asyncio.TaskGroup takes no notice of a child that returns or ends as cancelled. A service that has lost a loop in that
-way looks healthy and does nothing; one that ends is started again. Anybody may import this module: it knows asyncio.
+asyncio.TaskGroup ignores a child that returns or is cancelled. A service that has lost a loop in this way looks healthy
+and does nothing; a service that exits is restarted by its supervisor. Any module may import this one: it needs asyncio
+only.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ Loop = Callable[[], Coroutine[Any, Any, None]]
 
 
 class LoopEnded(Exception):
-    """A loop has ended that was not stopped. The text says which, and how."""
+    """A loop has ended without being stopped. The text names the loop and says how it ended."""
 
 
 class Loops(asyncio.TaskGroup):
@@ -25,7 +26,7 @@ class Loops(asyncio.TaskGroup):
         self._started: list[asyncio.Task[None]] = []
 
     def run(self, name: str, loop: Loop, *, may_return: Callable[[], bool] = lambda: False) -> "asyncio.Task[None]":
-        """Starts `loop`. When it returns, `may_return` says whether that is allowed."""
+        """Starts `loop` in a task called `name`. If it returns while `may_return()` is false, the group fails."""
         task = self.create_task(self._watched(name, loop, may_return), name=name)
         self._started.append(task)
         return task

@@ -24,12 +24,12 @@ _IN_WORDS = {
     "name": "1 to 64 letters, digits and . _ / -, with a letter or digit first",
     "device": "auto, cpu, cuda or cuda:N",
 }
-"""What the patterns allow."""
+"""What the fields' patterns allow, in words for error texts."""
 
 
 class ModelEntry(BaseModel):
-    """One model. Sizes in pixels; width, height, num_inference_steps and guidance_scale are a request's defaults, those
-    with min_ and max_ before them the bounds of what a request may ask for.
+    """One model. Sizes are in pixels. `width`, `height`, `num_inference_steps` and `guidance_scale` are defaults for
+    requests; the fields prefixed with `min_` and `max_` bound what a request may ask for.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -115,14 +115,14 @@ def require_sources(entries: Sequence[ModelEntry]) -> None:
 
 
 def require_a_source(entries: Sequence[ModelEntry]) -> None:
-    """Raises ConfigError when `require_sources` would for each of the models: where one is there, others may come."""
+    """Raises ConfigError if no model has a usable source. While one has, the others may be added later."""
     problems = {entry.name: problem_of_source(entry) for entry in entries}
     if problems and all(problems.values()):
         raise ConfigError("; ".join(f"model {name!r}: {problem}" for name, problem in problems.items()))
 
 
 def problem_of_source(entry: ModelEntry) -> str:
-    """What is wrong with where the model is to come from; empty for nothing."""
+    """What is wrong with the model's source or single-file configuration; empty if nothing is."""
     if entry.in_process not in {"pipeline", "latent"}:
         return ""
     source, config = Path(entry.source), Path(entry.config)
@@ -173,8 +173,8 @@ def _unknown(key: str, known: Iterable[str]) -> str:
 
 
 def _resolve(path: Path, source: str) -> str:
-    """`source` as an absolute path where one exists: from here, from the code's root, from beside the file; `~` and
-    `~user` are home folders.
+    """`source` as an absolute path if it exists below the current folder, the code's root or the models file's folder,
+    tried in this order; else unchanged but for `~` and `~user`, which are home folders.
     """
     try:
         given = str(Path(source).expanduser()) if source.startswith("~") else source

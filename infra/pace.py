@@ -1,8 +1,8 @@
-"""Holds back calls to a service that answers none of them, all callers of a process together.
+"""Spaces out the calls of a whole process to a service that answers none of them.
 
-Every loop has a back-off of its own, but many loops fail at once, and on AWS each failed call costs money too. While
-the service answers, nothing is ever held back: only after `FREE` failures in a row, without a success in between, do
-calls go out one at a time, at growing distances, until one succeeds. Pure but for the event loop's clock.
+Every loop has its own back-off, but in an outage many loops fail at once, and AWS bills failed calls too. While the
+service answers, no call is delayed. After `FREE` failures in a row, calls go out one at a time at growing intervals,
+until one succeeds. Needs nothing but the event loop's clock.
 """
 
 import asyncio
@@ -31,6 +31,7 @@ class Pace:
         loop = asyncio.get_running_loop()
         while self._failures >= FREE:
             now_s = loop.time()
+            # All waiters wake at `_next_s`. The first one moves it forward before it returns, so the others wait again.
             if now_s >= self._next_s:
                 gap_s = min(LONGEST_S, FIRST_S * 2.0 ** min(self._spaced, 30))
                 self._spaced += 1

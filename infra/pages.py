@@ -1,5 +1,5 @@
-"""Requests that a web page makes a browser send to a port of this machine. Ports without a secret refuse them: a page's
-requests carry Origin or Sec-Fetch-Site, and one whose name was rebound to loopback (DNS rebinding) a foreign Host.
+"""Recognizes requests that a web page makes a browser send to a port of this machine. Ports without a secret refuse
+them. Such a request carries Origin or Sec-Fetch-Site; after DNS rebinding to loopback it carries a foreign Host.
 """
 
 from typing import Protocol
@@ -10,13 +10,16 @@ _OWN_SITE = frozenset({"same-origin", "none"})
 
 
 class Headers(Protocol):
-    """Of a request, names in any case; aiohttp's fit."""
+    """A request's headers, looked up in any case, such as aiohttp's."""
 
     def getall(self, key: str, default: tuple[()], /) -> "list[str] | tuple[()]": ...
 
 
 def complaint(headers: Headers, *, bound: str) -> str:
-    """Why a request is a web page's; empty: it is not. Beyond loopback (`bound`) any Host may be ours."""
+    """Why a request is refused as a web page's; empty if it is not one.
+
+    `bound` is the address that the server listens on. If that is not loopback, any Host may be ours.
+    """
     if headers.getall("Origin", ()):
         return "requests of web pages are not answered here"
     sites = {each.strip().lower() for each in headers.getall("Sec-Fetch-Site", ())}

@@ -46,7 +46,8 @@ def require_token(host: str, token: str) -> None:
 def open_channel(target: str, *, token: str) -> Channel:
     """A channel to `host:port` or `unix:PATH` that connects at the first call, and again whenever it is cut.
 
-    Needs a running event loop. Each call carries the token and the current trace context.
+    Needs a running event loop. Each call carries the token and the current trace context. Raises ConfigError for a
+    malformed `target`.
     """
     if target.startswith("unix:"):
         channel = grpclib_private.RenewedChannel(path=target.removeprefix("unix:"))
@@ -75,11 +76,11 @@ def attach(channel: Channel, *, token: str) -> None:
 
 @contextmanager
 def contain_errors() -> Iterator[None]:
-    """Around a call of grpclib in a task that continues after an error.
+    """Wraps a grpclib call in a task that continues after an error.
 
-    grpclib wakes a call on a lost connection by cancelling its task, and does not take that back. Under Python 3.11.2
-    every later asyncio.timeout in that task would end it as cancelled, without a message. And grpclib lets errors of
-    h2, and its own AttributeError for a lost connection, pass as they are: here they become StreamTerminatedError.
+    grpclib wakes a call on a lost connection by cancelling its task, and never uncancels it. Under Python 3.11.2 every
+    later asyncio.timeout in that task would then end the task as cancelled, without a message. grpclib also lets errors
+    of h2 through, and its own AttributeError for a lost connection: here both become StreamTerminatedError.
     """
     task = current_task()
     before = task.cancelling() if task else 0
@@ -96,14 +97,15 @@ def contain_errors() -> Iterator[None]:
 
 
 class ConnectionLost(StreamTerminatedError):
-    """The connection of a call was lost below it. The name is what logs say."""
+    """The connection was lost during a call. It is a class of its own because logs show the class name."""
 
 
 @asynccontextmanager
 async def calling(method: str, *, deadline_s: float) -> AsyncIterator[Span]:
-    """Around one unary call of a client: its span, its deadline, and its errors as Retryable or Permanent.
+    """Wraps one unary call of a client in a span and a deadline; its errors become Retryable or Permanent.
 
-    `method` is "package.Service/Method". A GRPCError of status NOT_FOUND and the like is the cause of Permanent.
+    `method` is "package.Service/Method". The original error is the `__cause__`: for Permanent always a GRPCError, with
+    a status such as NOT_FOUND.
     """
     attributes = {"rpc.system.name": "grpc", "rpc.method": method}
     with _tracer.start_as_current_span(
@@ -160,7 +162,7 @@ class BoundedServer(grpclib_private.WrappedServer):
 
 
 class _BoundedConnection(Protocol):
-    """grpclib's connection where there is room, and otherwise one that closes at once, of which grpclib never hears."""
+    """grpclib's connection if there is room; else one that closes at once and is never passed on to grpclib."""
 
     def __init__(self, others: "set[_BoundedConnection]", limit: int, make: Callable[[], Protocol]) -> None:
         self._others = others

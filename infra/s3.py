@@ -24,7 +24,7 @@ _MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
 _NOT_IMPLEMENTED = 501
 _MAX_DELETE = 1_000
 _PAGE = 1_000
-_CACHE = "private, max-age=31536000, immutable"  # keys are content-addressed
+_CACHE = "private, max-age=31536000, immutable"  # a published key contains the content's SHA-256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,9 @@ class StoredObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredPiece:
-    """Some bytes of an object of `total_bytes`. `tag` changes with its content; `sha256` as in StoredObject."""
+    """A byte range of an object of `total_bytes`. `tag` is its ETag, which changes with the content; `sha256` is that
+    of the whole object, as in StoredObject.
+    """
 
     data: bytes
     total_bytes: int
@@ -48,7 +50,10 @@ class StoredPiece:
 
 
 class S3Bucket:
-    """A bucket by its name. `links` signs links where clients reach the store under another name."""
+    """The bucket `name`. Its calls raise Retryable and Permanent.
+
+    `links` signs links where clients reach the store under another address.
+    """
 
     def __init__(self, client: "S3Client", name: str, *, links: "S3Client | None" = None) -> None:
         self._client = client
@@ -57,7 +62,7 @@ class S3Bucket:
         self._conditional_copies = True  # until the store answers that it does not support them
 
     async def put(self, key: str, data: bytes, *, content_type: str, sha256: bytes) -> None:
-        """Stores `data`, or raises Permanent where the store finds that its SHA-256 is another."""
+        """Stores `data`. Raises Permanent if the store computes another SHA-256 than `sha256`."""
         async with calling(f"put {self._name}"):
             await self._client.put_object(
                 Bucket=self._name,
@@ -83,8 +88,8 @@ class S3Bucket:
     async def read(self, key: str, *, first: int, last: int, tag: str = "") -> StoredPiece | None:
         """The bytes `first` to `last`, both included, in one call; None where there is no object.
 
-        `tag`, of a piece read before, asks for the same content: Retryable where it has changed. Permanent for a
-        range that the object does not have, and for a store that sends more than was asked for.
+        With the `tag` of an earlier piece the content must be the same. Raises Retryable if it has changed, Permanent
+        for a range beyond the object's end and for a store that ignores the range and sends more.
         """
         length = last - first + 1
         condition: dict[str, Any] = {"IfMatch": tag} if tag else {}
@@ -116,9 +121,10 @@ class S3Bucket:
             return None if answer is None else _stored(key, answer)
 
     async def copy_from(self, source: "S3Bucket", source_key: str, key: str, *, content_type: str) -> bool:
-        """Copies inside the store; False where the source is missing. Returns once the whole copy is there.
+        """Copies inside the store and returns once the copy is complete; False if the source is missing.
 
-        A store without conditional copies may copy an object that was overwritten meanwhile: check the copy.
+        Raises Retryable if the source is overwritten meanwhile. A store without conditional copies does not notice and
+        copies the new content, so check the copy.
         """
         async with calling(f"copy to {self._name}"):
             found = await source._head(source_key)  # noqa: SLF001  (of the same class)
@@ -169,7 +175,7 @@ class S3Bucket:
                 raise Retryable(f"delete {self._name}: {answer['Errors'][0].get('Code', 'Unknown')}")
 
     async def link(self, key: str, *, expires_s: int) -> str:
-        """A link that anybody may GET for `expires_s`. Signed here; the store is not asked. Never log it."""
+        """A presigned GET link, valid for `expires_s` without credentials. Signed without a call. Never log it."""
         with translated(f"link {self._name}"):
             return await self._links.generate_presigned_url(
                 "get_object", Params={"Bucket": self._name, "Key": key}, ExpiresIn=expires_s
@@ -189,9 +195,9 @@ class S3Bucket:
                 return
 
     async def ensure(self, *, expire_days: int = 0) -> None:
-        """Makes the bucket where it is missing, its objects to expire after `expire_days` (0: never).
+        """Creates the bucket if it is missing; its objects then expire after `expire_days` (0: never).
 
-        An existing bucket stays as it is. An emulator keeps the rule and does not act on it.
+        An existing bucket is left as it is. An emulator stores the expiry rule but does not apply it.
         """
         async with calling(f"ensure {self._name}"):
             try:
@@ -208,7 +214,7 @@ class S3Bucket:
     async def _create(self) -> None:
         region = self._client.meta.region_name
         extra: Any = {}
-        if region != "us-east-1":  # which S3 refuses to be named
+        if region != "us-east-1":  # S3 refuses this one as a LocationConstraint: it is the default
             extra = {"CreateBucketConfiguration": {"LocationConstraint": region}}
         try:
             await self._client.create_bucket(Bucket=self._name, **extra)

@@ -21,7 +21,7 @@ from infra.lifecycle import ConfigError
 
 PREFIX = "DARKROOM_"
 OWNERS = ("GATEWAY", "CORE", "WORKER", "ENGINE", "LOCAL", "EMULATOR", "LOAD")
-"""Each word begins the settings of one program, which alone checks them, so that all can share one environment."""
+"""Prefixes of the settings that one program alone reads and checks, so that all programs can share one environment."""
 _FOREIGN_VARIABLES = re.compile(
     r"BIND|WEIGHTS"  # compose's own
     # Kubernetes injects variables named after services; those of a service called darkroom-… have our prefix

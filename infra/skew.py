@@ -1,7 +1,7 @@
 """How far this machine's clock is from that of the queue and the store, by the `Date` of their answers.
 
-Signatures and signed links are made with this machine's clock and judged by theirs: by 15 minutes of difference every
-call is refused, and links are born expired much earlier than that.
+Signatures and signed links are made with this machine's clock and checked against theirs: at 15 minutes of difference
+every call is refused, and at much less a new link has expired already.
 """
 
 import asyncio
@@ -20,11 +20,11 @@ _log = structlog.get_logger()
 _ASK_EVERY_S: Final = 30.0
 _DOUBT_S: Final = 1.0
 AGREEING: Final = 3
-"""Answers in a row that must say so before a clock counts as wrong: a stopped process may find an old one waiting."""
+"""Answers in a row beyond the bound that make a clock wrong: a resumed process may first read one old answer."""
 
 
 class Skew:
-    """`bound_s`: further off than this the clock counts as wrong. `wall_s`: this machine's clock in Unix seconds."""
+    """Watches the clocks' difference. A clock off by more than `bound_s` is wrong; `wall_s` gives Unix seconds."""
 
     def __init__(self, bound_s: float, *, wall_s: Callable[[], float] = time.time) -> None:
         self._wall_s = wall_s
@@ -35,7 +35,7 @@ class Skew:
         """By how much this machine's clock is ahead of theirs; negative: behind."""
 
     def answered(self, date: str) -> None:
-        """An answer has just come with this `Date` header. What is no date is ignored."""
+        """Takes the `Date` header of an answer that has just arrived. Ignores a malformed one."""
         try:
             theirs_s = parsedate_to_datetime(date).timestamp()
         except (TypeError, ValueError, IndexError, OverflowError):
@@ -59,7 +59,10 @@ class Skew:
         return [f"clock: {abs(self.ahead_s):.0f} s {side} that of queue and store: set this machine's clock"]
 
     async def watch(self, ask: Callable[[], Awaitable[object]]) -> None:
-        """For a process that may have nothing to ask the store for hours: `ask` does, and any answer will do."""
+        """Calls `ask` in a loop, for a process that may have no other call to the store for hours. Any answer will do.
+
+        While the clock is in doubt it asks every second, so that AGREEING answers are there soon.
+        """
         while True:
             with suppress(Retryable, Permanent):
                 await ask()
@@ -67,7 +70,7 @@ class Skew:
             await asyncio.sleep(_DOUBT_S if in_doubt else _ASK_EVERY_S)
 
     def register(self, registry: CollectorRegistry) -> None:
-        """Show it among the metrics."""
+        """Exports the difference as a gauge, in seconds."""
         gauge = Gauge(
             "darkroom_clock_ahead_seconds", "This machine's clock ahead of queue and store", registry=registry
         )

@@ -34,9 +34,9 @@ _STALE = frozenset(
     }
 )
 _EARLY = 0.2
-"""An empty answer that comes earlier than asked for by more than this share of the wait is followed by a pause."""
+"""If an empty answer comes early by more than this share of the requested wait, a pause follows."""
 _EMPTY_PAUSE_S = 3.5
-"""A worker and the two reply consumers of core ask 0.9 times a second together then."""
+"""With this pause a worker and core's two reply consumers together make 0.9 calls a second."""
 _DEAD_LETTER_RETENTION_S = 14 * 86_400  # a dead letter keeps its original enqueue time, so it must outlive the source
 _RETENTION_S = 4 * 86_400
 
@@ -78,7 +78,11 @@ class SqsQueue:
         self._url: str | None = None
 
     async def send(self, messages: Sequence[Outgoing]) -> list[bool]:
-        """For each message, whether the queue accepted it. Raises Retryable when nothing can be said of any."""
+        """For each message, whether the queue accepted it.
+
+        Raises Retryable if a call fails before any message was accepted. If one fails later, its messages and those
+        after them count as not accepted.
+        """
         accepted: list[bool] = []
         for batch in _batches([_entry(message) for message in messages]):
             try:
@@ -101,7 +105,7 @@ class SqsQueue:
                 MessageAttributeNames=["All"],
                 MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
             )
-            assert_readable(answer)  # it would be the queue's word that it is empty
+            assert_readable(answer)  # botocore reads an HTML page as an empty queue
             received = [_received(message) for message in answer.get("Messages", [])]
         if not received:
             await self._rest(wait_s - (asyncio.get_running_loop().time() - began_s), wait_s)
@@ -109,7 +113,9 @@ class SqsQueue:
 
     @staticmethod
     async def _rest(left_s: float, wait_s: float) -> None:
-        """A queue, or a proxy before it, that does not wait would be asked hundreds of times a second."""
+        """Pauses after an early empty answer. Without it, a queue or proxy that does not hold long polls would be asked
+        hundreds of times a second.
+        """
         if left_s > wait_s * _EARLY:
             pause_s = _EMPTY_PAUSE_S * random.uniform(1 - _EARLY, 1 + _EARLY)  # noqa: S311
             await asyncio.sleep(min(left_s, pause_s))
@@ -127,15 +133,15 @@ class SqsQueue:
                 assert_readable(answer)
                 refused = {each["Id"]: each.get("Code", "") for each in answer.get("Failed", [])}
             failed = {entry for entry, reason in refused.items() if reason not in _STALE}
-            if len(refused) > len(failed):  # deleted before, or redelivered since: then it comes again
+            if len(refused) > len(failed):  # deleted before, or redelivered since and then handled again
                 _log.info("delete.stale_receipts", queue=self._name, receipts=len(refused) - len(failed))
             gone += [entry["Id"] not in failed for entry in entries]
         return gone
 
     async def extend(self, receipts: Sequence[str], visibility_s: int) -> list[bool]:
-        """Hides each for `visibility_s` from now (0: visible at once). False: the receipt is no longer valid.
+        """Hides each message for `visibility_s` from now (0: visible at once). False: the receipt is no longer valid.
 
-        An entry that the queue fails at makes the call Retryable, and holds up none of the others.
+        Raises Retryable if the queue failed at some entries, but only after it has tried all of them.
         """
         valid: list[bool] = []
         trouble = 0
@@ -168,7 +174,11 @@ class SqsQueue:
             )
 
     async def ensure(self, *, visibility_s: int, dead_letter: str | None = None, max_receives: int = 30) -> None:
-        """Makes the queue, and the dead-letter queue of that name, where missing. An existing queue stays as it is."""
+        """Creates the queue if it is missing, and for it the dead-letter queue `dead_letter` if that is missing too.
+
+        An existing queue is left as it is, whatever its dead-letter queue. After
+        `max_receives` deliveries a message moves to the dead-letter queue.
+        """
         self._url = None
         try:
             async with self._calling("look up"):

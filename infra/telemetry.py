@@ -1,9 +1,9 @@
 """Logs and traces, set up once per process; modules themselves only call structlog.get_logger and trace.get_tracer.
 
-Logs go to stderr: JSON, or readable lines on a terminal, every line with trace and span id. Prompts, keys, tokens and
-signed links are taken out by name and, as a last net, by pattern. A line that cannot be written ends nothing: the next
-one says how many were missed. Traces follow the standard `OTEL_*` variables; with no exporter named there no SDK is
-imported, and a span costs next to nothing.
+Logs go to stderr: JSON, or readable lines on a terminal. A line logged inside a span carries its trace and span ids.
+Prompts, keys, tokens and signed links are redacted by field name and, as a last resort, by pattern. A line that cannot
+be written raises nothing: the next one says how many were missed. Traces follow the standard `OTEL_*` variables; with
+no exporter named there no SDK is imported, and a span costs next to nothing.
 """
 
 import logging
@@ -43,7 +43,10 @@ _DEPTH = 6
 
 
 def set_up(service_name: str, settings: Settings, *, stream: TextIO | None = None) -> Callable[[], None]:
-    """Configures this process's logs (to `stream`, stderr by default) and traces. The result flushes the spans."""
+    """Configures this process's logs (to `stream`, stderr by default) and traces.
+
+    Call the result before the process ends: it flushes the spans and shuts the exporter down.
+    """
     _set_up_logs(service_name, settings, stream or sys.stderr)
     return _set_up_traces(service_name)
 
@@ -118,7 +121,7 @@ def _set_up_logs(service_name: str, settings: Settings, stream: TextIO) -> None:
 
 
 def _rendering(*, readable: bool, colors: bool) -> Sequence[Processor]:
-    """Neither kind prints local variables of a traceback: they hold prompts."""
+    """The last processors, which render a line. Neither kind prints a traceback's variables: they hold prompts."""
     if readable:
         console = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
         return (console, scrub)
@@ -135,7 +138,7 @@ def add_trace_ids(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 def without_error_text(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """A model's error may hold what a client wrote: its text is logged only where `log_model_errors` asks for it."""
+    """Drops the text of a model's error, which may hold what a client wrote. Unused if `log_model_errors` is set."""
     event.pop("error_text", None)
     return event
 

@@ -1,4 +1,4 @@
-"""What a client of darkroom asks for under load, and what it must then get. Pure: no HTTP, no Locust, no clock.
+"""What a client asks for under load, and the checks of what it gets. Pure: no HTTP, no Locust, no clock.
 
 `Wrong` carries a reason without ids, so that a report can group equal failures.
 """
@@ -54,7 +54,7 @@ def random_body(rng: random.Random) -> dict[str, Any]:
 
 
 def accepted(asked: Body, status: int, headers: Mapping[str, str], content: bytes) -> Accepted:
-    """The 202 in words of ours. Raises Wrong when it lacks what a client goes on with."""
+    """Parses a 202. Raises Wrong for another status, or if the answer lacks what a client needs next."""
     if status != 202:
         raise Wrong(problem(status, content))
     body = parse(content)
@@ -70,7 +70,7 @@ def accepted(asked: Body, status: int, headers: Mapping[str, str], content: byte
 
 
 def same_spec(asked: Body, body: Body) -> None:
-    """The generation says back what was asked for. Raises Wrong that names the field."""
+    """Checks that the generation repeats every field of the request. Raises Wrong that names the field."""
     for name, value in asked.items():
         if body.get(name) != value:
             raise Wrong(f"{name} came back different")
@@ -103,7 +103,10 @@ def picture_links(generation: Accepted, body: Body) -> list[str]:
 
 
 def picture(generation: Accepted, index: int, content: bytes, read_drawn: ReadDrawn | None) -> None:
-    """`content` decodes as the asked format and size and, if the GPU is emulated, is this image and no other's."""
+    """Checks that `content` has the requested format and size and, on an emulated GPU, is this very image.
+
+    Raises Wrong.
+    """
     try:
         image = Image.open(io.BytesIO(content))
         image.load()
@@ -133,7 +136,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def back_off(attempt: int, asked_s: float | None, rng: random.Random, *, cap_s: float = 5.0) -> float:
-    """Seconds until the next poll: what the server asked for at least, doubling from 0.1 s, jittered, capped."""
+    """Seconds until the next poll: doubling from 0.1 s with jitter, or `asked_s` if that is more; at most `cap_s`."""
     own = min(cap_s, 0.1 * float(2**attempt)) * rng.uniform(0.5, 1.0)
     return max(own, min(asked_s or 0.0, cap_s))
 
@@ -150,7 +153,7 @@ def parse(content: bytes) -> dict[str, Any]:
 
 
 def problem(status: int, content: bytes) -> str:
-    """One line for an answer that was not hoped for: its status, and the title of its problem+json."""
+    """One line for an unexpected answer: its status, and the title of its problem+json."""
     if status == 0:
         return "no answer"
     try:

@@ -44,12 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _given(options: argparse.Namespace, folder: Path) -> tuple[int, list[str]]:
-    """Against a stack that somebody else runs."""
+    """Loads an existing stack, of which nothing but the API is checked."""
     return _locust(options, folder, host=options.host, key=options.key, emulated=options.emulated), []
 
 
 def _own(options: argparse.Namespace, folder: Path) -> tuple[int, list[str]]:
-    """Against a stack for this run alone. Once it has stopped its log must be whole and every generation ended."""
+    """Loads a stack of its own; every generation must end, and the log be whole once the stack has stopped.
+
+    Returns Locust's exit code and what else is wrong.
+    """
     gpu = stacks.Emulated(step_ms=options.step_ms, alpha=options.alpha, max_batch=options.max_batch)
     stack = stacks.prepare(folder, gpu, workers=options.workers)
     key = stack.create_key("load")
@@ -60,7 +63,7 @@ def _own(options: argparse.Namespace, folder: Path) -> tuple[int, list[str]]:
 
 
 def _unfinished(log: Path) -> int:
-    """Generations without an end, after time for those whose client was cut off when the test ended."""
+    """Generations without an end, after SETTLE_S at most for those whose clients were cut off at the end."""
     deadline = time.monotonic() + SETTLE_S
     while (left := log_rows.unfinished(log)) and time.monotonic() < deadline:
         time.sleep(0.2)

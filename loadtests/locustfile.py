@@ -86,7 +86,7 @@ class Client(FastHttpUser):
     @tag("cancel")
     @task(1)
     def cancels(self) -> None:
-        """Changes its mind; too late is an answer too, and the generation's end must agree with the answer."""
+        """Cancels its generation. 409 (too late) is allowed; after 200 the generation must end as cancelled."""
         with self._reported("to cancelled"):
             generation = self._submit(checks.random_body(self._rng), "")
             gevent.sleep(self._rng.choice((0.0, 0.0, 0.1, 0.3)))
@@ -208,7 +208,7 @@ class Client(FastHttpUser):
 
     @contextmanager
     def _reported(self, name: str) -> Iterator[None]:
-        """An entry of type TIME for what happens inside. The outermost one ends a Wrong; inner ones pass it on."""
+        """Reports the block's time as an entry of type TIME. The outermost block stops a Wrong, inner ones do not."""
         begun = time.perf_counter()
         outermost, self._inside = not self._inside, True
         error: Wrong | None = None
@@ -216,7 +216,7 @@ class Client(FastHttpUser):
             yield
         except Wrong as wrong:
             error = wrong
-        finally:  # nothing is told of a client that was cut off at the end of the test
+        finally:  # a client cut off at the end of the test (GreenletExit) is not reported
             self._inside = not outermost
         self.environment.events.request.fire(
             request_type=TIME,

@@ -1,4 +1,4 @@
-"""Counts what core's log holds, from outside, by a read-only connection that may stand beside a running core."""
+"""Counts generations in core's log from outside, over a read-only connection, also while core runs."""
 
 from pathlib import Path
 

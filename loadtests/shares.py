@@ -33,7 +33,7 @@ _CALL_S = 60.0
 
 @dataclass(slots=True)
 class Seen:
-    """What one kind of tenant was answered."""
+    """The answers that one kind of tenant got; `bounds` and `retry_after_s` are those of the 429s."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     bounds: Counter[str] = field(default_factory=Counter)
@@ -55,7 +55,7 @@ class Tenant:
         self._headers = {"Authorization": f"Bearer {key}"}
 
     async def post(self) -> str | None:
-        """The id of what was accepted."""
+        """POSTs a generation; its id, or None if it was refused."""
         begun = time.perf_counter()
         async with self._session.post(f"{self._url}/v1/generations", json=_BODY, headers=self._headers) as answer:
             body: dict[str, Any] = await answer.json()
@@ -75,13 +75,13 @@ class Tenant:
 
 
 async def flood(tenant: Tenant, stop: asyncio.Event) -> None:
-    """Without pause."""
+    """Posts without pause until `stop` is set."""
     while not stop.is_set():
         await tenant.post()
 
 
 async def keep_to_share(tenant: Tenant, *, posts: int, share: int, pause_s: float) -> None:
-    """So many posts, with no more than `share` unfinished."""
+    """Makes `posts` posts, `pause_s` apart, with at most `share` generations unfinished at a time."""
     unfinished: list[str] = []
     for _ in range(posts):
         while len(unfinished) >= share:
@@ -111,7 +111,7 @@ async def flood_all(url: str, keys: Sequence[str], connections: int, stop: Event
 def _flood_process(
     url: str, keys: Sequence[str], connections: int, stop: Event, full: Event, told: "Connection[Seen, Seen]"
 ) -> None:
-    """A process of its own, so that answers to the quiet tenant wait behind no others in this program."""
+    """Floods from a process of its own: in one process the quiet tenant's answers would queue behind the floods'."""
     told.send(asyncio.run(flood_all(url, keys, connections, stop, full)))
 
 

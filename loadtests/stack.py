@@ -58,8 +58,8 @@ class Stack:
     plan: layout.Stack
     environment: Mapping[str, str]
     own_sessions: bool = True
-    """So that Ctrl-C reaches us alone, and we stop things in order. Linux shares a busy core out by session
-    (autogroup), so a benchmark of several processes beside one of fewer must keep all in one."""
+    """Whether each process gets a session: then Ctrl-C reaches us alone, and we stop the processes in order. Linux
+    divides a busy core between sessions (autogroup), so processes that a benchmark compares must share one."""
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
@@ -116,13 +116,13 @@ class Stack:
         return f"core verify: {done.stdout.strip()} {done.stderr.strip()}" if done.returncode else ""
 
     def end(self, name: str) -> None:
-        """End one process that the rest goes on without."""
+        """Ends one process; the others run on."""
         process = self.processes.pop(name)
         process.terminate()
         process.wait(STOP_S)
 
     def stop(self) -> list[str]:
-        """End everything in reverse order and wait for it. Returns what did not end well, in words."""
+        """Ends all processes, the last started first, and waits for each. Returns a line for each that ended badly."""
         troubles: list[str] = []
         for name, process in reversed(self.processes.items()):
             if process.poll() is not None:
@@ -184,12 +184,12 @@ def running(stack: Stack) -> Iterator[Stack]:
 
 
 def start_program(stack: Stack, program: layout.Program) -> None:
-    """One of the plan's processes."""
+    """Starts one of the plan's processes."""
     stack.start(program.name, program.command, program.own)
 
 
 def until_ready(stack: Stack, program: layout.Program) -> None:
-    """Wait until it says that it is. Raises StackError."""
+    """Waits until the program reports that it is ready. Raises StackError."""
     url = urlsplit(program.ready_url or f"{stack.plan.emulator_url}{ALIVE_PATH}")
     port = url.port or 0
     stack.until(program.name, lambda: answers(port, url.path) == 200, "ready")
@@ -222,7 +222,7 @@ def post(url_port: int, path: str, body: object, key: str) -> tuple[int, bytes]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody uses at this moment."""
+    """Loopback ports that are free at this moment."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:

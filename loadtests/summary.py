@@ -1,4 +1,4 @@
-"""What a load test came to, in words and as one JSON line, from the figures that the scenario wrote."""
+"""The result of a load test, as text and as one JSON line, from the figures that the scenario wrote."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class Figures(BaseModel):
 
 
 class Summary:
-    """The figures of one run, worked out."""
+    """The percentiles and counts of one run."""
 
     def __init__(self, figures: Figures) -> None:
         raw = figures.times_ms
@@ -114,7 +114,7 @@ class Summary:
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """The value below which `share` of the ordered values lie (nearest rank); 0 when there are none."""
+    """The element at index ⌊share · n⌋ of the n ordered values, or the last; 0 if there are none."""
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 

@@ -19,7 +19,7 @@ GREY = (0.55, 0.57, 0.6)
 WAITING = (0.97, 0.82, 0.80)
 DARK_RED = (0.6, 0.15, 0.12)
 LEAST_LABEL = 0.03
-"""Of the width: a narrower wait has no room for its number, and a narrower rest none for the word at its end."""
+"""Share of the width that the label of a wait needs; the one at the end of a run needs five times as much."""
 GAP = 0.35
 """Between two lanes, in rows."""
 MERGE_S = 0.0005
@@ -103,12 +103,12 @@ def lay_out(spans: Sequence[Span], lane: str) -> list[Bar]:
 
 
 def _keys(span: Span) -> Sequence[str]:
-    """What must stay in one row; things that are no images have no identity beyond one span."""
+    """What must stay in one row: an image, or on the lane `receive`, which is about no image, the single span."""
     return [f"{span.began_s} {span.names[0]}"] if span.lane == "receive" else span.names
 
 
 def colours(spans: Sequence[Span]) -> Mapping[str, tuple[float, float, float]]:
-    """By image. Those whose first step was the same share a hue."""
+    """Each image's RGB colour. Images that had their first step together share a hue."""
     found: dict[str, tuple[float, float, float]] = {}
     groups = 0
     for span in sorted((span for span in spans if span.lane == "render"), key=lambda span: span.began_s):

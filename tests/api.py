@@ -1,4 +1,4 @@
-"""A client of the public API that distrusts it: it remembers what was accepted and that no status goes back."""
+"""A client of the public API that checks it: accepted ids are remembered, and no status may go back."""
 
 import http.client
 import json
@@ -15,7 +15,7 @@ from tests.eventually import until
 Body = dict[str, Any]
 
 CANARY = "xq7canaryxq7"
-"""Stands in every prompt; must stand in no log line and no span."""
+"""Part of every prompt; it must appear in no log line and no span."""
 
 ENDED = frozenset({"succeeded", "failed", "cancelled", "expired"})
 _RANK = {"queued": 0, "running": 1} | dict.fromkeys(ENDED, 2)
@@ -48,7 +48,7 @@ class Answer:
 
 @dataclass(slots=True)
 class Memory:
-    """What all clients of one stack have been told."""
+    """What the API has answered to all clients of one stack."""
 
     accepted: dict[str, str] = field(default_factory=dict)
     """Generation id to tenant, for every 202."""
@@ -60,7 +60,7 @@ class Memory:
             assert self.accepted.setdefault(generation_id, tenant) == tenant
 
     def see(self, body: Body) -> None:
-        """Statuses never go back, and an ended one never changes."""
+        """Records a status. Fails if it went back, or if a terminal one changed."""
         with self._lock:
             before, now = self._seen.get(body["id"], "queued"), body["status"]
             assert before == now or _RANK[before] < _RANK[now], f"{body['id']} went from {before} to {now}"

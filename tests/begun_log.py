@@ -1,4 +1,4 @@
-"""A log as the first start of core leaves it, noted in the public bucket, for tests without that bucket."""
+"""A log as core's first start leaves it, marked as noted in the public bucket, for tests that have no bucket."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Hands on the queues and buckets of a stack, past all of our own code."""
+"""Direct access to the queues and buckets of a stack, past all of our own code."""
 
 import base64
 from functools import cached_property

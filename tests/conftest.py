@@ -1,5 +1,5 @@
 """The order in which test files run: two that mostly wait for processes, then one that computes, and so on, the slowest
-first. So neither a core is idle nor a deadline at risk, and no long file is started last.
+first. This keeps the cores busy without so much load that deadlines pass, and no long file starts last.
 """
 
 import os
@@ -16,10 +16,10 @@ COMPUTE = ("simulation", "conformance", "property", "unit", "fuzz", "storage")
 """Folders whose tests keep a core busy, the slowest first; files beside the folders come last."""
 
 LONGEST = ("test_schedules_fixed.py", "test_schedules_random.py", "test_planted.py")
-"""Of the files that compute."""
-# Hundreds of processes are started: where this is set, each would compile our modules again.
+"""The slowest of the files that compute; they start before all others of these."""
+# The tests start hundreds of processes; with this variable set, each would compile our modules again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-# An example that takes long on a busy machine is no failure: what may take how long is for benchmarks to say.
+# On a busy machine a slow example is no failure; benchmarks have the limits on time.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
@@ -30,7 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """As many of each as `--repeat` says, one after the other."""
+    """Runs each test `--repeat` times, one after the other."""
     times = metafunc.config.getoption("--repeat")
     if times > 1:
         metafunc.fixturenames.append("repetition")
@@ -38,7 +38,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """By file, as `in_turn` says; within a file as collected."""
+    """Sorts tests by file in the order of `in_turn`; within a file they keep their order."""
     root = Path(__file__).parent
     inside = [item.path.relative_to(root) for item in items if item.path.is_relative_to(root)]
     place = {path: number for number, path in enumerate(in_turn(list(dict.fromkeys(inside))))}

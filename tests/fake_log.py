@@ -1,7 +1,7 @@
-"""An event log and its projection in memory, with the faces of core.sqlite_log.SqliteLog.
+"""An event log and its projection in memory, with the interface of `core.log.sqlite_log.SqliteLog`.
 
-Passes the conformance suite in tests/conformance/test_event_log.py. Events go through the real codec, so that what
-this log takes the real one takes too. Faults are switched by attributes.
+Passes the conformance suite in tests/conformance/test_event_log.py. Events go through the real codec, so that the real
+log accepts whatever this one accepts. Attributes switch faults on and off.
 """
 
 import asyncio
@@ -21,11 +21,11 @@ from infra.retry import Retryable
 
 @dataclass
 class FakeLog:
-    """`full`: appends raise LogFull. `held`: appends raise Retryable. `broken`: appends raise LogBroken.
+    """`full`: writes of any kind raise LogFull. `held`: they raise Retryable. `broken`: they raise LogBroken.
 
     `unreadable`: reads of prompts and keys raise Retryable.
 
-    `gate`: appends wait until it is set. `saving_gate`: so do savings of the running time.
+    `gate`: appends wait until it is set. `saving_gate`: `save_running_ms` waits until it is set.
     """
 
     events: list[tuple[Recorded, bytes]] = field(default_factory=list)
@@ -139,7 +139,7 @@ class FakeLog:
 
     @property
     def began_empty(self) -> bool:
-        return not self.events  # also while it is open: nobody asks then
+        return not self.events  # the real one answers as of its opening; core asks at its start only
 
     async def deletions(self, running_ms: int, limit: int) -> Sequence[Deletion]:
         due = [each for each in self.to_delete.values() if each.due_running_ms <= running_ms]

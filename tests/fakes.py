@@ -1,7 +1,7 @@
-"""A queue and a bucket in memory, with the faces of infra.sqs.SqsQueue and infra.s3.S3Bucket.
+"""A queue and a bucket in memory, with the interfaces of `infra.sqs.SqsQueue` and `infra.s3.S3Bucket`.
 
 Both pass the conformance suites in tests/conformance. Time is the running loop's, so they work under a virtual-time
-loop. They are bounded: what exceeds the bound is refused as a full service would. Faults are switched by attributes.
+loop. They are bounded and refuse what exceeds the bound, as a full service would. Attributes switch faults on and off.
 """
 
 import asyncio
@@ -150,8 +150,8 @@ class FakeQueue:
 
 @dataclass(slots=True, kw_only=True)
 class FakeBucket:
-    """Objects in a dict. Faults: `unreachable` makes every call raise Retryable; a full bucket does the same. To delete
-    a key of `stubborn` raises Permanent.
+    """Objects in a dict. Faults: `unreachable` makes every call raise Retryable, as a put into a full bucket does.
+    Deleting a key in `stubborn` raises Permanent.
     """
 
     name: str = "bucket"

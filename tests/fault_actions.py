@@ -51,7 +51,7 @@ async def empty(call: Call) -> Reply:
 
 
 def dated(offset_s: float) -> Action:
-    """As it is, by a service whose clock is so far ahead of ours."""
+    """Forwards the call, and dates the answer as a service whose clock is `offset_s` ahead of ours."""
 
     async def act(call: Call) -> Reply:
         found = await call.forward()
@@ -77,7 +77,7 @@ async def answer_cut(call: Call) -> Reply:
 
 
 def without_header(name: str) -> Action:
-    """A service that does not know a header and passes over it."""
+    """A service that does not know a header and ignores it."""
 
     async def act(call: Call) -> Reply:
         return await call.forward(headers={k: v for k, v in call.headers.items() if k.lower() != name})
@@ -104,14 +104,14 @@ async def half_stored(call: Call) -> Reply:
 
 
 async def half_copied(call: Call) -> Reply:
-    """A copy of which a few bytes arrive, with the digest of the whole, and that is called whole."""
+    """A copy that stores a few bytes with the digest of the whole, and is reported as complete."""
     done = await call.forward()
     await _overwrite(call, call.path)
     return done
 
 
 def altered_first(copy: Action) -> Action:
-    """CopyObject, before which somebody puts something else in the source's place."""
+    """CopyObject, just before which another writer overwrites the source."""
 
     async def act(call: Call) -> Reply | None:
         await _overwrite(call, "/" + _header(call, "x-amz-copy-source").lstrip("/"))
@@ -121,7 +121,7 @@ def altered_first(copy: Action) -> Action:
 
 
 async def untouched(call: Call) -> Reply:
-    """As it is."""
+    """Forwards the call unchanged."""
     return await call.forward()
 
 
@@ -130,7 +130,7 @@ def _header(call: Call, name: str) -> str:
 
 
 async def _overwrite(call: Call, path: str) -> None:
-    """With a few bytes, of which the metadata say what is said in the call."""
+    """Overwrites the object at `path` with a few bytes, under the metadata of the call."""
     kept = {k: v for k, v in call.headers.items() if not k.lower().startswith(("x-amz-copy", "x-amz-checksum"))}
     done = await call.forward(method="PUT", path=path, headers=kept, body=b"half")
     assert done.status == 200, done

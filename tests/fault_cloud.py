@@ -1,4 +1,4 @@
-"""A proxy before the SQS and S3 emulator that answers as a bad day would: for the queue and store rows of faults.md.
+"""A proxy before the SQS and S3 emulator that injects faults into calls.
 
     with FaultyCloud(seed=7) as cloud:
         stack = Stack(folder, env={"AWS_ENDPOINT_URL": cloud.url})
@@ -60,7 +60,7 @@ class Call:
     forward_raw: Callable[["Call"], Awaitable[Reply]]
 
     async def forward(self, **changes: Any) -> Reply:
-        """With changes it is signed again: the emulator looks at the signature."""
+        """Sends the call to the emulator. With `changes` it is signed again: the emulator checks signatures."""
         return await self.forward_raw(_signed_again(replace(self, **changes)) if changes else self)
 
     async def ask(self, body: Mapping[str, Any]) -> Reply:
@@ -89,9 +89,10 @@ Action = Callable[[Call], Awaitable[Reply | None]]
 
 @dataclass(slots=True)
 class Rule:
-    """What happens to a share of the calls of one operation, `times` at most; `where` stands in the path or body.
+    """Applies `action` to a share of the calls of one operation, at most `times` (-1: no limit).
 
-    `body_share`: below 1, `action` gets the call when this much of its body has come; `where` is the path's then.
+    `where`: only calls whose path or body contains it. `body_share`: below 1, the action gets the call once this share
+    of its body has come; `where` is then looked for in the path only.
     """
 
     operation: str

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that spoils connections on demand: for rows of faults.md that cut, delay or swallow bytes.
+"""A TCP proxy on loopback that cuts, delays or swallows the bytes of connections on demand.
 
     with TcpProxy(seed=7) as proxy:
         proxy.target = core_port
@@ -37,9 +37,9 @@ class Faults:
     reset_after: int = -1
     """A connection is reset once so many bytes of answers have gone through it; -1: never."""
     blackhole: bool = False
-    """Nothing goes through in either direction, and nobody is told."""
+    """Nothing goes through in either direction, while connections stay open."""
     refuse: bool = False
-    """New connections are closed at once."""
+    """New connections are reset at once."""
     cut_answer_to: bytes = b""
     """HTTP/2: in mid-answer to a request that holds these bytes the connection is reset."""
 
@@ -89,7 +89,7 @@ class TcpProxy(InThread):
         self.target = target
         self.faults = Faults()
         self.resets = 0
-        """Connections spoiled so far."""
+        """Resets by a fault so far; `cut` counts both ends of a connection."""
         self.connections = 0
         self._draw = random.Random(seed)
         self._open: set[asyncio.StreamWriter] = set()
@@ -148,7 +148,7 @@ class TcpProxy(InThread):
             reset(writer)
 
     def lot(self, share: float) -> bool:
-        """Whether this one is among the share."""
+        """Draws whether a fault of this probability happens."""
         return self._draw.random() < share
 
 

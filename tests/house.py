@@ -1,8 +1,8 @@
-"""Figures of the house: the size of its folders, modules, functions and constructors, and what is in a wrong place.
+"""Measures of the code base: sizes of folders, modules, functions and constructors, import circles, private uses.
 
-`python -m tests.house [--json] [--root FOLDER]` prints them for the services and what they share, generated code
-excepted; `tests/test_house.py` holds their bounds. Everything is read from the syntax trees; nothing is imported, so
-that a checkout of any commit can be measured.
+`python -m tests.house [--json] [--root FOLDER]` prints them for the services and what they share, without generated
+code; `tests/test_house.py` has their bounds. Everything is read from the syntax trees and nothing is imported, so that
+a checkout of any commit can be measured.
 """
 
 import argparse
@@ -26,7 +26,7 @@ MAX_MODULE = 300
 DOCUMENTED = frozenset({"_asdict", "_replace", "_make", "_fields", "_exit", "_getframe"})
 """Names with an underscore that the standard library documents for use."""
 ADAPTERS = "_private.py"
-"""How the modules end that may reach into a library: each has a test of its own that notices a change there."""
+"""Suffix of modules that may use a library's private names; each has a test that fails when the library changes."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -126,7 +126,7 @@ def duplicate_classes(modules: Iterable[Module]) -> list[str]:
 
 
 def comment_lines(module: Module) -> int:
-    """Lines that hold a comment for a reader; orders to linters (noqa, type: ignore) are none."""
+    """Lines with a comment for a reader; directives to linters (noqa, type: ignore) do not count."""
     tokens = tokenize.generate_tokens(io.StringIO(module.text).readline)
     comments = (token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT)
     return sum(not comment.startswith(("noqa", "type:", "pragma", "!")) for comment in comments)
@@ -141,7 +141,7 @@ def imported(module: Module) -> Iterator[tuple[str, int]]:
 
 
 def import_circles(modules: Iterable[Module]) -> list[str]:
-    """Groups of modules that import themselves by way of each other."""
+    """Groups of modules that import each other in a circle."""
     ours = {module.name: module for module in modules}
 
     def target(name: str) -> str:
@@ -200,8 +200,8 @@ def _is_self(node: ast.expr) -> bool:
 def private_attributes(modules: Iterable[Module]) -> list[Place]:
     """Uses of a library's private names, and imports of them.
 
-    A private name of self (which may be inherited) is a library's if no module of ours defines it; one of another
-    object, if the module that uses it does not.
+    A private name on `self`, which may be inherited, is a library's if no module of ours defines it. A private name on
+    another object is a library's if the module that uses it does not define it.
     """
     modules = list(modules)
     defined = {module.path: frozenset(_defined(module)) for module in modules}

@@ -28,8 +28,8 @@ KEY = "sk-a-key-that-must-not-show"
 
 @dataclass
 class Seen:
-    """What the server was asked, and how it is. With `answer` every picture is answered with that status;
-    `about` is what /health answers, `headers` come with each picture.
+    """What the server was asked, and its settings. A nonzero `answer` is the status of every request for a picture;
+    `about` is the body of /health, `headers` are added to each picture.
     """
 
     bodies: list[dict[str, Any]] = field(default_factory=list)

@@ -2,8 +2,8 @@
 
 An import of a service costs about a second of CPU time, and the tests start hundreds. What is forked goes on as
 `python -m core` (or gateway, worker) does from there: its own process, session, environment, folder, output and
-signals, the module run as `__main__`, the interpreter's own end. Whatever asks for more than that, such as a tracer in
-front of the command or a variable of the interpreter, is started by `exec` as ever (`can_start`).
+signals, the module run as `__main__`, the interpreter's own end. A command that needs more than that, such as a tracer
+in front or a variable of the interpreter, is started by `exec` as usual (`can_start`).
 
 The starting process forks with a single thread, and before any of ours has run: no lock, connection or random state
 of one service is in another.
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 SERVICES = {"core": "core.app", "gateway": "gateway.app", "worker": "worker.app"}
-"""What can be started, and what of it is imported before."""
+"""The modules that can be started, each with the module that is imported before the fork."""
 
 _OWN = frozenset({"PYTHONUNBUFFERED", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE"})
 _ROOT = str(Path(__file__).parent.parent)
@@ -55,7 +55,7 @@ class Forked:
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        """Nothing happens to one that has ended: its id is not given to another before it was polled."""
+        """Does nothing if the process has ended. Until it is polled the kernel cannot reuse its pid."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
@@ -100,7 +100,7 @@ class Launcher:
         return json.loads(line)
 
     def close(self) -> None:
-        """End it, and with it whatever it has started that still runs."""
+        """Ends the process behind `serve`, which kills the services that still run."""
         with contextlib.suppress(OSError):
             self._file.close()
         self._process.wait(10)

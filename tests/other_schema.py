@@ -51,7 +51,7 @@ _NOT_NEEDED = {
 
 
 def untouched(message: Any) -> None:
-    """The same schema."""
+    """A peer with the same schema: changes nothing."""
 
 
 def newer(message: Any) -> None:

@@ -120,14 +120,14 @@ def run(
 
 @functools.cache
 def launcher() -> Launcher:
-    """The one of this process of tests, from the first start on."""
+    """The launcher of this test process, started when it is first needed."""
     return Launcher()
 
 
 def free_port() -> int:
     """A loopback port that is free now, below the range the kernel gives to outgoing connections, above that of chaos.
 
-    No other process of tests gets it while this one lives: also not before it is bound, or while its service is down.
+    It is reserved for this test process until that ends, also before a service binds it or while the service is down.
     """
     numbers = random.Random(os.urandom(8))
     for _ in range(100):
@@ -143,7 +143,10 @@ _TAKEN: set[int] = set()
 
 @functools.cache
 def _reservations() -> int:
-    """One file for all processes: each locks the bytes whose places are its ports. To close it would unlock them."""
+    """A file shared by all test processes, in which each locks the byte at offset `port` for each of its ports.
+
+    It stays open, since closing it would release the locks.
+    """
     return os.open(Path(tempfile.gettempdir()) / f"darkroom-test-ports-{os.getuid()}", os.O_RDWR | os.O_CREAT, 0o600)
 
 

@@ -74,7 +74,7 @@ class Stack:
         self.checked: set[str] = set()
         """Ids of generations whose pictures the invariants have looked at."""
         self.log_before: Sequence[object] = []
-        """The log as the invariants saw it last: it only grows."""
+        """The log as the invariants last saw it; a later log must begin with the same events."""
         self.emulated = {each["name"] for each in tomllib.loads(models)["models"] if each["engine"] == "emulated"}
         self.tenants = list(tenants)
         self.emulator_port, self.core_port, self.core_admin = free_port(), free_port(), free_port()
@@ -111,7 +111,7 @@ class Stack:
             self.check_logs()
 
     def start(self) -> None:
-        """Everything, concurrently, until all say that they are ready."""
+        """Starts all processes concurrently and waits until all report that they are ready."""
         self.make_keys()
         for process in self.processes:
             process.start()
@@ -163,7 +163,7 @@ class Stack:
         self.gateways[number].start(**env)
         self.service_ready(self.gateways[number], self.gateway_admins[number])
 
-    # Ways in
+    # Access
 
     def client(self, tenant: str = "", *, gateway: int = 0) -> Client:
         """A client of a tenant (the first one by default) at one of the gateways."""

@@ -1,4 +1,4 @@
-"""The bounds of the house that are reached stay reached; and its measures see what they are to see."""
+"""The code base stays within the bounds that it has reached; and the measures find what they should find."""
 
 from functools import cache
 

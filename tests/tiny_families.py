@@ -25,7 +25,7 @@ def build(name: str, folder: Path) -> Path:
 
 
 def _randomize(part: Any) -> None:
-    """Some classes begin with zeros in their last layers, and all pictures would be the same."""
+    """Replaces all-zero parameters: some classes start with a zero last layer, and all pictures would be equal."""
     import torch
 
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""An event loop whose time is virtual: it never waits, it jumps to the next timer. For code without threads or I/O."""
+"""An event loop with virtual time: instead of waiting it jumps to the next timer. For code without threads or I/O."""
 
 import asyncio
 import selectors

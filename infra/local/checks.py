@@ -17,8 +17,10 @@ _SERVICES = ("gateway/config.py", "core/config.py", "worker/config.py", "worker/
 
 
 def settings(environ: Mapping[str, str]) -> tuple[ModelEntry, ...]:
-    """The models of the models file. Raises ConfigError for what no service could start with, and where none of the
-    models has a source.
+    """Checks the settings and returns the models of the models file.
+
+    Raises ConfigError for an unknown variable, a wrong value of a shared setting, a wrong models file, and if no model
+    has a source.
     """
     known = [*VARIABLES, *map(variable, Settings.model_fields), *_variables_of_services()]
     unknown = unknown_variables(environ, known, ["LOAD"])

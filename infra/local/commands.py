@@ -1,4 +1,4 @@
-"""The commands of the local stack but for demo and logs. Each returns the exit code."""
+"""The commands of the local stack, except `demo` and `logs`. Each returns the exit code."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ _NEEDS_STACK = frozenset({"dead-letters", "erase"})
 
 
 def up() -> int:
-    """Starts the stack, unless it runs; 1 when it runs with other settings."""
+    """Starts the stack unless it is up. Returns 1 if it is up with other settings."""
     stack = Stack.from_env(os.environ)
     folder.prepare(stack)
     stack = checks.placed(stack, os.environ)
@@ -37,7 +37,7 @@ def up() -> int:
 
 
 def down() -> int:
-    """Stops it, also what its supervisor has left behind."""
+    """Stops the stack, including services that a dead supervisor left running."""
     stack = Stack.from_env(os.environ)
     with folder.locked(stack):
         print("stopped" if _stop(stack, Progress(sys.stderr)) else "nothing was running")
@@ -45,7 +45,7 @@ def down() -> int:
 
 
 def restart() -> int:
-    """Down and up, with the settings of now."""
+    """Stops the stack and starts it with the current settings."""
     stack = Stack.from_env(os.environ)
     folder.prepare(stack)
     stack = checks.placed(stack, os.environ)
@@ -58,9 +58,9 @@ def restart() -> int:
 
 
 def reload() -> int:
-    """Every worker, then every gateway, ends its work and starts again with the files as they are now.
+    """Drains and restarts each worker, then each gateway, one at a time, so that they read their files again.
 
-    What is accepted waits meanwhile; with one gateway, callers are refused a connection for a second.
+    Accepted generations wait meanwhile. With a single gateway, connections are refused for about a second.
     """
     stack = Stack.from_env(os.environ)
     with folder.locked(stack):
@@ -83,7 +83,7 @@ def reload() -> int:
 
 
 def status() -> int:
-    """0 when a supervisor keeps the stack alive."""
+    """Prints what runs. Returns 0 if a supervisor keeps the stack alive."""
     seen = processes.look(Stack.from_env(os.environ).data_dir)
     if seen.nothing:
         print("down")
@@ -102,7 +102,7 @@ def status() -> int:
 
 
 def run(module: str, arguments: Sequence[str]) -> int:
-    """Becomes `python -m module` in the environment that the stack's services have. Returns only by an error."""
+    """Replaces this process with `python -m module` in the environment of the stack's services; never returns."""
     wanted = Stack.from_env(os.environ)
     folder.prepare(wanted)
     seen = processes.look(wanted.data_dir)

@@ -47,8 +47,9 @@ def run(prompt: str) -> int:
 
 @contextlib.contextmanager
 def _stack() -> Iterator[tuple[Stack, Started | None]]:
-    """A stack that is up already, or one of our own for as long as this lasts, in a folder of its own: its log would
-    otherwise be that of the stack which `just up` starts later.
+    """Yields a stack that is up already, or starts one for the length of the block.
+
+    Our own has a data folder of its own, so that its log does not end up in the stack that `just up` starts later.
     """
     usual = Stack.from_env(os.environ)
     own = replace(usual, data_dir=usual.data_dir / "demo")
@@ -80,7 +81,7 @@ def _stack() -> Iterator[tuple[Stack, Started | None]]:
 
 
 def _free(stack: Stack) -> Ports:
-    """The stack's ports where they are free, any others where not."""
+    """The stack's ports; any free port in place of one that is in use."""
     wanted = [(name, f"DARKROOM_{name.upper()}", port) for name, port in asdict(stack.ports).items()]
     return Ports(
         **{

@@ -17,11 +17,11 @@ _DEVICE = re.compile(r"[0-9]+|(GPU|MIG)-[A-Za-z0-9/-]+")
 
 
 def of_workers(environ: Mapping[str, str], workers: int, models: Sequence[ModelEntry]) -> list[dict[str, str]]:
-    """What each worker's environment adds. Raises ConfigError for `DARKROOM_LOCAL_DEVICES` that names none.
+    """The variables to add to each worker's environment. Raises ConfigError for malformed `DARKROOM_LOCAL_DEVICES`.
 
-    The devices are those of `DARKROOM_LOCAL_DEVICES` (such as `0,1`), else those of `CUDA_VISIBLE_DEVICES`, else all
-    that nvidia-smi lists, shared out in turn. A single worker sees what it would by itself, unless devices are named;
-    so do all where the models file says on which GPU a model is to be, such as `cuda:1`.
+    The devices of `DARKROOM_LOCAL_DEVICES` (such as `0,1`), else of `CUDA_VISIBLE_DEVICES`, else all that nvidia-smi
+    lists, are assigned in turn. If `DARKROOM_LOCAL_DEVICES` is not set, nothing is assigned to a single worker, nor to
+    any worker if the models file puts a model on a numbered GPU such as `cuda:1`.
     """
     named = _named(environ)
     if workers == 1 and not named:

@@ -102,7 +102,7 @@ def main() -> int:
 
 
 def _raise_file_limit() -> None:
-    """Bursts of connections would meet the usual soft limit of 1,024 files."""
+    """Raises the soft limit of open files, usually 1,024, to the hard one: bursts of connections need more."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -116,7 +116,7 @@ def _port(environ: Mapping[str, str]) -> int:
 
 
 def _own(variable: str) -> None:
-    """Makes the folder its owner's alone, also one that an earlier version left open."""
+    """Makes the folder named by `variable` private to its owner, also one that an earlier version left readable."""
     if not os.environ.get(variable):
         return
     folder = Path(os.environ[variable])

@@ -1,7 +1,8 @@
 """The lock before the embedded emulator: ASGI middleware in its own process, so that no call pays for a proxy.
 
-The emulator by itself serves anybody, a page of any origin included. Behind the lock a request passes only if it is
-addressed to this server, comes from no web page, names no administrative path and is signed with the stack's secret.
+Without the lock the emulator answers every caller, web pages of any origin included. With it, a request passes only if
+it is addressed to this server, comes from no web page, names no administrative path and is signed with the stack's
+secret.
 """
 
 import hashlib
@@ -78,7 +79,7 @@ class Lock:
             raise Refused("AccessDenied", "web pages are not served")
 
     async def _verified(self, checked: Checked, receive: Receive) -> Receive:
-        """What gives the body to the emulator, once the signature has been found right."""
+        """Checks the signature and returns the `receive` that gives the emulator the body. Raises Refused."""
         if not checked.needs_body:
             sigv4.check_signature(checked, self._key)
             return receive
@@ -134,7 +135,7 @@ class _Replay:
 
 
 class _CheckedBody:
-    """Passes the body on, and turns its end into a cut connection where it is not the body that was signed."""
+    """Passes the body on. If its digest is not the signed one, the emulator sees a disconnect in place of its end."""
 
     def __init__(self, receive: Receive, sha256: str | None) -> None:
         self._receive = receive
@@ -157,7 +158,7 @@ class _CheckedBody:
 
 
 class _Answer:
-    """Lets no answer out that allows a web page to read it."""
+    """Strips CORS headers from answers, so that no web page can read them."""
 
     def __init__(self, send: Send) -> None:
         self._send = send

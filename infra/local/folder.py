@@ -26,7 +26,7 @@ def shown(path: Path) -> str:
 
 
 def expanded(text: str) -> Path:
-    """A path with `~` in its place. Raises ConfigError for a home that is unknown."""
+    """The path with `~` expanded. Raises ConfigError for an unknown home folder."""
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
@@ -49,7 +49,7 @@ def prepare(stack: Stack) -> None:
 
 @contextmanager
 def telling(stack: Stack) -> Iterator[None]:
-    """Turns what the operating system says of the data folder into a ConfigError."""
+    """Turns an OSError raised in the block into a ConfigError about the data folder."""
     try:
         yield
     except OSError as error:
@@ -59,7 +59,7 @@ def telling(stack: Stack) -> Iterator[None]:
 
 @contextmanager
 def locked(stack: Stack) -> Iterator[None]:
-    """One command at a time starts or stops a stack. Raises Busy. A folder that is not there needs no lock."""
+    """Lets one command at a time start or stop a stack. Raises Busy. Without a data folder it locks nothing."""
     try:
         lock = os.open(stack.state_file.with_name("lock"), os.O_RDWR | os.O_CREAT, 0o600)
     except OSError:
@@ -77,12 +77,12 @@ def locked(stack: Stack) -> Iterator[None]:
 
 
 def write_secret(path: Path, text: str) -> None:
-    """A new file for its owner alone."""
+    """Writes a file that its owner alone can read."""
     replace(path, text + "\n")
 
 
 def replace(path: Path, text: str) -> None:
-    """Writes a file whole or not at all: half of one would be read later, when the disk was full today."""
+    """Replaces a file atomically: a full disk must not leave half a file for a later command to read."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -133,7 +133,7 @@ def write_state(stack: Stack, state: dict[str, object]) -> None:
 
 
 def read_state(stack: Stack) -> dict[str, object]:
-    """Empty where there is none, or none that can be read."""
+    """What `write_state` wrote; empty if there is no readable state."""
     try:
         state = json.loads(stack.state_file.read_text("utf-8"))
     except (OSError, ValueError):

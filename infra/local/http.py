@@ -17,11 +17,11 @@ _CALL_S = 30.0
 
 
 class HttpError(Exception):
-    """An answer that is not the one hoped for; the text is the server's explanation."""
+    """An answer with an unexpected status; the text is the server's explanation."""
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Where an image's link redirects to the store, that must not be sent the API key."""
+    """Follows no redirect: an image's link may lead to the store, which must not be sent the API key."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
@@ -90,7 +90,7 @@ def _bearer(key: str) -> dict[str, str]:
 
 
 def fetch(url: str, *, key: str) -> bytes:
-    """An image by its stable link, with the key; where that redirects, from there and without."""
+    """Downloads an image by its stable link; follows a redirect without the key. Raises HttpError and OSError."""
     answer = call("GET", url, headers=_bearer(key))
     if answer.status in {HTTPStatus.FOUND, HTTPStatus.SEE_OTHER, HTTPStatus.TEMPORARY_REDIRECT}:
         answer = call("GET", answer.headers["Location"])

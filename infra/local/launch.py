@@ -1,7 +1,7 @@
 """`python -m infra.local.launch NAME`: becomes one program of the stack in whose data folder it is started.
 
-supervisord starts this, so that supervisord's file contains no path of the user's, whose syntax cannot hold every
-path. The program writes its log itself: it goes on when supervisord has died, and a full disk cannot end it.
+supervisord starts this, so that its configuration file needs no path of the user: the file's syntax cannot express
+every path. The program writes its log itself, so it outlives supervisord, and a full disk does not end it.
 """
 
 import json
@@ -21,7 +21,7 @@ def main(name: str) -> None:
     _redirect(Path("logs", f"{name}.log"))
     os.chdir(state["cwd"])  # relative paths in settings and in the models file are the caller's
     environment = {key: value for key, value in os.environ.items() if key not in _OWN} | program["own"]
-    options = ["-X", program["mark"], "-P"]  # -P: a folder `core` or `worker` in the caller's folder is none of ours
+    options = ["-X", program["mark"], "-P"]  # -P: `core` or `worker` in the caller's folder must not shadow ours
     os.execve(sys.executable, [sys.executable, *options, "-m", *program["module"]], environment)  # noqa: S606
 
 

@@ -1,6 +1,6 @@
-"""Where a local stack keeps what, on which ports it listens, and the environment its processes run in.
+"""The folders of a local stack, its ports, and the environment of its processes.
 
-Pure but for reading the environment it is given; tests use it to start single processes by themselves.
+Opens nothing: it reads the environment, the current folder and the home folder. Tests use it to start single processes.
 """
 
 import os
@@ -86,7 +86,7 @@ class Stack:
     workers: int = 1
     gateways: int = 1
     worker_environments: tuple[Mapping[str, str], ...] = ()
-    """What each worker's environment has beside the stack's, as far as it is known: its device, its threads."""
+    """Each worker's own variables (device, threads), once assigned; not known for a stack that was found running."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], *, data_dir: Path = Path("var")) -> "Stack":
@@ -132,7 +132,7 @@ class Stack:
 
     @property
     def state_file(self) -> Path:
-        """Says on which ports the stack was started."""
+        """How the stack was started: ports, hosts, settings, and the command of each program."""
         return self.data_dir / "local" / "stack.json"
 
     @property

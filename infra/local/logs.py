@@ -23,7 +23,10 @@ _LATEST_BYTES = 200_000
 
 
 def run(service: str, *, follow: bool, lines: int) -> int:
-    """Until Ctrl-C, or to the end of what is there. Raises ConfigError for a service that has no log."""
+    """Prints the last `lines` lines of each log, then follows until Ctrl-C if `follow` is set.
+
+    An empty `service` means all. Raises ConfigError for a service that has no log.
+    """
     stack = Stack.from_env(os.environ)
     terminal = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     tails = {name: Tail(stack.logs / f"{name}.log") for name in _choose(stack, service)}
@@ -75,7 +78,7 @@ def _entry(line: str) -> dict[str, object] | None:
 
 
 def _utc(found: re.Match[str]) -> str:
-    """Supervisord writes the time of this machine's zone."""
+    """The time of a line of supervisord, which writes local time, as UTC."""
     at = datetime.fromisoformat(f"{found['time']}.{found['ms']}").astimezone(UTC)
     return at.strftime("%Y-%m-%dT%H:%M:%S.") + f"{found['ms']}000Z"
 

@@ -42,7 +42,7 @@ def find(data_dir: Path) -> list[Marked]:
 
 
 def is_alive(data_dir: Path, process: Marked) -> bool:
-    """Whether the pid is still that process's: pids are used again."""
+    """Whether the pid still belongs to that process: the kernel reuses pids."""
     return _name(_arguments(process.pid), mark(data_dir, "")) == process.name
 
 
@@ -82,7 +82,10 @@ def _ps(*arguments: str) -> list[str]:
 
 
 def _is_ours(pid: int) -> bool:
-    """Not of a container, where the same path is another folder. What cannot be seen is not ours to stop either."""
+    """Whether the process is in our pid namespace: in a container the same path is another folder.
+
+    A process that we may not inspect counts as foreign, since we could not stop it either.
+    """
     if not (_PROC / "self" / "ns").exists():
         return True
     try:

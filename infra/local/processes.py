@@ -42,7 +42,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What there is of a stack. `stack` is as it was started, as far as that is known."""
+    """The living processes of a stack. `stack` has the ports it was started with if its state file is readable."""
 
     stack: Stack
     supervisor: Marked | None
@@ -88,7 +88,7 @@ def _recorded(stack: Stack, state: Mapping[str, object]) -> Stack:
 
 
 def environment_of(stack: Stack) -> dict[str, str]:
-    """In which the stack's services run, and commands beside them. Raises ConfigError."""
+    """The environment of the stack's services, and of commands run beside them. Raises ConfigError."""
     return service_environment(
         stack,
         emulator_secret=secret_file.read_or_make(stack.emulator_secret_file),
@@ -197,13 +197,13 @@ def stop(stack: Stack, started: Started | None = None, *, on_wait: Callable[[str
 
 
 def _supervised(stack: Stack) -> list[Marked]:
-    """All processes; none once the supervisor has ended, which waits for the others unless it dies."""
+    """All processes while the supervisor lives, else none: on SIGTERM it ends after the others, unless it crashes."""
     found = marks.find(stack.data_dir)
     return found if any(each.name == SUPERVISOR for each in found) else []
 
 
 def _end(stack: Stack, kind: str, on_wait: Callable[[str], None]) -> None:
-    """All processes of a kind: asked first, killed when they do not go."""
+    """Ends all processes of a kind: by SIGTERM, then by SIGKILL those that are left after STOP_WAIT_S."""
 
     def left() -> list[Marked]:
         return [each for each in marks.find(stack.data_dir) if each.name.partition("-")[0] == kind]
@@ -223,7 +223,7 @@ def _signal(data_dir: Path, processes: Iterable[Marked], number: signal.Signals)
 
 
 def _gone(left: Callable[[], Sequence[Marked]], patience_s: float, on_wait: Callable[[str], None]) -> None:
-    """Returns when nothing is left, or patience is."""
+    """Waits until `left` finds nothing, for `patience_s` at most."""
     end = time.monotonic() + patience_s
     while (found := left()) and time.monotonic() < end:
         on_wait(", ".join(each.name for each in found if each.name != SUPERVISOR) or SUPERVISOR)
@@ -231,7 +231,11 @@ def _gone(left: Callable[[], Sequence[Marked]], patience_s: float, on_wait: Call
 
 
 def _wait_spawned(started: Started) -> None:
-    """Between fork and exec a child of supervisord loses its SIGTERM, and would be waited for in vain."""
+    """Waits, for 5 s at most, until all programs of a stack just started have called exec.
+
+    A child of supervisord loses a SIGTERM that comes between its fork and exec, and supervisord would wait for it in
+    vain.
+    """
     wanted = {program.name for program in started.stack.programs()} | {SUPERVISOR}
     end = time.monotonic() + 5
     while time.monotonic() < end and started.process.poll() is None:
@@ -253,7 +257,7 @@ def check_ports(stack: Stack) -> None:
 
 
 def port_is_free(port: int) -> bool:
-    """Whether loopback has it free."""
+    """Whether the port is free on loopback."""
     return addresses.is_free(HOST, port, "DARKROOM_*_HOST")
 
 

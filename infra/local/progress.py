@@ -1,4 +1,4 @@
-"""What a person sees while stages of a start are waited for: ticks and colours on a terminal, plain lines else."""
+"""Shows a person how a start goes on, stage by stage: ticks and colours on a terminal, plain lines elsewhere."""
 
 import os
 import sys
@@ -32,7 +32,7 @@ class Progress:
         self._line(f"{mark} {stage:<12}{self._painted(_DIM, f'{after:>8}')}{f'  {text}' if text else ''}")
 
     def note(self, text: str) -> None:
-        """Something that the person should know, though it is no end."""
+        """Prints something that the person should know and that ends no stage."""
         self._line(f"{self._painted(_YELLOW, '!')} {text}")
 
     def say(self, text: str) -> None:
@@ -40,7 +40,7 @@ class Progress:
         self._line(text)
 
     def waiting(self, pending: Mapping[str, str]) -> None:
-        """Called often: what is pending, each with the reason it gives. Draws on a terminal; else a line at times."""
+        """Shows the pending stages with their reasons. Call it often: off a terminal it prints a line every 10 s."""
         what = ", ".join(f"{stage} ({reason})" if reason else stage for stage, reason in pending.items())
         if self._terminal:
             self._draw(f"{self._symbol(_SPINNER[self._drawn % len(_SPINNER)], '.')} {what}  {self.seconds:.0f} s")
@@ -56,7 +56,7 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """Since this was made."""
+        """Seconds since this object was made."""
         return time.monotonic() - self._began
 
     def _line(self, text: str) -> None:

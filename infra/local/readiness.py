@@ -24,7 +24,7 @@ KEY = "key"
 
 
 class Watch:
-    """The logs of a stack that starts: what they say goes to `progress`, and what ends all hope is raised."""
+    """Reads the logs of a starting stack: errors go to `progress`; one that rules out a start is raised."""
 
     def __init__(self, started: Started, progress: Progress) -> None:
         self._started = started
@@ -56,7 +56,7 @@ class Watch:
                 self.look_at(program, http.unready_reasons(program.ready_url))
 
     def look_at(self, program: Program, reason: str) -> None:
-        """Raises StackError where the reason for which a worker is not ready is none that time changes."""
+        """Raises StackError if waiting cannot help: the worker's `reason` says that it has given its model up."""
         if is_hopeless(program, reason):
             log = folder.shown(log_file(self._started.stack, program.name))
             raise StackError(f"{program.name}: {reason} (see {log})")

@@ -16,7 +16,11 @@ class Rotated:
         self._max_bytes = max_bytes
 
     def rotate_if_large(self) -> bool:
-        """Whether it was. On a full disk, where nothing can be copied, the oldest lines are the price of going on."""
+        """Rotates a log of `max_bytes` or more; returns whether it did.
+
+        If it cannot be copied, as on a full disk, all lines so far are dropped, older files included, so that the
+        services can go on.
+        """
         try:
             if self._path.stat().st_size < self._max_bytes:
                 return False
@@ -33,6 +37,7 @@ class Rotated:
             for each in older:
                 with suppress(OSError):
                     each.unlink(missing_ok=True)
+        # Truncated in place: writers hold it open in append mode. Lines written since the copy are lost.
         with suppress(OSError), self._path.open("r+b") as file:
             file.truncate(0)
         return True

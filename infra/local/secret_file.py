@@ -25,7 +25,10 @@ def read_or_make(path: Path) -> str:
 
 
 def _make(path: Path) -> None:
-    """Under a lock, which ends with its process, and by a rename: not every filesystem has hard links."""
+    """Makes the secret under a file lock, which the kernel releases if this process dies, and by a rename.
+
+    An atomic `link` would need no lock, but not every filesystem has hard links.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = os.open(path.with_name(f".{path.name}.lock"), os.O_WRONLY | os.O_CREAT, 0o600)
     try:

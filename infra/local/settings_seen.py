@@ -1,4 +1,4 @@
-"""With which settings a stack was started, and in what others differ from them."""
+"""The settings that a stack was started with, and how the current ones differ from them."""
 
 import hashlib
 import re
@@ -40,7 +40,7 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 
 
 def changed_files(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """The variables of files that hold something else than at the start."""
+    """The variables of files whose content has changed since the start."""
     return [name for name in sorted(before.keys() & now.keys()) if before[name] != now[name]]
 
 

@@ -68,7 +68,7 @@ class _Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """A request whose claim may be right: what is left is the signature, which may need the body."""
+    """A request that has passed `check_claim`. Its signature is yet to be checked, which may need the body."""
 
     request: Signed
     claim: _Claim
@@ -80,13 +80,13 @@ class Checked:
 
     @property
     def stated_sha256(self) -> str | None:
-        """The digest that the body must have; None where it is signed by itself, or deliberately not at all."""
+        """The SHA-256 that the body must have; None if the signature covers the body itself, or excludes it."""
         stated = self.request.body_sha256
         return None if self.claim.expires_s is not None or stated in {None, _UNSIGNED} else stated
 
 
 def check_claim(request: Signed, key: Key, now: datetime) -> Checked:
-    """All that can be checked without the body. Raises Refused."""
+    """Checks all but the signature: key id, service, time and signed headers. Raises Refused."""
     claim = _claim(request)
     if not hmac.compare_digest(claim.access_key.encode(), key.id.encode()):
         raise Refused("InvalidAccessKeyId", "this access key is not the emulator's")

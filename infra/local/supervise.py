@@ -44,7 +44,7 @@ class _Tolerant:
 
 
 def main() -> None:
-    """Until SIGTERM has stopped everything."""
+    """Runs until SIGTERM has stopped everything."""
     sys.stdout, sys.stderr = _Tolerant(sys.stdout), _Tolerant(sys.stderr)
     stopped = threading.Event()
     threading.Thread(target=_keep_bounded, args=(stopped,), name="rotation", daemon=True).start()

@@ -2,16 +2,17 @@
 
 The policy is the worker's own (`worker.batching.policy.next_step`, asked before every step); the GPU is t(b) =
 t(1)·(1−α+αb) with t(1) = 50 ms and at most eight images at a time. **Baseline**: greedy static batches (first come,
-first served; as soon as the GPU is free all who wait go, up to a cap; whatever their step counts; everybody leaves with
-the longest), with the best cap of 1, 2, 4 and 8 *for each cell*: the one of lowest p50. p99 and mean are against the
-same cap. **Load** is a share of what the best static cap can carry when the line never empties, so that the baseline is
-stable in every cell; `load_stepwise` is the same load as a share of what batches of eight can carry step by step
-(`--capacity stepwise` takes the loads from that, where many baselines drown). Both sides get the same arrivals.
+first served: when the GPU is free, all waiting images start, up to a cap and whatever their step counts, and all finish
+with the longest), with the best cap of 1, 2, 4 and 8 *for each cell*: the one of lowest p50. p99 and mean are against
+the same cap. **Load** is a share of the throughput of the best static cap when the queue never empties, so that the
+baseline is stable in every cell; `load_stepwise` is the same load as a share of the throughput of batches of eight
+admitted step by step (`--capacity stepwise` takes the loads from that, which overloads many baselines). Both sides get
+the same arrivals.
 
-Beside the floors, each cell says what becomes of the same images when the curve is learned from steps with 5 % noise
-and one step in a thousand takes ten times as long, and when only 16 waiting images are seen; how much of the images
-these and the saturated cases take, `images_robust` and `images_saturated` say. The last line printed is JSON; the exit
-code is 1 when a floor was missed.
+Beyond the floors, each cell repeats the run with a curve that is learned from steps with 5 % noise, one in a thousand
+of which takes ten times as long, and with only 16 waiting images visible. `images_robust` and `images_saturated` are
+the numbers of images in these and in the saturated cases. The last line printed is JSON; the exit code is 1 when a
+floor was missed.
 """
 
 import argparse
@@ -162,7 +163,7 @@ def _cell(task: Task) -> Json:
 
 
 def _saturated(task: Task) -> Json:
-    """Everybody waits from the start; the worker sees two batches of them, as it does in life."""
+    """Every image waits from the start; the policy sees two batches of them, as in production."""
     times = times_s(task.alpha)
     crowd = all_at_once(random.Random(task.seed), MIXES[task.mix], task.images)
     best_s, cap = min((static(crowd, times, cap).makespan_s, cap) for cap in CAPS)

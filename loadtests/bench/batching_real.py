@@ -1,9 +1,9 @@
 """`bench batching --real`: cells in real time, through the production worker from queue to store.
 
 The same Poisson arrivals go to the worker (an image is done when the engine has decoded it) and, in virtual time on
-the engine's own curve, to the best static batches and to the admission policy alone: the first ratio is the gain, the
-second says how much of what virtual time promises the loop keeps. Once on the emulated GPU with a step of 20 ms, once
-on the model of this repository, one torch thread, with its steps and decoding measured first.
+the engine's own curve, to the best static batches and to the admission policy alone. The ratio to the first is the
+gain; the ratio to the second shows how close the real loop comes to virtual time. Two cells run on the emulated GPU, a
+step of 20 ms, and one on this repository's model with one torch thread, whose steps and decoding are measured first.
 """
 
 import argparse

@@ -1,7 +1,6 @@
 """One GPU in virtual time: the same arrivals under greedy static batches and under the worker's admission policy.
 
-A plain discrete-event loop. Of the policy nothing is written again here: every step asks
-`worker.batching.policy.next_step`.
+A plain discrete-event loop. The policy is not reimplemented: every step asks `worker.batching.policy.next_step`.
 """
 
 import random
@@ -80,7 +79,7 @@ def static_per_s(times: Sequence[float], mix: Sequence[int], cap: int, decode_s:
 
 
 def figures(outcome: Outcome) -> dict[str, float]:
-    """Of the seconds from arrival to finish."""
+    """Median, 99th percentile and mean of the seconds from arrival to finish."""
     ordered = sorted(outcome.sojourns_s)
     return {
         "p50": ordered[len(ordered) // 2],
@@ -90,13 +89,13 @@ def figures(outcome: Outcome) -> dict[str, float]:
 
 
 def ratios(ours: dict[str, float], base: dict[str, float]) -> dict[str, float]:
-    """By name."""
+    """Each figure divided by the baseline's: below 1, ours is faster."""
     return {f"{name}_ratio": round(ours[name] / base[name], 3) for name in ours}
 
 
 def static(crowd: Crowd, times: Sequence[float], cap: int, decode_s: float = 0.0) -> Outcome:
-    """First come, first served: whenever the GPU is free all who wait go, up to the cap, and stay to the last step of
-    the longest, and until each is decoded.
+    """Static batches, first come, first served: whenever the GPU is free, all waiting images start, up to the cap. All
+    finish together, after the last step of the longest and after each has been decoded.
     """
     now_s, at, sojourns, taken = 0.0, 0, list[float](), 0
     arrivals = crowd.arrivals_s
@@ -131,7 +130,7 @@ def stepwise(
 
 
 class _Run:
-    """Who is here, and the clock."""
+    """The images that have arrived and not finished, and the clock."""
 
     def __init__(self, crowd: Crowd, window: int, decode_s: float) -> None:
         self.seats: list[Seat[int]] = []
@@ -146,7 +145,7 @@ class _Run:
         self._now_s = 0.0
 
     def arrive(self) -> None:
-        """Let in who has arrived, as far as the window goes, and tell everybody the time."""
+        """Adds the images that have arrived, as far as the window allows, and updates how long each has waited."""
         arrivals, coming = self._crowd.arrivals_s, self._coming
         if not self.seats:
             self._now_s = max(self._now_s, arrivals[coming[0]])
@@ -159,7 +158,7 @@ class _Run:
             _put(seat, "waited_s", now_s - arrivals[seat.item])
 
     def step(self, chosen: Sequence[int], seconds: float) -> None:
-        """One step of those; who has no step left is done."""
+        """Runs one step of the chosen seats, and parks the other running ones. A seat without steps left is done."""
         self._now_s += seconds
         self.outcome.steps += 1
         takes_part = set(chosen)
@@ -201,7 +200,7 @@ class _Run:
 
 
 _put: Callable[[Seat[int], str, object], None] = object.__setattr__
-"""The seats of the last step, brought up to date: making them anew would cost more than the policy does."""
+"""Updates a frozen Seat in place: new seats for each step would cost more time than the policy itself."""
 
 
 def _seat(item: int, steps: int) -> Seat[int]:

@@ -1,7 +1,7 @@
-"""Calls to queue and store, and processor time, of a stack at rest, while both are well, hasty, closed or away.
+"""Calls to queue and store, and CPU time, of an idle stack, while both work, do not hold long polls, throttle or fail.
 
 `just bench calls --seconds 60`: the default stack (gateway, core, one worker) behind a proxy that counts every request.
-On AWS each of them is billed, those that bring nothing like those that do.
+AWS bills each of them, an empty receive like any other.
 """
 
 import argparse
@@ -33,7 +33,7 @@ _SETTLE_S = 5.0
 
 
 class Counting:
-    """The proxy. It answers for the emulator as `mode` says."""
+    """A proxy before the emulator that counts calls by operation, and forwards or fails them as `mode` says."""
 
     def __init__(self, target: int) -> None:
         self.mode: Mode = "idle"
@@ -119,7 +119,7 @@ def _up(stack: stacks.Stack) -> None:
 
 
 def _one_picture(stack: stacks.Stack, key: str) -> None:
-    """Everything has been used once, so that what is kept from call to call is known."""
+    """Submits one generation, so that connections are open and queue URLs known before the measurement."""
     status, _ = stacks.post(stack.plan.ports.gateway, "/v1/generations", {"prompt": "a ring", "model": "emulated"}, key)
     assert status == 202, status
 
@@ -146,7 +146,7 @@ def _cpu_s(pid: int) -> float:
 
 
 def main(argv: Sequence[str]) -> int:
-    """0: within the floors. 1: not."""
+    """Exit codes: 0 if every mode stays within both limits, else 1."""
     parser = argparse.ArgumentParser(prog="just bench calls", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--mode", choices=MODES, action="append")

@@ -2,7 +2,7 @@
 
 Each connection sends a request, waits for the whole answer, checks it, and sends the next. Request
 bytes are prepared; only a ten-digit number differs, so every body is unique and all have one length.
-It knows nothing of darkroom but the shape of an accepted answer that it is told.
+It knows nothing of darkroom: `Target` says what an accepted answer looks like.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ _LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: *(\d+)")
 
 
 class Broken(RuntimeError):
-    """An answer was not what it had to be."""
+    """An answer was not as `Target` requires, or a connection was lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,8 +22,9 @@ Span = Callable[[str, Sequence[str], float, float], None]
 
 
 class TimedEngine:
-    """Behaves as `engine`. All figures are about the time from the first `admit` to the last call that did work;
-    `most` is the largest number of jobs it held at once, parked ones included.
+    """Delegates to `engine`. All figures cover the time from the first `admit` to the end of the last timed call.
+
+    `seats` sums the batch sizes of all steps; `most` is the largest number of jobs held at once, parked ones included.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -46,7 +47,7 @@ class TimedEngine:
 
     @property
     def idle_pct(self) -> float:
-        """The share of that time in which nothing was asked of the engine."""
+        """Percentage of `seconds` in which no timed call ran."""
         return 100 * (1 - self.busy_s / self.seconds) if self.seconds else 0.0
 
     @property
@@ -61,17 +62,17 @@ class TimedEngine:
 
     @property
     def capabilities(self) -> Capabilities:
-        """Of the engine."""
+        """The wrapped engine's capabilities."""
         return self._engine.capabilities
 
     @property
     def facts(self) -> EngineFacts:
-        """Of the engine."""
+        """The wrapped engine's facts."""
         return self._engine.facts
 
     @property
     def loaded(self) -> bool:
-        """Of the engine."""
+        """Whether the wrapped engine is loaded."""
         return self._engine.loaded
 
     def key(self, job: RenderJob) -> BatchKey:

@@ -10,7 +10,7 @@ Floors = Mapping[str, tuple[Literal["<=", ">="], float]]
 
 
 def missed(result: Json, floors: Floors) -> list[str]:
-    """Those of the floors that were measured and not met. What is no number (NaN) meets none."""
+    """A line for each floor that was measured and missed. NaN, or a value that is no number, misses its floor."""
     short = []
     for field, (relation, bound) in floors.items():
         value = _value(result, field)

@@ -131,8 +131,8 @@ class Model:
     def _overlap(self, size: int) -> Json:
         """How much of a decoding disappears behind the steps of the others.
 
-        Beside a batch of one less, an image of a single step joins at every step, and is decoded when the worker would
-        decode it. Its admission is in that time, too, so that what is said to be hidden is rather too little.
+        Beside a batch of `size` - 1, an image of a single step joins at every step and is decoded when the worker would
+        decode it. The time includes its admission, so the hidden share is an underestimate.
         """
         decode_ms = statistics.median(self._decode_ms() for _ in range(self._plan.rounds + 1))
         self._steps_ms(size, joining=True)
@@ -217,13 +217,13 @@ class Model:
         return asyncio.run(_served(self._engine, request, images))
 
     def _fresh(self, images: int) -> Request:
-        """Requests of the same kind, of prompts that nobody has seen yet."""
+        """The same request with prompts that neither side has rendered yet: cached text encodings must not help."""
         request = replace(self._request, first_prompt=self._prompts)
         self._prompts += images
         return request
 
     def _tried(self, work: Callable[[], float]) -> float | None:
-        """None where the device has not the memory for it."""
+        """The result of `work`, or None if the device runs out of memory."""
         try:
             return work()
         except (OutOfMemory, torch.OutOfMemoryError):
@@ -272,7 +272,7 @@ def _ignore(_: object) -> None:
 
 
 def _now_s() -> float:
-    """Once everything launched is done."""
+    """The time in seconds, taken once all launched GPU work is done."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()

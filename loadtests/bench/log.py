@@ -1,10 +1,10 @@
 """`just bench log`: accepted generations a second into core's log, beside plain sqlite3 writing the same bytes.
 
-Ours is the whole way of production: `SqliteLog.append` on the event loop, one call after the other, with checks,
-protobuf, envelope, hash chain and rows made inside the measured time. Plain is a loop on one thread that has every
-row ready as tuples: BEGIN, five executemany, COMMIT, through the same SQLite library, pragmas, tables, indexes and
-triggers. A generation is one event, one row each in generations, images, prompts and keys. Both begin with an empty
-file in the same folder; rounds alternate; afterwards every table of the two files must be equal, byte for byte.
+Ours is the production path: `SqliteLog.append` on the event loop, one call after the other, with checks, protobuf,
+envelope, hash chain and rows made inside the measured time. Plain is a loop on one thread over rows prepared as tuples:
+BEGIN, five executemany, COMMIT, through the same SQLite library, pragmas, tables, indexes and triggers. A generation is
+one event and one row each in generations, images, prompts and keys. Both start with an empty file in the same folder;
+rounds alternate; afterwards every table of the two files must have the same rows.
 The last line printed is JSON; its `ratio` is ours to plain at 100 generations per commit, median of the rounds.
 """
 

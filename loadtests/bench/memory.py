@@ -1,7 +1,7 @@
 """A jobs queue, a replies queue and a store in this process, for benchmarks of the worker.
 
-They keep the ports' contract (long polls, visibility, verified digests) and take no time but what they are told to.
-Nothing here grows with the number of images unless the store is told to keep pictures.
+They keep the ports' contract (long polls, visibility, verified digests); their latencies are arguments. Nothing here
+grows with the number of images.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ class MemoryJobs:
         self._changed = asyncio.Event()
 
     def feed(self, bodies: Iterable[bytes]) -> None:
-        """More to come, after what is here. The first of them are on the queue at once."""
+        """Appends messages to the supply. The queue is refilled from it at once, up to PREFETCH visible ones."""
         rest = self._supply
         self._supply = (body for part in (rest, bodies) for body in part)
         self._refill()

@@ -41,8 +41,8 @@ class WrongResult(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What all images of a run have in common; each has its number as seed, and a prompt of its own, as in life: an
-    engine that keeps encoded texts must not get all but one of them for nothing.
+    """What all images of a run have in common. Each has its number as seed and a prompt of its own, as in production:
+    an engine that caches encoded texts must not gain by it.
     """
 
     model: str
@@ -81,7 +81,7 @@ class Request:
         )
 
     def job(self, number: int) -> RenderJob:
-        """The same for an engine."""
+        """The same job as the engine gets it."""
         return RenderJob(
             id=f"{_name(number)}/0",
             model=self.model,
@@ -102,7 +102,7 @@ def _captions() -> Sequence[str]:
 
 
 def emulated_check(number: int, data: bytes) -> str:
-    """For pictures of the emulated engine."""
+    """A Check that reads generation, index and seed out of a picture of the emulated engine."""
     try:
         found = read_emulated(data)
     except NotEmulated as error:
@@ -196,7 +196,11 @@ async def serving(
     recorder: Recorder = record_nothing,
     **tuning: Any,
 ) -> AsyncIterator[Rig]:
-    """A worker that serves inside, and drains at the end; `tuning` changes fields of worker.service.Tuning."""
+    """A worker that serves inside the block and drains at its end.
+
+    Each call to the store takes `latency_s`, each call to a queue `call_s`. `tuning` changes fields of
+    `worker.tuning.Tuning`.
+    """
     rig = Rig(
         engine,
         replace(TUNING, mode=mode, **tuning),
@@ -231,7 +235,7 @@ def gpu_seconds(metrics: Metrics) -> Mapping[str, float]:
 
 
 def bare(engine: Engine, jobs: Sequence[RenderJob], *, batch: int) -> TimedEngine:
-    """Render `jobs` in batches with nothing else around the engine; what it took."""
+    """Renders `jobs` in full batches with nothing else around the engine; returns the timed engine."""
     timed = TimedEngine(engine)
     for at in range(0, len(jobs), batch):
         members = jobs[at : at + batch]

@@ -1,8 +1,8 @@
 """`just bench submit`: how many generations a second one core accepts, beside a bare aiohttp JSON echo.
 
-Gateway, core, echo and load generator all share ONE core. The whole way is real: API keys,
+Gateway, core, echo and load generator all share ONE CPU core. The whole path is real: API keys,
 validation, coalesced RPCs, the SQLite log with FULL sync. Rounds against the gateway and the echo
-alternate, so that what else the machine does falls on both; the result is the median.
+alternate, so that other load on the machine affects both alike; the result is the median.
 The last line printed is JSON.
 """
 
@@ -139,7 +139,7 @@ def _start(stack: stacks.Stack, *, with_dispatch: bool) -> tuple[Target, Target]
     echo_port = stacks.free_ports(1)[0]
     stack.start("echo", [sys.executable, "-m", "loadtests.bench.echo", "--port", str(echo_port)])
     programs = {each.name: each for each in stack.plan.programs()}
-    stacks.start_program(stack, programs["emulator"])  # a new log is begun with the store, and asks for it no more
+    stacks.start_program(stack, programs["emulator"])  # core needs the store only at its first start, to note a new log
     stacks.until_ready(stack, programs["emulator"])
     keys = [stack.create_key(f"tenant-{number}") for number in range(TENANTS)]
     for name, admin in (("core", stack.plan.ports.core_admin), ("gateway", stack.plan.ports.gateway_admin)):

@@ -3,7 +3,7 @@
 json: the OpenAI Images API, a PNG in base64 within JSON. raw: the pixels as the body of an HTTP answer. uds: the pixels
 behind a frame on a Unix domain socket. Servers and clients are production's, each server a process of its own; the
 engine behind them renders nothing (`still.py`). A run is one picture from `admit` to `decode`: over uds three calls,
-over HTTP one request on a connection that stays open. Runs alternate, so that what else the machine does falls on all.
+over HTTP one request on a connection that stays open. Runs alternate, so that other load affects all three alike.
 
 What the PNG costs depends on the picture. This one is a smooth gradient with noise in each channel, as the pictures of
 an undertrained or grainy model are: it shrinks little, which makes PNG and base64 dear. `--smooth` leaves the noise

@@ -1,9 +1,9 @@
 """`bench worker`'s part on a real model: the worker from message to upload beside stock diffusers in the same batches.
 
 Both sides have one torch thread, the same model, sizes, steps, guidance and prompts, and alternate in one process; the
-bare side makes PIL pictures and encodes none. Every image has a prompt that neither side has seen before: an engine
-that keeps encoded texts gains nothing by that here. A process that does nothing but spin keeps the last core busy all
-the time, so that the worker's own work has to share, as it has on a machine where every core is in use.
+bare side makes PIL pictures and encodes none. Every image has a prompt that neither side has seen before, so that
+caching encoded texts gains nothing. A process that only spins keeps the last core busy, so that the worker's own work
+competes for CPU, as on a machine where every core is in use.
 """
 
 import argparse
@@ -35,7 +35,7 @@ SPIN = "import os\nos.sched_setaffinity(0, {%d})\nparent = os.getppid()\nwhile o
 
 
 def measure(options: argparse.Namespace) -> Mapping[str, object]:
-    """Field `demo_model`."""
+    """Measures the result's field `demo_model`."""
     os.environ["OMP_NUM_THREADS"] = "1"  # torch reads it when it is first imported
     entry = models.load(MODELS)[0]
     entry = entry.model_copy(update={"max_batch": BATCH, **({"engine": options.engine} if options.engine else {})})

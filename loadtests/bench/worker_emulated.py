@@ -31,7 +31,7 @@ class Case:
     """The plain loop is slow, and its rate does not depend on how long it is watched."""
 
     def engine(self) -> EmulatedEngine:
-        """Not loaded yet."""
+        """A new engine, not loaded yet."""
         step_s = self.batch_s / STEPS / (1 - ALPHA + ALPHA * BATCH)
         return EmulatedEngine(model=MODEL, step_s=step_s, alpha=ALPHA, max_batch=BATCH, bounds=Bounds.square(SIDE_PX))
 
@@ -40,7 +40,7 @@ REQUEST = Request(model=MODEL, side_px=SIDE_PX, steps=STEPS)
 
 
 def measure(options: argparse.Namespace) -> Mapping[str, object]:
-    """400 ms per batch: floors are set for this one."""
+    """Measures the case of 400 ms per batch, for which the floors are set."""
     images = 40 if options.quick else 400
     case = Case(batch_s=0.4, images=images, plain_images=images // 4)
     call_s = options.call_ms / 1000

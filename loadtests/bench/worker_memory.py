@@ -1,10 +1,10 @@
 """`bench worker`'s long run in tiny steps: is memory flat, every queue within its bound, every second accounted for.
 
-Pictures are checked as they arrive and then forgotten, and messages are made as they are received, so that what grows
-in this process is the worker's. The window remembers some thousands of settled images; it is full before slopes are
-taken. Two are: of resident memory, which moves by whole arenas and sees everything, and of the blocks that Python has
-handed out, which sees a single object kept per image. Each is judged against the noise of its own fit. What only waits
-for the collector is no leak: everything imported is frozen, so that collecting the rest before each sample is cheap.
+Pictures are checked as they arrive and then dropped, and messages are made as they are received, so that only the
+worker can make this process grow. The window remembers some thousands of settled images; it is full before slopes are
+taken. There are two slopes: that of resident memory, which includes everything but moves by whole arenas, and that of
+Python's allocated blocks, which shows a single object kept per image. Each is judged against the noise of its own fit.
+Uncollected garbage is no leak, so each sample follows a collection; what was imported is frozen to make it cheap.
 """
 
 import argparse
@@ -36,12 +36,12 @@ LOOK_S = 0.01
 SAMPLE_IMAGES = 100
 MIN_SAMPLES = 20
 ON_GPU = BATCH * (1 + PARKED_PER_SEAT) + 2 * BATCH + TUNING.line_images
-"""Who runs, who stands aside, two batches whose pictures are not decoded yet, and those on the way into the line."""
+"""Running images, parked ones, two batches that are not decoded yet, and those that enter the delivery."""
 SIZES = DeliveryLimits(
     encoders=TUNING.encoders, uploads=TUNING.uploads, queued=TUNING.line_images, undeleted=TUNING.undeleted
 )
 IN_LINE = 2 * SIZES.queued + SIZES.encoders + SIZES.uploads + SIZES.settling + SIZES.deleting
-"""Both queues, and what each task of the line has in hand."""
+"""Images in the delivery: in both of its queues, and in the hands of its tasks."""
 BOUNDS = {
     "waiting": TUNING.window_images,
     "running": ON_GPU,
@@ -57,8 +57,8 @@ BOUNDS = {
 ERRORS = 2
 """Standard errors of the fit that count as noise."""
 ARENA_KB = 1024
-"""Python takes memory from the system in arenas: one that comes, whenever it comes, is no slope. The steepest line
-through a single such step rises by half as much again over the run.
+"""Python takes memory from the system in arenas, and one new arena during the run is no leak. The steepest line fitted
+to a single such step rises by 1.5 arenas over the run.
 """
 BLOCKS_PER_1000 = 100.0
 """An object for every tenth image."""
@@ -163,8 +163,8 @@ class _Watch:
 
 
 def fit(points: Sequence[tuple[float, float]]) -> Fit:
-    """Least squares. Samples of memory hang together, so they count as fewer: as many as would tell as much if they
-    did not (n·(1−r)/(1+r), with r the correlation of a residual with the next one). Fewer than three tell nothing.
+    """Least squares. Memory samples are autocorrelated, so the standard error is that of fewer independent ones:
+    n·(1−r)/(1+r), with r the correlation of successive residuals. Fewer than three points give an infinite error.
     """
     many = len(points)
     if many < 3:

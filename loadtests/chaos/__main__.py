@@ -26,7 +26,7 @@ _FILES = 8_192
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0 when darkroom has borne it."""
+    """Exit codes: 0 if every invariant held, 1 if one did not or the stack did not start, 130 if interrupted."""
     options = _options(argv)
     order = _order(options)
     folder = _new_folder(Path(options.folder or Path(os.environ.get("DARKROOM_DATA_DIR", "var")) / "chaos"))
@@ -110,7 +110,7 @@ def _order(options: argparse.Namespace) -> Order:
 
 
 def _allow_files() -> None:
-    """Every open client may hold two connections, the proxy two for each of a service's."""
+    """Raises the limit of open files: a client may hold two connections, the proxy two for each of a service."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < _FILES:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(_FILES, hard) if hard >= 0 else _FILES, hard))

@@ -1,6 +1,6 @@
 """Darkroom's public API for clients that never give up: each call goes to some gateway until it is answered.
 
-Raises Wrong for answers that no fault excuses. Knows nothing of what the clients want or what goes on around them.
+Raises Wrong for answers that no fault can explain. It knows neither the clients' plans nor the faults.
 """
 
 import asyncio
@@ -42,13 +42,13 @@ class Api:
     rng: random.Random
 
     async def submit(self, tenant: str, key: str, asked: checks.Body) -> checks.Accepted:
-        """The 202, however often it takes."""
+        """POSTs a generation under its Idempotency-Key, again and again until it is accepted."""
         headers = {"Idempotency-Key": key}
         answer = await self._insist("POST", _GENERATIONS, tenant, headers, json=asked)
         return checks.accepted(asked, answer.status, answer.headers, answer.content)
 
     async def get(self, tenant: str, generation_id: str, *, wait_s: int = 0) -> dict[str, Any]:
-        """The generation; with `wait_s` once it has ended, or later as it stands."""
+        """The generation. With `wait_s` the server holds the call until it has ended or that time is over."""
         headers = {"Prefer": f"wait={wait_s}"} if wait_s else {}
         answer = await self._insist("GET", f"{_GENERATIONS}/{generation_id}", tenant, headers, extra_s=wait_s)
         if answer.status != 200:
@@ -71,7 +71,7 @@ class Api:
         return checks.parse(answer.content)
 
     async def picture(self, tenant: str, link: str) -> bytes:
-        """The file behind a stable link, whose host is one of many; through a redirect without the key."""
+        """Downloads an image by its stable link through any gateway, and follows a redirect without the key."""
         path = link[link.index(_GENERATIONS) :]
         attempt = 0
         while True:
@@ -104,7 +104,7 @@ class Api:
         json: object = None,
         extra_s: float = 0.0,
     ) -> Answer:
-        """The first answer that is one, of whichever gateway."""
+        """Repeats the call at random gateways until one answers with another status than 408, 429 or 503."""
         sent = {"Authorization": f"Bearer {self.keys[tenant]}", **headers}
         attempt = 0
         while True:

@@ -1,6 +1,6 @@
-"""Every invariant that shows from outside, once the stack is quiet: log, public bucket, REST, log lines.
+"""The invariants that can be checked from outside once the stack is quiet: log, public bucket, REST, log lines.
 
-What REST says is held against what clients were told, the log against both, the bucket against the log.
+REST is compared with what the clients' ledger says, the log with the ledger, the bucket with the log.
 """
 
 import json
@@ -19,7 +19,7 @@ _MOST_EXAMPLES = 20
 
 @dataclass(slots=True)
 class Findings:
-    """How many generations are lost (accepted and not in the log), stuck (no end), double (anything twice)."""
+    """Counts of what is lost (accepted or published, but missing), stuck (no end), double (anything twice)."""
 
     lost: int = 0
     stuck: int = 0
@@ -31,12 +31,12 @@ class Findings:
     examples: list[str] = field(default_factory=list)
 
     def note(self, text: str) -> None:
-        """Keep the first few for the report."""
+        """Adds an example to the report, which keeps the first 20."""
         if len(self.examples) < _MOST_EXAMPLES:
             self.examples.append(text)
 
     def complain(self, text: str) -> None:
-        """Something that no field of its own counts."""
+        """Counts an error that has no field of its own."""
         self.wrong += 1
         self.note(text)
 
@@ -61,7 +61,7 @@ def check_story(story: log.Story, asked: int, ledger: Ledger, found: Findings) -
     if versions != list(range(1, len(versions) + 1)) or types[0] != "generation.requested":
         found.complain(f"{story.id} has gaps, or begins with {types[0]}")
     if story.id not in ledger.told:
-        found.double += 1  # its client was given another one, or none
+        found.double += 1  # its client got another id, or no answer
         found.note(f"double: {story.id} is in the log and was never answered with 202")
     if not ends:
         found.stuck += 1
@@ -84,7 +84,7 @@ def check_story(story: log.Story, asked: int, ledger: Ledger, found: Findings) -
 
 
 def check_growth(path: Path, heads: Sequence[tuple[int, bytes]], found: Findings) -> None:
-    """What stood in the log before each kill stands there still: its chain says so."""
+    """Events that were in the log before a kill are still there unchanged: the chain at each `heads` is the same."""
     with log.connect(path) as connection:
         for position, chain in heads:
             if log.chain_at(connection, position) != chain:
@@ -92,14 +92,14 @@ def check_growth(path: Path, heads: Sequence[tuple[int, bytes]], found: Findings
 
 
 class Bucket(Protocol):
-    """Where the published pictures lie."""
+    """The bucket of the published pictures."""
 
     def public(self) -> Iterator[tuple[str, int]]: ...
 
 
 def check_bucket(path: Path, bucket: Bucket, found: Findings) -> None:
     """Every published image is in the public bucket with its size."""
-    with log.connect(path) as connection:  # first: what is published meanwhile is in the bucket, and not yet in this
+    with log.connect(path) as connection:  # read before the bucket, so that no later image seems lost
         published = list(log.published(connection))
     objects = dict(bucket.public())
     for key, size in published:
@@ -113,7 +113,7 @@ def check_bucket(path: Path, bucket: Bucket, found: Findings) -> None:
 
 
 async def check_rest(api: Api, ledger: Ledger, found: Findings) -> None:
-    """Every tenant lists its own generations and no other's, each as it was told."""
+    """Every tenant lists its own generations and no others, each with the status that its client saw."""
     listed = 0
     for tenant in api.keys:
         cursor: str | None = ""
@@ -145,7 +145,7 @@ def check_lines(logs: Path, secrets: Iterable[str], found: Findings) -> None:
 
 
 def cries(logs: Path) -> Iterator[str]:
-    """What the services logged as errors, by event name; for people, since a fault may well be worth an error."""
+    """Events that the services logged as errors. They fail no run, since an injected fault may justify an error."""
     for path in sorted(logs.glob("*.log")):
         with path.open("rb") as file:
             for line in file:

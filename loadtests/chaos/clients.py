@@ -1,7 +1,7 @@
 """The load: generations at a rate, each followed by a client of its own to its end and its pictures.
 
-Clients repeat every call until it is answered; a POST always under its Idempotency-Key. Some ask twice on purpose,
-some cancel. What they were told goes to the ledger.
+Clients repeat every call until it is answered, a POST always under its Idempotency-Key. Some submit twice on purpose,
+some cancel. The answers go to the ledger.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from loadtests.chaos.api import Api
 from loadtests.checks import Accepted, Wrong
 
 CANARY = "xq7canaryxq7"
-"""Stands in every prompt, and may stand in no log line."""
+"""Part of every prompt; it must appear in no log line."""
 MOST_CLIENTS = 3_000
 _SIZES = ((64, 64), (64, 64), (128, 128), (192, 128))
 _REPEAT, _CANCEL, _HOLD = 0.1, 0.1, 0.5
@@ -73,7 +73,7 @@ class Clients:
             await self._pictures(tenant, generation, body)
 
     async def _ended(self, tenant: str, generation: Accepted) -> dict[str, Any]:
-        """Its body at the end, by held calls or by polling."""
+        """Waits until the generation has ended, by held calls or by polling, and returns its body."""
         wait_s = _WAIT_S if self._rng.random() < _HOLD else 0
         status, attempt = "queued", 0
         while True:

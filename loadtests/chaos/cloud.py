@@ -1,4 +1,4 @@
-"""Hands on queues and bucket of the emulator, past the fault proxy and all of our own code."""
+"""Direct access to the emulator's queues and bucket, past the fault proxy and all of our own code."""
 
 import asyncio
 from collections.abc import Iterator, Mapping
@@ -40,18 +40,18 @@ class Cloud:
         self._s3: S3Client = boto3.client("s3", **settings)
 
     async def purge(self) -> bool:
-        """Throw away the jobs queue's messages; False when the emulator is away."""
+        """Deletes all messages of the jobs queue; False if the emulator does not answer."""
         return await asyncio.to_thread(self._purge)
 
     async def waiting(self) -> int | None:
-        """Messages on both queues, those in flight included; None when the emulator is away."""
+        """Messages on both queues, those in flight included; None if the emulator does not answer."""
         return await asyncio.to_thread(self._waiting)
 
     def public(self) -> Iterator[tuple[str, int]]:
         """Key and size of every object in the public bucket."""
         for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=_PUBLIC):
             for item in page.get("Contents", []):
-                if not item["Key"].startswith("_darkroom/"):  # the log's note
+                if not item["Key"].startswith("_darkroom/"):  # the note of which log this is
                     yield item["Key"], item["Size"]
 
     def close(self) -> None:

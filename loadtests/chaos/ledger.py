@@ -1,4 +1,4 @@
-"""What the clients asked for and were told, on disk line by line and in memory as little as the checks need."""
+"""What the clients asked for and how they were answered: in full on disk; in memory only what the checks need."""
 
 import json
 from collections import Counter
@@ -15,7 +15,10 @@ OPEN = ""
 
 @dataclass(slots=True, eq=False)
 class Ledger:
-    """`told` maps each accepted id to (tenant, end), the end empty while it is not known; `wrong` counts by reason."""
+    """`told` maps each accepted id to (tenant, terminal status), the status empty until a client has seen it.
+
+    `wrong` counts complaints by reason.
+    """
 
     path: Path
     told: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -34,7 +37,7 @@ class Ledger:
             self._file.close()
 
     def accept(self, tenant: str, key: str, generation: Accepted) -> None:
-        """A 202."""
+        """Records a 202."""
         if generation.id in self.told:
             self.complain("two Idempotency-Keys gave one generation", generation.id)
             return
@@ -43,25 +46,25 @@ class Ledger:
         self._line(accepted=generation.id, tenant=tenant, key=key, **spec)
 
     def again(self, first: Accepted, second: Accepted) -> None:
-        """A 202 to a repeated call."""
+        """Records a 202 to a repeated call, which must name the same generation."""
         if first.id != second.id:
             self.doubles += 1
             self._line(double=second.id, of=first.id)
 
     def end(self, generation_id: str, status: str) -> None:
-        """How it ended, as the client saw."""
+        """Records the terminal status that the client saw."""
         tenant, _ = self.told[generation_id]
         self.told[generation_id] = (tenant, intern(status))
         self._line(ended=generation_id, status=status)
 
     def complain(self, reason: str, generation_id: str = "") -> None:
-        """An answer or a picture that is not what it must be. `reason` names no id, so that equal ones count up."""
+        """Records a wrong answer or picture. `reason` names no id, so that equal complaints are counted together."""
         self.wrong[reason] += 1
         self._line(wrong=reason, id=generation_id)
 
     @property
     def open(self) -> list[str]:
-        """Accepted, and no client has seen the end."""
+        """Ids of accepted generations whose end no client has seen yet."""
         return [each for each, (_, status) in self.told.items() if status == OPEN]
 
     def count(self, status: str) -> int:

@@ -1,6 +1,6 @@
 """Core's event log read from outside, by connections that cannot write, row by row.
 
-The projection's tables are read too: `core verify` holds them against the log.
+The projection's tables are read too: `core verify` compares them with the log.
 """
 
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ class Story:
 
     @property
     def ends(self) -> list[str]:
-        """How it ended; one entry in a log that is right and quiet."""
+        """Its terminal statuses: exactly one in a correct log of a quiet stack."""
         return [ENDS[name] for name in self.types if name in ENDS]
 
 
@@ -44,7 +44,7 @@ def connect(path: Path) -> Any:
 
 
 def head(path: Path) -> tuple[int, bytes] | None:
-    """Position and chain of the newest event; None where there is none, or nobody can say just now."""
+    """Position and chain of the newest event; None if there is none, or if the log cannot be read just now."""
     try:
         with connect(path) as connection:
             row = connection.execute("SELECT position, chain FROM events ORDER BY position DESC LIMIT 1").fetchone()

@@ -20,7 +20,7 @@ KILLS: Final[tuple[Kind, ...]] = (
 STOPS: Final[tuple[Kind, ...]] = ("worker", "core", "worker", "gateway", "worker")
 WEATHERS: Final[tuple[Weather, ...]] = ("refused", "reset", "half", "lost", "torn", "slow", "down", "purge")
 LOOP_EVERY_S: Final = 2.0
-"""Row 16 of the list of faults: core killed every two seconds."""
+"""In the last `loop_s`, core is killed at this interval."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """Queue and store misbehave: each request with this chance."""
+    """Queue and store misbehave for `for_s`: each request with probability `chance`."""
 
     at_s: float
     weather: Weather
@@ -56,7 +56,10 @@ Action = Kill | Stop | Fault
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What the caller wants: `only` kills this kind and does nothing else; in the last `loop_s` so it does to core."""
+    """What the caller wants. With `only`, processes of this kind are killed and nothing else happens.
+
+    In the last `loop_s` of `seconds`, core alone is killed, every LOOP_EVERY_S.
+    """
 
     seconds: float
     kill_every_s: float
@@ -104,6 +107,6 @@ def _faults(rng: random.Random, asked: Asked, end_s: float) -> Iterator[Fault]:
 
 
 def _deck(rng: random.Random, cards: Sequence, *, shuffled: bool = True) -> Iterator:  # type: ignore[type-arg]
-    """All cards in some order, then all in another, for ever."""
+    """Yields all cards in some order, then all in another, without end."""
     while True:
         yield from rng.sample(cards, len(cards)) if shuffled else cards

@@ -1,7 +1,7 @@
-"""Stands between the services and the emulator of queue and store, and spoils requests while it is told to.
+"""A TCP proxy between the services and the emulator of queue and store that injects faults while `weather` is set.
 
-It passes bytes on and knows of HTTP only where a request begins: a chunk with a method in front, when the connection
-is fresh or has been answered. Our clients never send a second request before the first one's answer.
+It forwards bytes. Of HTTP it recognizes only where a request begins: a chunk that starts with a method, on a connection
+that is new or whose last request has been answered. Our clients do not pipeline requests.
 """
 
 import asyncio
@@ -43,7 +43,10 @@ class _Pair:
 
 @dataclass(slots=True, eq=False)
 class FaultProxy:
-    """`weather` holds for every request that begins under it; `counts` says how many each kind has hit."""
+    """`weather` applies to requests that begin while it is set, each with probability `chance`.
+
+    `counts` has the requests hit, by kind; for `down`, the connections.
+    """
 
     port: int
     upstream_port: int
@@ -71,7 +74,7 @@ class FaultProxy:
             pair.cut()
 
     def change(self, weather: Weather | None, chance: float = 0.0) -> None:
-        """Another weather from now on; `down` cuts what there is, too."""
+        """Sets the fault for new requests, or none. `down` also resets the open connections."""
         self.weather, self.chance = weather, chance
         if weather == "down":
             self.counts["down"] += len(self._pairs)
@@ -146,7 +149,7 @@ class FaultProxy:
 
 
 async def _refuse(pair: _Pair, reader: asyncio.StreamReader, head: bytes) -> None:
-    """503 in the words of the queue or the store, then the end of the connection."""
+    """Answers 503 in the format of the queue or the store, then closes the connection."""
     queue = b"x-amz-target" in head[:4096].lower()
     kind, body = (b"application/x-amz-json-1.0", _UNAVAILABLE) if queue else (b"application/xml", _SLOW_DOWN)
     body = b"" if head.startswith(b"HEAD") else body
@@ -157,7 +160,7 @@ async def _refuse(pair: _Pair, reader: asyncio.StreamReader, head: bytes) -> Non
     pair.upstream.close()
     await pair.client.drain()
     pair.client.write_eof()
-    try:  # what it still sends is read, or the kernel would answer with a reset before the 503 is read
+    try:  # with unread data at close, the kernel sends a reset, and the client may miss the 503
         async with asyncio.timeout(_LAST_WORDS_S):
             while await reader.read(_CHUNK):
                 pass

@@ -1,7 +1,7 @@
-"""How long darkroom needed to go on after each kill. Pure.
+"""How long generations made no progress after each kill. Pure.
 
-For each kill and each generation open at that moment: from the kill to the generation's next event in the log. One
-that merely waits in line counts like any other.
+A recovery is the time from a kill to the next event in the log of a generation that was open at the kill. Generations
+that merely waited in the backlog count too.
 """
 
 from array import array
@@ -26,7 +26,7 @@ class Recovery:
             self._took_ms.extend(float(after - kill) for kill in hit)
 
     def figures(self) -> dict[str, float]:
-        """Seconds: the middle, the 99th percentile and the longest, and of how many."""
+        """Median, 99th percentile and maximum in seconds, and the number of recoveries."""
         ordered = sorted(self._took_ms)
         return {
             "recovery_p50_s": round(percentile(ordered, 0.5) / 1000, 2),

@@ -1,4 +1,4 @@
-"""One run from the first process to the findings: load and storm side by side, healing, quiet, checks, clean end."""
+"""One chaos run: start the stack, run load and faults together, heal, wait until quiet, check, stop, check."""
 
 import asyncio
 import random
@@ -54,7 +54,7 @@ class Order:
 
 
 async def run(order: Order, folder: Path, say: Callable[[str], None]) -> Outcome:
-    """Raises StackError when the stack cannot be started at all. Leaves no process behind, whatever happens."""
+    """Runs the whole order and always ends every process. Raises StackError if the stack does not become ready."""
     prey = prepare(folder, visibility_s=order.asked.visibility_s)
     keys = {tenant: prey.stack.create_key(tenant) for tenant in TENANTS}
     rng = random.Random(order.seed)
@@ -84,7 +84,7 @@ async def run(order: Order, folder: Path, say: Callable[[str], None]) -> Outcome
 async def _attacked(
     order: Order, api: Api, storm: Storm, proxy: FaultProxy, prey: Prey, rng: random.Random, say: Callable[[str], None]
 ) -> Outcome:
-    """Load and storm, then quiet, then what must be checked while the stack runs."""
+    """Runs load and faults, waits until the stack is quiet, and checks REST, which needs the running stack."""
     actions = timetable(order.asked, random.Random(order.seed))
     clients = Clients(api, random.Random(rng.random()), read_emulated)
     loop = asyncio.get_running_loop()
@@ -132,7 +132,7 @@ async def _reports(ledger: Ledger, storm: Storm, seconds: float, say: Callable[[
 
 
 async def _quiet(load: "asyncio.Future[None]", prey: Prey, cloud: Cloud, within_s: float) -> bool:
-    """Every client has gone, every generation has ended, both queues are empty. False: not in time."""
+    """Waits until all clients are done, all generations have ended and both queues are empty; False: not in time."""
     try:
         async with asyncio.timeout(within_s):
             await asyncio.shield(load)
@@ -154,7 +154,7 @@ async def _is_quiet(prey: Prey, cloud: Cloud) -> bool:
 
 
 def _check_still(outcome: Outcome, prey: Prey, keys: Sequence[str]) -> None:
-    """What is checked of the bucket, and of the files once the processes have ended."""
+    """Checks the bucket, ends the processes, then checks the event log and the log lines."""
     found, path, logs = outcome.found, prey.stack.log_path, prey.stack.folder / "logs"
     bucket = Cloud(*prey.cloud)
     try:

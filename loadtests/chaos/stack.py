@@ -26,7 +26,7 @@ _AGAIN_S = 1.0
 
 @dataclass(slots=True, kw_only=True)
 class Prey:
-    """The processes by name. `deaths` counts those that nobody here has killed."""
+    """The processes by name. `deaths` counts those that ended without being killed here."""
 
     stack: stacks.Stack
     proxy_port: int
@@ -34,7 +34,7 @@ class Prey:
     deaths: Counter[str] = field(default_factory=Counter)
     _stopped: set[str] = field(default_factory=set)
     _back_at: dict[str, float] = field(default_factory=dict)
-    """When what is down is started again, by the monotonic clock."""
+    """Time on the monotonic clock at which each process that is down is started again."""
 
     @property
     def cloud(self) -> tuple[str, str]:
@@ -42,7 +42,7 @@ class Prey:
         return self.stack.plan.emulator_url, self.stack.environment["AWS_SECRET_ACCESS_KEY"]
 
     def start(self) -> None:
-        """Everything; waits for nothing."""
+        """Starts every process without waiting for any."""
         for program in self.programs.values():
             stacks.start_program(self.stack, program)
 
@@ -52,9 +52,9 @@ class Prey:
             stacks.until_ready(self.stack, program)
 
     def kill(self, kind: Kind, away_s: float, rng: random.Random) -> str | None:
-        """SIGKILL one of this kind, rather one that is not stopped, and have it started again later.
+        """Kills one process of this kind, preferably one that is not stopped; `revive` restarts it after `away_s`.
 
-        Its name, None when none runs.
+        Returns its name, or None if none runs.
         """
         names = self.running(kind)
         name = _one(rng, [each for each in names if each not in self._stopped] or names)
@@ -101,7 +101,7 @@ class Prey:
         self.revive()
 
     def end(self) -> list[str]:
-        """SIGTERM to gateways and workers together, then to core, then to the emulator; what did not end well."""
+        """Ends gateways and workers together, then core, then the emulator, by SIGTERM. Returns what went wrong."""
         troubles: list[str] = []
         for kinds in (("gateway", "worker"), ("core",), ("emulator",)):
             group = {name: each for name, each in self.stack.processes.items() if name.startswith(kinds)}
@@ -133,7 +133,7 @@ class Prey:
 
 
 def _ended_badly(name: str, process: "subprocess.Popen[bytes]", deadline: float) -> str:
-    """Wait for its end; what was wrong with that, if anything. One that hangs is left for `kill_everything`."""
+    """Waits for its end and returns what was wrong, or nothing. `kill_everything` ends one that hangs."""
     try:
         code = process.wait(max(0.1, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:

@@ -1,6 +1,6 @@
 """Carries the plan out: kills, stops, faults and their ends, at their times. Notes what it did and when.
 
-It looks at processes and proxy only; whether darkroom bears it is for the checks to say.
+It acts on processes and proxy only; `loadtests.chaos.checks` judges the outcome.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ class Done:
 
 
 class Storm:
-    """Over when every action has ended. `say` tells the person at the terminal."""
+    """Carries out one plan; `run` returns when every action has ended. `say` prints a line at the terminal."""
 
     def __init__(
         self, prey: Prey, proxy: FaultProxy, cloud: Cloud, rng: random.Random, say: Callable[[str], None]
@@ -74,7 +74,7 @@ class Storm:
     async def _kill(self, kill: Kill) -> None:
         head = await asyncio.to_thread(log.head, self._prey.stack.log_path)
         at_ms = time.time_ns() // 1_000_000
-        # Where none of this kind runs just now, one of another does.
+        # If no process of this kind runs just now, one of another kind is killed.
         kinds: tuple[Kind, ...] = (kill.kind, "worker", "gateway", "core")
         name = next((each for kind in kinds if (each := self._prey.kill(kind, kill.away_s, self._rng))), None)
         if name is None:
