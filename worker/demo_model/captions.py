@@ -93,7 +93,7 @@ def _article(words: str) -> str:
 
 
 def _junk(random: Random) -> str:
-    """Words that mean nothing: numbers, and letters as a stranger might type them."""
+    """Text without meaning for the picture: numbered labels and random letters, as real prompts may contain."""
     if random.random() < 0.6:
         label = random.choice(("number", "picture", "seed", "version", "test", "user", "sample", "prompt", "#", ""))
         return f"{label} {random.randint(0, 9999)}".strip()

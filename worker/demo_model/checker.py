@@ -1,7 +1,7 @@
 """The checker: reads a picture of the demo world, and says what a prompt asks for, so that tests can compare them.
 
-Ground from the border, figure colour from the pixels that differ most from it, size and place from the bounding
-box, shape by overlap with turned templates. It needs numpy and Pillow only, no model.
+The background is read from the border, the figure's colour from the pixels that differ most from it, size and position
+from the bounding box, and the shape by overlap with rotated templates. Needs numpy and Pillow only, no model.
 """
 
 import functools
@@ -27,7 +27,7 @@ Pixels = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What a picture shows; None where it cannot be told. `overlap` (0…1) is how well the shape's template fits."""
+    """What a picture shows; None where it cannot be read. `overlap` (0…1) is how well the best template fits."""
 
     shape: str | None
     colour: str | None
@@ -39,7 +39,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """What a prompt asks for; None where it leaves the choice."""
+    """What a prompt asks for; None where anything is right."""
 
     shape: str | None
     colour: str | None
@@ -114,7 +114,7 @@ def _covered(pixels: Pixels, ground: NDArray[np.float32], figure: NDArray[np.flo
 
 
 def _bounding_box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int] | None:
-    """Left, top, right, bottom of what is covered, single stray pixels left aside; None if there is no figure."""
+    """Left, top, right, bottom of the figure; rows and columns with one covered pixel do not count. None: no figure."""
     across, down = np.flatnonzero(mask.sum(axis=0) > 1), np.flatnonzero(mask.sum(axis=1) > 1)
     if across.size == 0 or down.size == 0:
         return None
@@ -129,7 +129,7 @@ def _size(box: tuple[int, int, int, int], height: int) -> str:
 
 
 def _position(box: tuple[int, int, int, int], size: str, width: int, height: int) -> str:
-    """The place whose direction fits best: each axis counts from half of the size's usual offset."""
+    """The position: an axis counts as off-centre from half of the offset that figures of this size have."""
     offset = world.OFFSETS[size] / 2
     away = ((box[0] + box[2]) / 2 / width - 0.5, (box[1] + box[3]) / 2 / height - 0.5)
     steps = tuple(0 if abs(part) < offset else (1 if part > 0 else -1) for part in away)
@@ -189,9 +189,10 @@ _GROUND: Final = re.compile(
 
 
 def describe(prompt: str) -> Expected:
-    """What a prompt in the world's words asks for: unsaid size, place and ground are medium, centred and white.
+    """What a prompt in the demo world's words asks for. Colour, background, size and position that it leaves out are
+    black, white, medium and centred.
 
-    A prompt that names no shape of this world asks for nothing that could be checked.
+    A prompt that names no known shape asks for nothing that can be checked: all attributes are None.
     """
     text = prompt.lower()
     found = _GROUND.search(text)

@@ -1,7 +1,7 @@
 """The autoencoder's second half: one more stage at the pixel end, so that the same latents give 256 × 256.
 
-The decoder starts as the half-size one with its pixels doubled, and learns sharp outlines; the encoder learns to
-find in a whole picture the latents that the half-size one finds in its reduction.
+The decoder starts as the half-size one with its pixels doubled, and learns sharp outlines; the encoder learns to map a
+full-size picture to the latents that the half-size encoder gives for the reduced picture.
 """
 
 from pathlib import Path
@@ -17,11 +17,11 @@ from worker.demo_model.world import PIXELS
 
 FACTOR = 2 * half_size.FACTOR
 _CROP = 128
-_NOISE = 0.15  # strongest error of the latents that the decoder learns to forgive; they have a deviation of 1
+_NOISE = 0.15  # largest standard deviation of noise on the latents (theirs is 1) that the decoder learns to tolerate
 
 
 def grown(half: AutoencoderTiny) -> AutoencoderTiny:
-    """An autoencoder of factor 16 that begins with everything the one of factor 8 knows."""
+    """An autoencoder of factor 16, initialised from the trained one of factor 8."""
     config = half.config
     whole = AutoencoderTiny(
         encoder_block_out_channels=(config["encoder_block_out_channels"][0], *config["encoder_block_out_channels"]),
@@ -38,12 +38,12 @@ def grown(half: AutoencoderTiny) -> AutoencoderTiny:
 
 
 def _grow_encoder(half: Any, whole: Any) -> None:
-    """Blocks of 2 × 2 pixels are averaged into what the half-size first layer makes of an even patch."""
+    """The first layers average 2 × 2 pixels and apply the half-size first layer as if its patch were uniform."""
     first, halving = whole[0], whole[1]
     half_size.pass_colours_through(first)
     halving.weight.zero_()
     halving.weight[:, :3, 1:, 1:] = half[0].weight.sum((2, 3))[:, :, None, None] / 4
-    # The half-size first layer has a bias, the halving one none: a channel that is always 1 carries it.
+    # The half-size first layer has a bias, the halving layer has none: a constant channel of 1 carries it.
     first.weight[3], first.bias[3] = 0.0, 1.0
     halving.weight[:, 3, 1, 1] = half[0].bias
     for old, new in zip(half[1:], whole[2:], strict=True):
@@ -51,7 +51,7 @@ def _grow_encoder(half: Any, whole: Any) -> None:
 
 
 def _grow_decoder(half: Any, whole: Any) -> None:
-    """The half-size decoder, its last features doubled, and its last layer on top of them."""
+    """The half-size decoder; its last features are upsampled twofold, and its last layer follows them."""
     for old, new in zip(half[:-1], whole[:-3], strict=True):
         new.load_state_dict(old.state_dict())
     nn.init.dirac_(whole[-2].weight)
@@ -59,7 +59,7 @@ def _grow_decoder(half: Any, whole: Any) -> None:
 
 
 def train_decoder(work: Path, half: AutoencoderTiny, *, steps: int, device: str, seed: int) -> AutoencoderTiny:
-    """Train (or take up) the whole-size autoencoder over the frozen latents of the half-size one."""
+    """Train the full-size autoencoder on the frozen half-size latents, resuming from a checkpoint in `work`."""
     plan = Plan(stage="decoder", steps=steps, peak_rate=1e-3, average=0.995, seed=seed)
     whole, averaged = grown(half), grown(half)
     whole.to(device, memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""The training set of the denoiser: scenes, their drawings' latents, and where each figure stands, made once."""
+"""The training set of the denoiser, made once: scenes, the latents of their drawings, and where each figure is."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +17,9 @@ _BLOCK = 50
 
 @dataclass(slots=True, kw_only=True)
 class Drawings:
-    """Encoded drawings: latents of (count, 4, 16, 16) and figures, 1 where a cell holds some, (count, 1, 16, 16)."""
+    """Encoded drawings: latents of (count, 4, 16, 16), and figures of (count, 1, 16, 16), 1 where a cell holds pixels
+    of the figure; both float16.
+    """
 
     scenes: list[Scene]
     latents: Tensor
@@ -25,12 +27,12 @@ class Drawings:
 
     @property
     def scaling_factor(self) -> float:
-        """What brings the latents to a deviation of 1; the model carries it as `vae.config.scaling_factor`."""
+        """The factor that gives the latents a standard deviation of 1; saved as `vae.config.scaling_factor`."""
         return round(1.0 / float(self.latents.float().std()), 3)
 
 
 def _figure_cells(images: Tensor) -> Tensor:
-    """Which cells of the latents hold any pixel that is not the ground of the picture's corner."""
+    """1 for each latent cell with a pixel that differs from the background, which is read from the corner; else 0."""
     away = (images - images[:, :, :1, :1]).abs().amax(dim=1, keepdim=True) > 0.15
     return torch.nn.functional.max_pool2d(away.float(), FACTOR).half()
 
@@ -47,7 +49,9 @@ def _encoded(vae: AutoencoderTiny, random: Random, device: str) -> Drawings:
 
 
 def make_drawings(work: Path, vae: AutoencoderTiny, *, count: int, device: str, seed: int) -> Drawings:
-    """Draw and encode the training set, or take up the one in `work`."""
+    """Draw and encode the training set, or load the one in `work`, whatever its size. `count` is rounded down to a
+    multiple of 50.
+    """
     path = work / "drawings.pt"
     if path.exists():
         stored = torch.load(path, weights_only=True)

@@ -28,7 +28,7 @@ _SHEET = (8, 6)  # columns, and at most so many rows, of the contact sheet
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One prompt with the scene that it means, the picture that came, and what the checker read in it."""
+    """One prompt, the scene that it describes, the rendered picture, and what the checker read in it."""
 
     scene: Scene
     prompt: str
@@ -84,7 +84,7 @@ def judge(
 
 
 def summary(trials: list[Trial]) -> dict[str, float]:
-    """The part of the pictures that is right, for each attribute and for all five at once."""
+    """The share of pictures (0…1) that are right, per attribute and in all five at once; and the prompts counted."""
     wrong = Counter(name for trial in trials for name in trial.misses)
     parts = {name: round(1 - wrong[name] / len(trials), 4) for name in ATTRIBUTES}
     right = sum(not trial.misses for trial in trials)
@@ -108,14 +108,14 @@ def contact_sheet(trials: list[Trial]) -> Image.Image:
 
 
 def timings(pipeline: DiffusionPipeline, *, steps: int, guidance: float) -> dict[str, float]:
-    """Seconds of one core per picture at several batch sizes: processor time, the best of three calls."""
+    """Processor seconds per picture by batch size: the best of three calls, on one thread (also from then on)."""
     torch.set_num_threads(1)
     found = {}
     for batch in (1, 2, 4, 8):
         prompts = ["a large red circle on a white background"] * batch
         calls = []
         for _ in range(3):
-            began = time.process_time()  # not the wall's: other work on the machine does not count
+            began = time.process_time()  # not wall time, which other work on the machine would lengthen
             render(pipeline, prompts, seed=1, steps=steps, guidance=guidance)
             calls.append((time.process_time() - began) / batch)
         found[str(batch)] = round(min(calls), 4)

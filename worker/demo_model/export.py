@@ -17,7 +17,7 @@ GUIDANCE_SCALE = 1.5
 
 
 def revision_of(folder: Path) -> str:
-    """A name for exactly these weights and settings: 16 hex digits of SHA-256 over every file but the defaults."""
+    """Identifies these weights and settings: 16 hex digits of SHA-256 over every file but the defaults file."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name != DEFAULTS_FILE:
@@ -27,7 +27,7 @@ def revision_of(folder: Path) -> str:
 
 
 def _drop_what_loading_warns_of(config: Path) -> None:
-    """Take out the entry that `AutoencoderTiny` saves, sets anew by itself, and complains of when it reads it."""
+    """Remove an entry that `AutoencoderTiny` saves but warns about on loading, and computes by itself anyway."""
     entries = json.loads(config.read_text())
     entries.pop("block_out_channels")
     config.write_text(json.dumps(entries, indent=2) + "\n")

@@ -1,7 +1,7 @@
 """The training loop that every stage shares: seeded per step, checkpointed, resumable, with progress and an average.
 
-A stage gives a model and a function from the step's number to a loss. Whatever a step draws at random comes from
-generators seeded by (seed, stage, step), so a run that was stopped goes on exactly as if it had not been.
+A stage gives a model and a function from the step's number to a loss. All random numbers of a step come from generators
+seeded by (seed, stage, step), so a resumed run continues exactly as if it had not been stopped.
 """
 
 import json
@@ -20,10 +20,10 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How long and how fast one stage learns.
+    """How long and at which learning rate one stage trains.
 
-    The rate rises for `warmup_steps`, stays at `peak_rate`, and falls to nothing over the last `decay` part of the
-    steps; a stopped run may go on with another number of steps as long as its fall has not begun.
+    The rate rises linearly for `warmup_steps`, stays at `peak_rate`, and falls to 0 along a cosine over the last
+    fraction `decay` of the steps. A stopped run may resume with another number of steps if that fall has not begun.
     """
 
     stage: str
@@ -44,7 +44,7 @@ class Plan:
         return self.peak_rate * rising * min(1.0, 0.5 - 0.5 * math.cos(math.pi * min(1.0, left)))
 
     def randoms(self, step: int) -> tuple[Random, torch.Generator]:
-        """The sources of chance of one step: for drawings and words, and for tensors (on the CPU)."""
+        """The random generators of one step: for drawings and words, and for tensors (on the CPU)."""
         source = Random(f"{self.seed}:{self.stage}:{step}")
         return source, torch.Generator().manual_seed(source.getrandbits(63))
 
@@ -54,7 +54,7 @@ Loss = Callable[[int], Tensor]
 
 @dataclass(slots=True)
 class _Run:
-    """What a checkpoint holds."""
+    """The state of a training run, which checkpoints save."""
 
     model: nn.Module
     averaged: nn.Module
@@ -91,10 +91,11 @@ def _average(averaged: nn.Module, model: nn.Module, keep: float) -> None:
 def fit(
     plan: Plan, *, model: nn.Module, averaged: nn.Module, optimizer: torch.optim.Optimizer, loss: Loss, work: Path
 ) -> float:
-    """Train `model` for the plan's steps, leave the averaged weights in `averaged`; the seconds it took.
+    """Train `model` for the plan's steps and leave the averaged weights in `averaged`. Returns the seconds of training,
+    those of earlier runs included.
 
-    `loss` computes the scalar loss of a step with the model's own weights. A checkpoint of the stage in `work` is
-    taken up; one is left at the end.
+    `loss` computes the scalar loss of a step with the model's own weights. Resumes from the stage's checkpoint in
+    `work`, if there is one, and leaves one at the end.
     """
     work.mkdir(parents=True, exist_ok=True)
     path = work / f"{plan.stage}.checkpoint.pt"

@@ -50,17 +50,17 @@ class MuonAdamW(torch.optim.AdamW):
                 alike.setdefault(matrix.shape, []).append((parameter, matrix))
         for shape, pairs in alike.items():
             updates = orthogonal(torch.stack([matrix for _, matrix in pairs]))
-            scale = 0.2 * max(shape) ** 0.5  # root mean square of an Adam step
+            scale = 0.2 * max(shape) ** 0.5  # gives the update a root mean square of 0.2, like an Adam step
             for (parameter, _), update in zip(pairs, updates, strict=True):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 parameter.add_(update.reshape(parameter.shape), alpha=-group["lr"] * scale)
 
     def _ahead(self, parameter: Tensor, gradient: Tensor) -> Tensor:
-        """The gradient drawn towards its momentum (Nesterov)."""
+        """Updates the momentum and returns the Nesterov gradient."""
         state = self.state[parameter]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(parameter)
-            state["step"] = torch.zeros(())  # never used; AdamW looks for it when it takes up a checkpoint
+            state["step"] = torch.zeros(())  # unused here, but AdamW expects it when it loads a checkpoint
         state["momentum"].lerp_(gradient, 0.05)
         ahead: Tensor = gradient.lerp(state["momentum"], 0.95)
         return ahead

@@ -1,6 +1,6 @@
-"""The text encoder: a small stock `CLIPTextModel`, first taught to name the five attributes, then frozen.
+"""The text encoder: a small stock `CLIPTextModel`, first trained to classify the five attributes, then frozen.
 
-Learned together with the pictures it would hardly learn at all in the time; taught by names it takes minutes.
+Trained jointly with the denoiser it would hardly learn anything in the same time; as a classifier it takes minutes.
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ _NAMES: dict[str, list[str]] = {
 
 
 class Namer(nn.Module):
-    """The text encoder with a linear head per attribute; the heads are thrown away after training."""
+    """The text encoder with one linear head per attribute; the heads are discarded after training."""
 
     def __init__(self, tokenizer: CLIPTokenizer, seed: int) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Namer(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(WIDTH, len(values)) for name, values in _NAMES.items()})
 
     def forward(self, tokens: Tensor) -> list[dict[str, Tensor]]:
-        """Logits of each attribute for tokens of (batch, length): from the end mark, and from the mean token."""
+        """Logits of each attribute for tokens of (batch, length): from the end token, and from the mean over all."""
         output = self.encoder(input_ids=tokens)
         views = (output.pooler_output, output.last_hidden_state.mean(dim=1))
         return [{name: head(view) for name, head in self.heads.items()} for view in views]
@@ -70,14 +70,14 @@ def _labels(scenes: list[Scene]) -> dict[str, Tensor]:
 
 
 def captioned(random: Random, count: int) -> tuple[list[Scene], list[str]]:
-    """Fresh scenes of the training part with a caption each."""
+    """Random scenes, none of them held out, with a caption each."""
     scenes = [random_scene(random) for _ in range(count)]
     return scenes, [training_caption(scene, random) for scene in scenes]
 
 
 @torch.no_grad()
 def accuracy(namer: Namer, tokenizer: CLIPTokenizer, *, seed: int, count: int = 2000) -> float:
-    """The part of fresh captions of which the end mark alone names all five attributes."""
+    """The share of fresh captions (0…1) for which the end token alone gives all five attributes."""
     device = next(namer.parameters()).device
     right = 0
     for block in range(count // 100):
@@ -90,7 +90,7 @@ def accuracy(namer: Namer, tokenizer: CLIPTokenizer, *, seed: int, count: int = 
 
 
 def train_text_encoder(work: Path, tokenizer: CLIPTokenizer, *, steps: int, device: str, seed: int) -> Namer:
-    """Train (or take up) the text encoder with its heads; returns the averaged weights."""
+    """Train the text encoder with its heads, resuming from a checkpoint in `work`; returns the averaged weights."""
     plan = Plan(stage="text", steps=steps, peak_rate=1e-3, average=0.99, betas=(0.9, 0.98), seed=seed)
     namer, averaged = Namer(tokenizer, seed).to(device), Namer(tokenizer, seed).to(device)
     averaged.requires_grad_(False)

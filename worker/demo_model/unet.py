@@ -1,7 +1,7 @@
-"""The denoiser: a stock `UNet2DConditionModel` over latents of 4 × 16 × 16, taught v-prediction.
+"""The denoiser: a stock `UNet2DConditionModel` over latents of 4 × 16 × 16, trained for v-prediction.
 
 The caption enters twice: pooled, through the time embedding of every block, and by cross-attention at the lowest
-level. With cross-attention alone a net of this size learns little but the ground's colour in the same time.
+resolution. With cross-attention alone a net of this size learns little but the background's colour in the same time.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from worker.demo_model.text_encoder import WIDTH, tokens_of
 from worker.demo_model.vae import FACTOR, HALF, LATENT_CHANNELS
 
 BATCH = 32
-_CAPTIONLESS = 0.1  # part of the batch that learns without a caption, for classifier-free guidance
+_CAPTIONLESS = 0.1  # share of training captions that are dropped, for classifier-free guidance
 
 
 def new_scheduler() -> DPMSolverMultistepScheduler:
@@ -69,7 +69,7 @@ class _Lesson:
     drawings: Drawings
     plan: Plan
     alphas: Tensor  # (1000,), the cumulative products of the scheduler
-    scale: float  # from the autoencoder's latents to those of deviation 1
+    scale: float  # scales the autoencoder's latents to a standard deviation of 1
 
     def loss(self, step: int) -> Tensor:
         """The weighted squared error of the predicted velocity on one batch."""
@@ -93,19 +93,19 @@ class _Lesson:
         return error.mean()
 
     def _weights(self, chosen: list[int], step: int) -> Tensor:
-        """Per cell, (batch, 1, 16, 16): figure and ground count alike at first, every cell alike at the end."""
+        """Loss weights per cell, (batch, 1, 16, 16): first balanced between figure and background, later all equal."""
         figure = self.drawings.figures[chosen].to(self.alphas.device, torch.float32)
         part = figure.mean((1, 2, 3), keepdim=True).clamp(0.02, 0.98)
         balanced = 0.5 * figure / part + 0.5 * (1 - figure) / (1 - part)
         return balanced + self._evenness(step) * (1 - balanced)
 
     def _evenness(self, step: int) -> float:
-        """0 while shapes are learned, then rising to 1, when every cell and every amount of noise counts alike."""
+        """0 while shapes are learned (60 % of the steps), then up to 1: all cells and noise levels weigh the same."""
         return min(1.0, max(0.0, (step / self.plan.steps - 0.6) / 0.3))
 
 
 def _times(generator: torch.Generator, evenness: float) -> Tensor:
-    """One timestep per picture, spread over the batch; leaning towards much noise, where shapes form, unless even."""
+    """One timestep per picture, spread over the batch; below evenness 1 more of high noise, where shapes form."""
     even = (torch.arange(BATCH) + torch.rand(BATCH, generator=generator)) / BATCH
     return (even ** (0.4 + 0.6 * evenness) * 1000).long().clamp(0, 999)
 
@@ -120,7 +120,7 @@ def train_unet(
     device: str,
     seed: int,
 ) -> UNet2DConditionModel:
-    """Train (or take up) the denoiser on encoded drawings; returns the averaged weights."""
+    """Train the denoiser on encoded drawings, resuming from a checkpoint in `work`; returns the averaged weights."""
     plan = Plan(stage="unet", steps=steps, peak_rate=2e-3, warmup_steps=100, average=0.985, seed=seed)
     unet, averaged = new_unet(seed), new_unet(seed)
     unet.to(device, memory_format=torch.channels_last)

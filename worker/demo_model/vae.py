@@ -1,8 +1,8 @@
 """The autoencoder's first half: pictures of 128 × 128 to and from latents of 4 × 16 × 16, an `AutoencoderTiny`.
 
-The next stage, `decoder`, carries it on to 256 × 256; learning the latents at half size is three times faster. It
-starts as plain averaging and enlarging of blocks (Dirac initialisation): at step 0 it already shows a blurred
-picture, and learns only the edges. From a usual random start the same net learns nothing in the same time.
+The later stage `decoder` extends it to 256 × 256; learning the latents at half size is three times faster. The net is
+initialised to average and enlarge blocks (Dirac initialisation): at step 0 it already gives a blurred picture, and has
+only the edges to learn. From the usual random initialisation the same net learns nothing in the same time.
 """
 
 from pathlib import Path
@@ -48,6 +48,7 @@ def _pass_through(layers: Any) -> None:
         if isinstance(layer, nn.Conv2d):
             pass_colours_through(layer)
         elif hasattr(layer, "conv"):
+            # A residual branch: adds nothing to the colours, and little to the other channels, at the start.
             layer.conv[-1].weight.mul_(0.2)
             layer.conv[-1].weight[:3] = 0
             layer.conv[-1].bias[:3] = 0
@@ -66,7 +67,7 @@ def pass_colours_through(conv: nn.Conv2d) -> None:
 
 
 def _scale_ends(vae: AutoencoderTiny) -> None:
-    """Stretch colours of [0, 1] to latents of mean 0 and back again."""
+    """Scale colours of [0, 1] to latents of mean 0 at the encoder's end, and back at the decoder's start."""
     last: Any = list(vae.encoder.layers)[-1]
     first: Any = next(iter(vae.decoder.layers))
     last.weight[:3] *= _SPREAD
@@ -82,7 +83,7 @@ def pictures(random: Random, count: int, pixels: int = HALF) -> Tensor:
 
 
 def crops(random: Random, images: Tensor, side: int, factor: int) -> Tensor:
-    """A square of each picture, on the grid of its latents, where its colours differ, if a few tries find one."""
+    """One square crop of each picture, aligned to the latent grid, with more than one colour if 8 tries find one."""
     chosen = []
     for image in images:
         for _ in range(8):
@@ -95,7 +96,7 @@ def crops(random: Random, images: Tensor, side: int, factor: int) -> Tensor:
 
 
 def picture_loss(got: Tensor, want: Tensor) -> Tensor:
-    """How far a picture of (batch, 3, height, width) is off: absolute, squared, and in its outlines."""
+    """The error of pictures of (batch, 3, height, width): absolute, squared, and of differences between neighbours."""
     error = got - want
     down = (got.diff(dim=2) - want.diff(dim=2)).abs().mean()
     across = (got.diff(dim=3) - want.diff(dim=3)).abs().mean()
@@ -103,7 +104,7 @@ def picture_loss(got: Tensor, want: Tensor) -> Tensor:
 
 
 def train_vae(work: Path, *, steps: int, device: str, seed: int) -> AutoencoderTiny:
-    """Train (or take up) the autoencoder; returns the averaged weights."""
+    """Train the autoencoder, resuming from a checkpoint in `work`; returns the averaged weights."""
     plan = Plan(stage="vae", steps=steps, peak_rate=1.2e-3, average=0.995, seed=seed)
     vae, averaged = new_vae(seed), new_vae(seed)
     vae.to(device, memory_format=torch.channels_last)

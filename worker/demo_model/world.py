@@ -49,8 +49,8 @@ BACKGROUNDS: Final[dict[str, Rgb]] = {
 
 SIZES: Final[dict[str, float]] = {"small": 0.28, "medium": 0.42, "large": 0.58}  # longer side / picture side
 
-# How far from the centre a figure of each size stands when it is "left", "top", …; parts of the picture's side.
-# Whole cells of the 16 × 16 latents: a moved figure has the same latents, only elsewhere, and is learned sooner.
+# How far from the centre a figure of each size is when it is "left", "top", …; fractions of the picture's side.
+# Whole cells of the 16 × 16 latents: a moved figure then has the same latents in other cells, and is learned sooner.
 OFFSETS: Final[dict[str, float]] = {"small": 4 / 16, "medium": 4 / 16, "large": 3 / 16}
 
 POSITIONS: Final[dict[str, tuple[int, int]]] = {
@@ -70,7 +70,7 @@ ATTRIBUTES: Final = ("shape", "colour", "background", "size", "position")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """One flat figure on one flat ground; what a caption that leaves a word out means stands as the default."""
+    """One flat figure on one flat background. The defaults are what a caption means that leaves an attribute out."""
 
     shape: str
     colour: str = "black"
@@ -81,7 +81,9 @@ class Scene:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Jitter:
-    """What a caption does not say: shifts and size as parts of the picture's side, angle in degrees, RGB shifts."""
+    """What a caption does not say: shifts as fractions of the picture's side, a factor of the figure's size, an
+    angle in degrees, and RGB shifts.
+    """
 
     dx: float = 0.0
     dy: float = 0.0
@@ -105,7 +107,7 @@ def random_jitter(random: Random) -> Jitter:
 
 
 def scenes() -> Iterator[Scene]:
-    """Every scene whose figure can be told from its ground."""
+    """Every scene whose figure and background have different colour names."""
     names = itertools.product(SHAPES, COLOURS, BACKGROUNDS, SIZES, POSITIONS)
     for shape, colour, background, size, position in names:
         if colour != background:
@@ -113,7 +115,7 @@ def scenes() -> Iterator[Scene]:
 
 
 def is_held_out(scene: Scene) -> bool:
-    """Whether the combination belongs to the tenth that no stage trains on; decided by a hash, the same for ever."""
+    """Whether the scene is in the tenth that no stage trains on; decided by a hash, so it never changes."""
     text = f"{scene.shape}|{scene.colour}|{scene.background}|{scene.size}|{scene.position}"
     return hashlib.sha256(text.encode()).digest()[0] < 26
 
@@ -194,7 +196,7 @@ def _outlines(shape: str) -> list[Outline]:
 
 
 def outlines(shape: str, *, centre: Point, side: float, degrees: float = 0.0) -> list[Outline]:
-    """The outlines of a turned shape whose bounding box has its centre and its longer side as asked, in pixels."""
+    """The outlines of a rotated shape whose bounding box has this centre and longer side, in pixels; holes follow."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     turned = [[(x * cos - y * sin, x * sin + y * cos) for x, y in line] for line in _outlines(shape)]
     xs, ys = [x for x, _ in turned[0]], [y for _, y in turned[0]]

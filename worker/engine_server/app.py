@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """The process. Returns the exit code: 3 when the device is lost, 2 for wrong settings."""
+    """Run the server. Exit code: 2 for wrong settings, 1 after a failure, with `--uds` 3 if the device is lost."""
     try:
         config = settings.load(EngineServerSettings)
         entry = _entry(arguments.models_file or config.models_file, arguments.model)
@@ -70,7 +70,7 @@ def _page_at(host: str) -> Callable[[web.Request], str]:
 
 
 def serve_http(server: over_http.Server, host: str, port: int, flush: Callable[[], None]) -> int:
-    """Serves until a signal. Returns the exit code, unless the engine's thread would hold it up."""
+    """Serves until a signal. Returns the exit code; exits at once instead if the engine's thread is still busy."""
     code = lifecycle.run(lambda shutdown: server.serve(host, port, shutdown.wait))
     if server.left_behind:
         _log.warning("engine_server.thread_left_behind")

@@ -1,9 +1,9 @@
 """Lets many callers share one engine: waiting pictures become batches on the engine's own thread.
 
 Used by the HTTP side of the engine server. First come, first served: the picture that waits longest opens a batch, and
-those of its key join it; with an engine that lets jobs join, also while it runs, unless one of another key waits
-longer. A batch that fails is run again one by one, so that a picture fails by its own fault only; after memory ran out,
-later batches are smaller.
+those behind it join up to the first of another batch key; if the engine supports `join_midway`, also while the batch
+runs. The images of a batch that fails are run again one by one, so that a picture fails only for its own fault; after
+memory ran out, later batches are smaller.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class Busy(Exception):
-    """As many wait as may wait."""
+    """The queue of waiting pictures is full."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class _Waiting:
     unwanted: bool = False
 
     def settle(self, result: Picture | EncodedPicture | Exception) -> None:
-        """From the engine's thread."""
+        """Hand the result to the caller's event loop. Any thread."""
 
         def on_loop() -> None:
             if self.future.done():
@@ -79,8 +79,8 @@ class Driver:
         return time.perf_counter() - self._sign_s if self._pulse.working else 0.0
 
     async def render(self, job: RenderJob) -> Picture | EncodedPicture:
-        """The picture. Raises Busy, Unsupported, or what the engine raised over this job; when cancelled, the job
-        leaves the engine.
+        """Render one picture. Raises Busy, Unsupported, EngineLost when the server ends, or what the engine raised for
+        this job. Cancellation evicts the job from the engine.
         """
         self._engine.key(job)
         loop = asyncio.get_running_loop()
@@ -105,7 +105,7 @@ class Driver:
             self._changed.notify()
 
     def abandon(self) -> None:
-        """The engine hangs: all callers get an error at once, and no more jobs are taken."""
+        """Give up on an engine that hangs: all callers get EngineLost at once, and no more jobs are accepted."""
         with self._changed:
             self.ready, self._over, self._stopping = False, True, True
             left = self._unanswered()
@@ -113,7 +113,7 @@ class Driver:
             each.settle(EngineLost("the engine hangs"))
 
     def run(self) -> None:
-        """Serves until stopped. Calls `on_end` with the reason."""
+        """Loads the engine and serves until stopped or failed. Calls `on_end` with the failure, or with None."""
         why: BaseException | None = None
         try:
             self._engine.load()
@@ -130,7 +130,7 @@ class Driver:
         self._on_end(why)
 
     def _unanswered(self) -> Sequence[_Waiting]:
-        """Who has no answer yet. Under the lock."""
+        """Callers without an answer yet. Call it under the lock."""
         return [*self._members.values(), *(each for each, _ in tuple(self._undecoded)), *self._waiting]
 
     def _withdraw(self, mine: _Waiting) -> None:
@@ -143,7 +143,7 @@ class Driver:
             self._engine.evict(mine.job.id)
 
     def _admitted(self) -> bool:
-        """Lets in who can come in; waits while there is nothing to do. False once stopped."""
+        """Admits the jobs that may join; waits while there is nothing to do. False once stopped."""
         with self._changed:
             while not (self._waiting or self._members or self._stopping):
                 self._changed.wait()
@@ -155,7 +155,7 @@ class Driver:
         return not self._stopping
 
     def _choose(self) -> Sequence[_Waiting]:
-        """Under the lock."""
+        """Takes the jobs that may join from the head of the queue. Call it under the lock."""
         if self._members and not self._engine.capabilities.join_midway:
             return ()
         mates = list(self._members.values())
@@ -197,8 +197,8 @@ class Driver:
         self._pulse.end(self._sign_s)
 
     def _left(self, member: _Waiting | None) -> None:
-        """Out of the engine. One that is still wanted was evicted in place of an earlier job of its id: it starts
-        again.
+        """Handles a job that the engine has evicted. One that is still wanted was evicted in place of an earlier job of
+        the same id: it starts again, alone, and fails if that happens once more.
         """
         if member is None or member.unwanted:
             return
@@ -214,7 +214,7 @@ class Driver:
         self._pulse.begin(self._engine.key(next(iter(self._members.values())).job), self._sign_s)
 
     def _beat(self, _: Progress | None = None) -> None:
-        """A sign of life. Callers over HTTP hear of the end only."""
+        """Records a sign of life. Progress goes no further: callers over HTTP get only the result."""
         self._sign_s = time.perf_counter()
         self._pulse.beat(self._sign_s)
 
@@ -261,6 +261,6 @@ class Driver:
         return None
 
     def _again(self, lost: Sequence[_Waiting]) -> None:
-        """They start again, ahead of all that wait."""
+        """Put jobs back at the head of the queue, to start again."""
         with self._changed:
             self._waiting.extendleft(reversed([each for each in lost if not each.unwanted]))

@@ -1,4 +1,4 @@
-"""What the engine server understands over HTTP, and how it refuses: two kinds of JSON request, one shape of error.
+"""The engine server's HTTP messages: two kinds of JSON request, one form of error.
 
 `Generation` is the subset of the OpenAI Images API (POST /v1/images/generations) that makes sense for one open model,
 with the further fields that SGLang-Diffusion and vLLM-Omni accept under the same names; fields that mean nothing here
@@ -21,7 +21,7 @@ from worker.engines.errors import BadOutput, EngineLost, OutOfMemory, Unsupporte
 FileFormat = Literal["png", "webp", "jpeg"]
 _SIZE = re.compile(r"([0-9]{2,4})x([0-9]{2,4})")
 Whole = Annotated[int, BeforeValidator(whole)]
-"""An integer, however JSON writes it; no text, no boolean."""
+"""An integer in any JSON notation (1, 1.0, 1e0), but no string and no boolean."""
 _side = Field(ge=limits.MIN_SIDE_PX, le=limits.MAX_SIDE_PX, multiple_of=limits.SIDE_MULTIPLE_PX)
 _steps = Field(None, ge=1, le=limits.MAX_STEPS)
 _guidance = Field(None, ge=0, le=limits.MAX_GUIDANCE, allow_inf_nan=False)
@@ -29,11 +29,11 @@ _seed = Field(None, ge=0, lt=limits.SEED_MODULUS)
 
 
 class BadRequest(Exception):
-    """The text says which field, and holds no value."""
+    """The request is invalid. The text names the field and holds none of its value."""
 
 
 class Defaults(BaseModel):
-    """What a request that does not say gets."""
+    """The served model, and the values for fields that a request leaves out."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -72,13 +72,13 @@ class Generation(BaseModel):
         raise ValueError("must be WIDTHxHEIGHT in pixels, multiples of 8")
 
     def jobs(self, given: Defaults, request_id: str) -> list[RenderJob]:
-        """One job for each of the n pictures; picture i has seed + i."""
+        """One job for each of the n pictures; picture i has seed + i, modulo SEED_MODULUS. Raises BadRequest."""
         width, height = (int(side) for side in self.size.split("x")) if self.size else (given.width, given.height)
         seed = secrets.randbelow(limits.SEED_MODULUS) if self.seed is None else self.seed
         count = self.n or 1
         return [
             RenderJob(
-                id=_own_id(request_id if count == 1 else "", index),
+                id=_own_id(request_id if count == 1 else "", index),  # several jobs cannot share the caller's id
                 model=_served(self.model, given),
                 width=width,
                 height=height,
@@ -111,7 +111,7 @@ class Render(BaseModel):
     format: Literal["rgb", "png", "webp", "jpeg"] = "rgb"
 
     def job(self, given: Defaults) -> RenderJob:
-        """The job it asks for."""
+        """The requested job. Raises BadRequest for another model."""
         return RenderJob(
             id=_own_id(self.id, 0),
             model=_served(self.model, given),
@@ -160,7 +160,7 @@ def _fits(side: int) -> bool:
 
 
 def _own_id(wish: str, index: int) -> str:
-    """The caller's id if it can be one: an emulated picture draws it."""
+    """The caller's id if it is a valid job id, else a random one. An emulated picture encodes it."""
     try:
         return job_id(wish)
     except Invalid:

@@ -2,9 +2,10 @@
 
 | POST /v1/images/generations | `images_api.Generation`; files in base64 within JSON |
 | POST /v1/render             | `images_api.Render`; the body is the pixels or the file, X-Darkroom-Width, -Height |
-| GET /v1/models, GET /health | what is served; 503 until the model is loaded, and while a step hangs |
+| GET /v1/models              | the served model |
+| GET /health                 | engine and model, no token; 503 until the model is loaded, and while a step hangs |
 
-Errors are {"error": {"message", "type", "code"}}. A caller that goes away takes its picture with it.
+Errors are {"error": {"message", "type", "code"}}. When a caller disconnects, its pictures are cancelled.
 """
 
 import asyncio
@@ -45,8 +46,8 @@ class NotReady(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Pictures that may wait for the engine, how long one may take, waiting included, and the least time without a step
-    that counts as a hang.
+    """`waiting`: pictures that may wait for the engine. `render_s`: seconds that one may take, waiting included.
+    `hang_s`: the least seconds without a step that count as a hang.
     """
 
     waiting: int = 64
@@ -55,7 +56,7 @@ class Limits:
 
 
 class Server:
-    """`serve` is the process's whole work. Without a token `complaint` says which requests are refused."""
+    """Serves one engine. Without a token `complaint` returns why a request is refused; an empty text accepts it."""
 
     def __init__(
         self,
@@ -81,8 +82,8 @@ class Server:
         """Whether the engine's thread was still at work when `serve` ended: it hung, or was loading."""
 
     async def serve(self, host: str, port: int, stopping: Callable[[], Awaitable[None]]) -> None:
-        """Serves until `stopping` returns; requests in flight are answered first. Raises LoadFailed, Hung or
-        EngineLost.
+        """Serves until `stopping` returns; requests in flight have up to 15 s to be answered. Raises what ended the
+        engine: LoadFailed, Hung, EngineLost or another error of the model.
         """
         self._loop = asyncio.get_running_loop()
         self._ended = self._loop.create_future()
@@ -116,7 +117,7 @@ class Server:
             loops.stop()
 
     async def _hung(self, detail: str) -> bool:
-        """A thread cannot be stopped: its callers get an error, and the process ends, to be started again."""
+        """A hung thread cannot be stopped: callers get an error, and the process ends so that it is started again."""
         self.left_behind = True
         self._driver.abandon()
         self._end(Hung(detail))
@@ -192,7 +193,7 @@ class Server:
         return web.Response(body=body, content_type=media, headers=headers)
 
     async def _pictures(self, jobs: list[RenderJob]) -> list[Picture | EncodedPicture]:
-        """All of them; the first failure is raised, and takes the others with it."""
+        """Render all jobs; the first failure cancels the others and is raised. Raises NotReady and TimeoutError."""
         if not self._driver.ready:
             raise NotReady
         try:

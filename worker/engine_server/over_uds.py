@@ -1,8 +1,8 @@
 """The engine server on a Unix domain socket: lets one worker drive an engine in this process, step by step.
 
-Single-threaded: the thread that serves the socket is the engine's own. While a step runs it looks at the socket after
-each denoising step, which is when an engine can act on an eviction. With a parent it serves one connection and never
-outlives that process; garbage closes the connection.
+Single-threaded: the thread that serves the socket also runs the engine. During a step it polls the socket after each
+denoising step, which is when an engine can act on an eviction. With a parent it serves one connection and never
+outlives that process; a malformed frame closes the connection.
 """
 
 import ctypes
@@ -29,7 +29,10 @@ MAX_MEMBERS: Final = 4096
 
 
 def serve(engine: Engine, path: Path, *, parent: int = 0) -> int:
-    """Serves `engine` at `path` and returns the exit code. With `parent`, until its connection or that process ends."""
+    """Serves `engine` at `path`; with `parent`, until its connection or that process ends.
+
+    Returns the exit code: 0, 1 if the model does not load, 3 if the device is lost. Raises OSError for the socket.
+    """
     if parent:
         _die_with(parent)
     uid = os.geteuid()
@@ -61,9 +64,9 @@ def serve(engine: Engine, path: Path, *, parent: int = 0) -> int:
 
 
 def _die_with(parent: int) -> None:
-    """The kernel kills this process as soon as the thread that started it ends, however that comes about.
+    """Have the kernel kill this process when the thread that started it ends, for whatever reason; see prctl(2).
 
-    prctl(2). The end of the connection says the same, but it is not read while a model hangs.
+    The end of the connection says the same, but is not read while a model hangs.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0):
@@ -82,7 +85,7 @@ class _Session:
         self._tickets = 0
 
     def run(self) -> None:
-        """Until the other side goes. Raises Closed, Garbage, LoadFailed and EngineLost."""
+        """Serves until the other side disconnects. Raises Closed, Garbage, LoadFailed and EngineLost."""
         self._attempt(self._hello)
         while True:
             asked = self._connection.receive()
@@ -94,7 +97,7 @@ class _Session:
                 self._attempt(lambda asked=asked: self._answer(asked))  # type: ignore[misc]
 
     def _attempt(self, call: Callable[[], None]) -> None:
-        """`call`, its failure sent to the other side."""
+        """Run `call`, and send a failure to the other side. Raises Closed, Garbage, LoadFailed and EngineLost."""
         try:
             call()
         except (Closed, Garbage):

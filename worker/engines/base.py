@@ -1,5 +1,5 @@
-"""What engines refuse in the same words: what is beyond a model's bounds, and the calls that their capabilities
-exclude.
+"""What several engines share: a model's bounds, where its weights are, and mixins for the calls that an engine's
+capabilities exclude.
 """
 
 import math
@@ -11,7 +11,7 @@ from worker.engines.errors import EngineError, Unsupported
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What a request may ask of one model, as the models file says. Sides in pixels. Unless said, anything."""
+    """Inclusive limits of the models file on requests for one model; sides in pixels. The defaults allow anything."""
 
     min_width: float = 0
     max_width: float = math.inf
@@ -24,7 +24,7 @@ class Bounds:
 
     @classmethod
     def square(cls, side_px: int) -> "Bounds":
-        """Sides of up to that many pixels; all else as by default."""
+        """Bounds that limit both sides to `side_px` pixels and nothing else."""
         return cls(max_width=side_px, max_height=side_px)
 
     def require(self, job: RenderJob) -> None:
@@ -49,7 +49,7 @@ class WeightSource:
 
 
 class NoParking:
-    """An engine whose members cannot stand aside."""
+    """Mixin for engines that cannot park members."""
 
     def park(self, job_id: str) -> None:
         """Never called: `capabilities.park` is False."""
@@ -61,7 +61,7 @@ class NoParking:
 
 
 class NoProcess:
-    """An engine without a process that is ours to end."""
+    """Mixin for engines without a process that the worker could kill."""
 
     def kill(self) -> None:
         """Never called: `capabilities.restartable` is False."""

@@ -1,5 +1,5 @@
-"""What a model of the models file would be once loaded, and whether it can be: from its files, in a moment, or by
-loading it. For people; `python -m worker models check` prints it.
+"""Reports what a model of the models file is and whether it can be loaded: from its files alone, which takes a moment,
+or by loading it. `python -m worker models check` prints the report.
 """
 
 import resource
@@ -26,14 +26,19 @@ _MAXRSS_BYTES: Final = 1 if sys.platform == "darwin" else 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """`problem`: why it cannot be served, in one line; empty: nothing was found. `lines`: a name and a value each."""
+    """The report on one model. `problem`: one line on why it cannot be served, empty if none was found. `lines`: pairs
+    of a name and a value.
+    """
 
     problem: str = ""
     lines: tuple[tuple[str, str], ...] = ()
 
 
 def check(entry: ModelEntry, *, engine: Callable[[], Engine] | None = None) -> Checked:
-    """Look at the entry's files; with `engine`, which builds it, also load it. Raises nothing for a bad model."""
+    """Examine the entry's files; with `engine`, which builds the engine, also load the model.
+
+    A bad model raises nothing: it is reported in `problem`.
+    """
     found = Checked()
     if entry.in_process in {"pipeline", "latent"}:
         found = _of_files(entry)

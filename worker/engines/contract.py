@@ -4,15 +4,16 @@ One engine serves one model. `load`, `admit`, `step`, `decode`, `park`, `unpark`
 called on the GPU thread only, never two at a time; `key` and `evict` from any thread at any time. The worker
 checks every picture's size itself. Engines know nothing of queues, stores or users.
 
-The order of one job: `admit`, then `step` until it comes back as finished or evicted, then `decode`. With
-`join_midway` others may be admitted between any two steps; with `park` a member may stand aside meanwhile. While
-others go on, finished jobs are decoded one between two steps. An engine with a second stream begins the decoding at
-the end of `step` and says that it is `ahead`: then, while others go on, jobs are decoded after the step that follows
-the one they finished with, so that the device is at that step while `decode` waits for what is left of theirs. A
-finished job that is no longer wanted is never decoded.
+A job passes through `admit`, then `step` until it is reported as finished or evicted, then `decode`. With
+`join_midway` more jobs may be admitted between any two steps; with `park` a member can skip steps. While other members
+run, finished jobs are decoded between two steps, a few at a time. An engine with a second stream starts the decoding
+at the end of `step` and reports `ahead`: while other members run, a job is then decoded one step after the one that
+finished it, so that the device computes that step while `decode` waits for the rest of the decoding. A finished job
+that is no longer wanted is never decoded.
 
-After any exception out of `admit`, `step`, `park`, `unpark` or `decode` (BadOutput excepted) the worker calls `reset`,
-which forgets all members and frees what they held; after EngineDied it also makes the engine ready again.
+After an exception out of `admit`, `step`, `park`, `unpark` or `decode` the worker calls `reset`, which forgets all
+members and frees what they held; after EngineDied it also starts the engine's process again. `reset` is not called
+after EngineAway and EngineLost, nor after BadOutput, Refused and NotNow out of `decode`, which concern that job alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +26,9 @@ BatchKey = tuple[str | int | float, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderJob:
-    """One picture to make. `id` is "{generation}/{index}", unique within the worker."""
+    """One picture to make. `id` is "{generation}/{index}", unique within the worker. Sides are in pixels; an empty
+    `scheduler` means the model's own.
+    """
 
     id: str
     model: str
@@ -44,9 +47,9 @@ class Capabilities:
     """What an engine can do beside rendering a batch from its first step to its last.
 
     `join_midway`: `admit` may be called while members run. `evict_one`: `evict` frees the slot within one step
-    (otherwise only when every member is evicted). `park`: members can stand aside and come back. `restartable`: the
-    model lives in a process of its own, which `kill` ends and `reset` starts again. `remote`: it is on another server,
-    which may go away and come back at any time.
+    (otherwise only when every member is evicted). `park`: members can skip steps and resume. `restartable`: the model
+    lives in a process of its own, which `kill` ends and `reset` starts again. `remote`: the model is on another server,
+    which may go away and come back at any time. `max_batch`: the most images that share a step.
     """
 
     join_midway: bool = False
@@ -58,15 +61,15 @@ class Capabilities:
 
     @property
     def apart(self) -> bool:
-        """Whether nothing that happens to the model can make this process useless to others."""
+        """Whether the model lives outside this process, so that its failure cannot take other models down."""
         return self.restartable or self.remote
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelAbilities:
-    """What a request may ask of the model. `guidance`: "cfg", "true", "embedded" or "none"; empty: nothing is known
-    yet, as before `load`. At or below `guidance_off` there is no guidance. `schedulers`: names that a request may
-    give. Sides that are no multiple of `size_factor` pixels are rendered larger and cut. 0: not known.
+    """What a request may ask of the model. `guidance`: "cfg", "true", "embedded" or "none"; empty: not known yet, as
+    before `load`. At or below `guidance_off` there is no guidance. `schedulers`: names that a request may give. Sides
+    are in pixels; one that is no multiple of `size_factor` is rendered larger and cut. Numbers are 0 when not known.
     """
 
     negative_prompt: bool = False
@@ -97,7 +100,7 @@ class EngineFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """One denoising step is done. Steps done of each running job, by id."""
+    """The number of steps done by each running job, by id. An empty one is a sign of life within a step."""
 
     steps: dict[str, int]
 
@@ -124,12 +127,12 @@ class StepTime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stepped:
-    """What one `step` brought: jobs that are finished, and jobs that left because they were evicted.
+    """The outcome of one `step`: the jobs that finished, and the jobs that left because they were evicted.
 
-    `fits`: how many images of this batch key measured memory allows at once; None while that is not known. `ahead`:
-    the device may still be at the step, and decodes the pictures of `finished` beside the next one; only when no
-    member is left for another step has the call waited for this one. `timed`: with `ahead`, the newest step that is
-    over, by the device's own clock, since the length of the call says nothing about it.
+    `fits`: how many images of this batch key fit at once by measured memory; None while that is not known. `ahead`:
+    the device may still be computing the step, and decodes the pictures of `finished` beside the next one; the call
+    waits for the step only when no member is left for another. `timed`: with `ahead`, the newest completed step by the
+    device's own clock, since the duration of the call says nothing about it.
     """
 
     finished: Sequence[Done] = ()
@@ -141,9 +144,9 @@ class Stepped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """What was done, where it may differ from what was asked for. `guidance` is a kind as in ModelAbilities, empty if
+    """What the engine did, where that may differ from the request. `guidance` is a kind as in ModelAbilities, empty if
     the engine does not say. `guidance_scale` is the value that took effect, 0 if none did; `negative_prompt`: whether
-    one took effect. `width` and `height` are pixels before the cut to the asked size, 0 if not known.
+    one took effect. `width` and `height` are pixels before the cut to the requested size, 0 if not known.
     """
 
     guidance: str = ""
@@ -177,7 +180,7 @@ class EncodedPicture:
 
 
 class Engine(Protocol):
-    """See the module's text for threads and order."""
+    """The step-level contract; threads and call order are in the module docstring."""
 
     @property
     def capabilities(self) -> Capabilities:
@@ -185,7 +188,7 @@ class Engine(Protocol):
 
     @property
     def facts(self) -> EngineFacts:
-        """What it is."""
+        """Which engine and model this is; complete after `load`."""
 
     @property
     def loaded(self) -> bool:
@@ -201,18 +204,19 @@ class Engine(Protocol):
         """Free everything that `load` took."""
 
     def admit(self, jobs: Sequence[RenderJob]) -> None:
-        """Let jobs of one key in; with `join_midway` beside those of that key that run.
+        """Admit jobs of one batch key; with `join_midway` also while members of that key run.
 
-        Raises errors.OutOfMemory, errors.EngineLost, errors.EngineDied, or anything for a model's error.
+        Raises errors.OutOfMemory, errors.EngineLost, errors.EngineDied, errors.EngineAway, errors.Unsupported, or
+        whatever the model raises.
         """
 
     def step(self, report: Report) -> Stepped:
-        """Go on: by exactly one denoising step of every unparked member with `join_midway`, else by one at least, to
-        the end at most. Raises like `admit`.
+        """Advance the unparked members: with `join_midway` by exactly one denoising step each, otherwise by one step up
+        to the whole job. Raises like `admit`.
         """
 
     def evict(self, job_id: str) -> None:
-        """The job's picture is not wanted any more. Any thread; unknown ids are ignored."""
+        """Drop a job whose picture is no longer wanted. Any thread; unknown ids are ignored."""
 
     def park(self, job_id: str) -> None:
         """Set a member aside, its latents kept. Only with `capabilities.park`."""
@@ -221,11 +225,13 @@ class Engine(Protocol):
         """Let a parked member go on."""
 
     def decode(self, done: Done) -> Picture | EncodedPicture:
-        """The picture of a finished job. Raises errors.BadOutput for this job alone, else like `admit`."""
+        """The picture of a finished job. Raises errors.BadOutput, errors.Refused or errors.NotNow for this job alone,
+        otherwise like `admit`.
+        """
 
     def reset(self) -> None:
-        """Forget all members. Raises errors.EngineLost when nothing can be rendered any more, LoadFailed when the
-        engine's process cannot be started again.
+        """Forget all members. Raises errors.EngineLost when the device can render nothing any more, errors.LoadFailed
+        when the engine's process cannot be started again.
         """
 
     def kill(self) -> None:

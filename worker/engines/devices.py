@@ -16,16 +16,16 @@ from worker.engines.errors import EngineLost
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """What the settings ask for; `name` is auto, cpu, cuda or cuda:N. `threads`: of a CPU; 0: half of the cores."""
+    """The device that the settings ask for. `name`: auto, cpu, cuda or cuda:N. `threads`: torch's CPU threads; 0 means
+    half of the cores.
+    """
 
     name: str = "auto"
     dtype: str = "float32"
     threads: int = 0
 
     def open(self) -> str:
-        """The device to compute on, the current one of this thread from now on. Raises RuntimeError when there is none
-        of that name.
-        """
+        """Choose the device and make it current for this thread. Raises RuntimeError when no such device is visible."""
         import torch  # noqa: PLC0415  (heavy)
 
         torch.set_num_threads(self.threads or max(1, (os.cpu_count() or 1) // 2))
@@ -41,14 +41,14 @@ class Device:
         return device
 
     def torch_dtype(self) -> Any:
-        """As torch's object."""
+        """The dtype as a torch object."""
         import torch  # noqa: PLC0415  (heavy)
 
         return getattr(torch, self.dtype)
 
     @staticmethod
     def describe(device: str) -> str:
-        """For the record of a picture."""
+        """The device's name, as recorded with each picture."""
         import torch  # noqa: PLC0415  (heavy)
 
         if device == "cpu":
@@ -57,7 +57,7 @@ class Device:
 
     @staticmethod
     def libraries() -> str:
-        """For the record of a picture."""
+        """The versions of torch and diffusers, as recorded with each picture."""
         import diffusers  # noqa: PLC0415  (heavy)
         import torch  # noqa: PLC0415  (heavy)
 
@@ -65,10 +65,11 @@ class Device:
 
     @staticmethod
     def free() -> None:
-        """Give cached memory back. Call it outside of except blocks: a traceback holds tensors.
+        """Release cached memory. Call it outside of except blocks: a traceback holds tensors.
 
-        Raises EngineLost when the device cannot even do that. It is asked to finish first: an error that sticks shows
-        then, whatever it looked like before, and would else show with nothing to give back in a later picture.
+        Raises EngineLost when the device fails at this. It synchronizes first, so that a sticky error shows here, even
+        if it looked different when it was raised. With nothing cached to release, it would otherwise show only in a
+        later picture.
         """
         torch = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_initialized():
@@ -81,8 +82,8 @@ class Device:
 
 
 def make_current(device: str) -> None:
-    """The device that this thread's streams, events and memory figures are of: two models of one worker may be on
-    different ones.
+    """Make `device` current for this thread's streams, events and memory statistics: the models of one worker may be on
+    different devices.
     """
     if device != "cpu":
         import torch  # noqa: PLC0415  (heavy)
@@ -95,7 +96,7 @@ def _index(device: str) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether less work might fit."""
+    """Whether memory ran out, so that a smaller batch might fit."""
     import torch  # noqa: PLC0415  (heavy)
 
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):

@@ -1,8 +1,9 @@
-"""No model: sleeps as a GPU with a given batch curve would, and draws a picture that says whose it is.
+"""An engine without a model: sleeps as a GPU with a given batch curve would, and draws a picture that encodes its id.
 
-For load tests and for measuring darkroom's own overhead; its name stands in every result it made. A step of a
-batch of b takes t(b) = t(1)·(1−α+αb). The picture is a grid of light and dark cells that `read_emulated` turns back
-into generation id, index and seed, so that a swapped picture is seen. Survives JPEG and WebP at the worker's quality.
+For load tests and for measuring darkroom's own overhead; every result names the engine `emulated`. A step of a batch
+of b takes t(b) = t(1)·(1−α+αb). The picture is a grid of light and dark cells that `read_emulated` decodes into
+generation id, index and seed, so that tests detect swapped pictures. The grid survives JPEG and WebP at the worker's
+quality.
 """
 
 import struct
@@ -34,11 +35,11 @@ _LIGHT = b"0" * 113 + b"1" * 143  # of each level of grey
 
 
 _ABILITIES = ModelAbilities(negative_prompt=True, guidance="cfg", guidance_off=1.0, schedulers=schedulers.NAMES)
-"""It takes whatever a request may say: it makes nothing of it."""
+"""Everything that a request may contain: the engine accepts all options and ignores most of them."""
 
 
 class NotEmulated(ValueError):
-    """The picture is not, or no longer, one that the emulated engine drew."""
+    """The picture was not drawn by the emulated engine, or is too damaged to be read."""
 
 
 class EmulatedEngine(NoProcess):
@@ -114,7 +115,7 @@ class EmulatedEngine(NoProcess):
             self._evicted.add(job_id)
 
     def park(self, job_id: str) -> None:
-        """It takes no step, and keeps those it has taken."""
+        """The member takes no further step until `unpark`, and keeps its step count."""
         if job_id in self._members:
             self._parked.add(job_id)
 
@@ -138,7 +139,9 @@ class EmulatedEngine(NoProcess):
 
 
 def draw(generation_id: str, index: int, seed: int, width: int, height: int) -> bytes:
-    """RGB pixels, rows from the top, of a picture of at least 64x64 that `read_emulated` reads."""
+    """RGB pixels, rows from the top, of a picture that `read_emulated` can read; at least 64x64. Raises ValueError for
+    an id of more than 64 characters.
+    """
     name = generation_id.encode("ascii")
     if len(name) > _MAX_ID_BYTES:
         raise ValueError(f"a generation id may have at most {_MAX_ID_BYTES} characters")

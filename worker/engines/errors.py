@@ -12,10 +12,10 @@ Exception
 │   ├── Refused               a model server refuses this image for good: reported for it alone
 │   ├── NotNow                a model server does not take this image now: given back, uncounted
 │   ├── EngineAway            the model cannot be used for now (its server is away, its process does not start again):
-│   │                         its images are given back, uncounted; that model alone is out, and tried again later
-│   ├── LoadFailed            the model is broken for its files' or settings' sake: its images are refused; that model
-│   │   │                     alone is out, and tried again later and later, and when its files change
-│   │   └── ModelAway         it cannot be loaded for now: as EngineAway
+│   │                         its images are given back, uncounted; only that model is out, and it is retried later
+│   ├── LoadFailed            the model's files or settings are broken: its images are refused; only that model is out,
+│   │   │                     and it is retried after growing pauses and when its files change
+│   │   └── ModelAway         the model cannot be loaded for now: treated like EngineAway
 │   └── EngineLost            the device is beyond repair in this process: reported, the process ends
 └── Hung                      no step, or no loaded model, within the deadline: reported, the process ends
 
@@ -24,7 +24,7 @@ Anything else out of an engine is a model error: the batch is bisected, and what
 
 
 class EngineError(Exception):
-    """An engine's own word on what went wrong. Texts hold no prompt."""
+    """A failure that the engine itself has classified. The text never holds a prompt."""
 
 
 class Unsupported(EngineError):
@@ -40,15 +40,15 @@ class OutOfMemory(EngineError):
 
 
 class BadOutput(EngineError):
-    """The picture is not one."""
+    """The output is no usable picture: not finite, of a wrong size, or impossible to encode."""
 
 
 class LoadFailed(EngineError):
-    """The model could not be loaded, for the sake of its files or settings."""
+    """The model could not be loaded because of its files or settings."""
 
 
 class ModelAway(LoadFailed):
-    """The model could not be loaded for now: its server is away, its process died, or its time was up."""
+    """The model could not be loaded for now: its server is away, its process died, or the deadline passed."""
 
 
 class Refused(EngineError):

@@ -67,7 +67,9 @@ class ModelEntry(Protocol):
 
 
 def build(entry: ModelEntry, *, torch_threads: int, load_s: float = 600.0) -> Engine:
-    """The engine of one model, not loaded yet. Raises ValueError for an unknown kind."""
+    """The engine of one model, not loaded yet. `load_s`: how many seconds an engine process may take to load it. Raises
+    ValueError for an unknown kind.
+    """
     match entry.engine:
         case "uds":
             served = _in_process(entry, entry.in_process, torch_threads)

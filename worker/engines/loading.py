@@ -48,7 +48,7 @@ def open_pipeline(
 
 
 def revision_of(source: str, revision: str) -> str:
-    """What names the state of the weights: the pinned revision, else a digest of the local folder."""
+    """Identifies the weights: the pinned revision, or else a digest of the local folder."""
     return revision or _folder_revision(Path(source))
 
 
@@ -115,8 +115,8 @@ def _require_class(kind: Any, index: Mapping[str, Any], classes: Collection[str]
 
 
 def require_classes(folder: ModelFolder, classes: Collection[str] = ()) -> Any:
-    """The pipeline's class. Raises LoadFailed for it or for a part whose class the installed libraries do not have, and
-    for a pipeline that is none of `classes`; no part's own code is run.
+    """The pipeline's class. Raises LoadFailed if the installed libraries lack its class or the class of one of its
+    parts, or if it is none of `classes`. Runs no code that comes with the model.
     """
     import diffusers  # noqa: PLC0415  (heavy)
     import transformers  # noqa: PLC0415  (heavy)
@@ -158,7 +158,7 @@ def _what(source: str) -> str:
 
 
 def _folder_revision(folder: Path) -> str:
-    """A digest of its small files and of the sizes of its large ones; of a single file by itself."""
+    """A digest of all names and sizes and of the content of files under 1 MB; `folder` may be a single file."""
     digest = blake2b(digest_size=8)
     for file in [folder] if folder.is_file() else sorted(each for each in folder.rglob("*") if each.is_file()):
         size = file.stat().st_size

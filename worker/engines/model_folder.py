@@ -21,7 +21,7 @@ _WEIGHTS = re.compile(
     r"(?P<shard>-\d{5}-of-\d{5})?\.safetensors(?P<index>\.index(?:\.(?P<indexed>[A-Za-z0-9_]+))?\.json)?"
 )
 _TRY_FIRST: Final = ("", "fp16", "bf16")
-"""Files without a variant's name are the ones that the model's makers mean."""
+"""The order of preference among variants; files without a variant's name are the model's default."""
 
 _WITHOUT_WEIGHTS = (
     "Scheduler",
@@ -39,13 +39,13 @@ _VOCABULARIES = (
 LEFT_OUT: Final = frozenset({"safety_checker", "feature_extractor", "image_encoder", "watermarker"})
 """Parts that text-to-image does without, so that a folder may lack them; the safety checker is never loaded."""
 _T5 = frozenset({"text_encoder_3", "tokenizer_3"})
-"""What Stable Diffusion 3 does without, with zeros in their place."""
+"""Optional parts of Stable Diffusion 3: without them diffusers uses zeros for their embeddings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """One part of a pipeline: `library` and `kind` name its class; `weights` are its files, `renames` maps the names
-    that libraries look for to files with a variant's name.
+    """One part of a pipeline. `library` and `kind` name its class; `weights` are its weight files; `renames` maps the
+    names that libraries look for to the files of the chosen variant.
     """
 
     name: str
@@ -69,14 +69,14 @@ class ModelFolder:
 
     @property
     def holds(self) -> Weights:
-        """Of all weights that are loaded."""
+        """Parameters and bytes of all weights that are loaded."""
         return total([part.holds for part in self.parts.values()])
 
 
 def examine(path: Path, *, weights: bool = True) -> ModelFolder:
-    """The folder's parts. Raises LoadFailed in one line that names the file and says what to do.
+    """The folder's parts. Raises LoadFailed, whose text is one line that names the file and says what to do.
 
-    `weights`: whether they must be there; a single file of weights comes with a folder of configuration alone.
+    `weights`: whether the folder must hold weights; the configuration folder of a single weight file need not.
     """
     if not path.is_dir():
         raise LoadFailed(f"{path} is no folder")
@@ -101,11 +101,11 @@ def examine(path: Path, *, weights: bool = True) -> ModelFolder:
 
 @contextlib.contextmanager
 def as_libraries_expect(folder: ModelFolder) -> Iterator[Path]:
-    """While this lasts, a folder of links to the files under the names that libraries look for, with an index of the
-    parts that are there.
+    """A temporary folder of links to the files under the names that libraries look for, with an index of the parts that
+    are present; it is removed at the end of the block.
 
-    diffusers' own `variant` is one for all parts, and fails on a file without a dot (LICENSE) in a part's folder; and
-    a part that its index lists is loaded even where None was given in its place (image_encoder).
+    diffusers' own `variant` option applies to all parts at once and fails on a file without a dot (LICENSE) in a part's
+    folder. A part that the index lists is loaded even if the caller passes None for it (image_encoder).
     """
     with tempfile.TemporaryDirectory(prefix="darkroom-model-") as made:
         view = Path(made)
@@ -117,7 +117,7 @@ def as_libraries_expect(folder: ModelFolder) -> Iterator[Path]:
 
 
 def total(all_of: Sequence[Weights]) -> Weights:
-    """Together."""
+    """The sum of several."""
     return Weights(
         parameters=sum(each.parameters for each in all_of), size_bytes=sum(each.size_bytes for each in all_of)
     )
@@ -219,7 +219,7 @@ def _without_weights(folder: Path) -> str:
 
 
 def _instead(path: Path) -> str:
-    """What the folder seems to be, and what to do then."""
+    """The end of the error text: what the folder seems to be instead, and what to do."""
     found = sorted(path.glob(f"*/{INDEX}")) + sorted(path.glob(f"snapshots/*/{INDEX}"))
     if found:
         return f"; {found[0].parent} does: set source to it"

@@ -4,9 +4,9 @@ from typing import Any
 
 
 def renderable(side: int, factor: int) -> int:
-    """`side` pixels, or the next larger multiple of `factor`, which is what the latents can express.
+    """`side` pixels, rounded up to a multiple of `factor`, since the latents can express nothing else.
 
-    Pipelines silently round down.
+    Pipelines on their own silently round down.
     """
     return -(-side // factor) * factor
 

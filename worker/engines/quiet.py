@@ -1,5 +1,5 @@
-"""What diffusers and transformers may say, and to whom: nothing to any log, for below error level both repeat parts of
-prompts; while a model is loaded, what transformers found missing goes to the caller.
+"""Silences diffusers and transformers below error level, where both log parts of prompts. While a model is loaded, the
+tensors that transformers reports as missing go to the caller.
 """
 
 import contextlib
@@ -16,8 +16,8 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[dict[str, Sequence[str]]]:
-    """Silences the libraries from here on. Until the end of the block the mapping collects, by class, the names of
-    tensors that were missing in a file, or had another shape: transformers 5.23 reports these by a warning alone
+    """Silences the libraries for good. Until the end of the block the mapping collects, by class, the names of tensors
+    that were missing in a file or had another shape: transformers 5.23 reports these only by a warning
     (tests/unit/worker/test_model_folders.py fails when that changes).
     """
     import transformers  # noqa: PLC0415  (heavy)

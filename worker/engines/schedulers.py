@@ -1,6 +1,6 @@
-"""Schedulers that a request may name, and what they stand for in diffusers; empty is the model's own.
+"""Schedulers that a request may name, and their classes in diffusers; an empty name means the model's own.
 
-Which of them a model takes follows from its own scheduler's class and config and from how its pipeline calls it.
+Which of them a model accepts follows from its own scheduler's class and config and from how its pipeline calls it.
 """
 
 from collections.abc import Mapping
@@ -73,7 +73,7 @@ def most_steps(kind: str, config: Mapping[str, Any]) -> int:
 
 
 def fresh_scheduler(own: Any, name: str) -> Any:
-    """A scheduler without state, of a request's wish, configured as the model's `own`."""
+    """A new scheduler without state, of the requested name, configured like the model's `own`."""
     if not name:
         return type(own).from_config(own.config)
     import diffusers  # noqa: PLC0415  (heavy)
@@ -85,7 +85,7 @@ def fresh_scheduler(own: Any, name: str) -> Any:
 
 
 def _flow_options(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The shift stands under another name in each class."""
+    """The options of a flow-matching scheduler: each class has its own name for the shift."""
     if name == "flow_euler":
         return {"shift": config.get("flow_shift", config.get("shift", 1.0))}
     return {

@@ -1,5 +1,5 @@
-"""Signs of life from within a model's modules: also while texts are encoded, within one slow step, and while pictures
-are decoded. So the watchdog distinguishes what takes minutes on a slow machine from what hangs.
+"""Signs of life from within a model's modules: while texts are encoded, within a slow step, and while pictures are
+decoded. They let the watchdog tell a model that takes minutes on a slow machine from one that hangs.
 """
 
 import time
@@ -11,7 +11,7 @@ _EVERY_S: Final = 0.25
 
 
 class Signs:
-    """Listens at the modules themselves and at the members of their lists of blocks, however deep."""
+    """Hooks the forward pass of the modules and of each block in their `ModuleList`s, at any depth."""
 
     def __init__(self, modules: Iterable[Any]) -> None:
         self._on_sign: Callable[[], None] | None = None
@@ -22,7 +22,7 @@ class Signs:
 
     @contextmanager
     def heard(self, on_sign: Callable[[], None]) -> Iterator[None]:
-        """Meanwhile `on_sign` is called at the end of blocks, a few times a second at most; it may raise."""
+        """Within the block, `on_sign` is called as model blocks end, at most four times a second; it may raise."""
         self._on_sign, self._last_s = on_sign, time.perf_counter()
         try:
             yield

@@ -1,5 +1,5 @@
-"""What is wrong with a file of weights or configuration, found from its first bytes and its length: a git-lfs pointer,
-half a download, a web page, a pickle. Only reads; called before any library opens the file.
+"""Finds what is wrong with a weight or configuration file from its first bytes and its length: a git-lfs pointer, half
+a download, a web page, a pickle. Only reads; called before any library opens the file.
 """
 
 import json
@@ -20,7 +20,7 @@ _PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
-    """What a file of weights holds, or several do."""
+    """The number of parameters and the bytes of tensor data in one weight file, or in several."""
 
     parameters: int = 0
     size_bytes: int = 0
@@ -47,7 +47,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def weights_in(path: Path) -> Weights:
-    """Of a safetensors file that is whole. Raises LoadFailed that names the file and what is wrong with it.
+    """What a complete safetensors file holds. Raises LoadFailed, which names the file and what is wrong with it.
 
     https://huggingface.co/docs/safetensors: 8 bytes of length, then JSON with type, shape and offsets of each tensor.
     """

@@ -1,4 +1,4 @@
-"""`python -m worker models check`: each entry of the models file, what it is and whether it can be loaded."""
+"""`python -m worker models check`: prints what each entry of the models file is and whether it can be loaded."""
 
 import argparse
 import sys
@@ -13,7 +13,7 @@ _GREEN, _RED, _PLAIN = "\x1b[32m", "\x1b[31m", "\x1b[0m"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Of `models check`."""
+    """The arguments of `models check`."""
     commands = parser.add_subparsers(dest="models_command", required=True)
     checking = commands.add_parser("check", help="say of each model what it is and whether it can be loaded")
     checking.add_argument("names", nargs="*", metavar="NAME", help="these models; left out: all of the models file")
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace, settings: WorkerSettings) -> int:
-    """Exit code 0, or 1 when a model cannot be served. Raises ConfigError for the models file itself."""
+    """Print the report. Returns exit code 1 if a model cannot be served, else 0. Raises ConfigError."""
     entries = models.load(settings.models_file)
     known = {entry.name for entry in entries}
     for name in given.names:

@@ -1,9 +1,9 @@
-"""An engine in a process of its own, reached over a Unix domain socket: a crash of the model costs no worker.
+"""An engine in a process of its own, reached over a Unix domain socket: a crash of the model does not end the worker.
 
-The worker's end: each call of the contract is a frame there and one back (`frames.py`); the other end is
-`engine_server/over_uds.py`. What the served engine can do and which jobs go together is asked of an unloaded copy of it
-in this process, so `key` needs no server. Whenever the process ends, by itself, by the kernel or by `kill`, the call
-under way raises EngineDied.
+The worker's end: each call of the contract is a request frame and a response frame (`frames.py`); the other end is
+`engine_server/over_uds.py`. Capabilities and batch keys come from an unloaded copy of the served engine in this
+process, so `key` needs no server. Whenever the engine's process ends, by itself, by the kernel or by `kill`, the call
+in progress raises EngineDied.
 """
 
 import random
@@ -51,9 +51,11 @@ _LONGEST_WAIT_S: Final = 10.0
 
 
 class _Result:
-    """A finished job's result in the server. Given up without being decoded, it is forgotten there as well.
+    """A finished job's result, held by the server. If it is dropped here without being decoded, the next step tells the
+    server to drop it too.
 
-    `ticket` is 0 once it has been decoded. `unclaimed` is a different one for each run of the server.
+    `ticket` is 0 once decoding was requested. Each run of the server has an `unclaimed` queue of its own, by which
+    results of an earlier run are recognised.
     """
 
     def __init__(self, ticket: int, unclaimed: deque[int]) -> None:
@@ -66,7 +68,7 @@ class _Result:
 
 
 class UdsEngine:
-    """`served` is the engine as this process would build it, `command` starts its server."""
+    """`served` is the engine as this process would build it; `command` starts its server. Deadlines in seconds."""
 
     def __init__(
         self,
@@ -111,7 +113,7 @@ class UdsEngine:
         return self._served.key(job)
 
     def load(self) -> None:
-        """Start the server and wait until it has loaded the model. Raises LoadFailed."""
+        """Start the server and wait until it has loaded the model. Raises LoadFailed and ModelAway."""
         self.unload()
         self._process = process = EngineProcess(self._command)
         hello = process.open(self._load_deadline_s)
@@ -169,11 +171,12 @@ class UdsEngine:
         return Stepped(finished=finished, evicted=left, fits=answer.fits or None, ahead=answer.ahead, timed=timed)
 
     def evict(self, job_id: str) -> None:
-        """At once while a step runs, else with the next one."""
+        """Sent at once while a step runs, otherwise with the next step."""
         with self._lock:
             if job_id not in self._members:
                 return
             process = self._process
+            # Only during a step: other calls send without the lock, and two frames must not interleave.
             now = self._stepping and process is not None and process.alive
             if not (now and process and process.connection.send_now(frame(EngineFrameKind.EVICT, job_ids=[job_id]))):
                 self._evicted.append(job_id)
@@ -200,8 +203,8 @@ class UdsEngine:
         return picture_of(answer.picture, data)
 
     def reset(self) -> None:
-        """Forget all; start the server again if it has ended, or cannot forget, later and later while nothing is ever
-        finished. Raises LoadFailed when it does not start.
+        """Forget all members. Restarts the server if it has ended or cannot reset, with growing pauses until an image
+        is finished again. Raises LoadFailed when it does not start.
         """
         self._forget()
         if not self._wanted:
@@ -224,13 +227,13 @@ class UdsEngine:
             process.kill()
 
     def _restart(self) -> None:
-        """Once: when that fails, others need the GPU's thread before it is tried again. Raises LoadFailed."""
+        """Start the server once: retries here would block the GPU thread, which others need. Raises LoadFailed."""
         if self._deaths > 1:  # the first time at once
             self._sleep(backoff_s(self._deaths - 2, first_s=0.5, cap_s=_LONGEST_WAIT_S, draw=self._rng()))
         self.load()
 
     def _call(self, asked: fast.EngineFrame, answer: int, deadline_s: float | None = None) -> None:
-        """Without a deadline the caller relies on the worker's watchdog, which runs while images are on the GPU."""
+        """One request and its response. Without a deadline, only the watchdog ends a wait: it runs while images do."""
         with self._talking() as process:
             process.connection.send(asked)
             if deadline_s is not None and not process.connection.waiting(deadline_s):
@@ -239,7 +242,7 @@ class UdsEngine:
 
     @contextmanager
     def _talking(self) -> Iterator[EngineProcess]:
-        """Around one call: its failure on the way is the death of the process."""
+        """Around one call: a failure of the connection counts as the death of the process. Raises EngineDied."""
         process = self._process
         if process is None:
             raise EngineDied("there is no engine process")
@@ -254,7 +257,7 @@ class UdsEngine:
         raise EngineDied(f"the engine's process {self._ended(process, why, at_once=at_once)}")
 
     def _ended(self, process: EngineProcess, why: str, *, at_once: bool) -> str:
-        """Make sure of its end. Returns how it came."""
+        """Make sure that the process has ended. Returns how it ended."""
         self._deaths += 1
         how = process.end(at_once=at_once)
         _log.error("engine.died", pid=process.pid, how=how, why=why)
@@ -262,7 +265,7 @@ class UdsEngine:
 
     @staticmethod
     def _check(answer: fast.EngineFrame, kind: int) -> None:
-        """Raises what the server reported, and Garbage for an answer to another question."""
+        """Raises the error that the server reported, and Garbage for a response of the wrong kind."""
         if answer.kind == EngineFrameKind.ERROR:
             raise exception_of(answer.error)
         if answer.kind != kind:

@@ -1,7 +1,7 @@
-"""Which environment variables the process of a model gets: those known to be of use there, and no others.
+"""Which environment variables a model's process gets: those known to be useful there, and no others.
 
-What a worker's environment holds is not for a model's library to read: credentials of queues and stores, tokens, and
-the keys of `http` models, whose variables may have any name.
+The rest of a worker's environment is not for a model's library to read: credentials of queues and stores, tokens, and
+the keys of `http` models. A list of what to remove would not do: variables of keys may have any name.
 """
 
 from collections.abc import Mapping
@@ -25,5 +25,5 @@ _FAMILIES: Final = (
 
 
 def of_a_model(environment: Mapping[str, str]) -> dict[str, str]:
-    """What of the worker's environment goes along."""
+    """The part of the worker's environment that a model's process gets."""
     return {name: value for name, value in environment.items() if name in _NAMES or name.startswith(_FAMILIES)}

@@ -1,9 +1,8 @@
 """Frames on a Unix domain socket between a worker and its engine server: 4 bytes of length, header, raw pixels.
 
 Both sides use `Connection`, which knows sizes and nothing of engines. The header is an EngineFrame of
-schema/darkroom/v1/engine.proto.
-Pixels travel as they are: one sendmsg on one side, one recv into the bytes object that becomes the picture on the
-other, so user space never copies them.
+schema/darkroom/v1/engine.proto. Pixels are sent raw: one sendmsg on one side, one recv into the bytes object that
+becomes the picture on the other, so user space never copies them.
 """
 
 import contextlib
@@ -19,12 +18,12 @@ from google.protobuf.message import DecodeError
 from schema import fast, limits
 
 MAX_HEADER_BYTES: Final = 8 * 1024 * 1024
-"""A batch of 256 jobs with two prompts of 2,000 characters of four bytes each needs half of it."""
+"""Twice what a batch of 256 jobs needs, each with two prompts of 2,000 characters of four bytes."""
 
 MAX_PIXEL_BYTES: Final = 4 * limits.MAX_SIDE_PX**2
 BUFFER_BYTES: Final = 1024 * 1024
-"""Asked of the kernel, which may give less. A 1024x1024 picture took 0.80 ms with it, 0.89 with 256 KiB and 1.03 with
-4 MiB, which no longer fit into the processor's cache (two shared cores).
+"""The socket buffer requested of the kernel, which may grant less. A 1024x1024 picture took 0.80 ms with it, 0.89 ms
+with 256 KiB and 1.03 ms with 4 MiB, which no longer fits into the processor's cache (two shared cores).
 """
 
 _LENGTH = struct.Struct(">I")
@@ -44,7 +43,7 @@ class Silent(Exception):
 
 
 class Connection:
-    """One end, blocking. One thread receives; senders other than it use `send_now` under a lock of their own."""
+    """One end, blocking. One thread sends and receives; others use `send_now`, never while that one sends."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
@@ -68,7 +67,7 @@ class Connection:
             raise Closed(type(error).__name__) from None
 
     def send_now(self, frame: fast.EngineFrame) -> bool:
-        """A small frame if it fits into the kernel's buffer at once; False otherwise. Any thread."""
+        """Send a small frame without blocking. False if the buffer has no room or the peer is gone. Any thread."""
         data = _packed(frame, 0)
         try:
             return self._socket.send(data, socket.MSG_DONTWAIT) == len(data)
@@ -92,7 +91,7 @@ class Connection:
         return frame
 
     def pixels(self, size: int) -> bytes:
-        """What follows the header. Raises Closed."""
+        """The `size` bytes of pixels that follow a header. Raises Closed."""
         if not size:
             return b""
         first = self._recv(size)
@@ -162,7 +161,7 @@ def listen(path: Path, uid: int) -> socket.socket:
 
 
 def _remove_stale(path: Path) -> None:
-    """A socket that a killed server has left. Leaves one that is being served: then `bind` fails."""
+    """Remove a socket that a killed server left behind. One that is still served stays, and `bind` fails."""
     if not path.is_socket():
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:

@@ -91,7 +91,7 @@ def hello(facts: EngineFacts, can: Capabilities) -> fast.EngineHello:
 
 
 def facts_of(message: fast.EngineHello, through: str) -> EngineFacts:
-    """The facts of a served engine, which say that it was reached `through` a server."""
+    """The facts of a served engine; its name gets the prefix `through`, for how it was reached."""
     return EngineFacts(
         engine=f"{through}:{message.engine}",
         model=message.model,
@@ -173,7 +173,7 @@ def error_message(error: BaseException) -> fast.EngineError:
 
 
 def exception_of(message: fast.EngineError) -> Exception:
-    """What the other side's error is on this side."""
+    """The exception for an error of the other side. A lost device ends only that process, so it is EngineDied here."""
     detail = message.detail
     match message.kind:
         case EngineErrorKind.OUT_OF_MEMORY:

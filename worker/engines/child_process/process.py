@@ -1,7 +1,7 @@
-"""One run of the engine server as a child of this process: started, connected, ended, its end explained.
+"""One run of the engine server as a child of this process: start, connect, end, and explain how it ended.
 
-The socket lies in a folder of its own that only this user can enter, and is removed once the connection stands. The
-child ends with the thread that started it, so `open` belongs on the GPU thread.
+The socket lies in a folder of its own that only this user can enter, and is removed once the connection is open. The
+kernel kills the child when the thread that started it ends, so `open` belongs on the GPU thread.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ class EngineProcess:
 
     @property
     def connection(self) -> Connection:
-        """To the server; after `open`."""
+        """The connection to the server. Raises Closed before `open` and after `end`."""
         if self._connection is None:
             raise Closed("not connected")
         return self._connection
@@ -50,12 +50,14 @@ class EngineProcess:
 
     @property
     def pid(self) -> int:
-        """Of the child; 0 before `open`."""
+        """The child's process id; 0 before `open`."""
         return self._child.pid if self._child else 0
 
     def open(self, deadline_s: float) -> fast.EngineHello:
-        """Start, connect, and wait until the model is loaded. Raises LoadFailed, ModelAway when the process died or
-        took too long, and leaves nothing behind then.
+        """Start, connect, and wait until the model is loaded, `deadline_s` seconds at most.
+
+        Raises ModelAway when the process does not start, is killed, misses the deadline, or reports that its device is
+        lost or out of memory; LoadFailed when it reports another error or exits by itself. No process is left then.
         """
         end_s = time.perf_counter() + deadline_s
         try:
@@ -141,7 +143,7 @@ class EngineProcess:
 
 @contextlib.contextmanager
 def _own_folder() -> Iterator[int]:
-    """An open temporary folder, as a descriptor: a socket's path may have 107 bytes, and TMPDIR may have more."""
+    """The descriptor of a temporary folder: a socket's path is limited to 107 bytes, and TMPDIR may be longer."""
     with tempfile.TemporaryDirectory(prefix="darkroom-engine-") as folder:  # mode 0700
         descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
         try:

@@ -1,8 +1,8 @@
-"""One picture asked of a model server over HTTP: the request, its repetitions, and what its end means.
+"""Requests one picture from a model server over HTTP: the request, its retries, and what the outcome means.
 
-`HttpEngine` runs these side by side. Two dialects: the OpenAI Images API with the fields that SGLang-Diffusion and
-vLLM-Omni add under the same names, and our own engine server's bare pixels. No text of a foreign server is repeated
-anywhere: it may quote the prompt.
+`HttpEngine` runs several of these concurrently. Two dialects: the OpenAI Images API with the fields that
+SGLang-Diffusion and vLLM-Omni add under the same names, and our own engine server's bare pixels. Text from a foreign
+server is neither logged nor passed on: it may quote the prompt.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from infra.retry import backoff_s
 from worker.engines.contract import RenderJob
 
 REFUSED: Final = frozenset({"out_of_memory", "bad_output", "model_error"})
-"""Error codes of our own engine server that a repetition of the request would probably bring again."""
+"""Error codes of our own engine server that would probably recur on a retry."""
 
 REFUSED_FOR_GOOD: Final = frozenset(
     {
@@ -31,10 +31,10 @@ REFUSED_FOR_GOOD: Final = frozenset(
         "invalid_prompt",
     }
 )
-"""Error codes, ours and those of known services, that say outright that it is the request."""
+"""Error codes, ours and those of known services, that blame the request itself."""
 
 LONG_S: Final = 5.0
-"""A longer `Retry-After` is not waited for within a request: others need the GPU's thread."""
+"""The longest `Retry-After` that a call waits out: meanwhile it blocks the GPU thread, which others need."""
 
 _RETRIED: Final = frozenset({408, 429, 500, 502, 503, 504})
 _CODE: Final = re.compile(r"[a-z0-9_]{1,40}")
@@ -44,7 +44,7 @@ _MAX_ERROR_BYTES: Final = 16 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A success, not looked into yet."""
+    """An HTTP 200 whose body has not been checked yet."""
 
     job: RenderJob
     media_type: str
@@ -54,7 +54,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The server works and gives no picture for this job; `final`: nor would it elsewhere, or later."""
+    """The server works but gives no picture for this job. `final`: a retry, here or elsewhere, would not help."""
 
     why: str
     final: bool = False
@@ -62,7 +62,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """A status that may be about the job, or about us: a redirect, or 4xx."""
+    """A redirect or a 4xx, which may be the job's fault or that of our settings, such as the key."""
 
     why: str
     retry_after_s: float = 0.0
@@ -70,8 +70,8 @@ class Denied:
 
 @dataclass(frozen=True, slots=True)
 class Unreachable:
-    """Asked later, the server may give the picture. `suspect`: it may be the job that the server broke on; `gone`:
-    there was no connection at all. `retry_after_s` is what the server asks for.
+    """The server may give the picture later. `suspect`: this job may be what broke the server; `gone`: no connection
+    could be made. `retry_after_s` is the pause that the server asks for.
     """
 
     why: str
@@ -85,7 +85,7 @@ Outcome = Answer | Refusal | Denied | Unreachable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """`why` is empty when the server is well; waiting does not help when it is `hopeless`."""
+    """A server's health. `why` is empty if it is well; `hopeless`: waiting does not help; `about`: its own report."""
 
     why: str
     hopeless: bool = False
@@ -101,7 +101,7 @@ class Dialect(Protocol):
         """The JSON to send; `name` is the server's for the model."""
 
     def most_bytes(self, job: RenderJob) -> int:
-        """A longer answer is no picture of this size."""
+        """The limit of the response body in bytes: no picture of this size needs more."""
 
 
 class OpenAI:
@@ -125,7 +125,7 @@ class OpenAI:
         return wishes | ({"negative_prompt": job.negative_prompt} if job.negative_prompt else {})
 
     def most_bytes(self, job: RenderJob) -> int:
-        """PNG of noise is a little longer than its pixels, with an alpha channel by a third; base64 adds another."""
+        """Room for a PNG of noise, which exceeds its pixels, with an alpha channel, and a third more for base64."""
         return job.width * job.height * 4 * 3 // 2 + _SLACK_BYTES
 
 
@@ -151,7 +151,7 @@ class Raw:
         }
 
     def most_bytes(self, job: RenderJob) -> int:
-        """Or a file, from an engine that encodes by itself."""
+        """Room for the pixels, or for a file from an engine that encodes by itself."""
         return job.width * job.height * 4 + _SLACK_BYTES
 
 
@@ -200,7 +200,7 @@ class Calls:
         self._rng = rng
 
     async def picture(self, job: RenderJob, name: str) -> Outcome:
-        """What becomes of the job. Raises nothing but CancelledError."""
+        """Request the job's picture, with retries. Raises nothing but CancelledError."""
         outcome: Outcome = Unreachable("no answer")
         broke = asking = False
         try:
@@ -216,17 +216,18 @@ class Calls:
                     await asyncio.sleep(wait_s + backoff_s(0, first_s=most, cap_s=most, draw=self._rng()))
         except TimeoutError:
             return Unreachable(f"no answer within {self._patience.timeout_s:g} s", suspect=broke or asking)
+        # A 500 may be this job's failure or the server's: only the server's health tells which.
         if isinstance(outcome, Refusal) and outcome.why.endswith(" 500") and (await self.health()).why:
             return Unreachable(f"{outcome.why}, and is not healthy", suspect=True)
         return replace(outcome, suspect=broke) if isinstance(outcome, Unreachable) else outcome
 
     async def health(self) -> Condition:
-        """How the server is and what it says of itself; /v1/models knows the right key."""
+        """Whether the server is ready, and its own report; /v1/models tells whether it accepts the key."""
         about: dict[str, Any] = {}
         try:
             async with asyncio.timeout(10.0):
                 async with self._session.get(f"{self._base}/health", allow_redirects=False) as response:
-                    if response.status not in (200, 404):
+                    if response.status not in (200, 404):  # 404: not every server has /health
                         return Condition(why=f"not ready (HTTP {response.status})")
                     about = _object(await _limited(response, _MAX_ERROR_BYTES)) if response.status == 200 else {}
                 async with self._session.get(f"{self._base}/v1/models", allow_redirects=False) as response:
@@ -237,7 +238,7 @@ class Calls:
         return Condition(why="", about=about)
 
     async def _once(self, job: RenderJob, name: str) -> tuple[Outcome, float | None]:
-        """One request: its outcome, and the least wait before it is worth another; None if it is not."""
+        """One request: its outcome, and the least wait in seconds before a retry; None if a retry is no use."""
         try:
             async with self._session.post(
                 self._base + self._dialect.path,
@@ -292,7 +293,7 @@ async def _limited(response: aiohttp.ClientResponse, most: int) -> bytes:
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float:
-    """Seconds of a `Retry-After`, which may be a time by the server's clock; 0 for none, and for what is neither."""
+    """A `Retry-After` in seconds; it may be a date by the server's clock. 0 if it is missing or unreadable."""
     said = headers.get("Retry-After", "")
     if said.isdecimal():
         return float(said[:6])
@@ -311,7 +312,7 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 def error_code(body: bytes) -> str:
-    """The code of an error in the body of an answer; empty for none that is fit to be repeated."""
+    """The error code in a response body; empty without one, or if it is no plain identifier and may quote a prompt."""
     error = _object(body).get("error")
     code = error.get("code") or error.get("type") if isinstance(error, dict) else None
     return code if isinstance(code, str) and _CODE.fullmatch(code) else ""

@@ -1,8 +1,9 @@
 """A model server over HTTP as an engine: our own engine server, or any that speaks the OpenAI Images API.
 
-All members are requested at once, each with a request of its own. A picture that the server refuses fails alone, one
-that has to wait is given back alone. When no request is answered because the server is away, overloaded or
-misconfigured, the step raises EngineAway, and the worker goes on with other models (`judge.py`).
+Each member is a request of its own. New members are requested at once, those that got no picture before one by one. A
+picture that the server refuses fails alone, one that has to wait is given back alone. When no request is answered
+because the server is away, overloaded or misconfigured, the step raises EngineAway, and the worker goes on with other
+models (`judge.py`).
 """
 
 import asyncio
@@ -54,7 +55,7 @@ from worker.engines.http.pictures import from_base64, looked_at
 _log = structlog.get_logger()
 _CONNECT_S: Final = 10.0
 _MATES_S: Final = 0.25
-"""Those that are answered so soon after the first, or in half as long again as it took, come with the same step."""
+"""A step waits this long, or half as long as the first answer took if that is longer, for further answers."""
 
 _FACT_CHARS: Final = 100
 _RGB: Final = "application/octet-stream"
@@ -62,7 +63,7 @@ _RGB: Final = "application/octet-stream"
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """It is not asked for now."""
+    """The image is not requested for now: the worker gives it back."""
 
     why: str
 
@@ -71,8 +72,8 @@ Result = Answer | Refusal | Later
 
 
 class HttpEngine(NoParking, NoProcess):
-    """`base` is the server's address without a path, `remote_name` what it calls the model. The key is read from the
-    environment variable `api_key_env` when the engine loads, and kept nowhere else than in the session.
+    """Renders on `server`. The key is read from the server's environment variable `api_key_env` when the engine loads,
+    and is kept only in the HTTP session. `clock` is in seconds.
     """
 
     def __init__(
@@ -113,7 +114,9 @@ class HttpEngine(NoParking, NoProcess):
         return self._calls is not None
 
     def key(self, job: RenderJob) -> BatchKey:
-        """Every picture is a request of its own: only the size is shared, so that they take similar times."""
+        """Images of one size share a batch: each is a request of its own, but equal sizes take similar times. Raises
+        Unsupported.
+        """
         self._bounds.require(job)
         if job.scheduler and isinstance(self._dialect, OpenAI):
             raise Unsupported("the OpenAI Images API has no scheduler")
@@ -168,6 +171,7 @@ class HttpEngine(NoParking, NoProcess):
                 self._judge.gone(job_id)
         for job_id in left:
             self._judge.gone(job_id)
+        # With results to hand over, EngineAway waits for the next step; without any, it is raised now.
         if self._away is not None and not (results or left):
             return self.step(report)
         return Stepped(finished=[Done(job_id=each, result=result) for each, result in results.items()], evicted=left)
@@ -272,7 +276,7 @@ class HttpEngine(NoParking, NoProcess):
         }
 
     async def _some(self, report: Report) -> dict[str, Outcome | None]:
-        """What has become of those that are done, None for an evicted one: the first, and who takes little longer."""
+        """Outcomes by job id, None for an evicted job: waits for the first, and a little longer for more."""
         began_s = self._clock()
         pending = set(self._tasks.values())
         done: set[asyncio.Task[Outcome]] = set()
@@ -291,14 +295,14 @@ class HttpEngine(NoParking, NoProcess):
         return {job_id: None if task.cancelled() else task.result() for job_id, task in over.items()}
 
     async def _ruled(self, calls: Calls) -> dict[str, Result]:
-        """What follows for members without a picture, now that no request is in flight."""
+        """The judge's results for members without a picture, once no request is in flight."""
         unanswered, self._unanswered = self._unanswered, {}
         ruling = self._judge.rule(unanswered, asked=self._asked, answered=self._answered)
         self._away = ruling.away
         results: dict[str, Result] = dict(ruling.failed)
         if ruling.to_check:
             health = await calls.health()
-            if health.why:  # the key, say: no word on the images
+            if health.why:  # a refused key, for example: says nothing about the images
                 self._away = EngineAway(f"the model server: {health.why}")
             else:
                 results |= ruling.to_check

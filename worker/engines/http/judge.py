@@ -1,12 +1,12 @@
 """Decides for `HttpEngine` whether an answer without a picture is the image's fault or the server's.
 
-A status such as 403 may mean that a content filter refuses one prompt, or that a key has expired. The difference is a
-*witness*: a picture that the server has given within ten minutes. With one, an image that is refused twice, requested
-alone, fails alone; a few such in a row use the witness up, for a key may have expired since. Without a witness it is an
-outage: the model is away. So that every image ends, one that was refused alone five times over ten minutes fails
-regardless. A connection that broke, or an answer that never came, may be caused by one image too: it is then
-requested alone, and fails if that happens twice. An image that has to wait is given back alone, and not requested again
-before its time.
+A status such as 403 may mean that a content filter refuses one prompt, or that a key has expired. What tells them apart
+is a *witness*: a picture that the server has given within the last ten minutes. With a witness, an image that is
+refused twice while requested alone fails; after three such images in a row the witness no longer counts, since the key
+may have expired meanwhile. Without a witness it is an outage: the model is away. An image that was refused alone five
+times over ten minutes fails in any case, so that every image comes to an end. A broken connection or a missing answer
+may be one image's doing too: the image is then requested alone, and fails if that happens twice. An image that has to
+wait is given back alone, and is not requested again before its time.
 """
 
 from collections import OrderedDict
@@ -19,21 +19,21 @@ from worker.engines.http.calls import LONG_S, Denied, Refusal, Unreachable
 
 WITNESS_S: Final = 600.0
 WITNESSES_OF_ONE_PICTURE: Final = 3
-"""Images in a row that may be failed on the strength of one picture."""
+"""How many images in a row may fail on the evidence of one picture."""
 
 STRANGERS: Final = 3
-"""Images in a row without a picture, each refused alone, that make an outage."""
+"""How many different images have to wait, with no picture between them, before it counts as an outage."""
 
 OUTAGE_S: Final = 30.0
-"""After an outage, those that were refused in it are asked for so much later: others may get their pictures, and show
-that the server works.
+"""How long images that were denied in an outage are held back, so that others go first and may show that the server
+works.
 """
 
 REFUSALS: Final = 2
 REFUSALS_REGARDLESS: Final = 5
 REGARDLESS_S: Final = 600.0
 MOST_S: Final = 60.0
-"""A `Retry-After` is honoured for so long."""
+"""The longest pause; a longer `Retry-After` is cut to it."""
 
 _FIRST_S: Final = 1.0
 _REMEMBERED: Final = 1_024
@@ -41,7 +41,9 @@ _REMEMBERED: Final = 1_024
 
 @dataclass(slots=True)
 class _Record:
-    """One image that got no picture. `alone`: refusals when nothing else was asked for; `broke` likewise."""
+    """One image that got no picture. Of the requests made for it alone, `alone` counts refusals, `broke` broken
+    connections and missing answers. `pictures`: how many the server had given when the record began.
+    """
 
     first_s: float
     alone: int = 0
@@ -53,8 +55,8 @@ class _Record:
 
 @dataclass(slots=True)
 class Ruling:
-    """What becomes of those that got no picture; who is in none of these is asked for again. `to_check`: they fail
-    unless the server turns out to be unwell.
+    """The verdict on images that got no picture; an image in none of the mappings is requested again. `to_check`: these
+    fail, unless the server turns out to be unhealthy. `later`: these are given back, with the reason.
     """
 
     failed: dict[str, Refusal] = field(default_factory=dict)
@@ -82,12 +84,12 @@ class Judge:
         self._strangers.clear()
 
     def gone(self, job_id: str) -> None:
-        """It has its picture, or has failed, or was evicted."""
+        """Forget an image that has its picture, has failed or was evicted."""
         self._records.pop(job_id, None)
 
     def to_ask(self, job_ids: Sequence[str]) -> tuple[Sequence[str], Mapping[str, str]]:
-        """Whom to ask for now: those without a record together, else one of the others alone; and those whose time has
-        not come, with the reason.
+        """The images to request now: all without a record together, or else one of the others alone; and those whose
+        time has not come, with the reason.
         """
         now_s = self._clock()
         early = {
@@ -100,8 +102,8 @@ class Judge:
         return clean or left[:1], early
 
     def rule(self, outcomes: Mapping[str, Denied | Unreachable], *, asked: int, answered: int) -> Ruling:
-        """`outcomes` of those that got no picture, of `asked` that were asked for together, `answered` of which got
-        one.
+        """The verdict on `outcomes`, the images that got no picture. `asked` images were requested together, `answered`
+        of them got one.
         """
         ruling = Ruling()
         alone = asked == 1
@@ -128,8 +130,8 @@ class Judge:
         alone: bool,
         answered: int,
     ) -> None:
-        """A status. Busy ones (429, 5xx) are about the image only with a long `Retry-After`, and when another has had
-        its picture since.
+        """An error status, or no connection. A busy server (429, 5xx) says something about the image only with a long
+        `Retry-After`, and if another image has got its picture since.
         """
         busy = isinstance(outcome, Unreachable)
         counts = not busy or outcome.retry_after_s > LONG_S
@@ -167,7 +169,7 @@ class Judge:
         unheard = not alone and len(ruling.later) == len(outcomes)
         if gone or unheard or len(self._strangers) >= STRANGERS:
             why = "; ".join(sorted({each.why for each in outcomes.values()}))
-            # Where there are pictures, what was said to one that was asked for alone holds up that one, by `_wait`.
+            # While the server gives pictures, the `Retry-After` of one image requested alone delays only that image.
             asked_s = 0.0 if alone and self._pictured_lately else max(each.retry_after_s for each in outcomes.values())
             pause_s = min(MOST_S, asked_s)
             ruling.away = EngineAway(f"the model server: {why}", pause_s=pause_s)

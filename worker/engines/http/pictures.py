@@ -1,4 +1,4 @@
-"""Pictures in the answers of foreign model servers: none of it is believed before it has been looked at."""
+"""Pictures in the responses of foreign model servers: nothing is trusted before it has been checked."""
 
 import base64
 import binascii
@@ -11,7 +11,9 @@ from worker.engines.http.calls import REFUSED_FOR_GOOD, error_code
 
 
 def from_base64(body: bytes) -> bytes:
-    """The file in an answer of the OpenAI Images API."""
+    """The file in a response of the OpenAI Images API. Raises Refused for an error that blames the request, BadOutput
+    for any other response without a picture.
+    """
     try:
         data = json.loads(body)["data"][0]["b64_json"]
         return base64.b64decode(data, validate=True)
@@ -22,7 +24,7 @@ def from_base64(body: bytes) -> bytes:
 
 
 def looked_at(data: bytes, scheduler: str) -> EncodedPicture:
-    """A file with the size and the kind that its header says. Its pixels are checked where it is encoded."""
+    """The file, with size and type from its header. Raises BadOutput. Its pixels are checked by the encoder."""
     from PIL import Image  # noqa: PLC0415  (pixels from our own server need no Pillow)
 
     try:

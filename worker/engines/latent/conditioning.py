@@ -1,6 +1,6 @@
-"""From prompts to the denoiser's conditions, one image at a time: a condition is a set of named tensors without a batch
-dimension, for every model. Prompts are encoded by the pipeline's own `encode_prompt`, so the result is the pipeline's;
-the prompts themselves are neither kept nor logged.
+"""Turns prompts into the denoiser's conditions, one per image: a condition is a set of named tensors without a batch
+dimension. Prompts are encoded by the pipeline's own `encode_prompt`, so the result equals the pipeline's; the prompts
+themselves are neither kept nor logged.
 """
 
 from collections import OrderedDict
@@ -17,7 +17,7 @@ _KEPT = 64
 
 
 class StableDiffusionConditioning:
-    """CLIP's hidden states of 77 (the demo model: 48) tokens. Keeps the last 64 texts by digest: "" above all."""
+    """CLIP's hidden states of 77 tokens (demo model: 48). Caches the last 64 texts by digest, mainly for ""."""
 
     def __init__(self, pipeline: Any, device: str) -> None:
         self._pipeline = pipeline
@@ -48,5 +48,5 @@ class StableDiffusionConditioning:
 
 
 def stacked(conditions: Sequence[Condition]) -> Condition:
-    """Of a batch, in its order."""
+    """The conditions of a batch as one, with a batch dimension in the given order."""
     return {name: torch.stack([each[name] for each in conditions]) for name in conditions[0]}

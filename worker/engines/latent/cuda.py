@@ -1,5 +1,5 @@
-"""All that is special about an NVIDIA device: pictures are decoded on a stream of their own while the next steps run,
-the host stays one step ahead of the device, which times the steps itself, and the allocator says how much memory a
+"""What is special about an NVIDIA device: pictures are decoded on a stream of their own while the next steps run, the
+host stays one step ahead of the device, the device times the steps itself, and the allocator reports how much memory a
 batch took.
 """
 
@@ -13,14 +13,14 @@ from worker.engines.latent.decoder import Pending, VaeDecoder
 
 
 class StreamDecoder:
-    """Launches the decoder beside the denoiser; who fetches the picture waits for that picture alone."""
+    """Runs the decoder on a second stream beside the denoiser; `fetch` waits for its own picture only."""
 
     def __init__(self, decoder: VaeDecoder) -> None:
         self._decoder = decoder
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def begin(self, latents: torch.Tensor, width: int, height: int) -> Pending:
-        """As VaeDecoder.begin, under way."""
+        """Like VaeDecoder.begin, but the decoding is launched at once."""
         self._stream.wait_stream(torch.cuda.current_stream())  # the step that made the latents
         latents.record_stream(self._stream)  # their memory is not used again before this stream is done with it
         with torch.cuda.stream(self._stream):
@@ -44,28 +44,28 @@ class _Launched:
 
 
 class Pace:
-    """Waits for the step before the last one launched, so that the device always has work and the host, which judges
-    hangs, is one step ahead at most. Steps are timed on the device: what the host waits for is the rest of a step, less
-    whatever else it did meanwhile, and of a first one nothing.
+    """Waits, after each launch, for the step before it: the device always has work, and the host, where the watchdog
+    looks for hangs, is at most one step ahead. Steps are timed on the device, because the host waits only for what is
+    left of a step by the time it asks, and not at all after the first launch.
     """
 
     def __init__(self) -> None:
         self._last: _Step | None = None
 
     def step(self, size: int, launch: Callable[[], None]) -> StepTime | None:
-        """`launch` a step of `size` images on the current stream. Returns what the one before it took."""
+        """`launch` a step of `size` images on the current stream. Returns the time of the step before, if any."""
         began = _stamp()
         launch()
         before, self._last = self._last, _Step(size=size, began=began, ended=_stamp())
         return before.over() if before else None
 
     def rest(self) -> StepTime | None:
-        """Wait for the last one. Returns what it took; None without one."""
+        """Wait for the last step. Returns its time; None if no step is outstanding."""
         last, self._last = self._last, None
         return last.over() if last else None
 
     def forget(self) -> None:
-        """The last step failed, or its end is no longer of interest."""
+        """Drop the last step without waiting: it failed, or its end is of no interest."""
         self._last = None
 
 
@@ -88,20 +88,20 @@ def _stamp() -> torch.cuda.Event:
 
 
 class CudaProbe:
-    """What torch's allocator says of the current device; see latent_memory.Probe."""
+    """The memory of the current device according to torch's allocator; see `memory.Probe`."""
 
     def reset_peak(self) -> None:
         """Begin a new peak."""
         torch.cuda.reset_peak_memory_stats()
 
     def peak_bytes(self) -> int:
-        """Since `reset_peak`, weights and what others hold included."""
+        """The most bytes allocated since `reset_peak`, weights and other models of this process included."""
         return torch.cuda.max_memory_allocated()
 
     def held_bytes(self) -> int:
-        """Now."""
+        """The bytes allocated now."""
         return torch.cuda.memory_allocated()
 
     def room_bytes(self) -> int:
-        """What this process could hold: what the allocator has, and what is free beside it."""
+        """The bytes that this process could hold: what the allocator has reserved plus what the device has free."""
         return torch.cuda.memory_reserved() + torch.cuda.mem_get_info()[0]

@@ -1,5 +1,5 @@
-"""From latents to bytes, one image at a time. On a CPU the work is done when the picture is asked for, so that it falls
-between two steps of the others; on a GPU it is launched at once on a stream of its own (`latent_cuda`).
+"""Turns latents into pixels, one image at a time. On a CPU the work is done when the picture is fetched, so that it
+falls between two steps of the others; on a GPU it is launched at once on a stream of its own (`cuda`).
 """
 
 from dataclasses import dataclass, field
@@ -11,10 +11,10 @@ from worker.engines.pixels import cut, levels
 
 
 class Pending(Protocol):
-    """A picture to be had."""
+    """A picture whose decoding has been requested."""
 
     def fetch(self) -> tuple[torch.Tensor, bool]:
-        """uint8 pixels, height x width x 3, on the CPU, and whether all numbers were finite."""
+        """Wait for the picture: uint8, height x width x 3, on the CPU; and whether all numbers were finite."""
 
 
 class VaeDecoder:
@@ -25,12 +25,12 @@ class VaeDecoder:
         self._scaling = float(vae.config.scaling_factor)
 
     def begin(self, latents: torch.Tensor, width: int, height: int) -> Pending:
-        """Of one image, channels x height x width. Nothing is computed yet."""
+        """Request the decoding of one image's latents, channels x height x width. Nothing is computed yet."""
         return _Waiting(decoder=self, latents=latents.clone(), width=width, height=height)
 
     @torch.inference_mode()
     def decode(self, latents: torch.Tensor, width: int, height: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pixels as `Pending.fetch` gives them and a boolean, both on the device, cut to size."""
+        """Pixels, cut to `width` x `height`, and the boolean as in `Pending.fetch`; both still on the device."""
         sample = (latents / self._scaling).to(self._vae.dtype).unsqueeze(0)
         image = self._vae.decode(sample, return_dict=False)[0][0].float()
         finite = latents.isfinite().all() & image.isfinite().all()

@@ -1,7 +1,7 @@
 """One denoising step of many images at once, each at a step of its own.
 
-Knows tensors only: a `LatentState` carries all that its image's next step needs, so that a member left out of a step is
-parked, and one that comes back goes on as if nothing had been.
+Knows tensors only: a `LatentState` carries all that its image's next step needs. A member that is left out of a step is
+thereby parked, and continues unchanged when it is passed in again.
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,10 @@ from worker.engines.latent.solver_table import HEAD, Schedule
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class LatentState:
-    """`state`: slots x channels x height x width, float32: the latents, then the solver's memory.
+    """One image between two steps. `state`: slots x channels x height x width, float32: the latents, then the solver's
+    memory of earlier steps.
 
-    `unwanted` is what guidance leads away from; None without guidance.
+    `wanted` is the prompt's condition, `unwanted` the negative prompt's, None without guidance. `index`: the next step.
     """
 
     schedule: Schedule
@@ -34,7 +35,7 @@ class LatentState:
         return self.index >= self.schedule.steps
 
     def keep(self) -> None:
-        """Let go of the batch that `state` is a part of."""
+        """Copy `state` out of the batch's tensor, which it would otherwise keep alive."""
         self.state = self.state.clone()
 
 
@@ -57,7 +58,7 @@ class UNet:
 
 
 class Denoiser:
-    """Steps the members of a batch; keeps the batch's tensors for as long as the same members come again."""
+    """Steps the members of a batch; reuses the batch's tensors as long as the members stay the same."""
 
     def __init__(self, model: Model, *, device: str, dtype: torch.dtype) -> None:
         self._model = model
@@ -101,7 +102,7 @@ class Denoiser:
         return self._state
 
     def _numbers(self, members: Sequence[LatentState]) -> torch.Tensor:
-        """Rows of the schedules with the guidance value behind: one small copy to the device per step."""
+        """The members' schedule rows, each followed by its guidance value: one small copy to the device per step."""
         rows = torch.stack([member.schedule.rows[member.index] for member in members])
         guidance = torch.tensor([[member.guidance] for member in members])
         return moved(torch.cat([rows, guidance], dim=1), self._device)

@@ -1,8 +1,8 @@
 """Our own denoising loop for Stable Diffusion 1.x and 2.x and the demo model: images of different step counts, seeds,
-guidance values, schedulers and ages share each forward pass, and join, leave and stand aside at any step.
+guidance values, schedulers and ages share each forward pass, and join, leave and park at any step.
 
-Here are members and threads; `latent_model` and its parts hold the mathematics and are imported by `load`. The VAE
-factor, sizes, noise and rounding are as in the `pipeline` engine, so a picture is the same there within rounding.
+This module holds members and threads; `model` and its parts hold the mathematics and are imported by `load`. The VAE
+factor, sizes, noise and rounding are as in the `pipeline` engine, so both give the same picture within rounding.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 ABILITIES: Final = ModelAbilities(negative_prompt=True, guidance="cfg", guidance_off=1.0, schedulers=tuple(DISCRETE))
-"""Of Stable Diffusion 1.x and 2.x, before it is known which schedulers a table can express."""
+"""Abilities of Stable Diffusion 1.x and 2.x, until `load` finds out which schedulers a table can express."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -50,13 +50,13 @@ class _Seat:
 
     @property
     def done(self) -> int:
-        """Steps, of those asked for; PLMS passes once more through the model than there are steps."""
+        """Steps done, at most as many as requested: PLMS passes through the model once more than that."""
         return min(self.member.index, self.job.num_inference_steps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Developing:
-    """What `Done` carries: the picture under way, or its latents."""
+    """The result in `Done`: a picture whose decoding has been requested."""
 
     pending: "Pending"
     scheduler: str
@@ -64,7 +64,7 @@ class _Developing:
 
 
 class LatentEngine(NoProcess):
-    """See the module's text."""
+    """Steps any mix of images of one batch key through the model."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class LatentEngine(NoProcess):
         return self._model is not None
 
     def key(self, job: RenderJob) -> BatchKey:
-        """Size and whether there is guidance; steps, guidance values and schedulers may differ within a batch."""
+        """Size and guidance on or off; steps, guidance values and schedulers may be mixed. Raises Unsupported."""
         self._bounds.require(job)
         known = self.facts.abilities.schedulers or tuple(DISCRETE)
         if job.scheduler and job.scheduler not in known:
@@ -126,14 +126,14 @@ class LatentEngine(NoProcess):
         self.reset()
 
     def admit(self, jobs: Sequence[RenderJob]) -> None:
-        """Texts are encoded and the noise is drawn here; the first step is the next one."""
+        """Encodes the texts and draws the noise; the next `step` is the first. Raises EngineError for mixed keys."""
         model = self._ready()
         keys = {self.key(job) for job in jobs}
         if len(keys | {seat.key for seat in self._running()}) > 1:
             raise EngineError("images of different keys cannot share a pass")
         ids = {job.id for job in jobs}
         self._evicted -= ids
-        self._known |= ids  # from here on they can be evicted
+        self._known |= ids  # before the slow encoding, so that an `evict` meanwhile is not ignored
         try:
             members = self._guarded(lambda: model.members(jobs, guided=_guided(jobs[0])) if jobs else [])
         except Exception:
@@ -157,33 +157,33 @@ class LatentEngine(NoProcess):
         key = running[0].key
         timed = self._guarded(lambda: model.step([seat.member for seat in running], key))
         report(Progress(steps={seat.job.id: seat.done for seat in running}))
-        evicted += self._drop()
+        evicted += self._drop()  # those evicted during the step, before anything is decoded for them
         done = self._guarded(lambda: self._develop(model))
         if not self._running():
             timed = self._guarded(model.rest) or timed
         return Stepped(finished=done, evicted=evicted, fits=model.memory.fits(key), ahead=model.ahead, timed=timed)
 
     def evict(self, job_id: str) -> None:
-        """It is gone when the step under way, or else the next one, comes back."""
+        """The member leaves by the end of the current step or, between steps, of the next one."""
         if job_id in self._known:
             self._evicted.add(job_id)
 
     def park(self, job_id: str) -> None:
-        """It keeps its latents, what its solver remembers, and its prompt's encoding."""
+        """The member keeps its latents, its solver's memory and its encoded prompt. Raises EngineError for others."""
         seat = self._seat(job_id)
         seat.member.keep()
         seat.parked = True
 
     def unpark(self, job_id: str) -> None:
-        """Raises EngineError beside images of another key."""
+        """Let a parked member continue. Raises EngineError while images of another key run."""
         seat = self._seat(job_id)
         if any(other.key != seat.key for other in self._running()):
             raise EngineError("images of different keys cannot share a pass")
         seat.parked = False
 
     def decode(self, done: Done) -> Picture:
-        """On a GPU it waits for what is left of the decoding that `step` began, and for no step. Raises BadOutput for
-        numbers that are not finite.
+        """On a GPU, waits for the rest of the decoding that `step` launched, but for no later step; on a CPU, decodes.
+        Raises BadOutput for numbers that are not finite and for other shapes.
         """
         developing = done.result
         assert isinstance(developing, _Developing)  # noqa: S101  (our own `step` made it)
@@ -229,14 +229,14 @@ class LatentEngine(NoProcess):
         self._evicted.discard(job_id)
 
     def _drop(self) -> list[str]:
-        """Evicted members leave, parked ones too."""
+        """Remove evicted members, parked or not. Returns their ids."""
         left = [job_id for job_id in self._seats if job_id in self._evicted]
         for job_id in left:
             self._leave(job_id)
         return left
 
     def _develop(self, model: "LatentModel") -> list[Done]:
-        """Members that have done their last step leave as pictures."""
+        """Remove the members that have done their last step and request their decoding."""
         finished = [seat for seat in self._running() if seat.member.finished]
         done = []
         for seat in finished:
@@ -249,7 +249,7 @@ class LatentEngine(NoProcess):
         return done
 
     def _guarded(self, work: Callable[[], _T]) -> _T:
-        """Names what the device's errors mean."""
+        """Calls `work`; translates the device's errors to EngineLost and OutOfMemory."""
         try:
             return work()
         except Exception as error:
@@ -262,7 +262,7 @@ class LatentEngine(NoProcess):
 
 
 def _guided(job: RenderJob) -> bool:
-    """As diffusers has it: a scale of 1 and less means no guidance."""
+    """Whether there is guidance: as in diffusers, only a scale above 1 means guidance."""
     return job.guidance_scale > 1
 
 

@@ -1,10 +1,10 @@
-"""How many images fit into memory, from what batches really took: a straight line through the peaks of the smallest
-and the largest batch seen of a size, and room beside it to decode a picture. Knows numbers only.
+"""Estimates how many images fit into memory from what batches took: a straight line through the peaks of the smallest
+and the largest batch seen of a size, plus room to decode a picture. Knows numbers only.
 
-Steps and decoding are watched apart: the decoder takes as much beside one image as beside eight, and a line through
-peaks that are sometimes its own says that images take nothing, or all there is. Its room is added and not compared:
-it works on a stream of its own while the steps go on, and torch's allocator keeps what a stream has used for that
-stream.
+Steps and decoding are measured separately: the decoder takes as much beside one image as beside eight, so a line
+through peaks that are sometimes the decoder's would say that images take nothing, or everything. The decoder's memory
+is added to the steps' instead of taking the larger: it runs on a stream of its own while steps go on, and torch's
+allocator keeps memory that a stream has used for that stream.
 """
 
 from collections.abc import Hashable, Iterator
@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import Final, Protocol
 
 SPARE: Final = 0.1
-"""Part of the room that is not planned with: fragments, and workspaces that a larger batch makes larger. A guess; the
-worker halves batches that run out of memory all the same."""
+"""The share of memory kept free for fragmentation and for workspaces that grow with the batch. A guess; the worker
+halves batches that run out of memory all the same."""
 
 
 class Probe(Protocol):
@@ -26,7 +26,7 @@ class Probe(Protocol):
 
 
 class MemoryCurve:
-    """Of one loaded model, made when its weights are in memory. Without a probe nothing is ever known."""
+    """The curve of one model, created once its weights are in memory. Without a probe `fits` is always None."""
 
     def __init__(self, probe: Probe | None) -> None:
         self._probe = probe
@@ -37,7 +37,7 @@ class MemoryCurve:
 
     @contextmanager
     def step(self, kind: Hashable, batch: int) -> Iterator[None]:
-        """Around a step of `batch` images of one kind (size, guidance). A step that raises teaches nothing."""
+        """Measures a step of `batch` images of one kind (size, guidance). A step that raises is not counted."""
         if self._probe is None:
             yield
             return
@@ -51,7 +51,7 @@ class MemoryCurve:
 
     @contextmanager
     def decoding(self, kind: Hashable) -> Iterator[None]:
-        """Around the decoding of one picture, whatever is held beside it."""
+        """Measures what the decoding of one picture takes beyond the memory held before."""
         if self._probe is None:
             yield
             return
@@ -69,7 +69,7 @@ class MemoryCurve:
         if not peaks:
             return None
         small, large = min(peaks), max(peaks)
-        # One batch size seen: all but the weights is taken to grow with the batch, which errs on the safe side.
+        # With one batch size seen, all memory but the weights is assumed to grow with the batch: the safe side.
         each = (peaks[large] - peaks[small]) / (large - small) if large > small else 0.0
         each = each if each > 0 else (peaks[large] - self._idle) / large
         if each <= 0:

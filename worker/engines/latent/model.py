@@ -1,5 +1,5 @@
-"""A Stable Diffusion pipeline of diffusers taken apart: conditioning, denoiser, schedules and decoder, and what they
-cannot do. `latent.LatentEngine` imports it when it loads, and is the only one to call it, on the GPU thread.
+"""A Stable Diffusion pipeline of diffusers taken apart into conditioning, denoiser, schedules and decoder; refuses
+pipelines that these cannot reproduce. Only `engine.LatentEngine` calls it, on the GPU thread, and imports it in `load`.
 """
 
 from collections.abc import Hashable, Sequence
@@ -22,7 +22,7 @@ from worker.engines.signs import Signs
 
 
 class LatentModel:
-    """Weights and what has been learned of them; holds no image."""
+    """The weights, and what has been measured with them; holds no image. Raises LoadFailed for other pipelines."""
 
     def __init__(self, pipeline: Any, device: str) -> None:
         problem = _problem(pipeline)
@@ -47,7 +47,7 @@ class LatentModel:
 
     @property
     def ahead(self) -> bool:
-        """Whether `step` and `begin` launch, and what they launch goes on."""
+        """Whether `step` and `begin` only launch work and return before the device has done it."""
         return self._pace is not None
 
     @torch.inference_mode()
@@ -70,9 +70,9 @@ class LatentModel:
 
     @torch.inference_mode()
     def step(self, members: Sequence[LatentState], kind: Hashable) -> StepTime | None:
-        """One step of each; what takes the same memory is of one `kind`.
+        """One step of each member; batches of one `kind` take the same memory per image.
 
-        Returns what the device says of the step before; None without one, and on a CPU.
+        Returns the time of the step before by the device's clock; None without one, and on a CPU.
         """
         make_current(self._device)
 
@@ -87,14 +87,14 @@ class LatentModel:
 
     @torch.inference_mode()
     def begin(self, member: LatentState, job: RenderJob, kind: Hashable) -> Pending:
-        """Decode a finished member; beside the others where the device can."""
+        """Request the decoding of a finished member, which on a GPU runs beside the others' steps."""
         make_current(self._device)
         with self.memory.decoding(kind):
             return self._decoder.begin(member.state[0], job.width, job.height)
 
     def rest(self) -> StepTime | None:
-        """No member is left to step: drops the batch's tensors, and waits for the last step, since no later step will.
-        The device decodes pictures meanwhile. Returns the time of that step.
+        """Call when no member is left to step: drops the batch's tensors and waits for the last step, since no later
+        step will. The device decodes pictures meanwhile. Returns the time of that step; None without one.
         """
         self._denoiser.forget()
         return self._pace.rest() if self._pace is not None else None
@@ -106,7 +106,7 @@ class LatentModel:
             self._pace.forget()
 
     def _noise(self, job: RenderJob, start: float) -> torch.Tensor:
-        """The draw of diffusers' `randn_tensor` for a list of CPU generators, in the model's dtype."""
+        """The initial state: noise as diffusers' `randn_tensor` draws it from a CPU generator, in the model's dtype."""
         shape = (1, self._channels, self._latent(job.height), self._latent(job.width))
         noise = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(job.seed), dtype=self._dtype)
         state = torch.zeros((self.schedules.slots, *shape[1:]))
@@ -124,7 +124,7 @@ def open_model(source: str, revision: str, wish: Device, *, config: str = "") ->
 
 
 def _problem(pipeline: Any) -> str:
-    """Why this pipeline is none that is taken apart here; empty: it is."""
+    """Why this pipeline cannot be taken apart here; empty if it can."""
     parts = {"unet": "UNet2DConditionModel", "text_encoder": "CLIPTextModel"}
     for name, kind in parts.items():
         if type(getattr(pipeline, name)).__name__ != kind:

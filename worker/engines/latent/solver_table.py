@@ -49,7 +49,9 @@ _TAKEN: Final[Mapping[str, Collection[Any]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """`rows`: steps x (HEAD + slots * (slots + 1)), float32, on the CPU. `start`: what the first noise is times."""
+    """One table. `rows`: steps x (HEAD + slots * (slots + 1)), float32, on the CPU. `start`: the factor of the initial
+    noise. `scheduler`: the class in diffusers.
+    """
 
     scheduler: str
     start: float
@@ -82,7 +84,7 @@ class Schedules:
             )
 
     def of(self, name: str, steps: int) -> Schedule:
-        """The table. Raises Incapable."""
+        """The table of a scheduler ("" for the model's own) for that many steps. Raises Incapable."""
         if name in self.refused:
             raise Incapable(self.refused[name])
         found = self._kept.pop((name, steps), None) or self._build(name, steps)
@@ -235,7 +237,7 @@ _WAYS: Final[Mapping[str, _Way]] = {
 
 
 def _problem(scheduler: Any) -> str:
-    """Why no table can express it; empty: one can."""
+    """Why no table can express the scheduler; empty if one can."""
     kind = type(scheduler).__name__
     if kind not in _WAYS:
         return f"scheduler {kind} is none of {', '.join(_WAYS)}"
@@ -247,7 +249,9 @@ def _problem(scheduler: Any) -> str:
 
 
 def _timesteps(scheduler: Any, steps: int) -> list[float]:
-    """Rounding gives diffusers' trailing spacing one step too many, at -1, for 61, 103, 121 and 122 of 1,000."""
+    """The first `steps` timesteps: rounding lets diffusers' trailing spacing add one, at -1, for 61, 103, 121 and
+    122 steps of 1,000.
+    """
     return [float(each) for each in scheduler.timesteps[:steps]]
 
 
@@ -256,7 +260,7 @@ def _sigmas(scheduler: Any, steps: int) -> list[float]:
 
 
 def _signal(scheduler: Any, timestep: float) -> float:
-    """alpha_bar, in [0, 1]."""
+    """alpha_bar at a timestep, in [0, 1]; below 0 the scheduler's final one."""
     at = int(timestep)
     return float(scheduler.alphas_cumprod[at] if at >= 0 else scheduler.final_alpha_cumprod)
 

@@ -1,7 +1,7 @@
 """One call of a diffusers pipeline: its arguments from the jobs, what it did, and what it refused.
 
-Nothing is dropped in silence: what the pipeline has no parameter for was refused when it was loaded (`capabilities`),
-and what a job asks beyond the model's abilities raises Incapable here.
+No option is silently dropped: a pipeline without a needed parameter is refused when it is loaded (`capabilities`), and
+a job that asks for more than the model can do raises Incapable here.
 """
 
 import functools
@@ -15,7 +15,7 @@ from worker.engines.pixels import renderable
 
 
 def require(facts: ModelFacts, job: RenderJob) -> None:
-    """Raises Incapable for what the model cannot do, with the field and what it can."""
+    """Raises Incapable for what the model cannot do; the text names the field and what the model can do."""
     if job.scheduler and job.scheduler not in facts.schedulers:
         known = f"must be one of {', '.join(facts.schedulers)}" if facts.schedulers else "cannot be chosen"
         raise Incapable(f"scheduler {known} for this model")
@@ -29,8 +29,8 @@ def require(facts: ModelFacts, job: RenderJob) -> None:
 
 
 def arguments(facts: ModelFacts, jobs: Sequence[RenderJob], generators: Sequence[Any]) -> dict[str, Any]:
-    """Of the pipeline's call. An absent negative prompt is no argument, so that the pipeline's own default stands
-    (zeros, "" or nothing); only where that default is no guidance at all ("true"), it is the empty text.
+    """The arguments of the pipeline's call. Without a negative prompt the argument is left out, so that the pipeline's
+    own default applies (zeros, "" or nothing); it is "" only where that default would turn guidance off ("true").
     """
     first = jobs[0]
     found: dict[str, Any] = {
@@ -68,7 +68,7 @@ def made(facts: ModelFacts, job: RenderJob, width: int, height: int) -> Made:
 
 
 def refusal(error: Exception, jobs: Sequence[RenderJob]) -> Incapable:
-    """What a check of the pipeline's own inputs means. Its text is repeated only if it can hold no prompt."""
+    """The error for a request that the pipeline's own input check rejects, with its text if that holds no prompt."""
     text = " ".join(str(error).split())
     held = [each for job in jobs for each in (job.prompt, job.negative_prompt) if each]
     private = "prompt" in text or any(each in text or repr(each)[1:-1] in text for each in held)

@@ -1,7 +1,7 @@
-"""What a model can do and how its pipeline is asked for it, from its configs and its class alone: no weights, no torch.
+"""What a model can do and how its pipeline is called, from its configs and its class alone: no weights, no torch.
 
-`inspect` reads a folder, `of_pipeline` a loaded pipeline; both apply the same rules. The engine `pipeline` calls by
-them, and what they say travels to the gateway, which refuses by them what the model cannot do.
+`inspect` reads a folder, `of_pipeline` a loaded pipeline; both apply the same rules. The engine `pipeline` builds its
+calls from the result, and the gateway receives it and refuses what the model cannot do.
 """
 
 import json
@@ -26,17 +26,19 @@ _WITHOUT: Final = {
     "output_type": "its pictures cannot be had as numbers",
 }
 ALWAYS: Final = -1.0
-"""`guidance_off` of a model whose second pass never ends."""
+"""`guidance_off` of a model that makes the second pass at every guidance value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
-    """How a pipeline is asked. `problem`: why it cannot be served, or empty.
+    """How a pipeline is called. `problem`: why it cannot be served, or empty.
 
     `guidance`: "cfg" (a second pass above `guidance_off`), "true" (the same under the name true_cfg_scale), "embedded"
     (a number that the model takes in, without a second pass) or "none". `guidance_argument` is the parameter that takes
     the value. Sides that are no multiple of `size_factor` are rendered larger and cut. 0 stands for not known.
     `fixed`: arguments that have one right value here. `callback`: whether steps are reported by callback_on_step_end.
+    `one_prompt`: the call takes no list of prompts. `two_steps_only`: arguments that must be None unless there are
+    exactly two steps.
     """
 
     pipeline: str
@@ -59,7 +61,7 @@ class ModelFacts:
         return self.guidance in ("cfg", "true") and scale > self.guidance_off
 
     def abilities(self) -> ModelAbilities:
-        """What a request may ask, for those who accept requests."""
+        """The same as the contract's ModelAbilities, for the services that accept requests."""
         return ModelAbilities(
             negative_prompt=self.negative_prompt,
             guidance=self.guidance,
@@ -73,8 +75,8 @@ class ModelFacts:
 
 
 def inspect(source: str, config: str = "") -> ModelFacts | None:
-    """Of a diffusers folder, or of a single file's `config` folder; None for what is neither. Never raises for what
-    lies there.
+    """The facts of a diffusers folder, or of a single file's `config` folder; None for anything else. Whatever the
+    folder holds, raises nothing.
     """
     folder = Path(config if config and not Path(source).is_dir() else source)
     index = _json(folder / "model_index.json")
@@ -87,7 +89,7 @@ def inspect(source: str, config: str = "") -> ModelFacts | None:
 
 
 def of_pipeline(pipeline: Any) -> ModelFacts:
-    """Of a loaded one. The size factor is the pipeline's own word."""
+    """The facts of a loaded pipeline, with the size factor that the pipeline itself reports."""
     name = type(pipeline).__name__
     called = pipeline_classes.of_name(name)
     if called is None:
@@ -103,7 +105,7 @@ def of_pipeline(pipeline: Any) -> ModelFacts:
 def facts(
     called: PipelineClass, index: Mapping[str, Any], configs: Mapping[str, Mapping[str, Any]], *, own_factor: int = 0
 ) -> ModelFacts:
-    """By the rules of this module. `own_factor`: pixels per latent, packing included, if the pipeline has said so."""
+    """Derive the facts from class and configs. `own_factor`: pixels per latent as the pipeline reports it, or 0."""
     denoiser = _denoiser(configs)
     own = configs.get("scheduler", {})
     kind = str(own.get("_class_name", ""))
@@ -144,7 +146,7 @@ def _problem(called: PipelineClass) -> str:
 
 
 def _guidance(called: PipelineClass, index: Mapping[str, Any], denoiser: Mapping[str, Any]) -> tuple[str, str, float]:
-    """Kind, parameter and off-point."""
+    """The kind of guidance, the parameter that takes its value, and the value up to which it is off."""
     scale, true_scale = "guidance_scale" in called.parameters, "true_cfg_scale" in called.parameters
     embedded = denoiser.get("guidance_embeds") or denoiser.get("time_cond_proj_dim") is not None
     if scale and (embedded or called.unguided):
@@ -178,7 +180,7 @@ def _base_factor(configs: Mapping[str, Mapping[str, Any]]) -> int:
 
 
 def _own_factor(pipeline: Any) -> int:
-    """What the loaded pipeline rounds sizes to, without what its transformer adds to that."""
+    """Pixels that the loaded pipeline rounds sizes to, without its transformer's patches; 0 if it does not say."""
     processor = getattr(getattr(pipeline, "image_processor", None), "config", {})
     said = (
         processor.get("vae_scale_factor"),
@@ -189,7 +191,7 @@ def _own_factor(pipeline: Any) -> int:
 
 
 def _max_side(called: PipelineClass, denoiser: Mapping[str, Any], factor: int) -> int:
-    """Where positions are a table of fixed length, as in Stable Diffusion 3; 0: not known."""
+    """The largest side in pixels where positions are a table of fixed length (Stable Diffusion 3); 0: not known."""
     places = denoiser.get("pos_embed_max_size")
     if not called.name.startswith("StableDiffusion3") or not isinstance(places, int):
         return 0

@@ -20,11 +20,11 @@ _PACKED: Final = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineClass:
-    """`parameters`: of `__call__`, with their defaults where those are literals (None otherwise). `required`: those
-    without a default. `off`: the largest guidance value without a second pass, as the class compares it; None: it
-    compares with nothing. `unguided`: it says that it never makes a second pass. `distillable`: its config may say
-    `is_distilled`, and then it makes none. `packed`: it takes latents two by two. `own_sigmas`: it gives its scheduler
-    sigmas of its own making. `one_prompt`: it takes no list of prompts.
+    """What the source of a class says. `parameters`: those of `__call__`, with their defaults where those are literals
+    (None otherwise). `required`: those without a default. `off`: the largest guidance value without a second pass; None
+    if the class compares the value with nothing. `unguided`: the class never makes a second pass. `distillable`: it
+    makes none if its config sets `is_distilled`. `packed`: it packs latents two by two. `own_sigmas`: it computes its
+    scheduler's sigmas itself. `one_prompt`: it takes no list of prompts.
     """
 
     name: str
@@ -121,7 +121,7 @@ def _literal(node: ast.expr | None) -> Any:
 
 
 def _off_point(function: ast.FunctionDef) -> float | None:
-    """X of the smallest comparison `guidance_scale > X`."""
+    """The smallest X among the comparisons `guidance_scale > X`; None if there are none."""
     found = [
         float(each.comparators[0].value)
         for each in ast.walk(function)

@@ -1,11 +1,11 @@
-"""Any text-to-image `DiffusionPipeline` of diffusers, a call at a time: one `step` is the whole call.
+"""Any text-to-image `DiffusionPipeline` of diffusers, one call at a time: one `step` is the whole call.
 
 Safetensors only, no remote code, no safety checker. Each image has a CPU generator of its own, so its noise does not
-depend on its mates; each call has a fresh scheduler, so no state crosses calls. torch and diffusers are imported by
-`load`, on the GPU thread. How a class is asked, and what it cannot do, is in `capabilities` and `pipeline_call`.
+depend on the rest of the batch; each call has a fresh scheduler, so no state crosses calls. torch and diffusers are
+imported by `load`, on the GPU thread. `capabilities` and `call` say how a class is called and what it cannot do.
 
 A size that the model's latents cannot express (the factor may be 16 or 32 where requests are multiples of 8) is
-rendered at the next larger one and cut to the middle.
+rendered at the next larger one, of which the middle is cut out.
 """
 
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 _ROUNDED_UP_PX: Final = 64
-"""Pipelines may round sizes up to this; a larger picture is another one than was asked for."""
+"""A pipeline may round a side up by less than this; a larger picture is not the requested one."""
 
 
 class _Unwanted(Exception):
@@ -61,7 +61,7 @@ class Rendered:
 
 
 class PipelineEngine(NoParking, NoProcess):
-    """See the module's text."""
+    """Runs each batch as one call of a stock pipeline."""
 
     def __init__(
         self,
@@ -89,19 +89,19 @@ class PipelineEngine(NoParking, NoProcess):
         return self._pipeline is not None
 
     def key(self, job: RenderJob) -> BatchKey:
-        """All that one call takes once for the whole batch."""
+        """Everything that one call takes once for the whole batch. Raises Unsupported."""
         self._bounds.require(job)
         if self._asked is not None:
             pipeline_call.require(self._asked, job)
         elif job.scheduler and job.scheduler not in schedulers.NAMES:
             raise Incapable(f"scheduler must be one of {', '.join(schedulers.NAMES)}")
         size = (job.width, job.height)
-        # An absent negative prompt is another thing than an empty one: to SDXL, zeros instead of the encoded "".
+        # Without a negative prompt the argument is left out, which is not the same as "": SDXL then uses zeros.
         away = bool(job.negative_prompt)
         return (job.model, *size, job.num_inference_steps, job.guidance_scale, job.scheduler, away)
 
     def look(self) -> None:
-        """Learn from the folder what the model can do, without its weights. A wrong folder is `load`'s business."""
+        """Learn from the folder what the model can do, without its weights. Only `load` reports a bad folder."""
         self._learn(capabilities.inspect(self._weights.source, self._weights.config))
 
     def load(self) -> None:
@@ -129,7 +129,7 @@ class PipelineEngine(NoParking, NoProcess):
         self.reset()
 
     def admit(self, jobs: Sequence[RenderJob]) -> None:
-        """Between calls only."""
+        """Takes the batch of the next call. Raises EngineError while there are members, and Incapable."""
         if self._members:
             raise EngineError("a call is under way")
         if self._asked is not None:
@@ -164,7 +164,7 @@ class PipelineEngine(NoParking, NoProcess):
         return Stepped(finished=[Done(job_id=job.id, result=each) for job, each in zip(jobs, images, strict=True)])
 
     def evict(self, job_id: str) -> None:
-        """A call cannot drop one image; it is left when all of them are unwanted."""
+        """A call cannot drop a single image; it is abandoned once none of its images is wanted."""
         if job_id in self._members:
             self._evicted.add(job_id)
 
@@ -248,7 +248,7 @@ class PipelineEngine(NoParking, NoProcess):
 
     @contextmanager
     def _own_scheduler(self, name: str) -> "Iterator[Any]":
-        """One of this call alone, if the pipeline has just one; put back afterwards."""
+        """Gives the pipeline a fresh scheduler for this call, if it has one, and puts its own back afterwards."""
         pipeline = self._pipeline
         own = getattr(pipeline, "scheduler", None)
         if own is None:
@@ -262,7 +262,7 @@ class PipelineEngine(NoParking, NoProcess):
 
     @staticmethod
     def _whole(images: Any, job: RenderJob, given: "dict[str, Any]") -> "Sequence[np.ndarray[Any, Any]]":
-        """The pictures, of the size that was rendered. Raises Incapable for other ones."""
+        """The pictures as rendered. Raises Incapable if there are none, or if their size is not the one asked for."""
         if images is None or len(images) == 0 or getattr(images[0], "ndim", 0) != 3:
             raise Incapable("the pipeline gives no pictures")
         height, width = images[0].shape[:2]
