@@ -137,7 +137,7 @@ class Connection(ObservedHandler):
             self._on_lost()
 
     def pause_writing(self) -> None:
-        """asyncio calls this when the client reads more slowly than we write. aiohttp would wait without a limit."""
+        """Asyncio calls this when the client reads more slowly than we write. aiohttp would wait without a limit."""
         super().pause_writing()
         self._writable.clear()
         self._watch_client()
@@ -194,7 +194,7 @@ class Connection(ObservedHandler):
             self._on_lost = None
 
     async def finish_response(self, *args: Any, **kw: Any) -> tuple[web.StreamResponse, bool]:
-        """aiohttp calls this to send one answer. After it, the connection waits for its client."""
+        """Aiohttp calls this to send one answer. After it, the connection waits for its client."""
         try:
             return await super().finish_response(*args, **kw)
         finally:
@@ -207,7 +207,7 @@ class Connection(ObservedHandler):
         exc: BaseException | None = None,  # noqa: ARG002
         message: str | None = None,  # noqa: ARG002
     ) -> web.StreamResponse:
-        """aiohttp calls this for an error of its parser; `routes.middleware` handles every other error.
+        """Aiohttp calls this for an error of its parser; `routes.middleware` handles every other error.
 
         The parser's text may hold a key or a prompt, so it is neither answered nor logged.
         """
