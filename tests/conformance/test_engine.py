@@ -190,7 +190,8 @@ def test_progress_counts_every_step_of_every_job(engine: Engine) -> None:
     if engine.facts.engine.startswith("http"):
         assert not any(seen)  # whole pictures are asked for: it gives signs of life only
     else:
-        assert seen == [{"gen_1/0": step, "gen_2/0": step} for step in (1, 2, 3)]
+        # On a slow machine there are signs of life within a step, which name no step.
+        assert [steps for steps in seen if steps] == [{"gen_1/0": step, "gen_2/0": step} for step in (1, 2, 3)]
 
 
 def test_a_batch_that_nobody_wants_is_left(engine: Engine) -> None:
