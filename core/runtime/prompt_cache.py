@@ -18,6 +18,7 @@ class PromptCache:
         self._projection = projection
         self._kept = kept
         self._known: OrderedDict[str, Prompts] = OrderedDict()
+        self._ended_during: dict[object, set[str]] = {}
 
     def put(self, generation_id: str, prompts: Prompts) -> None:
         """Cache the prompts of an open generation."""
@@ -30,16 +31,23 @@ class PromptCache:
         for _, after in changes:
             if not after.open:
                 self._known.pop(after.id, None)
+                for ended in self._ended_during.values():
+                    ended.add(after.id)
 
     async def of_open(self, generation_ids: Sequence[str]) -> Mapping[str, Prompts]:
         """The prompts of open generations; those not cached are read from the log and cached. Raises Retryable."""
         missing = [each for each in generation_ids if each not in self._known]
         found = {each: self._known[each] for each in generation_ids if each in self._known}
         if missing:
-            read = await self.of_any(missing)
+            read_id = object()
+            ended = self._ended_during[read_id] = set()
+            try:
+                read = await self.of_any(missing)
+            finally:
+                del self._ended_during[read_id]
             found.update(read)
-            for each, prompts in read.items():
-                self.put(each, prompts)
+            for each in read.keys() - ended:  # what has ended during the read would never be dropped
+                self.put(each, read[each])
         return found
 
     async def of_any(self, generation_ids: Sequence[str]) -> Mapping[str, Prompts]:
