@@ -1,4 +1,4 @@
-"""Bugs that schedules have found, mended since and planted again for the proof, each with the faults that bring it out.
+"""Planted bugs with the faults that bring each out: those that schedules found once, and those rarely found by chance.
 
 Faults and no seed: what one seed brings about changes with every change of the program. A plan here finds its bug in
 at least every sixth schedule, whatever the seed.
@@ -20,6 +20,11 @@ KEPT: dict[str, tuple[Fault, ...]] = {
         _SLOW,
         *(Fault(at_s, "gpu_error", "worker1", 2.0, 0.5) for at_s in range(3, 60, 4)),
         *(Fault(at_s, "gpu_error", "worker2", 2.0, 0.5) for at_s in range(3, 60, 4)),
+    ),
+    # The worker that can use the model pauses again and again, shorter than core remembers what it reported, while the
+    # other one refuses. By chance, one schedule in seventy.
+    "refusals_of_broken_workers_count": tuple(
+        Fault(at_s, "zombie_worker", "worker2", 20.0, 0.5) for at_s in (2.0, 25.0, 48.0, 71.0)
     ),
     "a_new_log_takes_work_before_it_is_noted": (Fault(0.0, "unreachable", "public", 20.0, 0.5),),
     # Workers stop, and go on when what they hold, copies too, was rendered by the other and erased. They are told

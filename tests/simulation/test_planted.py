@@ -26,6 +26,7 @@ def schedules_until_found(bug: str, at_most: int = AT_MOST) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)  # up to 200 schedules, beside other tests
 @pytest.mark.parametrize("bug", sorted(BUGS.keys() - KEPT.keys()))
 def test_is_found(bug: str) -> None:
     assert schedules_until_found(bug), f"{bug} is not found in {AT_MOST} schedules"
