@@ -20,7 +20,17 @@ from io import BytesIO
 from PIL import Image
 
 from infra import models
-from loadtests.bench.batching_sim import LIMIT, Crowd, Outcome, figures, poisson, ratios, static, static_per_s, stepwise
+from loadtests.bench.batching_sim import (
+    LIMIT,
+    Crowd,
+    SimulatedRun,
+    figures,
+    poisson,
+    ratios,
+    static,
+    static_per_s,
+    stepwise,
+)
 from loadtests.bench.batching_sim import times_s as curve_s
 from loadtests.bench.rig import Check, Request, emulated_check, serving
 from loadtests.bench.worker_demo import MODELS
@@ -121,7 +131,7 @@ def _measured(cell: Cell, engine: Engine, seed: int) -> Json:
     baseline, cap = min(((figures(static(crowd, cell.times, cap, cell.decode_s)), cap) for cap in CAPS), key=_p50)
     virtual = figures(stepwise(crowd, cell.times, decode_s=cell.decode_s))
     sojourns, mean_batch = asyncio.run(_served(cell, engine, crowd))
-    ours = figures(Outcome(sojourns_s=sojourns, makespan_s=0.0))
+    ours = figures(SimulatedRun(sojourns_s=sojourns, makespan_s=0.0))
     result: Json = {
         "cell": cell.name,
         "load": LOAD,

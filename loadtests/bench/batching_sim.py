@@ -28,7 +28,7 @@ class Crowd:
 
 
 @dataclass(slots=True, kw_only=True)
-class Outcome:
+class SimulatedRun:
     """Seconds from arrival to finish of each image, and what the GPU did."""
 
     sojourns_s: list[float]
@@ -78,7 +78,7 @@ def static_per_s(times: Sequence[float], mix: Sequence[int], cap: int, decode_s:
     return cap / (times[cap] * longest + decode_s * cap)
 
 
-def figures(outcome: Outcome) -> dict[str, float]:
+def figures(outcome: SimulatedRun) -> dict[str, float]:
     """Median, 99th percentile and mean of the seconds from arrival to finish."""
     ordered = sorted(outcome.sojourns_s)
     return {
@@ -93,7 +93,7 @@ def ratios(ours: dict[str, float], base: dict[str, float]) -> dict[str, float]:
     return {f"{name}_ratio": round(ours[name] / base[name], 3) for name in ours}
 
 
-def static(crowd: Crowd, times: Sequence[float], cap: int, decode_s: float = 0.0) -> Outcome:
+def static(crowd: Crowd, times: Sequence[float], cap: int, decode_s: float = 0.0) -> SimulatedRun:
     """Static batches, first come, first served: whenever the GPU is free, all waiting images start, up to the cap. All
     finish together, after the last step of the longest and after each has been decoded.
     """
@@ -107,12 +107,12 @@ def static(crowd: Crowd, times: Sequence[float], cap: int, decode_s: float = 0.0
         taken += longest
         sojourns += [now_s - each for each in arrivals[at:end]]
         at = end
-    return Outcome(sojourns_s=sojourns, makespan_s=now_s, steps=taken)
+    return SimulatedRun(sojourns_s=sojourns, makespan_s=now_s, steps=taken)
 
 
 def stepwise(
     crowd: Crowd, times: Sequence[float], *, window: int = 0, noisy: Noisy | None = None, decode_s: float = 0.0
-) -> Outcome:
+) -> SimulatedRun:
     """The worker's policy, asked before every step. It sees `window` waiting images (0: all), and the true curve or,
     with `noisy`, what `worker.batching.step_times` makes of measured steps.
     """
@@ -135,7 +135,7 @@ class _Run:
     def __init__(self, crowd: Crowd, window: int, decode_s: float) -> None:
         self.seats: list[Seat[int]] = []
         self.left = len(crowd.steps)
-        self.outcome = Outcome(sojourns_s=[0.0] * self.left, makespan_s=0.0)
+        self.outcome = SimulatedRun(sojourns_s=[0.0] * self.left, makespan_s=0.0)
         self._crowd = crowd
         self._window = window or self.left
         self._decode_s = decode_s

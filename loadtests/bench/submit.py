@@ -44,7 +44,7 @@ ECHOED = re.compile(rb'"seed": ([0-9]{10})')
 
 
 @dataclass(slots=True, kw_only=True)
-class Figures:
+class SubmitFigures:
     """The rounds of both sides, and the processor time each side used per answer."""
 
     accepted: list[Round] = field(default_factory=list)
@@ -161,9 +161,9 @@ def _start(stack: stacks.Stack, *, with_dispatch: bool) -> tuple[Target, Target]
 
 async def _alternate(
     stack: stacks.Stack, targets: tuple[Target, Target], options: argparse.Namespace
-) -> tuple[Figures, int]:
+) -> tuple[SubmitFigures, int]:
     """All rounds; the number of generations accepted, the probe included. Raises StackError for a repeated id."""
-    figures = Figures()
+    figures = SubmitFigures()
     numbers = count(FIRST_NUMBER + 1)
     ids: list[bytes] = []
     for number in range(options.alternations):

@@ -5,7 +5,7 @@ import re
 from array import array
 
 from loadtests.bench.client import Round, Target
-from loadtests.bench.submit import ACCEPTED, BODY, ECHOED, Figures
+from loadtests.bench.submit import ACCEPTED, BODY, ECHOED, SubmitFigures
 
 
 def rounds(*per_s: int) -> list[Round]:
@@ -13,7 +13,7 @@ def rounds(*per_s: int) -> list[Round]:
 
 
 def test_the_ratio_is_the_median_of_the_alternations_not_the_ratio_of_medians() -> None:
-    figures = Figures(
+    figures = SubmitFigures(
         accepted=rounds(100, 400, 300),
         echoed=rounds(1000, 1000, 2000),
         accepted_cpu_us=[1000.0, 800.0, 900.0],

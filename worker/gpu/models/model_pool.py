@@ -102,7 +102,7 @@ class ModelPool:
         return self._batch_limits.limit(job, key, self.engine(job.model).capabilities.max_batch)
 
     def fault(self, model: str) -> ModelFault | None:
-        """Why the model cannot be used now; None when it can, or when it is to be tried."""
+        """Why the model cannot be used now; None when it can, or when a load is due."""
         fault = self._faults.get(model)
         return fault if fault is not None and self._context.clock() < fault.until_s else None
 
